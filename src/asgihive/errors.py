@@ -1,0 +1,236 @@
+"""The exceptions of asgihive.
+
+    AsgihiveError
+    ├── BadParameter            a parameter's value cannot be used
+    │   ├── BadSelection        a hyperslab selection that does not fit its dataset
+    │   └── FormatMismatch      a format or dtype that does not fit the values
+    ├── FileError               concerns one file of the served directory
+    │   ├── FileMissing         not there, outside the directory, or not a regular file
+    │   ├── FileForbidden       the process may not read it
+    │   ├── FileUnreadable      not HDF5, or too damaged to open
+    │   └── FileChanged         changed while it was read; ask again
+    ├── EntityError             concerns one entity of one file
+    │   ├── EntityMissing       the path names nothing
+    │   ├── LinkUnresolved      a link that had to be followed and could not be
+    │   ├── KindMismatch        another kind of entity was needed
+    │   ├── AttributeMissing    no attribute of that name
+    │   ├── TypeUnsupported     an HDF5 type that has no NumPy equivalent
+    │   ├── FilterMissing       a filter that is not installed
+    │   └── DamagedData         stored bytes that cannot be decoded
+    └── ServiceLimit            a bound of the settings was reached
+        ├── AnswerTooLarge
+        ├── Overloaded
+        └── ReadTimeout
+
+Errors carry data in their attributes; `str()` renders the sentence that a client reads.
+None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
+"""
+
+
+class AsgihiveError(Exception):
+    """The root of every error that asgihive raises on purpose."""
+
+
+class BadParameter(AsgihiveError):
+    """A parameter whose value cannot be used: which, what came, what is accepted."""
+
+    def __init__(self, parameter: str, value: str | None, accepted: str) -> None:
+        super().__init__(parameter, value, accepted)
+        self.parameter = parameter
+        self.value = value
+        self.accepted = accepted
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"Parameter `{self.parameter}` is required: {self.accepted}"
+        return f"Parameter `{self.parameter}` is `{_shorten(self.value)}`: {self.accepted}"
+
+
+class BadSelection(BadParameter):
+    """A hyperslab selection that cannot be parsed or does not fit the dataset's shape."""
+
+    def __init__(self, value: str, accepted: str) -> None:
+        super().__init__("selection", value, accepted)
+        self.args = (value, accepted)
+
+
+class FormatMismatch(BadParameter):
+    """A format or dtype that exists but cannot hold these values."""
+
+
+class FileError(AsgihiveError):
+    """Something about one file; `file` is its name as the client knows it."""
+
+    def __init__(self, file: str, detail: str = "") -> None:
+        super().__init__(file, detail)
+        self.file = file
+        self.detail = detail
+
+    def _sentence(self, text: str) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{text}: {_shorten(self.file)}{detail}"
+
+
+class FileMissing(FileError):
+    """No such regular file inside the served directory."""
+
+    def __str__(self) -> str:
+        return self._sentence("File not found")
+
+
+class FileForbidden(FileError):
+    """The operating system refuses to let the process read the file."""
+
+    def __str__(self) -> str:
+        return self._sentence("Permission denied")
+
+
+class FileUnreadable(FileError):
+    """Not an HDF5 file, or too damaged for libhdf5."""
+
+    def __str__(self) -> str:
+        return f"{_shorten(self.file)} is not a readable HDF5 file" + (
+            f": {self.detail}" if self.detail else ""
+        )
+
+
+class FileChanged(FileError):
+    """The file changed while it was being read, so what was read is worth nothing."""
+
+    def __str__(self) -> str:
+        return self._sentence("The file changed while it was read, ask again")
+
+
+class EntityError(AsgihiveError):
+    """Something about one entity; `path` is its path in `file`."""
+
+    def __init__(self, file: str, path: str, detail: str = "") -> None:
+        super().__init__(file, path, detail)
+        self.file = file
+        self.path = path
+        self.detail = detail
+
+    @property
+    def _place(self) -> str:
+        return f"{_shorten(self.path)} of {_shorten(self.file)}"
+
+    def _because(self) -> str:
+        return f": {self.detail}" if self.detail else ""
+
+
+class EntityMissing(EntityError):
+    """The path names nothing in the file."""
+
+    def __str__(self) -> str:
+        return f"{_shorten(self.path)} is not a valid path in {_shorten(self.file)}"
+
+
+class LinkUnresolved(EntityError):
+    """A link that had to be followed is broken, cyclic, or leads outside."""
+
+    def __str__(self) -> str:
+        return f"Cannot resolve the link at {self._place}{self._because()}"
+
+
+class KindMismatch(EntityError):
+    """The entity is of one kind and another was needed."""
+
+    def __init__(self, file: str, path: str, kind: str, needed: str) -> None:
+        super().__init__(file, path, f"{kind}, not {needed}")
+        self.args = (file, path, kind, needed)
+        self.kind = kind
+        self.needed = needed
+
+    def __str__(self) -> str:
+        article = "an" if self.kind[0] in "aeiou" else "a"
+        return f"{self._place} is {article} {self.kind}, but {self.needed} is needed here"
+
+
+class AttributeMissing(EntityError):
+    """The entity has no attribute of that name."""
+
+    def __init__(self, file: str, path: str, attribute: str) -> None:
+        super().__init__(file, path, attribute)
+        self.attribute = attribute
+
+    def __str__(self) -> str:
+        return f"{self._place} has no attribute named {_shorten(self.attribute)!r}"
+
+
+class TypeUnsupported(EntityError):
+    """The values have an HDF5 type or layout that cannot be read into NumPy."""
+
+    def __str__(self) -> str:
+        return f"The values of {self._place} cannot be read{self._because()}"
+
+
+class FilterMissing(EntityError):
+    """A dataset was written through a filter that is not installed here."""
+
+    def __init__(self, file: str, path: str, number: int, name: str) -> None:
+        super().__init__(file, path, f"filter {number}")
+        self.args = (file, path, number, name)
+        self.number = number
+        self.name = name
+
+    def __str__(self) -> str:
+        named = f" ({_shorten(self.name)})" if self.name else ""
+        return (
+            f"{self._place} is compressed with HDF5 filter {self.number}{named}, which is not "
+            "installed on the server: `pip install 'asgihive[codecs]'` (the package hdf5plugin) "
+            "brings the common ones"
+        )
+
+
+class DamagedData(EntityError):
+    """Stored bytes of a dataset or attribute cannot be read or decoded."""
+
+    def __str__(self) -> str:
+        return f"Damaged data in {self._place}{self._because()}"
+
+
+class ServiceLimit(AsgihiveError):
+    """A bound of `H5Settings` was reached."""
+
+
+class AnswerTooLarge(ServiceLimit):
+    """The raw selection is larger than `max_response_bytes`. Sizes in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"The answer would hold {self.size} bytes, the limit is {self.limit}: "
+            "use `selection` to ask for a part"
+        )
+
+
+class Overloaded(ServiceLimit):
+    """No room for another request; `what` names the bound that is reached."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"The server is busy ({self.what}), ask again later"
+
+
+class ReadTimeout(ServiceLimit):
+    """The read took longer than `read_timeout_seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"The read took longer than {self.seconds:g} seconds"
+
+
+def _shorten(text: str, most: int = 200) -> str:
+    # Names come from requests and files: bounded, printable, and encodable as UTF-8.
+    safe = text.encode("utf-8", "replace").decode("utf-8")
+    return safe if len(safe) <= most else f"{safe[: most - 1]}…"

@@ -1,0 +1,113 @@
+"""The worker threads: two kinds of lanes, and the only caller of `anyio.to_thread`.
+
+The library lane has one token, because h5py holds one lock for all of libhdf5 and further
+threads would only queue at it. That exclusiveness is also what makes the pool of open files
+safe without locks: inside the library lane nothing else touches HDF5.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import anyio.from_thread
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from asgihive.errors import Overloaded
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Job:
+    """Says who gives the token back: the waiting task, or the thread that outlived it."""
+
+    lock: threading.Lock
+    finished: bool = False
+    abandoned: bool = False
+
+
+class Lane:
+    """A bounded number of worker threads.
+
+    Args:
+        name: what the lane is for, shown when it is full.
+        threads: how many calls run at once.
+        max_waiting: how many calls may wait; one more raises `Overloaded`.
+    """
+
+    def __init__(self, name: str, threads: int, max_waiting: int) -> None:
+        self.name = name
+        self.threads = threads
+        self.max_waiting = max_waiting
+        # Per event loop: an application may be run, stopped and run again (tests, reload).
+        self._tokens: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive lane {name}")
+        self._threads: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive threads {name}")
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run `function` in one of the lane's threads and return what it returns.
+
+        Cancellation frees the waiting task at once, even when the thread is stuck in a
+        system call; the token stays taken until the thread is done, so that what runs in
+        the lane is never more than `threads` calls.
+
+        Raises:
+            Overloaded: too many calls wait already.
+        """
+        tokens = self._limiter(self._tokens)
+        if tokens.statistics().tasks_waiting >= self.max_waiting:
+            raise Overloaded(f"{self.max_waiting} requests wait for the {self.name} threads")
+        job = _Job(threading.Lock())
+        await tokens.acquire_on_behalf_of(job)
+
+        def in_thread() -> T:
+            try:
+                return function()
+            finally:
+                with job.lock:
+                    job.finished = True
+                    abandoned = job.abandoned
+                if abandoned:
+                    _release_from_thread(tokens, job)
+
+        try:
+            return await anyio.to_thread.run_sync(
+                in_thread, abandon_on_cancel=True, limiter=self._limiter(self._threads, spare=64)
+            )
+        finally:
+            with job.lock:
+                job.abandoned = not job.finished
+            if job.finished:
+                tokens.release_on_behalf_of(job)
+
+    def waiting(self) -> int:
+        """How many calls wait for a thread now, in the running event loop."""
+        return self._limiter(self._tokens).statistics().tasks_waiting
+
+    def _limiter(
+        self, variable: RunVar[anyio.CapacityLimiter], spare: int = 0
+    ) -> anyio.CapacityLimiter:
+        try:
+            return variable.get()
+        except LookupError:
+            limiter = anyio.CapacityLimiter(self.threads + spare)
+            variable.set(limiter)
+            return limiter
+
+
+def _release_from_thread(tokens: anyio.CapacityLimiter, job: _Job) -> None:
+    try:
+        anyio.from_thread.run_sync(tokens.release_on_behalf_of, job)
+    except RuntimeError:
+        # The event loop ended while the thread was stuck: its limiter died with it.
+        return
+
+
+class Lanes:
+    """The two lanes of one service."""
+
+    def __init__(self, decode_lanes: int, max_waiting: int) -> None:
+        self.library = Lane("HDF5", 1, max_waiting)
+        self.decode = Lane("decoding", decode_lanes, max_waiting)

@@ -1,0 +1,126 @@
+"""Settings of the HDF5 service: frozen, validated, and the only reader of the environment."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+ENVIRONMENT_PREFIX = "ASGIHIVE_"
+
+
+def _available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _setting(
+    purpose: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING
+) -> Any:
+    """A field whose purpose is also its help text on the command line."""
+    if factory is not dataclasses.MISSING:
+        return field(default_factory=factory, metadata={"purpose": purpose})
+    return field(default=default, metadata={"purpose": purpose})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class H5Settings:
+    """Bounds and policies of an `H5App`.
+
+    Each is also an environment variable (`ASGIHIVE_` and the name in upper case, read by
+    `from_environment`) and an option of `asgihive serve`.
+
+    Raises:
+        ValueError: a value is out of range; the message names it and says what is accepted.
+    """
+
+    chunk_cache_bytes: int = _setting("decoded chunks kept in memory, 0 = off", 256 << 20)
+    answer_cache_bytes: int = _setting(
+        "encoded metadata and attributes kept in memory, 0 = off", 32 << 20
+    )
+    max_open_files: int = _setting("files open at once", 128)
+    idle_file_seconds: float = _setting("how long an unused file stays open", 30.0)
+    decode_lanes: int = _setting("threads that decode and encode", factory=_available_cores)
+    read_ahead_bytes: int = _setting("bytes in flight for one answer", 32 << 20)
+    max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
+    max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
+    read_timeout_seconds: float = _setting("longest read before the first byte, over it 504", 60.0)
+    max_link_hops: int = _setting("links followed for one path", 64)
+    follow_symlinks: bool = _setting(
+        "may a symbolic link inside the directory lead out of it", default=False
+    )
+    cors_origins: tuple[str, ...] = _setting("origins that browsers may ask from", ())
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+                message = f"{name} is {value!r}: a number of at least {least} is accepted"
+                raise ValueError(message)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
+        """Settings from `ASGIHIVE_…` variables; what is given in code wins.
+
+        Raises:
+            ValueError: a variable cannot be converted; the message names it.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            text = environment.get(ENVIRONMENT_PREFIX + each.name.upper())
+            if text is not None and each.name not in given:
+                values[each.name] = _converted(ENVIRONMENT_PREFIX + each.name.upper(), each, text)
+        return cls(**values, **given)
+
+
+# The smallest value that makes sense, by setting.
+_LEAST: dict[str, float] = {
+    "chunk_cache_bytes": 0,
+    "answer_cache_bytes": 0,
+    "max_open_files": 1,
+    "idle_file_seconds": 0,
+    "decode_lanes": 1,
+    "read_ahead_bytes": 1 << 16,
+    "max_response_bytes": 1,
+    "max_waiting_requests": 1,
+    "read_timeout_seconds": 0.001,
+    "max_link_hops": 1,
+}
+
+
+def parse_boolean(text: str) -> bool:
+    """`1 true yes on` and `0 false no off`, any case.
+
+    Raises:
+        ValueError: any other text.
+    """
+    word = text.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    message = "true/1/yes/on and false/0/no/off are accepted"
+    raise ValueError(message)
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Comma-separated words, blanks around them dropped."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+_CONVERTERS: dict[type, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    bool: parse_boolean,
+    tuple[str, ...]: parse_list,
+}
+
+
+def _converted(variable: str, each: dataclasses.Field[Any], text: str) -> Any:
+    try:
+        return _CONVERTERS[each.type](text)  # type: ignore[index]  # annotations are live here
+    except ValueError as error:
+        message = f"{variable} is {text!r}: {error}"
+        raise ValueError(message) from None
