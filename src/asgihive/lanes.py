@@ -5,6 +5,7 @@ threads would only queue at it. That exclusiveness is also what makes the pool o
 safe without locks: inside the library lane nothing else touches HDF5.
 """
 
+import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,15 @@ from asgihive.errors import Overloaded
 
 T = TypeVar("T")
 
+_LANE_NUMBERS = itertools.count()
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, eq=False)  # a borrower: hashed by identity
 class _Job:
     """Says who gives the token back: the waiting task, or the thread that outlived it."""
 
     lock: threading.Lock
-    finished: bool = False
+    running: bool = False
     abandoned: bool = False
 
 
@@ -43,8 +46,10 @@ class Lane:
         self.threads = threads
         self.max_waiting = max_waiting
         # Per event loop: an application may be run, stopped and run again (tests, reload).
-        self._tokens: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive lane {name}")
-        self._threads: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive threads {name}")
+        # Older anyio knows variables by name alone, so that each lane needs names of its own.
+        number = next(_LANE_NUMBERS)
+        self._tokens: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive lane {number} {name}")
+        self._threads: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive threads {number} {name}")
 
     async def run(self, function: Callable[[], T]) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
@@ -63,11 +68,15 @@ class Lane:
         await tokens.acquire_on_behalf_of(job)
 
         def in_thread() -> T:
+            with job.lock:
+                if job.abandoned:
+                    raise RuntimeError  # nobody waits for it, and the token is given back
+                job.running = True
             try:
                 return function()
             finally:
                 with job.lock:
-                    job.finished = True
+                    job.running = False
                     abandoned = job.abandoned
                 if abandoned:
                     _release_from_thread(tokens, job)
@@ -77,9 +86,11 @@ class Lane:
                 in_thread, abandon_on_cancel=True, limiter=self._limiter(self._threads, spare=64)
             )
         finally:
+            # Cancellation may come before the thread has begun: then it never runs `function`.
             with job.lock:
-                job.abandoned = not job.finished
-            if job.finished:
+                job.abandoned = True
+                running = job.running
+            if not running:
                 tokens.release_on_behalf_of(job)
 
     def waiting(self) -> int:

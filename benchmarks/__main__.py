@@ -1,0 +1,118 @@
+"""`python -m benchmarks`: asgihive beside its peer, same files, same requests, same machine."""
+
+import argparse
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client import BenchmarkError
+from benchmarks.data import DataFolder
+from benchmarks.load import CONNECTIONS, best_load
+from benchmarks.machine import describe
+from benchmarks.questions import QUESTIONS
+from benchmarks.run import FULL, QUICK, run_question
+from benchmarks.servers import CEILING, PEER, SUBJECT
+from benchmarks.table import Row, render
+
+SERVERS = (SUBJECT, PEER, CEILING)
+
+
+def main() -> int:
+    options = _options()
+    # So that `kill` unwinds as Ctrl-C does and every server is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    load = best_load()
+    effort = QUICK if options.quick else FULL
+    asked = [each for each in QUESTIONS if not options.only or each.name in options.only]
+    rows: list[Row] = []
+    try:
+        with _data_folder(options.data) as data:
+            for question in asked:
+                print(f"{question.name}: {question.asks}", file=sys.stderr, flush=True)
+                rows += run_question(question, options.servers, data, load, effort)
+    except BenchmarkError as error:
+        print(f"{question.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    about = describe(load.name, CONNECTIONS)
+    report = _markdown(rows, about, options.quick)
+    print(report)
+    _save(options.out, report, _record(rows, about, options.quick))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    names = [question.name for question in QUESTIONS]
+    parser.add_argument("--quick", action="store_true", help="short turns: about one minute")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, metavar="QUESTION", help=f"of {', '.join(names)}"
+    )
+    parser.add_argument(
+        "--servers", nargs="+", choices=SERVERS, default=SERVERS, help="default: all of them"
+    )
+    parser.add_argument("--data", type=Path, help="keep the data here and reuse it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "asgihive-benchmarks"),
+        help="where the table and its JSON are saved (%(default)s)",
+    )
+    return parser.parse_args()
+
+
+@contextmanager
+def _data_folder(kept: Path | None) -> Iterator[DataFolder]:
+    if kept is not None:
+        yield DataFolder(kept.resolve())
+        return
+    with tempfile.TemporaryDirectory(prefix="asgihive-data-") as folder:
+        yield DataFolder(Path(folder))
+
+
+def _markdown(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> str:
+    kind = "Quick run, turns too short to be quoted. " if quick else ""
+    return (
+        f"{render(rows)}\n\n"
+        f"{kind}{about['machine']}; {about['python']}; {about['packages']}; "
+        f"HDF5 {about['hdf5']}; load: {about['load']}. One uvicorn worker each."
+    )
+
+
+def _record(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        **about,
+        "rows": [
+            {
+                "question": row.question,
+                "figure": row.figure.name,
+                "unit": row.figure.unit,
+                "better": row.figure.better,
+                "values": {server: row.value(server) for server in row.turns},
+                "turns": row.turns,
+                "ratio": row.ratio,
+                "met": row.met,
+            }
+            for row in rows
+        ],
+    }
+
+
+def _save(folder: Path, report: str, record: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(report + "\n", encoding="utf-8")
+    (folder / "figures.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(f"\nsaved in {folder}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

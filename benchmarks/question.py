@@ -1,0 +1,74 @@
+"""What a question is: its figures, its data, how it is verified and how it is measured."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from benchmarks.data import DataFolder
+from benchmarks.load import Load
+from benchmarks.servers import Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What asgihive has to reach: a ratio to the peer, or a bound in the figure's unit."""
+
+    ratio: float | None = None
+    below: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured number of a question, one row of the table.
+
+    `turns` says what becomes of the turns' values: the median, or the worst of all.
+    """
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"]
+    target: Target | None = None
+    turns: Literal["median", "worst"] = "median"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of one server: both servers get the same seed in the same turn."""
+
+    load: Load
+    seconds: int
+    seed: int
+
+
+class Question(Protocol):
+    """One question; `benchmarks.questions` lists them all.
+
+    `environment` is what the servers are started with; `heavy` questions get fewer turns;
+    `ceiling` puts the application that answers two bytes beside the servers.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def asks(self) -> str: ...
+    @property
+    def figures(self) -> tuple[Figure, ...]: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+    @property
+    def heavy(self) -> bool: ...
+    @property
+    def ceiling(self) -> bool: ...
+
+    def prepare(self, data: DataFolder) -> None:
+        """Make the data; called before the servers start."""
+
+    def verify(self, servers: Sequence[Server]) -> None:
+        """Hold the servers' answers against each other and against h5py.
+
+        Raises:
+            BenchmarkError: an answer is wrong.
+        """
+
+    def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
+        """One turn: a value for each figure, by its name."""

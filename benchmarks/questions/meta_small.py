@@ -1,0 +1,14 @@
+"""Metadata of small groups, many of them, again and again: what a file tree asks for."""
+
+from benchmarks import data, rate, verify
+from benchmarks.question import Target
+
+QUESTION = rate.RateQuestion(
+    name="meta_small",
+    asks="`/meta` of 1,000 groups of 5 datasets with 3 attributes each, at random",
+    make=data.small_groups,
+    target_of=rate.metadata,
+    check=verify.same_metadata,
+    target=Target(ratio=15),
+    ceiling=True,
+)

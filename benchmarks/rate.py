@@ -1,0 +1,57 @@
+"""The most common kind of question: how many requests a second, varied over many places."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.data import DataFolder, Place
+from benchmarks.question import Figure, Target, Turn
+from benchmarks.servers import Server
+
+Verify = Callable[[Sequence[Server], DataFolder, Sequence[Place], Callable[[Place], str]], None]
+
+# The figure's name in each rate question.
+REQUESTS = "requests"
+
+
+def values(place: Place) -> str:
+    """The target that asks for the bytes of a place's values."""
+    return place.target("/data", format="bin")
+
+
+def metadata(place: Place) -> str:
+    """The target that asks for a place's metadata."""
+    return place.target("/meta")
+
+
+@dataclass(slots=True, kw_only=True)
+class RateQuestion:
+    """A `Question` under load: every connection asks for random ones of `make`'s places."""
+
+    name: str
+    asks: str
+    make: Callable[[DataFolder], Sequence[Place]]
+    target_of: Callable[[Place], str]
+    check: Verify
+    target: Target | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    ceiling: bool = False
+    heavy: bool = False
+    _data: DataFolder = field(init=False)
+    _places: Sequence[Place] = field(init=False, default=())
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        return (Figure(name=REQUESTS, unit="/s", better="higher", target=self.target),)
+
+    def prepare(self, data: DataFolder) -> None:
+        self._data, self._places = data, self.make(data)
+
+    def verify(self, servers: Sequence[Server]) -> None:
+        some = self._places[:: len(self._places) // 8]
+        self.check(servers, self._data, some, self.target_of)
+
+    def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
+        targets = [self.target_of(place) for place in self._places]
+        return {
+            REQUESTS: turn.load.requests_per_second(server.port, targets, turn.seconds, turn.seed)
+        }

@@ -1,0 +1,102 @@
+"""From the turns' values to the table: pure functions, tested alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.question import Figure, Target
+from benchmarks.servers import CEILING, PEER, SUBJECT
+
+HEADER = ("question", "figure", SUBJECT, PEER, "ratio", "target", CEILING)
+_ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of one question: the values of all turns by server, in the order measured."""
+
+    question: str
+    figure: Figure
+    turns: Mapping[str, Sequence[float]]
+
+    def value(self, server: str) -> float | None:
+        """The one value that stands for a server's turns; `None` when it was not measured."""
+        values = self.turns.get(server)
+        return summary(self.figure, values) if values else None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times better asgihive is than the peer; below 1 it is worse."""
+        ours, theirs = self.value(SUBJECT), self.value(PEER)
+        if not ours or not theirs:
+            return None
+        return ours / theirs if self.figure.better == "higher" else theirs / ours
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; `None` without a target or without its figure."""
+        target = self.figure.target
+        if target is None:
+            return None
+        ours, ratio = self.value(SUBJECT), self.ratio
+        if target.below is not None:
+            return None if ours is None else ours < target.below
+        return None if ratio is None or target.ratio is None else ratio >= target.ratio
+
+
+def summary(figure: Figure, values: Sequence[float]) -> float:
+    """The median of the turns, or the worst where the figure asks for that."""
+    if figure.turns == "median":
+        return statistics.median(values)
+    return min(values) if figure.better == "higher" else max(values)
+
+
+def render(rows: Sequence[Row]) -> str:
+    """The comparison as a Markdown table, padded so that it reads as plain text too."""
+    cells = [HEADER, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+    # Names to the left, figures to the right.
+    align = [str.ljust, str.ljust, *[str.rjust] * (len(HEADER) - 2)]
+    rule = [
+        ":" + "-" * (width - 1) if side is str.ljust else "-" * (width - 1) + ":"
+        for width, side in zip(widths, align, strict=True)
+    ]
+    padded = [
+        [side(cell, width) for cell, width, side in zip(line, widths, align, strict=True)]
+        for line in cells
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    unit = row.figure.unit
+    ratio = _ABSENT if row.ratio is None else f"{_number(row.ratio)}x"
+    return (
+        row.question,
+        row.figure.name,
+        _quantity(row.value(SUBJECT), unit),
+        _quantity(row.value(PEER), unit),
+        ratio,
+        _target(row.figure.target, unit, row.met),
+        _quantity(row.value(CEILING), unit),
+    )
+
+
+def _target(target: Target | None, unit: str, met: bool | None) -> str:
+    if target is None:
+        return _ABSENT
+    wanted = f"≥ {target.ratio:g}x" if target.below is None else f"< {target.below:g} {unit}"
+    return wanted if met is None else f"{wanted} {'met' if met else 'missed'}"
+
+
+def _quantity(value: float | None, unit: str) -> str:
+    if value is None:
+        return _ABSENT
+    return f"{_number(value)}{'' if unit.startswith('/') else ' '}{unit}"
+
+
+def _number(value: float) -> str:
+    """Three significant digits and no exponent: 0.123, 4.56, 78.9, 1,230."""
+    if value >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"

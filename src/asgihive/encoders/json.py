@@ -1,0 +1,223 @@
+"""Format `json`: nested lists, and every answer that is not values."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from asgihive.encoders.protocol import Values
+
+MAX_EMPTY_LISTS = 1 << 20
+"""Most `[]` in a body: each is bytes of body that no byte of the file stands for."""
+
+_LIST_ELEMENTS = 1 << 13
+"""What becomes Python objects first is handed to orjson, which holds the GIL, in such pieces."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Json:
+    """Values of any dtype as nested lists in C order, a scalar bare, RFC 8259.
+
+    NaN and ±Inf are null, complex is [re, im], a compound a list in member order, bytes are
+    UTF-8 text with U+FFFD for what is not, an empty dataspace is null, and any other object
+    its `str`. Integers are exact; float128 is rounded to float64.
+    """
+
+    name = "json"
+    media_type = "application/json"
+    extension = None
+    block_elements = 1 << 16  # orjson holds the GIL: 1 ms for float64
+
+    def refusal(self, values: Values) -> str | None:
+        if values.shape is None or values.size:
+            return None
+        if math.prod(_before_zero(values.shape)) > MAX_EMPTY_LISTS:
+            return f"they are more than {MAX_EMPTY_LISTS} empty lists"
+        return None
+
+    def length(self, values: Values) -> int | None:  # noqa: ARG002
+        return None
+
+    def head(self, values: Values) -> bytes:
+        if values.shape is None:
+            return b"null"
+        if values.size:
+            return b""
+        body = b"[]"
+        for length in reversed(_before_zero(values.shape)):
+            body = b"[" + b",".join([body] * length) + b"]"
+        return body
+
+    def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
+        if array.dtype.kind in "biufc":
+            return _rows(values, array, first)
+        pieces = []
+        for piece in _cut(array, max(1, _LIST_ELEMENTS // _leaves(array.dtype))):
+            pieces.append(_rows(values, piece, first))
+            first += piece.size
+        return b"".join(pieces)
+
+    def tail(self, values: Values) -> bytes:  # noqa: ARG002
+        return b""
+
+    def document(self, content: Any) -> bytes:
+        """See `DocumentEncoder`. Arrays inside follow the rules of the values.
+
+        Integers beyond 64 bits keep their digits; keys that are not text become their `str`.
+        """
+        try:
+            return orjson.dumps(content, default=_default)
+        except orjson.JSONEncodeError:
+            # Lone surrogates, large integers, other keys: rare, and a walk in Python is slow.
+            return orjson.dumps(_mended(content), default=_default)
+
+
+ENCODER = Json()
+
+
+def _rows(values: Values, array: npt.NDArray[Any], first: int) -> bytes:
+    """Rows of one axis, with the comma before them and the brackets that begin or end there."""
+    text = _array(array)
+    if not values.shape:
+        return text
+    # Every axis down to that of the rows has its bracket where a multiple of its size lies.
+    axis = len(values.shape) - array.ndim
+    sizes = [math.prod(values.shape[i:]) for i in range(axis + 1)]
+    opened = sum(first % size == 0 for size in sizes)
+    closed = sum((first + array.size) % size == 0 for size in sizes)
+    comma = b"," if first else b""
+    return b"".join((comma, b"[" * opened, memoryview(text)[1:-1], b"]" * closed))
+
+
+def _cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
+    """Pieces of at most `most` elements, in order, each whole rows of one axis."""
+    if array.size <= most:
+        yield array
+    elif rows := most * len(array) // array.size:
+        for start in range(0, len(array), rows):
+            yield array[start : start + rows]
+    else:
+        for row in array:
+            yield from _cut(row, most)
+
+
+def _leaves(dtype: np.dtype[Any]) -> int:
+    """How many JSON values one element makes, at least one."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return max(1, math.prod(shape)) * _leaves(base)
+    if dtype.fields is not None:
+        return max(1, sum(_leaves(member[0]) for member in dtype.fields.values()))
+    return 1
+
+
+def _before_zero(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[: shape.index(0)]
+
+
+def _array(array: npt.NDArray[Any]) -> bytes:
+    """The JSON text of an array of any dtype and shape."""
+    if array.ndim == 0:
+        return _array(array.reshape(1))[1:-1]
+    plain = _plain(array)
+    if isinstance(plain, np.ndarray):
+        return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
+    return ENCODER.document(plain)
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
+    """An equivalent that orjson takes: an array of a native dtype, or nested lists."""
+    dtype = array.dtype
+    match dtype.kind:
+        case "b" | "i" | "u" | "f":
+            native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.float64
+            with np.errstate(over="ignore"):  # float128 beyond float64 is infinity, thus null
+                return array.astype(native, order="C", copy=False)
+        case "c":
+            part = np.dtype(f"{dtype.byteorder}f{dtype.itemsize // 2}")
+            pairs = np.ascontiguousarray(array).view(part)
+            return _plain(pairs.reshape(*array.shape, 2))
+        case "m":
+            return _unless_nat(array, array.astype(np.int64))
+        case "M":
+            return _times(array)
+        case "V" if dtype.names is not None:
+            return _compounds(array, dtype.names)
+        case _:
+            items: list[Any] = array.tolist()
+            return items
+
+
+def _compounds(array: npt.NDArray[Any], names: tuple[str, ...]) -> list[Any]:
+    flat = array.reshape(-1)
+    columns = []
+    for name in names:
+        column = _plain(flat[name])
+        columns.append(column.tolist() if isinstance(column, np.ndarray) else column)
+    return _nested(list(zip(*columns, strict=True)) if columns else [()] * flat.size, array.shape)
+
+
+def _times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
+    """ISO 8601 text to the microsecond; NaT is null, and a year of not four digits its `str`."""
+    years = array.astype("M8[Y]").astype(np.int64) + 1970
+    writable = ((years > 0) & (years < 10_000)) | np.isnat(array)
+    if writable.all():
+        return _unless_nat(array, array.astype("M8[us]"))
+    flat = array.reshape(-1)
+    texts = [
+        None if np.isnat(time) else time.astype("M8[us]") if fits else str(time)
+        for time, fits in zip(flat, writable.reshape(-1).tolist(), strict=True)
+    ]
+    return _nested(texts, array.shape)
+
+
+def _unless_nat(
+    times: npt.NDArray[Any], converted: npt.NDArray[Any]
+) -> npt.NDArray[Any] | list[Any]:
+    """`converted`, with None where there is not a time."""
+    missing = np.isnat(times)
+    if not missing.any():
+        return converted
+    objects = converted.astype(object)
+    objects[missing] = None
+    items: list[Any] = objects.tolist()
+    return items
+
+
+def _nested(items: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    for length in reversed(shape[1:]):
+        items = [items[i : i + length] for i in range(0, len(items), length)]
+    return items
+
+
+def _default(value: Any) -> Any:
+    """What orjson asks about a value that it does not know."""
+    match value:
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case np.ndarray() | np.generic():
+            return orjson.Fragment(_array(np.asarray(value)))
+        case complex():
+            return [value.real, value.imag]
+        case _:
+            return str(value)
+
+
+def _mended(value: Any) -> Any:
+    """The same content without what makes orjson give up."""
+    match value:
+        case str():
+            return _SURROGATE.sub("\ufffd", value)
+        case dict():
+            return {_mended(str(key)): _mended(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_mended(item) for item in value]
+        case int() if not -(1 << 63) <= value < 1 << 64:
+            return orjson.Fragment(str(value))
+        case _:
+            return value

@@ -1,0 +1,116 @@
+"""What an encoder is: the contract between the formats and whoever streams their bytes."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What is about to be encoded, known before the first element is read."""
+
+    name: str
+    """The dataset's name, which attachments are called by; may be empty."""
+
+    shape: tuple[int, ...] | None
+    """Of the answer, after selection; `()` is a scalar, None an empty dataspace."""
+
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """How many elements there are."""
+        return 0 if self.shape is None else math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the elements in memory, in bytes."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the elements are numbers or booleans (neither times nor objects)."""
+        return is_numeric(self.dtype)
+
+
+class Encoder(Protocol):
+    """One format of `/data`: head + blocks + tail are the body.
+
+    Encoders hold no state: everything follows from the arguments, so one instance serves
+    all requests at once, and the body is the same bytes however the values are cut.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the parameter `format` says."""
+
+    @property
+    def media_type(self) -> str: ...
+
+    @property
+    def extension(self) -> str | None:
+        """Of the file name, without a dot, when the answer is an attachment; None when not."""
+
+    @property
+    def block_elements(self) -> int:
+        """Most elements to encode in one call, so that no other thread waits for long."""
+
+    def refusal(self, values: Values) -> str | None:
+        """Why the values do not fit this format, for people; None when they do."""
+
+    def length(self, values: Values) -> int | None:
+        """Exact bytes of the body, where that is known before the values are."""
+
+    def head(self, values: Values) -> bytes: ...
+
+    def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes | memoryview:
+        """Encode the elements [first, first + array.size) of the answer, in C order.
+
+        Never called for values without elements: head + tail are then the whole body.
+
+        Args:
+            values: as in the other calls.
+            array: C-contiguous, maybe read-only, of `values.dtype`: n whole rows of one axis
+                k that lie in one row of the axis before, shape (n, *values.shape[k + 1:]);
+                or shape () for a scalar.
+            first: index of the first element in the flattened answer.
+
+        Returns:
+            A `memoryview` may share the array's memory.
+        """
+
+    def tail(self, values: Values) -> bytes: ...
+
+
+@runtime_checkable
+class DocumentEncoder(Protocol):
+    """A format that also holds metadata, attributes, statistics and paths."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def media_type(self) -> str: ...
+
+    def document(self, content: Any) -> bytes:
+        """Encode plain Python content, and NumPy arrays and scalars of any dtype inside it.
+
+        Never fails on what an HDF5 file can hold: text that is not Unicode shows U+FFFD,
+        and what has no equivalent in the format appears as its `str`.
+        """
+
+
+def is_numeric(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is of numbers or booleans, as h5grove's `is_numeric_data`."""
+    return dtype.kind in "biufc"
+
+
+def raw(array: npt.NDArray[Any]) -> memoryview:
+    """The bytes of a C-contiguous array without objects; shares its memory."""
+    if not array.nbytes:
+        return memoryview(b"")
+    # Not `array.data`: the buffer protocol knows neither datetime64 nor float128.
+    return array.reshape(-1).view(np.uint8).data

@@ -1,0 +1,87 @@
+"""Attributes: names, descriptions and values."""
+
+import math
+from typing import Any
+
+import numpy as np
+from h5py import h5a, h5t
+
+from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
+from asgihive.hdf5.links import Resolved
+from asgihive.hdf5.names import encoded, text
+from asgihive.hdf5.pool import libhdf5_reason
+from asgihive.hdf5.types import NoEquivalent, TypeDescriptions, numpy_dtype
+
+
+def describe_attributes(entity_id: Any, types: TypeDescriptions) -> list[dict[str, Any]]:
+    """`{name, shape, type}` of each attribute, sorted by name; shape None = empty dataspace."""
+    names: list[bytes] = []
+    h5a.iterate(entity_id, names.append)
+    described = []
+    for name in names:
+        attribute = h5a.open(entity_id, name)
+        described.append(
+            {
+                "name": text(name),
+                "shape": attribute.get_space().shape,
+                "type": types.describe(attribute.get_type()),
+            }
+        )
+    described.sort(key=lambda each: each["name"])
+    return described
+
+
+def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]:
+    """The values of the attributes called `names`, of all when it is None.
+
+    A value is a NumPy array or scalar, an object array of bytes for variable-length
+    strings, or None for an empty dataspace. Among all, an attribute of a type that cannot
+    be read is None too, since the others are worth reading.
+
+    Raises:
+        AttributeMissing: one of `names` is not there.
+        TypeUnsupported: one of `names` has a type without NumPy equivalent.
+        DamagedData
+    """
+    stored: list[bytes] = []
+    h5a.iterate(entity.id, stored.append)
+    if names is not None:
+        return {name: _read(entity, _find(entity, stored, name)) for name in names}
+    values = {}
+    for each in stored:
+        try:
+            values[text(each)] = _read(entity, each)
+        except TypeUnsupported:
+            values[text(each)] = None
+    return values
+
+
+def _find(entity: Resolved, stored: list[bytes], name: str) -> bytes:
+    wanted = encoded(name)
+    if wanted in stored:
+        return wanted
+    shown = [each for each in stored if "\ufffd" in name and text(each) == name]
+    if len(shown) != 1:
+        raise AttributeMissing(entity.file.place.name, entity.path, name)
+    return shown[0]
+
+
+def _read(entity: Resolved, name: bytes) -> Any:
+    place = (entity.file.place.name, entity.path)
+    try:
+        attribute = h5a.open(entity.id, name)
+        shape = attribute.get_space().shape
+        if shape is None:
+            return None
+        dtype = numpy_dtype(attribute.get_type())
+        base, inner = dtype.subdtype or (dtype, ())
+        # Zeros, because a damaged file may fill less than it promises.
+        values = np.zeros((*shape, *inner), base)
+        if math.prod(values.shape):
+            attribute.read(values, h5t.py_create(dtype))
+    except NoEquivalent as error:
+        raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
+        detail = f"attribute {text(name)!r} ({libhdf5_reason(error)})"
+        raise DamagedData(*place, detail) from error
+    return values if values.shape else values[()]

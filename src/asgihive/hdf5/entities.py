@@ -1,0 +1,148 @@
+"""The metadata of entities, as `/meta` and `/paths` show them."""
+
+from typing import Any
+
+from h5py import h5, h5d, h5g, h5l, h5o, h5p
+
+from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
+from asgihive.hdf5.attributes import describe_attributes
+from asgihive.hdf5.datasets import dataset_shape
+from asgihive.hdf5.layout import layout_of
+from asgihive.hdf5.links import (
+    PASSING,
+    Entity,
+    ExternalLink,
+    LinkResolution,
+    Resolved,
+    SoftLink,
+    kind_of,
+    kind_of_object,
+    walk,
+    walk_child,
+)
+from asgihive.hdf5.names import text
+from asgihive.hdf5.pool import Lease, OpenFile, libhdf5_reason
+from asgihive.hdf5.types import NoEquivalent, TypeDescriptions
+
+# What libhdf5's refusals look like through h5py.
+LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
+
+
+class Describer:
+    """Describes entities of the files under one lease.
+
+    Args:
+        lease: holds every file that a link or a virtual dataset leads to.
+        max_hops: links followed for one path.
+    """
+
+    def __init__(self, lease: Lease, max_hops: int) -> None:
+        self._lease = lease
+        self._max_hops = max_hops
+        self._types = TypeDescriptions()
+
+    def describe(self, entity: Entity) -> dict[str, Any]:
+        """The metadata of `entity`; a group with its children, one level deep.
+
+        Raises:
+            FileUnreadable: the object is damaged.
+        """
+        name = entity.path.rsplit("/", 1)[-1]
+        if not isinstance(entity, Resolved):
+            return _describe_link(name, entity)
+        try:
+            described = self._describe_object(name, entity.file, entity.id)
+            if isinstance(entity.id, h5g.GroupID):
+                described["children"] = self._children(entity)
+        except LIBRARY_ERRORS as error:
+            detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
+            raise FileUnreadable(entity.file.place.name, detail) from error
+        return described
+
+    def _children(self, group: Resolved) -> list[dict[str, Any]]:
+        links: list[tuple[bytes, int]] = []
+
+        def note(name: bytes, info: h5l.LinkInfo) -> None:
+            links.append((name, info.type))
+
+        group.id.links.iterate(note, idx_type=_link_order(group.id), info=True)
+        return [self._child(group, name, link_type) for name, link_type in links]
+
+    def _child(self, group: Resolved, name: bytes, link_type: int) -> dict[str, Any]:
+        shown = text(name)
+        try:
+            if link_type == h5l.TYPE_HARD:
+                return self._describe_object(shown, group.file, h5o.open(group.id, name))
+            child = walk_child(self._lease, group, name, self._max_hops)
+            if isinstance(child, Resolved):
+                return self._describe_object(shown, child.file, child.id)
+            return _describe_link(shown, child)
+        except PASSING:
+            raise
+        except (AsgihiveError, *LIBRARY_ERRORS):
+            # One damaged child must not hide the others. h5grove's name for what it cannot tell.
+            return {"name": shown, "kind": "other"}
+
+    def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
+        described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
+        if isinstance(object_id, h5d.DatasetID):
+            layout = layout_of(object_id)
+            here = Resolved(name, file, object_id)
+            described["shape"] = dataset_shape(self._lease, here, layout, self._max_hops)
+            described["chunks"] = layout.chunks
+            described["filters"] = [
+                {"id": each.id, "name": each.name} for each in layout.filters
+            ] or None
+            described["type"] = self._types.describe(object_id.get_type())
+        elif not isinstance(object_id, h5g.GroupID):
+            described["type"] = self._types.describe(object_id)
+        described["attributes"] = describe_attributes(object_id, self._types)
+        return described
+
+
+def list_paths(
+    lease: Lease, entity: Entity, resolution: LinkResolution, max_hops: int
+) -> list[str]:
+    """The path of a group and of every link below it, depth first, hard links once per object.
+
+    Links below are listed, never entered; with `LinkResolution.ALL` each must be resolvable.
+
+    Raises:
+        KindMismatch: `entity` is no group.
+        LinkUnresolved: with `ALL`, a link below cannot be followed.
+    """
+    if not isinstance(entity, Resolved) or not isinstance(entity.id, h5g.GroupID):
+        kind = kind_of(entity).replace("_", " ")
+        raise KindMismatch(entity.file.place.name, entity.path, kind, "a group")
+    prefix = "" if entity.path == "/" else entity.path
+    paths = [entity.path]
+    unresolved: list[str] = []
+
+    def note(name: bytes, info: h5l.LinkInfo) -> None:
+        path = f"{prefix}/{text(name)}"
+        paths.append(path)
+        if info.type != h5l.TYPE_HARD:
+            unresolved.append(path)
+
+    try:
+        entity.id.links.visit(note, info=True)
+    except LIBRARY_ERRORS as error:
+        detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
+        raise FileUnreadable(entity.file.place.name, detail) from error
+    if resolution is LinkResolution.ALL:
+        for path in unresolved:
+            walk(lease, entity.file, path, resolution, max_hops)
+    return paths
+
+
+def _describe_link(name: str, link: SoftLink | ExternalLink) -> dict[str, Any]:
+    described = {"name": name, "kind": kind_of(link), "target_path": link.target_path}
+    if isinstance(link, ExternalLink):
+        described["target_file"] = link.target_file
+    return described
+
+
+def _link_order(group: h5g.GroupID) -> int:
+    """By creation where the group keeps track of it, as its writer meant; else by name."""
+    tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
+    return int(h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)

@@ -1,0 +1,74 @@
+"""How a dataset is stored: its layout, chunks and filter pipeline."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from h5py import h5d, h5p, h5z
+
+from asgihive.hdf5.names import text
+
+
+class LayoutKind(Enum):
+    """The layouts of the HDF5 specification, external raw storage counted as one."""
+
+    COMPACT = "compact"
+    CONTIGUOUS = "contiguous"
+    CHUNKED = "chunked"
+    VIRTUAL = "virtual"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One filter of a pipeline: its registered number and the name stored with it."""
+
+    id: int
+    name: str
+
+    @property
+    def available(self) -> bool:
+        """Whether libhdf5 can apply it here."""
+        return bool(h5z.filter_avail(self.id))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the creation properties say; `chunks` only for the chunked layout."""
+
+    kind: LayoutKind
+    chunks: tuple[int, ...] | None = None
+    filters: tuple[Filter, ...] = ()
+    properties: h5p.PropDCID | None = None
+
+
+_KINDS = {
+    h5d.COMPACT: LayoutKind.COMPACT,
+    h5d.CONTIGUOUS: LayoutKind.CONTIGUOUS,
+    h5d.CHUNKED: LayoutKind.CHUNKED,
+    h5d.VIRTUAL: LayoutKind.VIRTUAL,
+}
+
+_PLAIN = Layout(LayoutKind.CONTIGUOUS)
+
+
+def layout_of(dataset: h5d.DatasetID) -> Layout:
+    """The layout of `dataset`; opens no other file.
+
+    Asking for the extent of a virtual dataset, in contrast, opens its sources: look here
+    first (`asgihive.hdf5.virtual`).
+    """
+    # Only contiguous storage has an offset, and asking is ten times as fast as the properties.
+    if dataset.get_offset() is not None:
+        return _PLAIN
+    properties = dataset.get_create_plist()
+    kind = _KINDS[properties.get_layout()]
+    if kind is LayoutKind.CONTIGUOUS and properties.get_external_count():
+        kind = LayoutKind.EXTERNAL
+    filters = tuple(
+        Filter(number, text(name))
+        for number, _flags, _values, name in map(
+            properties.get_filter, range(properties.get_nfilters())
+        )
+    )
+    chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
+    return Layout(kind, chunks, filters, properties)

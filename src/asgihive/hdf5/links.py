@@ -1,0 +1,233 @@
+"""Walks a path link by link, so that libhdf5 never follows one out of the served directory."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+from h5py import h5d, h5g, h5l, h5o, h5t
+
+from asgihive.errors import (
+    AsgihiveError,
+    EntityMissing,
+    FileChanged,
+    FileUnreadable,
+    LinkUnresolved,
+    Overloaded,
+)
+from asgihive.hdf5.names import components, encoded, text
+from asgihive.hdf5.pool import Lease, OpenFile, Unsettled, libhdf5_reason
+
+
+class LinkResolution(Enum):
+    """Whether the last link of a path is followed."""
+
+    NONE = "none"
+    ONLY_VALID = "only_valid"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """An object at the end of a path. `file` is the one it lies in."""
+
+    path: str
+    file: OpenFile
+    id: h5g.GroupID | h5d.DatasetID | h5t.TypeID
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLink:
+    """A soft link that is shown itself."""
+
+    path: str
+    file: OpenFile
+    target_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalLink:
+    """An external link that is shown itself."""
+
+    path: str
+    file: OpenFile
+    target_file: str
+    target_path: str
+
+
+Entity = Resolved | SoftLink | ExternalLink
+
+
+def kind_of_object(object_id: h5g.GroupID | h5d.DatasetID | h5t.TypeID) -> str:
+    """`group`, `dataset` or `datatype`."""
+    if isinstance(object_id, h5d.DatasetID):
+        return "dataset"
+    return "group" if isinstance(object_id, h5g.GroupID) else "datatype"
+
+
+def kind_of(entity: Entity) -> str:
+    """That of the object, or `soft_link` or `external_link`."""
+    if isinstance(entity, SoftLink):
+        return "soft_link"
+    if isinstance(entity, ExternalLink):
+        return "external_link"
+    return kind_of_object(entity.id)
+
+
+class Broken(Exception):  # control flow inside this module
+    """A link could not be followed; the message says why."""
+
+
+# Conditions of the moment, which say nothing about a link.
+PASSING = (FileChanged, Overloaded, Unsettled)
+
+
+def walk(
+    lease: Lease, file: OpenFile, path: str, resolution: LinkResolution, max_hops: int
+) -> Entity:
+    """What `path` leads to.
+
+    Intermediate links are always followed, the last one as `resolution` says; targets may
+    lie in other files of the served directory, which `lease` then holds too.
+
+    Raises:
+        EntityMissing: the path names nothing.
+        LinkUnresolved: a link that had to be followed is broken, cyclic, or leads outside.
+        FileUnreadable: an object on the way is damaged.
+    """
+    *names, last = components(encoded(path)) or [b""]
+    shown = "/" + "/".join(text(name) for name in (*names, last))
+    if "\0" in path:
+        raise EntityMissing(file.place.name, shown)
+    walker = _Walker(lease, file, file.root, shown, max_hops)
+    try:
+        for name in names:
+            walker.enter(name)
+        return walker.finish(last, resolution) if last else walker.resolved()
+    except Broken as reason:
+        raise LinkUnresolved(file.place.name, shown, str(reason)) from None
+
+
+def walk_child(lease: Lease, group: Resolved, name: bytes, max_hops: int) -> Entity:
+    """The child `name` of `group`: what its link leads to, the link itself where it cannot."""
+    path = f"{group.path.rstrip('/')}/{text(name)}"
+    walker = _Walker(lease, group.file, group.id, path, max_hops)
+    return walker.finish(name, LinkResolution.ONLY_VALID)
+
+
+class _Walker:
+    """A position in a file, moved by one component at a time."""
+
+    def __init__(
+        self, lease: Lease, file: OpenFile, start: h5g.GroupID, shown: str, max_hops: int
+    ) -> None:
+        self.lease = lease
+        self.origin = file
+        self.shown = shown
+        self.file = file
+        self.object: h5g.GroupID | h5d.DatasetID | h5t.TypeID = start
+        self.hops_left = max_hops
+
+    def resolved(self) -> Resolved:
+        """The object reached."""
+        return Resolved(self.shown, self.file, self.object)
+
+    def finish(self, name: bytes, resolution: LinkResolution) -> Entity:
+        """Take the last step of a path, as `resolution` says."""
+        link = None if resolution is LinkResolution.ALL else self.link(name)
+        if link is not None and resolution is LinkResolution.NONE:
+            return link
+        try:
+            self.enter(name)
+        except Broken:
+            if link is None:
+                raise
+            return link
+        return self.resolved()
+
+    def link(self, name: bytes) -> SoftLink | ExternalLink | None:
+        """The soft or external link of that name here, None for a hard one."""
+        stored, kind = self._look_up(name)
+        if kind == h5l.TYPE_SOFT:
+            return SoftLink(self.shown, self.file, text(self.object.links.get_val(stored)))
+        if kind == h5l.TYPE_EXTERNAL:
+            target_file, target_path = self.object.links.get_val(stored)
+            return ExternalLink(self.shown, self.file, text(target_file), text(target_path))
+        return None
+
+    def enter(self, name: bytes) -> None:
+        """Move to what `name` leads to, through as many links as it takes.
+
+        Raises:
+            EntityMissing: there is no such name here.
+            Broken: there is a link, and it cannot be followed.
+        """
+        stored, _ = self._look_up(name)
+        pending = deque([stored])
+        while pending:
+            component = pending.popleft()
+            try:
+                stored, kind = self._look_up(component)
+            except EntityMissing:
+                raise Broken(f"there is no {text(component)!r} in its target") from None
+            if kind == h5l.TYPE_HARD:
+                self.object = self._open(stored)
+            else:
+                pending.extendleft(reversed(self._follow(stored, kind)))
+
+    def _follow(self, name: bytes, kind: int) -> list[bytes]:
+        """Move to where a link's target starts; the components that are left to walk."""
+        self.hops_left -= 1
+        if self.hops_left < 0:
+            raise Broken("it is cyclic, or passes through too many links")
+        if kind == h5l.TYPE_SOFT:
+            target = self.object.links.get_val(name)
+            if target.startswith(b"/"):
+                self.object = self.file.root
+            return components(target)
+        if kind == h5l.TYPE_EXTERNAL:
+            target_file, target = self.object.links.get_val(name)
+            try:
+                named = target_file.decode("utf-8", "surrogateescape")
+                self.file = self.lease.open_linked(self.file, named)
+            except PASSING:
+                raise
+            except AsgihiveError as error:
+                raise Broken(str(error)) from None
+            self.object = self.file.root
+            return components(target)
+        raise Broken("it is of a kind that only its writer can follow")
+
+    def _look_up(self, name: bytes) -> tuple[bytes, int]:
+        """The name as stored, and the type of its link."""
+        if not isinstance(self.object, h5g.GroupID):
+            raise EntityMissing(self.origin.place.name, self.shown)
+        links = self.object.links
+        try:
+            return name, links.get_info(name).type
+        except KeyError:
+            stored = self._stored(name)
+            if stored is None:
+                raise EntityMissing(self.origin.place.name, self.shown) from None
+            return stored, links.get_info(stored).type
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(error) from error
+
+    def _stored(self, name: bytes) -> bytes | None:
+        """The one name here that is shown as `name`, when U+FFFD stands in it."""
+        wanted = text(name)
+        if "\ufffd" not in wanted:
+            return None
+        names: list[bytes] = []
+        self.object.links.iterate(names.append)
+        found = [each for each in names if text(each) == wanted]
+        return found[0] if len(found) == 1 else None
+
+    def _open(self, name: bytes) -> h5g.GroupID | h5d.DatasetID | h5t.TypeID:
+        try:
+            return h5o.open(self.object, name)
+        except (KeyError, OSError, RuntimeError, ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> FileUnreadable:
+        reason = libhdf5_reason(error)
+        return FileUnreadable(self.file.place.name, f"{self.shown} is damaged ({reason})")

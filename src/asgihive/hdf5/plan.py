@@ -1,0 +1,87 @@
+"""From a selection and a chunk layout to the blocks in which it is read; pure."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from asgihive.hdf5.selection import Axis, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One contiguous run of the answer, in C order, and where it lies in the dataset.
+
+    first: number of elements of the answer before this block.
+    axes: what to read, one per dimension of the dataset.
+    shape: the block's shape in the answer: whole rows of one axis.
+    """
+
+    first: int
+    axes: tuple[Axis, ...]
+    shape: tuple[int, ...]
+
+
+def plan_blocks(
+    selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int, block_bytes: int
+) -> Iterator[Block]:
+    """The blocks of `selection` in C order of the answer, each at most `block_bytes` large.
+
+    A block spans whole rows of all axes behind the one that is cut. Cuts fall on chunk
+    boundaries where one is near enough, so that a chunk is not decoded for two blocks.
+    A single element larger than `block_bytes` still makes a block. Nothing is yielded for
+    an empty selection.
+    """
+    if selection.size == 0:
+        return
+    if not selection.axes:
+        yield Block(0, (), ())
+        return
+    cut = _cut_axis(selection, item_bytes, block_bytes)
+    behind = selection.axes[cut + 1 :]
+    row = math.prod(axis.count for axis in behind)
+    most = max(1, block_bytes // max(1, row * item_bytes))
+    axis = selection.axes[cut]
+    chunk = chunks[cut] if chunks else 1
+    kept_behind = tuple(each.count for each in behind if not each.dropped)
+    first = 0
+    for before in positions(selection.axes[:cut]):
+        position = 0
+        while position < axis.count:
+            count = _until_boundary(axis, position, min(most, axis.count - position), chunk)
+            shape = kept_behind if axis.dropped else (count, *kept_behind)
+            if selection.shape and not shape:
+                shape = (1,)
+            yield Block(first, (*before, axis.part(position, count), *behind), shape)
+            position += count
+            first += count * row
+
+
+def _cut_axis(selection: Selection, item_bytes: int, block_bytes: int) -> int:
+    """The first axis whose single positions fit into a block; the last one at worst."""
+    size = item_bytes * selection.size
+    for position, axis in enumerate(selection.axes):
+        size //= axis.count
+        if size <= block_bytes:
+            return position
+    return len(selection.axes) - 1
+
+
+def _until_boundary(axis: Axis, position: int, most: int, chunk: int) -> int:
+    """How many positions to take, at most `most`: up to the last chunk boundary among them."""
+    if position + most >= axis.count:
+        return most
+    # First dataset index of the chunk in which the position after the longest block lies.
+    beyond = axis.start + (position + most) * axis.step
+    boundary = beyond // chunk * chunk
+    count = -(-(boundary - axis.start) // axis.step) - position
+    return count if count > 0 else most
+
+
+def positions(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
+    """Every combination of single positions along `axes`, in C order."""
+    if not axes:
+        yield ()
+        return
+    for before in positions(axes[:-1]):
+        for position in range(axes[-1].count):
+            yield (*before, axes[-1].part(position, 1))

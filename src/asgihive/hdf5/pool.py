@@ -1,0 +1,321 @@
+"""Open HDF5 files: opened once, shared, replaced when the file changes, closed when idle.
+
+Everything here but `Lease.release` and `FilePool.has_idle` runs in the library lane, one call
+at a time. That is why a changed file can be closed at once, under the feet of requests that
+still hold it: they are between two calls, and their next one finds the file revoked.
+"""
+
+import os
+import re
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from h5py import h5d, h5f, h5g, h5p
+
+from asgihive.errors import (
+    AsgihiveError,
+    FileChanged,
+    FileMissing,
+    FileUnreadable,
+    Overloaded,
+)
+from asgihive.hdf5.identity import Identity, identity_on_loop
+from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
+
+# Opening through the descriptor means that what was checked is what is opened.
+_BY_DESCRIPTOR = os.path.isdir("/proc/self/fd")
+
+# HDF5 keeps decoded chunks per open dataset; this is its own default since 2.0.
+CHUNK_CACHE_PER_DATASET = 8 << 20
+
+# libhdf5 shares one internal file between all handles of an inode in a process, whatever
+# pool opened them: a handle opened on changed content would show the old content as long as
+# another one is open. So every pool must know every other's handles.
+_everywhere: weakref.WeakSet["OpenFile"] = weakref.WeakSet()
+_everywhere_lock = threading.Lock()
+
+
+class Unsettled(AsgihiveError):
+    """The file changed so recently that a further change might not show: wait, then retry."""
+
+    def __init__(self, file: str, seconds: float) -> None:
+        super().__init__(file, seconds)
+        self.file = file
+        self.seconds = seconds
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class OpenFile:
+    """One open file.
+
+    live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
+        which keeps readers consistent while the identity goes on changing.
+    settled: whether a change after opening is certain to show in the identity.
+    """
+
+    place: Place
+    identity: Identity
+    links: int
+    id: h5f.FileID
+    root: h5g.GroupID
+    live: bool
+    settled: bool
+    holders: set["Lease"] = field(default_factory=set)
+    datasets: OrderedDict[bytes, object] = field(default_factory=OrderedDict)
+    revoked: bool = False
+    used: float = 0.0
+
+    def changed(self) -> bool:
+        """Whether the content may differ from what it was when the file was opened.
+
+        A file that was replaced or deleted is whole and old as long as it is open: its
+        change time moves with its number of links, its size and modification time do not.
+        """
+        if self.revoked:
+            return True
+        status = os.fstat(self.id.get_vfd_handle())
+        if self.live:
+            return status.st_size < self.identity.size
+        now = Identity.of(status)
+        if (now.size, now.mtime_ns) != (self.identity.size, self.identity.mtime_ns):
+            return True
+        return now.ctime_ns != self.identity.ctime_ns and status.st_nlink == self.links
+
+    def close(self) -> None:
+        """Close the file and every object in it; holders see `changed()` from now on."""
+        if not self.revoked:
+            self.revoked = True
+            self.datasets.clear()
+            self.id.close()
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The files that one request holds, and the identities that its answer depends on.
+
+    depends: absolute path → identity when it was looked at, None where nothing was.
+    lasting: whether what was adopted may be kept, see `settled`.
+    """
+
+    pool: "FilePool"
+    files: dict[tuple[int, int], OpenFile] = field(default_factory=dict)
+    depends: dict[str, Identity | None] = field(default_factory=dict)
+    lasting: bool = True
+    released: bool = False
+
+    def open(self, place: Place) -> OpenFile:
+        """Open `place`, or find it open.
+
+        Raises:
+            FileMissing, FileForbidden, FileUnreadable, Overloaded, Unsettled
+        """
+        try:
+            file = self.pool.acquire(place, self)
+        except AsgihiveError:
+            self.depends[place.asked] = identity_on_loop(place.asked)
+            raise
+        key = (file.identity.device, file.identity.inode)
+        if self.files.setdefault(key, file) is not file:
+            raise FileChanged(place.name)
+        self.depends[place.asked] = file.identity
+        return file
+
+    def open_linked(self, origin: OpenFile, target: str) -> OpenFile:
+        """Open the file that a link, a virtual source or the like in `origin` names.
+
+        Raises:
+            FileMissing: it is not there, or not inside the served directory.
+            FileForbidden, FileUnreadable, Overloaded, Unsettled
+        """
+        for place in self.pool.sandbox.linked(origin.place, target):
+            try:
+                return self.open(place)
+            except FileMissing:
+                continue
+        raise FileMissing(target)
+
+    def adopt(self, other: "Lease") -> None:
+        """Depend on what `other`, released by now, depended on.
+
+        Raises:
+            FileChanged: a file is not what it was when this lease depended on it before.
+        """
+        self.lasting &= other.settled
+        for path, identity in other.depends.items():
+            if self.depends.setdefault(path, identity) != identity:
+                raise FileChanged(os.path.relpath(path, self.pool.sandbox.root))
+
+    def check(self) -> None:
+        """Raise FileChanged when anything read under this lease may be a mixture."""
+        for file in self.files.values():
+            if file.changed():
+                raise FileChanged(file.place.name)
+
+    @property
+    def settled(self) -> bool:
+        """Whether an answer may be kept: each later change is certain to show."""
+        return self.lasting and all(file.settled and not file.live for file in self.files.values())
+
+    def release(self) -> None:
+        """Give the files back; harmless when repeated; from any thread."""
+        # First, so that a thread that outlived its request holds nothing it opens from now on.
+        self.released = True
+        now = time.monotonic()
+        for file in list(self.files.values()):
+            file.used = now
+            file.holders.discard(self)
+
+
+class FilePool:
+    """The open files of one service, at most `max_open` of them.
+
+    Args:
+        sandbox: decides which files may be opened.
+        max_open: files open at once; the least recently used idle ones make room.
+        idle_seconds: how long a file that nobody holds stays open.
+        chunk_cache_bytes: HDF5's own caches of decoded chunks, over all open datasets.
+    """
+
+    def __init__(
+        self, sandbox: Sandbox, *, max_open: int, idle_seconds: float, chunk_cache_bytes: int
+    ) -> None:
+        self.sandbox = sandbox
+        self.max_open = max_open
+        self.idle_seconds = idle_seconds
+        self._max_datasets = max(8, chunk_cache_bytes // CHUNK_CACHE_PER_DATASET)
+        self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
+        self._datasets: OrderedDict[tuple[OpenFile, bytes], None] = OrderedDict()
+        self._access = h5p.create(h5p.FILE_ACCESS)
+        self._access.set_fclose_degree(h5f.CLOSE_STRONG)
+        # Beamlines write while others read, and network file systems refuse locks.
+        self._access.set_file_locking(False, True)
+        per_dataset = min(CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
+        self._access.set_cache(0, 8191, per_dataset, 0.75)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def acquire(self, place: Place, lease: Lease) -> OpenFile:
+        """The open file of `place`, held by `lease`."""
+        with translated(place.name):
+            identity = Identity.of(os.stat(place.real))
+        key = (identity.device, identity.inode)
+        file = self._files.get(key)
+        if file is None or not self._usable(file, identity):
+            file = self._open(place)
+            key = (file.identity.device, file.identity.inode)
+            self._files[key] = file
+        self._files.move_to_end(key)
+        file.used = time.monotonic()
+        file.holders.add(lease)
+        if lease.released:
+            file.holders.discard(lease)
+        self.close_idle()
+        return file
+
+    def close_idle(self) -> None:
+        """Close what nobody has held for `idle_seconds`."""
+        horizon = time.monotonic() - self.idle_seconds
+        for key, file in list(self._files.items()):
+            if file.revoked or (not file.holders and file.used < horizon):
+                self._close(key)
+
+    def close(self) -> None:
+        """Close everything, held or not."""
+        for key in list(self._files):
+            self._close(key)
+
+    def remember_dataset(self, file: OpenFile, path: bytes, dataset: object) -> None:
+        """Keep an open dataset with its file; the least recently used ones are dropped."""
+        file.datasets[path] = dataset
+        self._datasets[file, path] = None
+        self._datasets.move_to_end((file, path))
+        while len(self._datasets) > self._max_datasets:
+            (oldest, its_path), _ = self._datasets.popitem(last=False)
+            oldest.datasets.pop(its_path, None)
+
+    def _usable(self, file: OpenFile, identity: Identity) -> bool:
+        if file.revoked:
+            return False
+        if file.live:
+            return bool(file.holders) and identity.size >= file.identity.size
+        return file.settled and file.identity == identity
+
+    def _open(self, place: Place) -> OpenFile:
+        descriptor = open_regular(place)
+        try:
+            status = os.fstat(descriptor)
+            identity = Identity.of(status)
+            self._make_room(identity)
+            name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
+            with _everywhere_lock:
+                for other in list(_everywhere):
+                    if (other.identity.device, other.identity.inode) == (
+                        identity.device,
+                        identity.inode,
+                    ):
+                        other.close()
+                file_id, live = self._open_id(place, os.fsencode(name))
+                wait = 0.0 if live else identity.settles_in(time.time_ns())
+                if wait > 0:
+                    file_id.close()
+                    raise Unsettled(place.name, wait)
+                file = OpenFile(
+                    place=place,
+                    identity=identity,
+                    links=status.st_nlink,
+                    id=file_id,
+                    root=h5g.open(file_id, b"/"),
+                    live=live,
+                    settled=wait == 0.0,
+                )
+                _everywhere.add(file)
+        finally:
+            os.close(descriptor)
+        if not live and Identity.of(os.fstat(file_id.get_vfd_handle())) != identity:
+            file.close()
+            raise FileChanged(place.name)
+        return file
+
+    def _open_id(self, place: Place, name: bytes) -> tuple[h5f.FileID, bool]:
+        try:
+            return h5f.open(name, h5f.ACC_RDONLY, self._access), False
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = error
+        try:
+            return h5f.open(name, h5f.ACC_RDONLY | h5f.ACC_SWMR_READ, self._access), True
+        except (OSError, RuntimeError, ValueError):
+            raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
+
+    def _make_room(self, identity: Identity) -> None:
+        # The file's own former handle goes in any case.
+        self._close((identity.device, identity.inode))
+        while len(self._files) >= self.max_open:
+            idle = next((key for key, file in self._files.items() if not file.holders), None)
+            if idle is None:
+                raise Overloaded(f"{self.max_open} files are open and in use")
+            self._close(idle)
+
+    def _close(self, key: tuple[int, int]) -> None:
+        file = self._files.pop(key, None)
+        if file is not None:
+            for path in list(file.datasets):
+                self._datasets.pop((file, path), None)
+            file.close()
+
+
+def libhdf5_reason(error: BaseException) -> str:
+    """What libhdf5 says in parentheses, without the server's own paths."""
+    found = re.search(r"\((.*)\)", str(error), re.DOTALL)
+    reason = found.group(1) if found else str(error)
+    return "" if "/" in reason else reason
+
+
+def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
+    """`dataset` with the extent that a live writer has given it by now."""
+    if file.live:
+        dataset.refresh()
+    return dataset

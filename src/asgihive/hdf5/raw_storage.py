@@ -1,0 +1,141 @@
+"""External raw storage: values that lie in plain files, read inside the sandbox alone.
+
+libhdf5 would open those files wherever their names lead. The layout is the contiguous one,
+cut into segments of files (HDF5 Reference Manual, H5Pset_external).
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from h5py import h5p, h5t
+
+from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
+from asgihive.hdf5.identity import Identity
+from asgihive.hdf5.plan import positions
+from asgihive.hdf5.pool import Lease, OpenFile
+from asgihive.hdf5.sandbox import open_regular
+from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.types import NoEquivalent
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`size` bytes of the storage: those of `file` from `offset` on."""
+
+    file: str
+    offset: int
+    size: int
+
+
+def raw_segments(properties: h5p.PropDCID) -> tuple[Segment, ...]:
+    """The segments in the order of the storage; opens nothing."""
+    stored = map(properties.get_external, range(properties.get_external_count()))
+    return tuple(Segment(os.fsdecode(name), offset, size) for name, offset, size in stored)
+
+
+@dataclass(frozen=True, slots=True)
+class RawStorage:
+    """The values of one dataset in external raw storage; `shape` is its extent."""
+
+    lease: Lease
+    file: OpenFile
+    path: str
+    segments: tuple[Segment, ...]
+    shape: tuple[int, ...]
+    file_type: h5t.TypeID
+
+    def read(self, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """The elements at `axes` in C order, flat, converted to `dtype` as HDF5 converts.
+
+        Raises:
+            LinkUnresolved: a segment's file is missing or lies outside the served directory.
+            FileChanged: it changed while it was read.
+            NoEquivalent: the elements are pointers, which mean nothing in a plain file.
+        """
+        if dtype.hasobject:
+            detail = "variable-length values cannot lie in external raw storage"
+            raise NoEquivalent(detail)
+        item_bytes = self.file_type.get_size()
+        stored = np.concatenate(
+            [
+                self._bytes(start * item_bytes, count * item_bytes)
+                .reshape(count, item_bytes)[::step]
+                .reshape(-1)
+                for start, count, step in _spans(axes, self.shape)
+            ]
+        )
+        memory_type = h5t.py_create(dtype)
+        size = memory_type.get_size()
+        scalars = stored.size // item_bytes * math.prod(self._scalar_shape())
+        source_type = self._scalar_type()
+        buffer = np.zeros(scalars * max(size, source_type.get_size()), np.uint8)
+        buffer[: stored.size] = stored
+        h5t.convert(source_type, memory_type, scalars, buffer)
+        return buffer[: scalars * size].view(dtype)
+
+    def _scalar_shape(self) -> tuple[int, ...]:
+        is_array = isinstance(self.file_type, h5t.TypeArrayID)
+        return tuple(self.file_type.get_array_dims()) if is_array else ()
+
+    def _scalar_type(self) -> h5t.TypeID:
+        is_array = isinstance(self.file_type, h5t.TypeArrayID)
+        return self.file_type.get_super() if is_array else self.file_type
+
+    def _bytes(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Bytes of the storage; zeros where a file ends too early, as libhdf5 has it."""
+        wanted = np.zeros(count, np.uint8)
+        base = 0
+        for segment in self.segments:
+            first, last = max(start, base), min(start + count, base + segment.size)
+            if first < last:
+                part = wanted.data[first - start : last - start]
+                self._read_into(part, segment.file, segment.offset + first - base)
+            base += segment.size
+        return wanted
+
+    def _read_into(self, part: memoryview, name: str, offset: int) -> None:
+        for place in self.lease.pool.sandbox.linked(self.file.place, name):
+            try:
+                descriptor = open_regular(place)
+            except (FileMissing, FileForbidden):
+                continue
+            try:
+                before = Identity.of(os.fstat(descriptor))
+                done = 0
+                while done < len(part):
+                    piece = os.preadv(descriptor, [part[done:]], offset + done)
+                    if piece == 0:
+                        break
+                    done += piece
+                after = Identity.of(os.fstat(descriptor))
+            finally:
+                os.close(descriptor)
+            if self.lease.depends.setdefault(place.asked, before) != after:
+                raise FileChanged(place.name)
+            return
+        detail = f"its external raw storage {name!r} is not in the served directory"
+        raise LinkUnresolved(self.file.place.name, self.path, detail)
+
+
+def _spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Runs of the linear storage: first element, number of elements, step; in C order."""
+    behind = len(axes)
+    while behind and axes[behind - 1] == Axis(0, 1, shape[behind - 1]):
+        behind -= 1
+    row = math.prod(shape[behind:])
+    if behind == 0:
+        yield 0, row, 1
+        return
+    strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
+    cut = behind - 1 if axes[behind - 1].step == 1 or row == 1 else behind
+    for before in positions(axes[:cut]):
+        start = sum(axis.start * stride for axis, stride in zip(before, strides, strict=False))
+        if cut == behind:
+            yield start, row, 1
+        else:
+            axis = axes[cut]
+            yield start + axis.start * row, (axis.stop - axis.start) * row, axis.step

@@ -1,0 +1,151 @@
+"""From an untrusted file name to a file descriptor inside the served directory."""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from asgihive.errors import FileForbidden, FileMissing, FileUnreadable
+
+_MISSING = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.ENXIO,  # a socket, or a device without a driver
+    errno.ENODEV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A file that may be opened.
+
+    name: as the client knows it, relative to the served directory.
+    asked: absolute path before symbolic links are resolved; where relative link targets start.
+    real: absolute path without symbolic links; the only one that is ever opened.
+    """
+
+    name: str
+    asked: str
+    real: str
+
+
+class Sandbox:
+    """The served directory, and the rule of what counts as inside it.
+
+    Args:
+        root: the directory; resolved once, here.
+        follow_symlinks: whether a symbolic link inside the directory may lead out of it.
+            Links that lead to another place inside always work.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+        NotADirectoryError: `root` is something else.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, follow_symlinks: bool = False) -> None:
+        self.root = os.path.realpath(root, strict=True)
+        self.follow_symlinks = follow_symlinks
+        if not os.path.isdir(self.root):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+
+    def place(self, file: str) -> Place:
+        """Where the client's `file` lies.
+
+        Raises:
+            FileMissing: it leaves the directory, or its name can be no file's name.
+        """
+        parts = [part for part in file.split("/") if part not in {"", "."}]
+        depth = 0
+        for part in parts:
+            depth += -1 if part == ".." else 1
+            if depth < 0:
+                raise FileMissing(file)
+        if file.startswith("/") or "\0" in file or not parts:
+            raise FileMissing(file)
+        return self._inside(file, os.path.join(self.root, *parts))
+
+    def linked(self, origin: Place, target: str) -> list[Place]:
+        """Where a file name stored in the HDF5 file `origin` may lead, best candidate first.
+
+        As in libhdf5, a relative name starts at the directory of the file that holds it (as
+        it was asked for, then as it really lies), and an absolute one that leads nowhere is
+        looked for beside that file. Unlike there, never at the current directory, and only
+        candidates inside the served directory are returned.
+        """
+        if not target or "\0" in target:
+            return []
+        candidates = [
+            os.path.join(os.path.dirname(base), name)
+            for name in dict.fromkeys((target, os.path.basename(target)))
+            for base in dict.fromkeys((origin.asked, origin.real))
+            if name == target or target.startswith("/")
+        ]
+        places = []
+        for path in dict.fromkeys(os.path.normpath(each) for each in candidates):
+            with contextlib.suppress(FileMissing):
+                places.append(self._inside(os.path.relpath(path, self.root), path))
+        return places
+
+    def _inside(self, name: str, path: str) -> Place:
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError):
+            raise FileMissing(name) from None
+        lexically_inside = self._contains(os.path.normpath(path))
+        if self._contains(real) or (self.follow_symlinks and lexically_inside):
+            return Place(name, path if lexically_inside else real, real)
+        raise FileMissing(name)
+
+    def _contains(self, path: str) -> bool:
+        return path.startswith(self.root if self.root.endswith("/") else self.root + "/")
+
+
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn an operating system's error into the one of `asgihive.errors`."""
+    try:
+        yield
+    except PermissionError:
+        raise FileForbidden(name) from None
+    except OSError as error:
+        if error.errno in _MISSING:
+            raise FileMissing(name) from None
+        raise FileUnreadable(name, os.strerror(error.errno or 0)) from error
+
+
+def open_regular(place: Place) -> int:
+    """A read-only descriptor of a regular file.
+
+    Each component of the real path is opened beneath the one before without following
+    symbolic links, so that a link put there after `place` was made leads nowhere. Never
+    waits: a FIFO or a device is opened non-blocking and refused.
+
+    Raises:
+        FileMissing, FileForbidden, FileUnreadable
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    *directories, last = place.real.strip("/").split("/")
+    with translated(place.name):
+        current = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for directory in directories:
+                beneath = os.open(directory, flags | os.O_DIRECTORY | _SEARCH_ONLY, dir_fd=current)
+                os.close(current)
+                current = beneath
+            descriptor = os.open(last, flags, dir_fd=current)
+        finally:
+            os.close(current)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileMissing(place.name)
+    return descriptor
+
+
+# A directory that may be traversed but not listed can be opened only this way (Linux).
+_SEARCH_ONLY = getattr(os, "O_PATH", 0)

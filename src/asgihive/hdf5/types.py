@@ -1,0 +1,137 @@
+"""HDF5 types: their description for a client, and their NumPy dtype for a reader."""
+
+from typing import Any
+
+import numpy as np
+from h5py import h5t
+
+from asgihive.hdf5.names import text
+
+# Types nest in files as deeply as a hostile writer likes; nobody's data nest deeper.
+MAX_NESTING = 32
+
+
+class NoEquivalent(Exception):  # translated at once by those who know the entity
+    """An HDF5 type that NumPy has no equivalent for; the message names it."""
+
+
+def numpy_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
+    """The dtype that values of this type have in memory.
+
+    Raises:
+        NoEquivalent: there is none (reference types of HDF5 1.12, times, exotic floats, or
+            nested deeper than MAX_NESTING).
+    """
+    if type_id.get_class() in _NESTING:
+        _check_nesting(type_id)
+    try:
+        dtype: np.dtype[Any] = type_id.dtype
+    except (TypeError, ValueError, NotImplementedError, OverflowError, RuntimeError) as error:
+        raise NoEquivalent(f"its HDF5 type has no NumPy equivalent ({error})") from None
+    return dtype
+
+
+def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
+    """The type as `/meta` shows it: `class`, `dtype`, `size`, then by class.
+
+    The classes are those of the HDF5 specification, H5T_class_t.
+
+    Raises:
+        NoEquivalent: nested deeper than MAX_NESTING.
+    """
+    if type_id.get_class() in _NESTING:
+        _check_nesting(type_id)
+    return _describe(type_id)
+
+
+class TypeDescriptions:
+    """`describe_type`, remembering what it said: a group's children share few types.
+
+    Equal encodings (H5Tencode) mean equal types.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, dict[str, Any]] = {}
+
+    def describe(self, type_id: h5t.TypeID) -> dict[str, Any]:
+        encoding = type_id.encode()
+        known = self._known.get(encoding)
+        if known is None:
+            known = self._known[encoding] = describe_type(type_id)
+        return known
+
+
+_NESTING = {h5t.COMPOUND, h5t.VLEN, h5t.ARRAY}
+
+
+def _check_nesting(type_id: h5t.TypeID) -> None:
+    level = [type_id]
+    for _ in range(MAX_NESTING):
+        level = [inner for each in level for inner in _inner_types(each)]
+        if not level:
+            return
+    raise NoEquivalent(f"its HDF5 type is nested more than {MAX_NESTING} deep")
+
+
+def _inner_types(type_id: h5t.TypeID) -> list[h5t.TypeID]:
+    kind = type_id.get_class()
+    if kind == h5t.COMPOUND:
+        return [type_id.get_member_type(i) for i in range(type_id.get_nmembers())]
+    if kind in _NESTING:
+        return [type_id.get_super()]
+    return []
+
+
+def _describe(type_id: h5t.TypeID) -> dict[str, Any]:
+    size = type_id.get_size()
+    description: dict[str, Any] = {
+        "class": type_id.get_class(),
+        "dtype": _dtype_text(type_id, size),
+        "size": size,
+    }
+    match type_id:
+        case h5t.TypeIntegerID():
+            description |= {"order": type_id.get_order(), "sign": type_id.get_sign()}
+        case h5t.TypeFloatID() | h5t.TypeBitfieldID():
+            description["order"] = type_id.get_order()
+        case h5t.TypeStringID():
+            description |= {
+                "cset": type_id.get_cset(),
+                "strpad": type_id.get_strpad(),
+                "vlen": type_id.is_variable_str(),
+            }
+        case h5t.TypeOpaqueID():
+            description["tag"] = text(type_id.get_tag())
+        case h5t.TypeCompoundID():
+            description["members"] = [
+                {"name": text(type_id.get_member_name(i)), **_describe(type_id.get_member_type(i))}
+                for i in range(type_id.get_nmembers())
+            ]
+        case h5t.TypeEnumID():
+            description["members"] = {
+                text(type_id.get_member_name(i)): int(type_id.get_member_value(i))
+                for i in range(type_id.get_nmembers())
+            }
+            description["base"] = _describe(type_id.get_super())
+        case h5t.TypeVlenID():
+            description["base"] = _describe(type_id.get_super())
+        case h5t.TypeArrayID():
+            description["dims"] = list(type_id.get_array_dims())
+            description["base"] = _describe(type_id.get_super())
+    return description
+
+
+def _dtype_text(type_id: h5t.TypeID, size: int) -> Any:
+    try:
+        return _stringified(numpy_dtype(type_id))
+    except NoEquivalent:
+        return f"|V{size}"
+
+
+def _stringified(dtype: np.dtype[Any]) -> Any:
+    if dtype.fields is None:
+        return dtype.str
+    return {
+        text(name.encode("utf-8", "surrogateescape")): _stringified(field[0])
+        for name, field in dtype.fields.items()
+    }

@@ -1,0 +1,23 @@
+"""Which error answers with which HTTP status: the one table of it (RFC 9110, section 15)."""
+
+from asgihive import errors
+from asgihive.hdf5.pool import Unsettled
+
+STATUSES: dict[type[Exception], int] = {
+    errors.BadParameter: 422,
+    errors.FileMissing: 404,
+    errors.FileForbidden: 403,
+    errors.FileUnreadable: 422,
+    errors.FileChanged: 503,
+    errors.EntityMissing: 404,
+    errors.LinkUnresolved: 404,
+    errors.KindMismatch: 422,
+    errors.AttributeMissing: 404,
+    errors.TypeUnsupported: 422,
+    errors.FilterMissing: 501,
+    errors.DamagedData: 500,
+    errors.AnswerTooLarge: 413,
+    errors.Overloaded: 503,
+    errors.ReadTimeout: 504,
+    Unsettled: 503,
+}

@@ -1,0 +1,158 @@
+"""The shared facility of the service: open files, lanes and caches over one directory."""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import anyio
+
+from asgihive.asgi import BufferedResponse
+from asgihive.errors import AnswerTooLarge, FileChanged, Overloaded, ReadTimeout
+from asgihive.hdf5.pool import FilePool, Lease, OpenFile, Unsettled
+from asgihive.hdf5.sandbox import Sandbox
+from asgihive.lanes import Lanes
+from asgihive.service.answers import AnswerCache, Key
+from asgihive.settings import H5Settings
+
+T = TypeVar("T")
+
+# How often a read starts again because a file changed under it, and how long it waits for
+# one to stop changing: the coarsest clock that stamps files ticks every two seconds.
+_ATTEMPTS = 3
+_SETTLE_SECONDS = 3.0
+
+
+class Store:
+    """Everything that requests share.
+
+    Args:
+        root: the served directory.
+        settings: bounds and policies.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: `root` is not there, or no directory.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], settings: H5Settings) -> None:
+        self.settings = settings
+        self.sandbox = Sandbox(root, follow_symlinks=settings.follow_symlinks)
+        self.pool = FilePool(
+            self.sandbox,
+            max_open=settings.max_open_files,
+            idle_seconds=settings.idle_file_seconds,
+            chunk_cache_bytes=settings.chunk_cache_bytes,
+        )
+        self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
+        self.answers = AnswerCache(settings.answer_cache_bytes, self.lanes.decode)
+
+    def open(self, lease: Lease, file: str) -> OpenFile:
+        """The client's `file`, held by `lease`. In the library lane."""
+        return lease.open(self.sandbox.place(file))
+
+    async def read(self, work: Callable[[Lease], T]) -> tuple[T, Lease]:
+        """What `work` returns, run in the library lane under a fresh lease, which is handed on.
+
+        The caller must release the lease. Nothing is returned that may be a mixture of two
+        contents of a file: `work` runs again, a few times, when a file changed under it.
+
+        Raises:
+            FileChanged: the file does not stop changing.
+            ReadTimeout, Overloaded: and whatever `work` raises.
+        """
+        seconds = self.settings.read_timeout_seconds
+        with anyio.move_on_after(seconds):
+            return await self._read(work)
+        raise ReadTimeout(seconds)
+
+    async def _read(self, work: Callable[[Lease], T]) -> tuple[T, Lease]:
+        patience = time.monotonic() + _SETTLE_SECONDS
+        attempts = 0
+        while True:
+            lease = Lease(self.pool)
+            try:
+                return await self.lanes.library.run(partial(_checked, work, lease)), lease
+            except Unsettled as unsettled:
+                lease.release()
+                if time.monotonic() + unsettled.seconds > patience:
+                    raise FileChanged(unsettled.file) from None
+                await anyio.sleep(unsettled.seconds)
+            except FileChanged:
+                lease.release()
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise
+            except BaseException:
+                lease.release()
+                raise
+
+    async def answer(
+        self, key: Key, make: Callable[[Lease], bytes], media_type: str
+    ) -> BufferedResponse:
+        """The answer to `key`, from memory or made by `make` in the library lane.
+
+        However many ask at once, it is made once.
+
+        Raises:
+            AnswerTooLarge, ReadTimeout, Overloaded: and whatever `make` raises.
+        """
+        found = await self.answers.find(key)
+        if found is not None:
+            return found
+        # What cannot be kept is made again by each who waited for it.
+        if self.settings.answer_cache_bytes and not await self.answers.join(key):
+            found = await self.answers.find(key)
+            return found or await self._make(key, make, media_type)
+        try:
+            return await self._make(key, make, media_type)
+        finally:
+            if self.settings.answer_cache_bytes:
+                self.answers.land(key)
+
+    async def _make(
+        self, key: Key, make: Callable[[Lease], bytes], media_type: str
+    ) -> BufferedResponse:
+        body, lease = await self.read(make)
+        lease.release()
+        if len(body) > self.settings.max_response_bytes:
+            raise AnswerTooLarge(len(body), self.settings.max_response_bytes)
+        response = BufferedResponse(body, headers={"content-type": media_type})
+        if lease.settled:
+            self.answers.keep(key, response, lease.depends)
+        return response
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Close idle files from time to time, and all of them at the end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._close_idle_files)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self.lanes.library.run(self.pool.close)
+
+    async def _close_idle_files(self) -> None:
+        while True:
+            await anyio.sleep(max(1.0, self.settings.idle_file_seconds / 2))
+            if len(self.pool):
+                try:
+                    await self.lanes.library.run(self.pool.close_idle)
+                except Overloaded:
+                    continue
+
+
+def _checked(work: Callable[[Lease], T], lease: Lease) -> T:
+    try:
+        result = work(lease)
+    except (Unsettled, FileChanged):
+        raise
+    except Exception:
+        # Whatever went wrong with a file that changed meanwhile went wrong because of that.
+        lease.check()
+        raise
+    lease.check()
+    return result

@@ -1,0 +1,232 @@
+"""The way of `/data` and `/stats`: selection → blocks → encoded pieces."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import numpy as np
+
+from asgihive.asgi import BufferedResponse, StreamedResponse, content_disposition
+from asgihive.encoders.protocol import Values, is_numeric
+from asgihive.encoders.registry import check
+from asgihive.errors import AnswerTooLarge, FormatMismatch, KindMismatch, ReadTimeout
+from asgihive.hdf5.datasets import Dataset, find_dataset
+from asgihive.hdf5.plan import Block, plan_blocks
+from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.reduce import Statistics, summarise
+from asgihive.hdf5.selection import Selection, parse_selection, whole
+from asgihive.service.parameters import DataParameters, EntityParameters
+from asgihive.service.store import Store
+from asgihive.settings import H5Settings
+
+Array = np.ndarray[Any, Any]
+
+# What is encoded without a further thread; a lane costs as much as encoding this much.
+_INLINE_BYTES = 1 << 16
+
+# Large enough that a thread's cost is nothing, small enough that others get their turn.
+_BLOCK_BYTES = 4 << 20
+
+# Elements of variable length are pointers: what they point to is not known before reading.
+_POINTED_BYTES = 4096
+
+
+@dataclass(slots=True)
+class ValuesRead:
+    """A selection of a dataset that is being read, in the state before its next block."""
+
+    dataset: Dataset
+    blocks: Iterator[Block]
+    values: Values
+    dtype: np.dtype[Any]
+    first: Array | None
+    last: bool
+    lease: Lease | None = field(default=None)
+
+
+async def answer_data(
+    store: Store, parameters: DataParameters
+) -> BufferedResponse | StreamedResponse:
+    """The values as `parameters` ask for them; whole when they are one piece, else streamed."""
+    reading, lease = await store.read(lambda lease: _begin(store.settings, parameters, lease))
+    try:
+        encoder, values = parameters.encoder, reading.values
+        headers = {"content-type": encoder.media_type}
+        if encoder.extension is not None:
+            name = values.name or "data"
+            headers["content-disposition"] = content_disposition(f"{name}.{encoder.extension}")
+        if reading.last and values.size <= encoder.block_elements:
+            body = await _whole_body(store, reading, parameters)
+            lease.release()
+            return BufferedResponse(body, headers=headers)
+    except BaseException:
+        lease.release()
+        raise
+
+    async def release() -> None:
+        lease.release()
+
+    return StreamedResponse(
+        blocks=_pieces(store, reading, parameters, lease),
+        content_length=encoder.length(values),
+        headers=headers,
+        on_close=release,
+    )
+
+
+async def compute_statistics(
+    store: Store, entity: EntityParameters, selection: str | None
+) -> dict[str, Any]:
+    """`/stats`: of the finite values of the selection."""
+
+    def begin(lease: Lease) -> tuple[Dataset, Iterator[Block]]:
+        dataset = find_dataset(
+            lease, store.open(lease, entity.file), entity.path, store.settings.max_link_hops
+        )
+        if dataset.dtype.kind not in "biuf":
+            kind = f"dataset of {dataset.dtype}"
+            raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
+        if dataset.shape is None:
+            parse_selection(selection, ())
+            return dataset, iter(())
+        chosen = parse_selection(selection, dataset.shape)
+        return dataset, _plan(dataset, chosen, store.settings)
+
+    (dataset, blocks), lease = await store.read(begin)
+    try:
+        statistics = Statistics()
+        for block in blocks:
+            array = await _read_block(store, dataset, block, lease)
+            part = await store.lanes.decode.run(lambda array=array: summarise(array))  # type: ignore[misc]  # a default binds it now
+            statistics = statistics.merge(part)
+        return statistics.described()
+    finally:
+        lease.release()
+
+
+def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> ValuesRead:
+    """Everything before the first byte, in one visit to the library lane."""
+    place = lease.pool.sandbox.place(parameters.entity.file)
+    file = lease.open(place)
+    dataset = find_dataset(lease, file, parameters.entity.path, settings.max_link_hops)
+    if parameters.safe and not is_numeric(dataset.dtype):
+        accepted = f"safe converts numbers, and these values are {dataset.dtype}; use origin"
+        raise FormatMismatch("dtype", "safe", accepted)
+    dtype = safe_dtype(dataset.dtype) if parameters.safe else dataset.dtype
+    name = dataset.path.rsplit("/", 1)[-1]
+    if dataset.shape is None:
+        parse_selection(parameters.selection, ())
+        values = Values(name, None, dtype)
+        check(parameters.encoder, values)
+        return ValuesRead(dataset, iter(()), values, dtype, None, last=True)
+    selection = parse_selection(parameters.selection, dataset.shape)
+    shape = (*selection.shape, *dataset.item_shape)
+    values = Values(name, shape, dtype)
+    if parameters.flatten and shape:
+        values = Values(name, (values.size,), dtype)
+    size = selection.size * dataset.item_bytes
+    if size > settings.max_response_bytes:
+        raise AnswerTooLarge(size, settings.max_response_bytes)
+    check(parameters.encoder, values)
+    blocks = _plan(dataset, selection, settings)
+    block = next(blocks, None)
+    if block is None:
+        return ValuesRead(dataset, blocks, values, dtype, None, last=True)
+    first = _shaped(dataset, block, dataset.read(lease, block.axes), values, dtype)
+    last = block.first == 0 and first.size == values.size
+    return ValuesRead(dataset, blocks, values, dtype, first, last)
+
+
+def safe_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The nearest type that a JavaScript typed array holds, little-endian."""
+    if dtype.kind == "f" and dtype.itemsize < 4:
+        return np.dtype("<f4")
+    if dtype.kind == "f" and dtype.itemsize > 8:
+        return np.dtype("<f8")
+    if dtype.kind == "c" and dtype.itemsize > 16:
+        return np.dtype("<c16")
+    return dtype.newbyteorder("<")
+
+
+def _plan(dataset: Dataset, selection: Selection, settings: H5Settings) -> Iterator[Block]:
+    item_bytes = dataset.item_bytes
+    if dataset.dtype.hasobject:
+        item_bytes = max(item_bytes, _POINTED_BYTES)
+    chunks = dataset.layout.chunks
+    block_bytes = _BLOCK_BYTES
+    if chunks is not None:
+        chunk_bytes = item_bytes * int(np.prod(chunks, dtype=object))
+        block_bytes = max(block_bytes, chunk_bytes)
+    return plan_blocks(selection, chunks, item_bytes, min(block_bytes, settings.read_ahead_bytes))
+
+
+def _shaped(
+    dataset: Dataset, block: Block, array: Array, values: Values, dtype: np.dtype[Any]
+) -> Array:
+    array = array.astype(dtype, order="C", copy=False)
+    if values.shape is not None and len(values.shape) == 1 and len(block.shape) != 1:
+        return array.reshape(-1)
+    return array.reshape((*block.shape, *dataset.item_shape))
+
+
+async def _whole_body(store: Store, reading: ValuesRead, parameters: DataParameters) -> bytes:
+    encoder, values = parameters.encoder, reading.values
+    parts = [encoder.head(values)]
+    if reading.first is not None:
+        parts.append(await _encoded(store, parameters, values, reading.first, 0))
+    parts.append(encoder.tail(values))
+    filled = [part for part in parts if part]
+    return filled[0] if len(filled) == 1 else b"".join(filled)
+
+
+async def _pieces(
+    store: Store, reading: ValuesRead, parameters: DataParameters, lease: Lease
+) -> AsyncIterator[bytes]:
+    """The body, piece by piece; at most one block of the dataset is in memory."""
+    encoder, values = parameters.encoder, reading.values
+    head = encoder.head(values)
+    if head:
+        yield head
+    array, first = reading.first, 0
+    while array is not None:
+        for piece, before in _cut(array, encoder.block_elements):
+            yield await _encoded(store, parameters, values, piece, first + before)
+        first += array.size
+        block = next(reading.blocks, None)
+        array = None
+        if block is not None:
+            read = await _read_block(store, reading.dataset, block, lease)
+            array = _shaped(reading.dataset, block, read, values, reading.dtype)
+    tail = encoder.tail(values)
+    if tail:
+        yield tail
+
+
+def _cut(array: Array, most: int) -> Iterator[tuple[Array, int]]:
+    """Pieces of at most `most` elements, each whole rows of one axis, and where they begin."""
+    if array.size <= most:
+        yield array, 0
+        return
+    for block in plan_blocks(whole(array.shape), None, 1, most):
+        index = tuple(slice(axis.start, axis.stop) for axis in block.axes)
+        yield array[index].reshape(block.shape), block.first
+
+
+async def _encoded(
+    store: Store, parameters: DataParameters, values: Values, array: Array, first: int
+) -> bytes:
+    def encode() -> bytes:
+        # ASGI takes bytes, and servers differ in what else they put up with.
+        return bytes(parameters.encoder.block(values, array, first))
+
+    if array.nbytes <= _INLINE_BYTES and not array.dtype.hasobject:
+        return encode()
+    return await store.lanes.decode.run(encode)
+
+
+async def _read_block(store: Store, dataset: Dataset, block: Block, lease: Lease) -> Array:
+    seconds = store.settings.read_timeout_seconds
+    with anyio.move_on_after(seconds):
+        return await store.lanes.library.run(lambda: dataset.read(lease, block.axes))
+    raise ReadTimeout(seconds)

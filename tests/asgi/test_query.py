@@ -1,0 +1,63 @@
+"""The query parser against `urllib.parse`, and every byte against itself."""
+
+from urllib.parse import parse_qsl, quote_from_bytes, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgihive.asgi import parse_query
+from asgihive.errors import BadParameter
+
+
+@given(st.text(st.one_of(st.sampled_from("%&=+;0aAfF"), st.characters(exclude_categories=["Cs"]))))
+def test_it_reads_what_urllib_reads(text: str) -> None:
+    expected: dict[str, list[str]] = {}
+    for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape"):
+        expected.setdefault(name, []).append(value)
+    assert parse_query(text.encode()).fields == expected
+
+
+@given(st.lists(st.tuples(st.text(), st.text()).map(lambda pair: pair), max_size=20))
+def test_it_reads_what_urllib_writes(pairs: list[tuple[str, str]]) -> None:
+    query = parse_query(urlencode(pairs, errors="surrogatepass").encode())
+    for name, _ in pairs:
+        written = [value for key, value in pairs if key == name]
+        wanted = [_escaped(value) for value in written]
+        assert query.all(_escaped(name)) == tuple(wanted)
+        assert query.first(_escaped(name)) == wanted[0]
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+
+
+@given(st.binary())
+def test_every_byte_comes_back(value: bytes) -> None:
+    for raw in (quote_from_bytes(value).encode(), b"".join(b"%%%02x" % each for each in value)):
+        read = parse_query(b"file=" + raw).first("file")
+        assert read is not None
+        assert read.encode("utf-8", "surrogateescape") == value
+
+
+def test_blank_and_missing_values_differ() -> None:
+    query = parse_query(b"file=&path&&=x")
+    assert query.fields == {"file": [""], "path": [""], "": ["x"]}
+    assert query.first("other") is None
+    assert query.all("other") == ()
+    assert parse_query(b"").fields == {}
+
+
+def test_malformed_percent_sequences_stay() -> None:
+    assert parse_query(b"a=%&b=%4&c=%zz&d=%41").fields == {
+        "a": ["%"],
+        "b": ["%4"],
+        "c": ["%zz"],
+        "d": ["A"],
+    }
+
+
+def test_the_number_of_fields_is_bounded() -> None:
+    assert len(parse_query(b"&".join([b"a"] * 1000)).all("a")) == 1000
+    with pytest.raises(BadParameter, match="at most 1000"):
+        parse_query(b"&" * 1000)

@@ -1,0 +1,205 @@
+"""Worker threads: exclusiveness, bounds, and what cancellation leaves behind."""
+
+import threading
+from collections.abc import Iterator
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from asgihive.errors import Overloaded
+from asgihive.lanes import Lane, Lanes
+
+WAIT = 10.0  # seconds until a test that hangs fails instead
+
+
+class Gate:
+    """A call that says when it has begun and ends when it is let through."""
+
+    def __init__(self) -> None:
+        self._begun = threading.Event()
+        self._open = threading.Event()
+        self.ended = threading.Event()
+
+    def __call__(self) -> str:
+        self._begun.set()
+        let_through = self._open.wait(WAIT)
+        self.ended.set()
+        return "through" if let_through else "timed out"
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def begun(self) -> None:
+        assert await anyio.to_thread.run_sync(self._begun.wait, WAIT)
+
+    @property
+    def has_begun(self) -> bool:
+        return self._begun.is_set()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()  # a failed test must not leave a thread behind
+
+
+@pytest.mark.anyio
+async def test_returns_what_the_function_returns_from_another_thread() -> None:
+    lane = Lane("test", 1, 10)
+    assert await lane.run(threading.get_ident) != threading.get_ident()
+
+
+@pytest.mark.anyio
+async def test_raises_what_the_function_raises_and_gives_the_token_back() -> None:
+    lane = Lane("test", 1, 10)
+
+    def fail() -> None:
+        raise KeyError("inside")
+
+    for _ in range(3):
+        with pytest.raises(KeyError, match="inside"):
+            await lane.run(fail)
+    assert await lane.run(lambda: 1) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_never_runs_more_calls_at_once_than_it_has_threads(threads: int) -> None:
+    lane = Lane("test", threads, 100)
+    lock = threading.Lock()
+    full = threading.Barrier(threads)
+    running, most = 0, 0
+
+    def call() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        full.wait(WAIT)  # passes only when all the threads of the lane are inside
+        with lock:
+            running -= 1
+
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as group:
+            for _ in range(threads * 20):
+                group.start_soon(lane.run, call)
+    assert most == threads
+
+
+@pytest.mark.anyio
+async def test_the_library_lane_has_one_thread_and_the_decode_lane_as_many_as_asked() -> None:
+    lanes = Lanes(decode_lanes=3, max_waiting=7)
+    assert (lanes.library.threads, lanes.decode.threads) == (1, 3)
+    assert lanes.library.max_waiting == lanes.decode.max_waiting == 7
+
+
+@pytest.mark.anyio
+async def test_one_call_more_than_may_wait_is_refused(gate: Gate) -> None:
+    lane = Lane("HDF5", 1, 2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(lane.run, gate)
+        await gate.begun()
+        for _ in range(2):
+            group.start_soon(lane.run, threading.get_ident)
+        await anyio.wait_all_tasks_blocked()
+        assert lane.waiting() == 2
+        with pytest.raises(Overloaded, match="2 requests wait for the HDF5 threads"):
+            await lane.run(threading.get_ident)
+        gate.open()
+    assert lane.waiting() == 0
+    assert await lane.run(lambda: 1) == 1
+
+
+@pytest.mark.anyio
+async def test_cancellation_frees_the_caller_and_the_thread_keeps_the_token(gate: Gate) -> None:
+    lane = Lane("test", 1, 10)
+    seen: list[bool] = []
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(lane.run, gate)
+            await gate.begun()
+            callers.cancel_scope.cancel()
+        assert not gate.ended.is_set()  # free, while the thread is still stuck
+
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(lane.run, lambda: seen.append(gate.ended.is_set()))
+            await anyio.wait_all_tasks_blocked()
+            assert lane.waiting() == 1
+            gate.open()
+    assert seen == [True]
+
+
+@pytest.mark.anyio
+async def test_cancellation_while_waiting_takes_no_token(gate: Gate) -> None:
+    lane = Lane("test", 1, 10)
+    never = Gate()
+    async with anyio.create_task_group() as group:
+        group.start_soon(lane.run, gate)
+        await gate.begun()
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(lane.run, never)
+            await anyio.wait_all_tasks_blocked()
+            callers.cancel_scope.cancel()
+        assert lane.waiting() == 0
+        gate.open()
+    assert not never.has_begun
+    assert await lane.run(lambda: 1) == 1
+
+
+@pytest.mark.anyio
+async def test_cancellation_before_the_thread_begins_gives_the_token_back() -> None:
+    lane = Lane("test", 1, 10)
+    with anyio.fail_after(WAIT):
+        # The scope is cancelled at each of the first points where the caller gives way:
+        # while it takes the token, after that, while the thread is asked for, and so on.
+        for rounds in range(8):
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(lane.run, threading.get_ident)
+                for _ in range(rounds):
+                    await anyio.lowlevel.checkpoint()
+                callers.cancel_scope.cancel()
+            assert await lane.run(lambda: 1) == 1
+
+
+@pytest.mark.anyio
+async def test_a_stuck_thread_of_one_lane_does_not_hold_up_another(gate: Gate) -> None:
+    stuck, other = Lane("same name", 1, 10), Lane("same name", 1, 10)
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as group:
+            group.start_soon(stuck.run, gate)
+            await gate.begun()
+            assert await other.run(lambda: 1) == 1
+            gate.open()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_one_lane_serves_event_loops_one_after_another(backend: str) -> None:
+    lane = Lane("test", 1, 10)
+
+    async def use() -> int:
+        return await lane.run(lambda: 1)
+
+    assert [anyio.run(use, backend=backend) for _ in range(3)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_may_outlive_its_event_loop(backend: str, gate: Gate) -> None:
+    lane = Lane("test", 1, 10)
+
+    async def leave_a_thread_behind() -> None:
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(lane.run, gate)
+            await gate.begun()
+            callers.cancel_scope.cancel()
+
+    async def use() -> int:
+        return await lane.run(lambda: 1)
+
+    anyio.run(leave_a_thread_behind, backend=backend)
+    assert not gate.ended.is_set()
+    assert anyio.run(use, backend=backend) == 1  # the next loop has a token of its own
+    gate.open()
+    assert gate.ended.wait(WAIT)
