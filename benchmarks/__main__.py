@@ -36,7 +36,7 @@ def main() -> int:
             for question in asked:
                 print(f"{question.name}: {question.asks}", file=sys.stderr, flush=True)
                 rows += run_question(question, options.servers, data, load, effort)
-    except BenchmarkError as error:
+    except (BenchmarkError, OSError) as error:
         print(f"{question.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -64,7 +64,7 @@ class DataFolder:
         unfinished.rename(folder)
 
 
-def small_groups(data: DataFolder, files: int = 4, groups: int = 250) -> Sequence[Place]:
+def small_groups(data: DataFolder, files: int = 4, groups: int = 50) -> Sequence[Place]:
     """Groups of 5 datasets with 3 attributes each."""
 
     def write(folder: Path, _: np.random.Generator) -> None:
@@ -95,7 +95,7 @@ def wide_groups(data: DataFolder, files: int = 4) -> Sequence[Place]:
     return [Place(f"wide_groups/{index}.h5", "/wide") for index in range(files)]
 
 
-def contiguous_16k(data: DataFolder, files: int = 4, datasets: int = 500) -> Sequence[Place]:
+def contiguous_16k(data: DataFolder, files: int = 4, datasets: int = 100) -> Sequence[Place]:
     """Contiguous datasets of 16 KiB (float32)."""
 
     def write(folder: Path, random: np.random.Generator) -> None:

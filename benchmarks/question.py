@@ -33,11 +33,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of one server: both servers get the same seed in the same turn."""
+    """One turn of one server; `number`, from 0, is also the seed, the same for all servers."""
 
     load: Load
     seconds: int
-    seed: int
+    number: int
 
 
 class Question(Protocol):
@@ -71,4 +71,4 @@ class Question(Protocol):
         """
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
-        """One turn: a value for each figure, by its name."""
+        """One turn: values by their figure's name; a figure may be left out of later turns."""

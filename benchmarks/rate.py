@@ -1,5 +1,7 @@
 """The most common kind of question: how many requests a second, varied over many places."""
 
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,8 +11,8 @@ from benchmarks.servers import Server
 
 Verify = Callable[[Sequence[Server], DataFolder, Sequence[Place], Callable[[Place], str]], None]
 
-# The figure's name in each rate question.
-REQUESTS = "requests"
+# The figures' names in each rate question.
+FIRST, REQUESTS = "first, one client", "requests"
 
 
 def values(place: Place) -> str:
@@ -41,7 +43,10 @@ class RateQuestion:
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        return (Figure(name=REQUESTS, unit="/s", better="higher", target=self.target),)
+        return (
+            Figure(name=FIRST, unit="ms", better="lower"),
+            Figure(name=REQUESTS, unit="/s", better="higher", target=self.target),
+        )
 
     def prepare(self, data: DataFolder) -> None:
         self._data, self._places = data, self.make(data)
@@ -52,6 +57,19 @@ class RateQuestion:
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         targets = [self.target_of(place) for place in self._places]
-        return {
-            REQUESTS: turn.load.requests_per_second(server.port, targets, turn.seconds, turn.seed)
-        }
+        # Every place is asked for once before the load: a short turn would else measure a
+        # mixture of first and later answers that depends on its length.
+        first = {FIRST: _median_latency(server, targets)} if turn.number == 0 else {}
+        rate = turn.load.requests_per_second(server.port, targets, turn.seconds, turn.number)
+        return {**first, REQUESTS: rate}
+
+
+def _median_latency(server: Server, targets: Sequence[str]) -> float:
+    """Milliseconds for an answer, asked one after the other."""
+    latencies = []
+    with server.connect() as connection:
+        for target in targets:
+            start = time.perf_counter()
+            connection.stream(target)
+            latencies.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(latencies)

@@ -40,16 +40,20 @@ def run_question(
         question.verify([server for server in servers if server.name != CEILING])
         turns = effort.heavy_turns if question.heavy else effort.turns
         measured = [
-            (server.name, question.measure(server, Turn(load, effort.seconds, seed)))
-            for seed in range(turns)
-            for server in _alternating(servers, seed)
+            (server.name, question.measure(server, Turn(load, effort.seconds, turn)))
+            for turn in range(turns)
+            for server in _alternating(servers, turn)
         ]
     return [
         Row(
             question.name,
             figure,
             {
-                name: [values[figure.name] for server, values in measured if server == name]
+                name: [
+                    values[figure.name]
+                    for server, values in measured
+                    if server == name and figure.name in values
+                ]
                 for name in names
             },
         )

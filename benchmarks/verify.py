@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import h5py
 import numpy as np
@@ -42,7 +43,7 @@ def same_long_bytes(server: Server, data: DataFolder, place: Place, target: str)
 
 def same_json_values(server: Server, data: DataFolder, place: Place, target: str) -> None:
     """The JSON answer holds exactly the numbers."""
-    if not np.array_equal(np.array(orjson.loads(server.get(target))), data.read(place)):
+    if not np.array_equal(np.array(_json(server, target)), data.read(place)):
         raise BenchmarkError(f"{server.name}: wrong numbers for {place}")
 
 
@@ -53,7 +54,7 @@ def same_metadata(
     for place in places:
         with h5py.File(data.file(place), "r") as file:
             expected = dict(_children(file[place.path]))
-        answers = [orjson.loads(server.get(target(place))) for server in servers]
+        answers = [_json(server, target(place)) for server in servers]
         for server, answer in zip(servers, answers, strict=True):
             if answer != answers[-1]:
                 raise BenchmarkError(f"{server.name} and {servers[-1].name} differ on {place}")
@@ -67,6 +68,13 @@ def same_metadata(
             }
             if found != expected:
                 raise BenchmarkError(f"{server.name}: wrong metadata of {place}")
+
+
+def _json(server: Server, target: str) -> Any:
+    try:
+        return orjson.loads(server.get(target))
+    except orjson.JSONDecodeError as error:
+        raise BenchmarkError(f"{server.name}: {target} is not JSON: {error}") from None
 
 
 def _children(group: h5py.Group) -> Iterator[tuple[str, tuple[list[int], str, list[str]]]]:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from uvicorn.supervisors import Multiprocess
 
 from asgihive import __version__, cli
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
@@ -68,6 +69,14 @@ class Server:
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """The exit code, and what was said on stderr."""
         self._process.send_signal(number)
+        return self._end()
+
+    def press_control_c(self) -> tuple[int, str]:
+        """As `stop`, as a terminal does it: the worker processes are told as well."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        return self._end()
+
+    def _end(self) -> tuple[int, str]:
         _, complaints = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, complaints
 
@@ -79,6 +88,7 @@ def running(*arguments: str) -> Iterator[Server]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as process:
         # Worker processes end when the parent is asked to; a hung parent is killed.
         guards = (
@@ -156,6 +166,25 @@ def test_several_workers_share_the_socket_and_the_settings(
             answer = httpx.get(server.url + "data", params=parameters, timeout=PATIENCE)
             assert answer.status_code == 413
         assert server.stop(number) == (0, "")
+
+
+def test_control_c_in_a_terminal_ends_all_workers_quietly(directory: Path) -> None:
+    with running("serve", str(directory), "--port", "0", "--workers", "2") as server:
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        assert server.press_control_c() == (0, "")
+
+
+def test_workers_start_deaf_to_control_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+    monkeypatch.setattr(
+        Multiprocess,
+        "init_processes",
+        lambda self: seen.append(signal.getsignal(signal.SIGINT)),
+    )
+    cli._Supervisor.__new__(cli._Supervisor).init_processes()
+    assert seen == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_access_log_is_there_on_demand(directory: Path) -> None:

@@ -5,7 +5,7 @@ from benchmarks.question import Target
 
 QUESTION = rate.RateQuestion(
     name="data_16k",
-    asks="`/data` of 2,000 contiguous datasets of 16 KiB as bin, at random",
+    asks="`/data` of 400 contiguous datasets of 16 KiB as bin, at random",
     make=data.contiguous_16k,
     target_of=rate.values,
     check=verify.same_bytes,

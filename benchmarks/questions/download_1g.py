@@ -46,7 +46,7 @@ class Download1G:
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         measured = {}
         # In changing order: what the first leaves resident weighs on the second.
-        for place in self._places[:: 1 if turn.seed % 2 == 0 else -1]:
+        for place in self._places[:: 1 if turn.number % 2 == 0 else -1]:
             kind = PurePath(place.file).stem
             server.reset_peak_memory()
             start = time.perf_counter()

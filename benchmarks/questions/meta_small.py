@@ -5,7 +5,7 @@ from benchmarks.question import Target
 
 QUESTION = rate.RateQuestion(
     name="meta_small",
-    asks="`/meta` of 1,000 groups of 5 datasets with 3 attributes each, at random",
+    asks="`/meta` of 200 groups of 5 datasets with 3 attributes each, at random",
     make=data.small_groups,
     target_of=rate.metadata,
     check=verify.same_metadata,

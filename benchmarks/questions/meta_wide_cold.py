@@ -28,7 +28,7 @@ class MetaWideCold:
         verify.same_metadata(servers, self._data, self._places[:1], rate.metadata)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
-        first = turn.seed % len(self._places)
+        first = turn.number % len(self._places)
         asked = [*self._places[first:], *self._places[:first]][: turn.seconds]
         return {"time": statistics.median(self._first_call(server, place) for place in asked)}
 

@@ -10,8 +10,9 @@ import re
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -145,12 +146,16 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     server.add_argument(
         "--port",
         default=8000,
-        type=_port,
+        type=_number(0, 65535),
         metavar="N",
         help="port to listen at, 0 = any free one (default: %(default)s)",
     )
     server.add_argument(
-        "--workers", default=1, type=_workers, metavar="N", help="processes (default: %(default)s)"
+        "--workers",
+        default=1,
+        type=_number(1, 1024),
+        metavar="N",
+        help="processes (default: %(default)s)",
     )
     server.add_argument(
         "--prefix", default="", type=_prefix, metavar="/PATH", help="path before every route"
@@ -160,11 +165,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     )
     settings = parser.add_argument_group("settings")
     for each in dataclasses.fields(H5Settings):
-        settings.add_argument(*_option_names(each), **_option(each))
-
-
-def _option_names(each: dataclasses.Field[Any]) -> list[str]:
-    return ["--cors"] if each.name == "cors_origins" else [f"--{each.name.replace('_', '-')}"]
+        name = "cors" if each.name == "cors_origins" else each.name.replace("_", "-")
+        settings.add_argument(f"--{name}", **_option(each))
 
 
 def _option(each: dataclasses.Field[Any]) -> dict[str, Any]:
@@ -201,16 +203,15 @@ def _directory(text: str) -> str:
     return path
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number from 0 to 65535 is accepted")
-    return int(text)
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: a number from {least} to {most} is accepted"
+            )
+        return int(text)
 
-
-def _workers(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number from 1 is accepted")
-    return int(text)
+    return parse
 
 
 def _prefix(text: str) -> str:
@@ -248,7 +249,8 @@ def _size(text: str) -> int:
         )
     number, letter, unit = match.groups()
     base = 1000 if unit and unit.upper() == "B" else 1024
-    return int(number) * base ** (" KMGT".index(letter.upper()) if letter else 0)
+    power = " KMGT".index(letter.upper()) if letter else 0
+    return int(number) * int(base**power)
 
 
 def _size_text(size: int) -> str:
@@ -259,6 +261,7 @@ def _size_text(size: int) -> str:
 
 
 def _settings(options: argparse.Namespace) -> H5Settings:
+    parser: argparse.ArgumentParser = options.parser
     given = {
         each.name: getattr(options, each.name)
         for each in dataclasses.fields(H5Settings)
@@ -269,7 +272,7 @@ def _settings(options: argparse.Namespace) -> H5Settings:
     try:
         return H5Settings.from_environment(**given)
     except ValueError as error:
-        options.parser.error(str(error))
+        parser.error(str(error))
 
 
 def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
@@ -337,10 +340,19 @@ def _run(
     if options.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return 0
-    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor = _Supervisor(config, sockets=[listener])
     supervisor.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return STARTUP_FAILURE if failed else 0
+
+
+class _Supervisor(Multiprocess):
+    """Starts workers that ignore Ctrl+C, which a terminal sends to them too, until they are up."""
+
+    def init_processes(self) -> None:
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().init_processes()
+        signal.signal(signal.SIGINT, handler)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -379,14 +391,19 @@ def _url(options: argparse.Namespace, listener: socket.socket) -> str:
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP unwind like Ctrl+C, so that temporary files are removed."""
+    handlers: dict[str, Callable[[int, FrameType | None], None]] = {
+        "SIGTERM": signal.default_int_handler,
+        # uvicorn stops gracefully on SIGTERM only, and a closed terminal sends this.
+        "SIGHUP": lambda *_: signal.raise_signal(signal.SIGTERM),
+    }
     replaced = {}
-    for name in ("SIGTERM", "SIGHUP"):
+    for name, handler in handlers.items():
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         # Whoever ignores one (nohup) goes on doing so.
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            replaced[number] = signal.signal(number, signal.default_int_handler)
+            replaced[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in replaced.items():
-            signal.signal(number, handler)
+        for number, before in replaced.items():
+            signal.signal(number, before)

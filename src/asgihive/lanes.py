@@ -8,7 +8,7 @@ safe without locks: inside the library lane nothing else touches HDF5.
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import anyio
@@ -23,13 +23,31 @@ T = TypeVar("T")
 _LANE_NUMBERS = itertools.count()
 
 
-@dataclass(slots=True, eq=False)  # a borrower: hashed by identity
+@dataclass(slots=True, eq=False)  # limiters hash it as the borrower of a token
 class _Job:
     """Says who gives the token back: the waiting task, or the thread that outlived it."""
 
-    lock: threading.Lock
-    running: bool = False
-    abandoned: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: bool = False
+    _abandoned: bool = False
+
+    def begin(self) -> bool:
+        """Called by the thread: may it run? Not when the task has gone already."""
+        with self._lock:
+            self._running = not self._abandoned
+            return self._running
+
+    def end(self) -> bool:
+        """Called by the thread: is the token its own to give back?"""
+        with self._lock:
+            self._running = False
+            return self._abandoned
+
+    def leave(self) -> bool:
+        """Called by the task, done or cancelled: is the token its own to give back?"""
+        with self._lock:
+            self._abandoned = True
+            return not self._running
 
 
 class Lane:
@@ -64,21 +82,16 @@ class Lane:
         tokens = self._limiter(self._tokens)
         if tokens.statistics().tasks_waiting >= self.max_waiting:
             raise Overloaded(f"{self.max_waiting} requests wait for the {self.name} threads")
-        job = _Job(threading.Lock())
+        job = _Job()
         await tokens.acquire_on_behalf_of(job)
 
         def in_thread() -> T:
-            with job.lock:
-                if job.abandoned:
-                    raise RuntimeError  # nobody waits for it, and the token is given back
-                job.running = True
+            if not job.begin():
+                raise RuntimeError  # nobody sees it: the task was cancelled before this began
             try:
                 return function()
             finally:
-                with job.lock:
-                    job.running = False
-                    abandoned = job.abandoned
-                if abandoned:
+                if job.end():
                     _release_from_thread(tokens, job)
 
         try:
@@ -86,11 +99,7 @@ class Lane:
                 in_thread, abandon_on_cancel=True, limiter=self._limiter(self._threads, spare=64)
             )
         finally:
-            # Cancellation may come before the thread has begun: then it never runs `function`.
-            with job.lock:
-                job.abandoned = True
-                running = job.running
-            if not running:
+            if job.leave():
                 tokens.release_on_behalf_of(job)
 
     def waiting(self) -> int:

@@ -45,7 +45,7 @@ async def test_each_decorator_registers_its_method_and_returns_the_function(meth
     assert getattr(router, method)("/x")(endpoint) is endpoint
     assert (await run(router, http("/x", method.upper()))).status == 200
     (route,) = router.routes
-    assert (route.methods, route.name) == ({method.upper()}, "endpoint")
+    assert (route.methods, route.name) == (frozenset({method.upper()}), "endpoint")
 
 
 async def test_unknown_paths_are_404_as_json() -> None:

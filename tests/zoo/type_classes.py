@@ -41,9 +41,9 @@ def _numbers(group: h5py.Group) -> None:
                 dtype = np.dtype(f"{order}{kind}{size}")
                 group[f"{kind}{8 * size}_{_word(order)}"] = np.array(values, dtype).reshape(2, 3)
         for size in (2, 4, 8):
-            values = [0.1, -0.0, np.nan, np.inf, -np.inf, -2.5e-5, 1.0, 60000.0]
+            numbers = [0.1, -0.0, np.nan, np.inf, -np.inf, -2.5e-5, 1.0, 60000.0]
             dtype = np.dtype(f"{order}f{size}")
-            group[f"f{8 * size}_{_word(order)}"] = np.array(values, dtype).reshape(4, 2)
+            group[f"f{8 * size}_{_word(order)}"] = np.array(numbers, dtype).reshape(4, 2)
     group["longdouble"] = np.array([1.1, -2, np.nan, np.inf], np.longdouble)
     group["longdouble_beyond_double"] = np.array([np.longdouble("1e4000"), 1.5], np.longdouble)
     group["big_offset"] = np.float32(1e6) + np.arange(1000, dtype="f4") / 16

@@ -1,5 +1,6 @@
 """Content negotiation: the `Accept` header of RFC 9110 §12.5.1."""
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,9 +54,7 @@ def preferred(accept: str, offers: Sequence[str]) -> str | None:
     best = None
     best_rank = (0.0, (False, False, 0))
     for offer in offers:
-        media_type = _parse(offer)
-        if media_type is None:
-            raise ValueError(f"{offer!r} is not a media type")
+        media_type = _parse_offer(offer)
         including = [each for each in ranges if each.includes(media_type)]
         if not including:
             continue
@@ -64,6 +63,14 @@ def preferred(accept: str, offers: Sequence[str]) -> str | None:
         if nearest.quality > 0 and (best is None or rank > best_rank):
             best, best_rank = offer, rank
     return best
+
+
+@functools.lru_cache(maxsize=64)  # offers come from code, so they are few
+def _parse_offer(offer: str) -> _MediaRange:
+    media_type = _parse(offer)
+    if media_type is None:
+        raise ValueError(f"{offer!r} is not a media type")
+    return media_type
 
 
 def _parse(part: str) -> _MediaRange | None:

@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 Block = bytes | memoryview
 
-_NO_HEADERS: Mapping[str, str] = {}
 _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")  # RFC 9110 §5.5
 _LONGEST_FILENAME = 150
 

@@ -36,7 +36,7 @@ class Json:
     def refusal(self, values: Values) -> str | None:
         if values.shape is None or values.size:
             return None
-        if math.prod(_before_zero(values.shape)) > MAX_EMPTY_LISTS:
+        if _count_empty_lists(values.shape) > MAX_EMPTY_LISTS:
             return f"they are more than {MAX_EMPTY_LISTS} empty lists"
         return None
 
@@ -46,18 +46,12 @@ class Json:
     def head(self, values: Values) -> bytes:
         if values.shape is None:
             return b"null"
-        if values.size:
-            return b""
-        body = b"[]"
-        for length in reversed(_before_zero(values.shape)):
-            body = b"[" + b",".join([body] * length) + b"]"
-        return body
+        return b"" if values.size else _empty_lists(values.shape)
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
-        if array.dtype.kind in "biufc":
-            return _rows(values, array, first)
+        most = self.block_elements if values.is_numeric else _LIST_ELEMENTS
         pieces = []
-        for piece in _cut(array, max(1, _LIST_ELEMENTS // _leaves(array.dtype))):
+        for piece in _cut(array, max(1, most // _leaves(array.dtype))):
             pieces.append(_rows(values, piece, first))
             first += piece.size
         return b"".join(pieces)
@@ -68,7 +62,8 @@ class Json:
     def document(self, content: Any) -> bytes:
         """See `DocumentEncoder`. Arrays inside follow the rules of the values.
 
-        Integers beyond 64 bits keep their digits; keys that are not text become their `str`.
+        Integers beyond 64 bits keep their digits; keys that are not text become their `str`;
+        an array of more than `MAX_EMPTY_LISTS` empty lists is one of them.
         """
         try:
             return orjson.dumps(content, default=_default)
@@ -113,17 +108,28 @@ def _leaves(dtype: np.dtype[Any]) -> int:
         return max(1, math.prod(shape)) * _leaves(base)
     if dtype.fields is not None:
         return max(1, sum(_leaves(member[0]) for member in dtype.fields.values()))
-    return 1
+    return 2 if dtype.kind == "c" else 1
 
 
-def _before_zero(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[: shape.index(0)]
+def _count_empty_lists(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[: shape.index(0)])
+
+
+def _empty_lists(shape: tuple[int, ...]) -> bytes:
+    """The JSON text of an array without elements."""
+    body = b"[]"
+    if _count_empty_lists(shape) <= MAX_EMPTY_LISTS:
+        for length in reversed(shape[: shape.index(0)]):
+            body = b"[" + b",".join([body] * length) + b"]"
+    return body
 
 
 def _array(array: npt.NDArray[Any]) -> bytes:
     """The JSON text of an array of any dtype and shape."""
     if array.ndim == 0:
         return _array(array.reshape(1))[1:-1]
+    if not array.size:
+        return _empty_lists(array.shape)
     plain = _plain(array)
     if isinstance(plain, np.ndarray):
         return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)

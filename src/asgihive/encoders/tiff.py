@@ -19,7 +19,7 @@ _CLASSIC_BYTES = (1 << 32) - (1 << 25)
 
 
 class Tiff:
-    """Images and stacks of them, minisblack, uncompressed, native byte order.
+    """Images and stacks of them, minisblack, uncompressed, in the byte order of the values.
 
     Byte for byte as `tifffile.imwrite(photometric="minisblack")`, so that `tifffile.imread`
     gives the same values and shape. Booleans are the exception: bytes 0 and 1, not bits,
@@ -46,7 +46,7 @@ class Tiff:
         return _Structure(values).head()
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
-        return raw(array.astype(_stored(array.dtype), copy=False))
+        return raw(array)
 
     def tail(self, values: Values) -> bytes:
         return _Structure(values).tail()
@@ -68,10 +68,6 @@ def _shape_refusal(shape: tuple[int, ...] | None) -> str | None:
     return None
 
 
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
-
-
 class _Structure(io.RawIOBase):
     """A file of which only what lies before and after the pixels is kept."""
 
@@ -80,11 +76,14 @@ class _Structure(io.RawIOBase):
         self.length = 0
         self._position = 0
         self._writes: list[tuple[int, bytes]] = []
-        bigtiff = values.nbytes > _CLASSIC_BYTES
-        with tifffile.TiffWriter(cast("IO[bytes]", self), bigtiff=bigtiff) as writer:
+        with tifffile.TiffWriter(
+            cast("IO[bytes]", self),
+            bigtiff=values.nbytes > _CLASSIC_BYTES,
+            byteorder=">" if values.dtype.str.startswith(">") else "<",
+        ) as writer:
             place = writer.write(
                 shape=values.shape,
-                dtype=_stored(values.dtype),
+                dtype=np.uint8 if values.dtype.kind == "b" else values.dtype,
                 photometric="minisblack",
                 returnoffset=True,
             )

@@ -7,28 +7,24 @@ import numpy as np
 from h5py import h5a, h5t
 
 from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
+from asgihive.hdf5.headers import AttributeHeader, header_reader
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import libhdf5_reason
-from asgihive.hdf5.types import NoEquivalent, TypeDescriptions, numpy_dtype
+from asgihive.hdf5.types import NoEquivalent, numpy_dtype
 
 
-def describe_attributes(entity_id: Any, types: TypeDescriptions) -> list[dict[str, Any]]:
-    """`{name, shape, type}` of each attribute, sorted by name; shape None = empty dataspace."""
+def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
+    """The attributes of an open object, by name."""
+    if header_reader is not None:
+        return header_reader.attributes(entity_id.id)
     names: list[bytes] = []
     h5a.iterate(entity_id, names.append)
-    described = []
+    headers = []
     for name in names:
         attribute = h5a.open(entity_id, name)
-        described.append(
-            {
-                "name": text(name),
-                "shape": attribute.get_space().shape,
-                "type": types.describe(attribute.get_type()),
-            }
-        )
-    described.sort(key=lambda each: each["name"])
-    return described
+        headers.append((name, attribute.get_space().shape, attribute.get_type().encode()))
+    return headers
 
 
 def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 from h5py import h5, h5d, h5g, h5l, h5o, h5p
 
 from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
-from asgihive.hdf5.attributes import describe_attributes
+from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.datasets import dataset_shape
+from asgihive.hdf5.headers import HeaderError, ObjectHeader, header_reader
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     PASSING,
@@ -22,10 +23,10 @@ from asgihive.hdf5.links import (
 )
 from asgihive.hdf5.names import text
 from asgihive.hdf5.pool import Lease, OpenFile, libhdf5_reason
-from asgihive.hdf5.types import NoEquivalent, TypeDescriptions
+from asgihive.hdf5.types import Descriptions, NoEquivalent
 
 # What libhdf5's refusals look like through h5py.
-LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
+LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent, HeaderError)
 
 
 class Describer:
@@ -39,7 +40,7 @@ class Describer:
     def __init__(self, lease: Lease, max_hops: int) -> None:
         self._lease = lease
         self._max_hops = max_hops
-        self._types = TypeDescriptions()
+        self._known = Descriptions()
 
     def describe(self, entity: Entity) -> dict[str, Any]:
         """The metadata of `entity`; a group with its children, one level deep.
@@ -72,6 +73,10 @@ class Describer:
         shown = text(name)
         try:
             if link_type == h5l.TYPE_HARD:
+                if header_reader is not None:
+                    header = header_reader.child(group.id.id, name)
+                    if header is not None:
+                        return self._describe_header(shown, header)
                 return self._describe_object(shown, group.file, h5o.open(group.id, name))
             child = walk_child(self._lease, group, name, self._max_hops)
             if isinstance(child, Resolved):
@@ -83,6 +88,15 @@ class Describer:
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.
             return {"name": shown, "kind": "other"}
 
+    def _describe_header(self, name: str, header: ObjectHeader) -> dict[str, Any]:
+        described: dict[str, Any] = {"name": name, "kind": header.kind}
+        if header.type is not None:
+            described["shape"] = header.shape
+            described["chunks"] = described["filters"] = None
+            described["type"] = self._known.type(header.type)
+        described["attributes"] = self._known.attributes(header.attributes)
+        return described
+
     def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
         if isinstance(object_id, h5d.DatasetID):
@@ -93,10 +107,10 @@ class Describer:
             described["filters"] = [
                 {"id": each.id, "name": each.name} for each in layout.filters
             ] or None
-            described["type"] = self._types.describe(object_id.get_type())
+            described["type"] = self._known.type(object_id.get_type().encode())
         elif not isinstance(object_id, h5g.GroupID):
-            described["type"] = self._types.describe(object_id)
-        described["attributes"] = describe_attributes(object_id, self._types)
+            described["type"] = self._known.type(object_id.encode())
+        described["attributes"] = self._known.attributes(attribute_headers(object_id))
         return described
 
 

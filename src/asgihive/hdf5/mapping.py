@@ -198,6 +198,7 @@ def _named(template: str, number: int) -> str:
 def slabs_of(regular: tuple[Any, ...], unlimited: int) -> tuple[Slab, ...]:
     """From HDF5's `(start, stride, count, block)`, each one value per dimension."""
     return tuple(
-        Slab(start, stride, None if count == unlimited else count, block)
+        # The stride of a single block means nothing, and may be shorter than the block.
+        Slab(start, block if count == 1 else stride, None if count == unlimited else count, block)
         for start, stride, count, block in zip(*regular, strict=True)
     )

@@ -44,21 +44,43 @@ def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
     return _describe(type_id)
 
 
-class TypeDescriptions:
-    """`describe_type`, remembering what it said: a group's children share few types.
+class Descriptions:
+    """Descriptions of types and attributes, each made once: a group's children share most.
 
-    Equal encodings (H5Tencode) mean equal types.
+    What is returned is shared, and must not be changed. Equal encodings (H5Tencode) mean
+    equal types.
     """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, dict[str, Any]] = {}
+        self._types: dict[bytes, dict[str, Any]] = {}
+        self._attributes: dict[tuple[bytes, tuple[int, ...] | None, bytes], dict[str, Any]] = {}
 
-    def describe(self, type_id: h5t.TypeID) -> dict[str, Any]:
-        encoding = type_id.encode()
-        known = self._known.get(encoding)
+    def type(self, encoding: bytes) -> dict[str, Any]:
+        """As `describe_type`, of a type as H5Tencode wrote it."""
+        known = self._types.get(encoding)
         if known is None:
-            known = self._known[encoding] = describe_type(type_id)
+            known = self._types[encoding] = describe_type(h5t.decode(encoding))
         return known
+
+    def attributes(
+        self, headers: list[tuple[bytes, tuple[int, ...] | None, bytes]]
+    ) -> list[dict[str, Any]]:
+        """`{name, shape, type}` of each, sorted by name, from name, extent and encoded type."""
+        described = []
+        for header in headers:
+            known = self._attributes.get(header)
+            if known is None:
+                name, shape, encoding = header
+                known = {"name": text(name), "shape": shape, "type": self.type(encoding)}
+                self._attributes[header] = known
+            described.append(known)
+        described.sort(key=_by_name)
+        return described
+
+
+def _by_name(described: dict[str, Any]) -> str:
+    name: str = described["name"]
+    return name
 
 
 _NESTING = {h5t.COMPOUND, h5t.VLEN, h5t.ARRAY}
