@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests import zoo as animals
+from tests.zoo import oracle
 
 with contextlib.suppress(ImportError):  # h5py reads some filters of the zoo only with it
     import hdf5plugin  # noqa: F401
@@ -17,6 +18,8 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with `tests.zoo.FILES` and the awkward file."""
     root = tmp_path_factory.mktemp("zoo")
     animals.build(root)
+    for file in animals.FILES:
+        oracle.read(root, file)
     return root
 
 

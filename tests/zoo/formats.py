@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-MANY = 200
+MANY = 40
 
 
 _VARIANTS: dict[str, dict[str, Any]] = {

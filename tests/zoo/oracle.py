@@ -30,6 +30,7 @@ class Entity:
         attributes: attribute name → value as h5py gives it; empty for an unresolved link.
         value: the whole dataset as h5py gives it; None where there is no dataset.
         dtype: the NumPy dtype of a dataset, else None.
+        below: what `/paths` answers for a group, else empty.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Entity:
     attributes: dict[str, Any]
     value: Any = None
     dtype: np.dtype[Any] | None = None
+    below: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -51,10 +53,13 @@ class Entity:
 
 @cache
 def read(root: Path, name: str) -> tuple[Entity, ...]:
-    """Every entity of one file, read once."""
-    # Without locking, as the service opens files: libhdf5 refuses two ways for one file.
-    with h5py.File(root / name, "r", locking=False) as file:
-        paths = [*listed(file, "/"), *links.MORE_PATHS.get(name, ())]
+    """Every entity of one file, read once.
+
+    libhdf5 refuses to have one file open in two ways, so the first read of a file must come
+    before a service's: the `zoo` fixture sees to that.
+    """
+    with h5py.File(root / name, "r") as file:
+        paths = [*_listed(file, "/"), *links.MORE_PATHS.get(name, ())]
         return tuple(_entity(file, path) for path in paths if _exists(file, path))
 
 
@@ -63,7 +68,7 @@ def datasets(root: Path, name: str) -> Iterator[Entity]:
     return (entity for entity in read(root, name) if entity.kind == "dataset")
 
 
-def listed(file: h5py.File, path: str) -> list[str]:
+def _listed(file: h5py.File, path: str) -> list[str]:
     """The group at `path`, then every path below it that hard links reach, each group once."""
     names: list[bytes] = []
     group = file[path]
@@ -82,7 +87,9 @@ def _entity(file: h5py.File, path: str) -> Entity:
     if found is None:
         return Entity(path, metadata, link, {})
     attributes = {name: found.attrs[name] for name in found.attrs}
-    if not isinstance(found, h5py.Dataset):
+    if isinstance(found, h5py.Group):
+        return Entity(path, metadata, link, attributes, below=tuple(_listed(file, path)))
+    if isinstance(found, h5py.Datatype):
         return Entity(path, metadata, link, attributes)
     return Entity(path, metadata, link, attributes, found[()], found.dtype)
 
@@ -198,7 +205,7 @@ def text(raw: str | bytes) -> str:
 
 def flattened(value: Any) -> Any:
     """`flatten=true`: arrays lose their shape, everything else stays what it is."""
-    return np.ravel(value) if isinstance(value, np.ndarray) else value
+    return np.ravel(value) if isinstance(value, np.ndarray) and value.ndim else value
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
@@ -213,6 +220,8 @@ def safe(value: Any) -> Any:
         size = min(max(array.dtype.itemsize, 4), 8)
         with np.errstate(over="ignore"):
             return array.astype(f"<f{size}")
+    if array.dtype.kind == "c":
+        return array.astype(f"<c{min(array.dtype.itemsize, 16)}")
     return array.astype(array.dtype.newbyteorder("<"))
 
 

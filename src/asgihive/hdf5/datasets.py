@@ -161,9 +161,8 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
         and whatever `walk` raises.
     """
     key = b"/".join(components(encoded(path)))
-    known = file.datasets.get(key)
-    if isinstance(known, Dataset) and known.depth == depth:
-        file.datasets.move_to_end(key)
+    known = lease.pool.dataset(file, key)
+    if isinstance(known, Dataset):
         return known
     entity = walk(lease, file, path, LinkResolution.ALL, max_hops)
     if not isinstance(entity, Resolved) or not isinstance(entity.id, h5d.DatasetID):
@@ -171,8 +170,10 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
         raise KindMismatch(file.place.name, entity.path, kind, "a dataset")
     dataset = _opened(lease, entity, max_hops, depth)
     # Its path and extent depend on this file alone.
-    if len(lease.depends) == 1 and entity.file is file and dataset.virtual is None:
-        lease.pool.remember_dataset(file, key, dataset)
+    alone = len(lease.depends) == 1 and entity.file is file and not file.live
+    if alone and dataset.virtual is None:
+        chunked = dataset.layout.chunks is not None
+        lease.pool.keep_dataset(file, key, dataset, chunked=chunked)
     return dataset
 
 

@@ -8,7 +8,7 @@ is None, and h5py does it all.
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,10 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Sget_simple_extent_dims": (c_int, (c_int64, c_void_p, c_void_p)),
     "H5Sclose": (c_int, (c_int64,)),
 }
+
+# Most types take less. An encoding says itself where it ends, so padding changes nothing.
+_SHORT_ENCODING = 96
+_ZEROS = bytes(_SHORT_ENCODING)
 
 _OnAttribute = ctypes.PYFUNCTYPE(c_int, c_int64, c_char_p, c_void_p, c_void_p)
 
@@ -83,7 +87,9 @@ class HeaderReader:
         self._note = _OnAttribute(self._on_attribute)
         self._note_address = ctypes.cast(self._note, c_void_p)
         self._dimensions = (c_uint64 * _MAX_RANK)()
-        self._encoding = ctypes.create_string_buffer(1 << 12)
+        self._encoding = ctypes.create_string_buffer(_SHORT_ENCODING)
+        self._size = c_size_t()
+        self._size_address = ctypes.pointer(self._size)
 
     def child(self, group: int, name: bytes) -> ObjectHeader | None:
         """The hard-linked child `name` of the open `group`; None where h5py must look.
@@ -96,18 +102,19 @@ class HeaderReader:
         """
         call = self._call
         with phil:
-            child = _checked(call["H5Oopen"](group, name, 0))
+            child = call["H5Oopen"](group, name, 0)
+            if child < 0:
+                raise HeaderError
             try:
                 kind = _KINDS.get(call["H5Iget_type"](child))
-                encoded, shape = None, None
-                if kind == "dataset":
-                    if call["H5Dget_offset"](child) == _UNDEFINED_ADDRESS:
-                        return None
-                    encoded = self._type(call["H5Dget_type"](child))
-                    shape = self._shape(call["H5Dget_space"](child))
-                elif kind != "group":
-                    return None
-                return ObjectHeader(kind, encoded, shape, self._attributes(child))
+                if kind == "dataset" and call["H5Dget_offset"](child) != _UNDEFINED_ADDRESS:
+                    shape, encoding = self._extent_and_type(
+                        call["H5Dget_space"](child), call["H5Dget_type"](child)
+                    )
+                    return ObjectHeader(kind, encoding, shape, self._attributes(child))
+                if kind == "group":
+                    return ObjectHeader(kind, None, None, self._attributes(child))
+                return None
             finally:
                 call["H5Oclose"](child)
 
@@ -121,51 +128,54 @@ class HeaderReader:
             return self._attributes(entity)
 
     def _attributes(self, entity: int) -> list[AttributeHeader]:
-        call = self._call
         self._names.clear()
-        _checked(call["H5Aiterate2"](entity, 0, 0, None, self._note_address, None))
+        call = self._call
+        if call["H5Aiterate2"](entity, 0, 0, None, self._note_address, None) < 0:
+            raise HeaderError
+        open_attribute, close_attribute = call["H5Aopen"], call["H5Aclose"]
+        get_space, get_type = call["H5Aget_space"], call["H5Aget_type"]
         headers = []
         for name in self._names:
-            attribute = _checked(call["H5Aopen"](entity, name, 0))
+            attribute = open_attribute(entity, name, 0)
             try:
-                shape = self._shape(call["H5Aget_space"](attribute))
-                headers.append((name, shape, self._type(call["H5Aget_type"](attribute))))
+                shape, encoding = self._extent_and_type(get_space(attribute), get_type(attribute))
             finally:
-                call["H5Aclose"](attribute)
+                close_attribute(attribute)
+            headers.append((name, shape, encoding))
         return headers
 
     def _on_attribute(self, _location: int, name: bytes, _info: object, _data: object) -> int:
         self._names.append(name)
         return 0
 
-    def _type(self, type_id: int) -> bytes:
-        _checked(type_id)
-        try:
-            # Only when there is no buffer does it say how much it writes.
-            size = c_size_t(0)
-            _checked(self._call["H5Tencode"](type_id, None, byref(size)))
-            if size.value > len(self._encoding):
-                self._encoding = ctypes.create_string_buffer(size.value)
-            _checked(self._call["H5Tencode"](type_id, self._encoding, byref(size)))
-            return ctypes.string_at(self._encoding, size.value)
-        finally:
-            self._call["H5Tclose"](type_id)
+    def _extent_and_type(self, space: int, type_id: int) -> tuple[Shape, bytes]:
+        """Of both identifiers, which are closed; a negative one is libhdf5's refusal."""
+        call = self._call
+        dimensions = self._dimensions
+        rank = call["H5Sget_simple_extent_dims"](space, dimensions, None)
+        shape: Shape = tuple(dimensions[:rank]) if rank > 0 else ()
+        if rank == 0 and call["H5Sget_simple_extent_type"](space) == _NULL_SPACE:
+            shape = None
+        call["H5Sclose"](space)
+        encoding = self._encoded(type_id)
+        call["H5Tclose"](type_id)
+        if rank < 0 or encoding is None:
+            raise HeaderError
+        return shape, encoding
 
-    def _shape(self, space: int) -> Shape:
-        _checked(space)
-        try:
-            if self._call["H5Sget_simple_extent_type"](space) == _NULL_SPACE:
-                return None
-            rank = self._call["H5Sget_simple_extent_dims"](space, self._dimensions, None)
-            return tuple(self._dimensions[: _checked(rank)])
-        finally:
-            self._call["H5Sclose"](space)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        raise HeaderError
-    return result
+    def _encoded(self, type_id: int) -> bytes | None:
+        """The type as H5Tencode writes it, short ones padded with zeros; None = refused."""
+        encode = self._call["H5Tencode"]
+        self._encoding.raw = _ZEROS
+        self._size.value = _SHORT_ENCODING
+        if encode(type_id, self._encoding, self._size_address) < 0:
+            return None
+        # It tells its size only when that is more than there is room for.
+        if self._size.value <= _SHORT_ENCODING:
+            return self._encoding.raw
+        long = ctypes.create_string_buffer(self._size.value)
+        refused = encode(type_id, long, self._size_address) < 0
+        return None if refused else long.raw
 
 
 def _find_reader() -> HeaderReader | None:

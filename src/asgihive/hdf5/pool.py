@@ -22,6 +22,7 @@ from asgihive.errors import (
     FileUnreadable,
     Overloaded,
 )
+from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 
@@ -29,7 +30,11 @@ from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 _BY_DESCRIPTOR = os.path.isdir("/proc/self/fd")
 
 # HDF5 keeps decoded chunks per open dataset; this is its own default since 2.0.
-CHUNK_CACHE_PER_DATASET = 8 << 20
+_CHUNK_CACHE_PER_DATASET = 8 << 20
+
+# About what an open dataset takes otherwise, and what all of them may take beside chunks.
+_DATASET_BYTES = 16 << 10
+_DATASETS_BYTES = 32 << 20
 
 # libhdf5 shares one internal file between all handles of an inode in a process, whatever
 # pool opened them: a handle opened on changed content would show the old content as long as
@@ -64,7 +69,7 @@ class OpenFile:
     live: bool
     settled: bool
     holders: set["Lease"] = field(default_factory=set)
-    datasets: OrderedDict[bytes, object] = field(default_factory=OrderedDict)
+    datasets: set[bytes] = field(default_factory=set)
     revoked: bool = False
     used: float = 0.0
 
@@ -88,7 +93,6 @@ class OpenFile:
         """Close the file and every object in it; holders see `changed()` from now on."""
         if not self.revoked:
             self.revoked = True
-            self.datasets.clear()
             self.id.close()
 
 
@@ -185,15 +189,16 @@ class FilePool:
         self.sandbox = sandbox
         self.max_open = max_open
         self.idle_seconds = idle_seconds
-        self._max_datasets = max(8, chunk_cache_bytes // CHUNK_CACHE_PER_DATASET)
         self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
-        self._datasets: OrderedDict[tuple[OpenFile, bytes], None] = OrderedDict()
+        self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
+        self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
+            _DATASETS_BYTES + chunk_cache_bytes
+        )
         self._access = h5p.create(h5p.FILE_ACCESS)
         self._access.set_fclose_degree(h5f.CLOSE_STRONG)
         # Beamlines write while others read, and network file systems refuse locks.
         self._access.set_file_locking(False, True)
-        per_dataset = min(CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
-        self._access.set_cache(0, 8191, per_dataset, 0.75)
+        self._access.set_cache(0, 8191, self._chunk_cache_per_dataset, 0.75)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -228,14 +233,15 @@ class FilePool:
         for key in list(self._files):
             self._close(key)
 
-    def remember_dataset(self, file: OpenFile, path: bytes, dataset: object) -> None:
-        """Keep an open dataset with its file; the least recently used ones are dropped."""
-        file.datasets[path] = dataset
-        self._datasets[file, path] = None
-        self._datasets.move_to_end((file, path))
-        while len(self._datasets) > self._max_datasets:
-            (oldest, its_path), _ = self._datasets.popitem(last=False)
-            oldest.datasets.pop(its_path, None)
+    def dataset(self, file: OpenFile, path: bytes) -> object | None:
+        """The dataset that was kept, if it is still open."""
+        return self._datasets.get((file, path))
+
+    def keep_dataset(self, file: OpenFile, path: bytes, dataset: object, *, chunked: bool) -> None:
+        """Keep a dataset of `file` open; the least recently used ones make room."""
+        chunk_cache = self._chunk_cache_per_dataset if chunked else 0
+        file.datasets.add(path)
+        self._datasets.put((file, path), dataset, _DATASET_BYTES + chunk_cache)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
         if file.revoked:
@@ -302,8 +308,8 @@ class FilePool:
     def _close(self, key: tuple[int, int]) -> None:
         file = self._files.pop(key, None)
         if file is not None:
-            for path in list(file.datasets):
-                self._datasets.pop((file, path), None)
+            for path in file.datasets:
+                self._datasets.drop((file, path))
             file.close()
 
 
