@@ -78,6 +78,13 @@ def _is_single_big_endian(request: Request) -> bool:
     return wanted and dtype is not None and dtype.base.byteorder == ">"
 
 
+def _is_nothing(request: Request) -> bool:
+    if request.entity.kind != "dataset":
+        return False
+    empty = request.entity.shape is None or 0 in request.entity.shape
+    return empty and (request.route == "/stats" or request.parameters.get("dtype") == "safe")
+
+
 def _is_opaque_time(request: Request) -> bool:
     return request.entity.dtype is not None and request.entity.dtype.kind == "M"
 
@@ -90,6 +97,7 @@ DEFECTS: tuple[tuple[str, Callable[[Request], bool]], ...] = (
     ("tiff of 1, 4 and more dimensions and of nothing", _is_tiff_of_other_dimensions),
     ("tiff of types that TIFF has no sample format for", _is_tiff_of_other_types),
     ("a single big-endian element is sent in the server's byte order", _is_single_big_endian),
+    ("what no values are converted to, or what their statistics are", _is_nothing),
     ("datetime64 is ISO text, the contract says bytes as text", _is_opaque_time),
 )
 
@@ -173,6 +181,8 @@ async def test_same_answers(zoo: Path, zoo_app: Any, grove: Path, file: str) -> 
     async with client(zoo_app) as asker:
         for request in _requests(zoo, file):
             expected = _h5grove(grove, request)
+            if request.entity.link.get("target_file", "").startswith(str(zoo)):
+                continue  # a link by absolute path, so to the other copy
             if expected is None or any(applies(request) for _, applies in DEFECTS):
                 continue
             params = {"file": file, "path": request.entity.path, **request.parameters}

@@ -1,11 +1,7 @@
 """Every entity of every file of the zoo, against h5py and NumPy on the same file."""
 
 import contextlib
-import io
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +9,15 @@ from urllib.parse import quote
 import h5py
 import httpx
 import msgpack
-import msgpack_numpy
 import numpy as np
 import pytest
-import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.zoo import FILES, awkward, names, oracle
+from tests.zoo import FILES, awkward, names, oracle, selections
+from tests.zoo.bodies import SAME, same_bin, unpack
 from tests.zoo.client import client
+from tests.zoo.exact import same_statistics, statistics
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
@@ -162,7 +160,7 @@ async def test_values_as_arrays(zoo: Path, zoo_app: Any, file: str) -> None:
                     good = (
                         answer.status_code == 422 and bool(answer.json()["message"])
                         if expected is None
-                        else answer.status_code == 200 and _SAME[format_](answer, expected)
+                        else answer.status_code == 200 and SAME[format_](answer, expected)
                     )
                     good = good or _may_refuse(entity, format_, answer)
                     findings.check(good, asked, answer, expected)
@@ -191,7 +189,7 @@ def _may_refuse(entity: Entity, format_: str, answer: httpx.Response) -> bool:
     dtype = entity.dtype
     assert dtype is not None
     if format_ == "msgpack" and entity.shape is None:
-        return answer.content == msgpack.packb(None)
+        return bool(answer.content == msgpack.packb(None))
     if format_ == "bin":
         # A single variable-length element is plain bytes once it is read.
         single = entity.shape == () and h5py.check_ref_dtype(dtype) is None and dtype.hasobject
@@ -206,89 +204,6 @@ def _may_refuse(entity: Entity, format_: str, answer: httpx.Response) -> bool:
     return doubtful.get(format_, False) and refused
 
 
-def _same_bin(answer: httpx.Response, expected: np.ndarray[Any, Any]) -> bool:
-    body = answer.content
-    return (
-        answer.headers["content-type"] == "application/octet-stream"
-        and answer.headers["content-length"] == str(expected.nbytes)
-        and len(body) == expected.nbytes
-        and _same_bits(np.frombuffer(body, expected.dtype).reshape(expected.shape), expected)
-    )
-
-
-def _same_bits(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> bool:
-    """Equal bytes, without what lies between the members of an aligned compound."""
-    if one.dtype.names is None or other.dtype.names is None:
-        # The padding of a longdouble is not part of its value either.
-        if one.dtype.itemsize > 8 and one.dtype.kind in "fc":
-            return np.array_equal(one, other, equal_nan=True)
-        return one.tobytes() == other.tobytes()
-    return all(_same_bits(one[name], other[name]) for name in other.dtype.names)
-
-
-def _same_npy(answer: httpx.Response, expected: np.ndarray[Any, Any]) -> bool:
-    array = np.load(io.BytesIO(answer.content))
-    return (
-        answer.headers["content-type"] == "application/octet-stream"
-        and answer.headers["content-disposition"].startswith("attachment")
-        and answer.headers["content-length"] == str(len(answer.content))
-        and array.dtype == expected.dtype.base
-        and array.shape == expected.shape
-        and _same_bits(array, expected)
-    )
-
-
-def _same_csv(answer: httpx.Response, expected: np.ndarray[Any, Any]) -> bool:
-    with io.BytesIO() as buffer:
-        np.savetxt(buffer, expected, delimiter=",")
-        body = buffer.getvalue()
-    return (
-        answer.headers["content-type"].split(";")[0] == "text/csv"
-        and answer.headers["content-disposition"].startswith("attachment")
-        and answer.content == body
-    )
-
-
-def _same_tiff(answer: httpx.Response, expected: np.ndarray[Any, Any]) -> bool:
-    with tifffile.TiffFile(io.BytesIO(answer.content)) as tiff:
-        array = tiff.asarray()
-        pages, photometric = len(tiff.pages), tiff.pages.first.photometric
-    samples = np.dtype("u1") if expected.dtype.kind == "b" else expected.dtype
-    return (
-        answer.headers["content-type"] == "image/tiff"
-        and answer.headers["content-disposition"].startswith("attachment")
-        and photometric == tifffile.PHOTOMETRIC.MINISBLACK
-        and pages == (1 if expected.ndim == 2 else len(expected))
-        and array.dtype.newbyteorder("=") == samples.newbyteorder("=")
-        and np.array_equal(
-            array.reshape(expected.shape), expected, equal_nan=expected.dtype.kind in "fc"
-        )
-    )
-
-
-def _unpack(answer: httpx.Response) -> Any:
-    return msgpack.unpackb(answer.content, object_hook=msgpack_numpy.decode, strict_map_key=False)
-
-
-def _same_msgpack(answer: httpx.Response, expected: np.ndarray[Any, Any]) -> bool:
-    array = np.asarray(_unpack(answer))
-    return (
-        answer.headers["content-type"] == "application/vnd.msgpack"
-        and array.shape == expected.shape
-        and (expected.ndim == 0 or array.dtype == expected.dtype)
-        and np.array_equal(array, expected, equal_nan=expected.dtype.kind in "fc")
-    )
-
-
-_SAME = {
-    "bin": _same_bin,
-    "npy": _same_npy,
-    "csv": _same_csv,
-    "tiff": _same_tiff,
-    "msgpack": _same_msgpack,
-}
-
-
 @each_file
 async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
@@ -297,7 +212,7 @@ async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
         for entity in oracle.datasets(zoo, file):
             if entity.shape is None:
                 continue
-            for turn, (selection, index) in enumerate(_selections(entity.shape)):
+            for turn, (selection, index) in enumerate(selections.fitting(entity.shape)):
                 asked = {"path": entity.path, "selection": selection}
                 expected = np.asarray(entity.value, _holder(entity))[index]
                 if turn % 2:
@@ -307,7 +222,7 @@ async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
             if entity.shape in seen:
                 continue
             seen.add(entity.shape)
-            for selection in _impossible(entity.shape):
+            for selection in selections.impossible(entity.shape):
                 asked = {"path": entity.path, "selection": selection}
                 answer = await _ask(asker, "/data", file, **asked)
                 good = answer.status_code == 422 and "selection" in answer.json()["message"]
@@ -320,45 +235,6 @@ def _holder(entity: Entity) -> Any:
     return object if entity.dtype is not None and entity.dtype.kind == "O" else None
 
 
-def _selections(shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-    """Texts that fit the shape, and the NumPy index that each stands for.
-
-    No index holds an ellipsis, which would reach into the elements of an array type.
-    """
-    yield "", ()
-    yield "...", ()
-    if not shape:
-        return
-    rest = (slice(None),) * (len(shape) - 1)
-    yield ":", slice(None)
-    yield " 1 : , ..." if len(shape) > 1 else " 1 : ", slice(1, None)
-    yield "::2", slice(None, None, 2)
-    yield "-2:", slice(-2, None)
-    yield "2:1", slice(2, 1)
-    yield "0:1000000:3", slice(0, 1_000_000, 3)
-    yield ",".join([":"] * len(shape)), ()
-    yield "...,1::2", (*rest, slice(1, None, 2))
-    if all(shape):
-        last = tuple(extent - 1 for extent in shape)
-        yield ",".join(map(str, last)), last
-        yield ",".join(["-1"] * len(shape)), last
-        yield "0", 0
-        yield "...,-1", (*rest, -1)
-        yield "0,:" if len(shape) > 1 else "-1", 0 if len(shape) > 1 else -1
-
-
-def _impossible(shape: tuple[int, ...]) -> Iterator[str]:
-    yield ",".join([":"] * (len(shape) + 1))
-    yield "one"
-    yield "0:1:2:3"
-    yield "1.5"
-    if shape:
-        yield f"{shape[0]}"
-        yield f"-{shape[0] + 1}"
-        yield "::0"
-        yield "...,..."
-
-
 @each_file
 async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
@@ -366,12 +242,12 @@ async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
         for entity in oracle.datasets(zoo, file):
             if entity.shape is None or entity.dtype is None or not oracle.is_numeric(entity.dtype):
                 continue
-            for selection, index in _selections(entity.shape):
+            for selection, index in selections.fitting(entity.shape):
                 asked = {"path": entity.path, "selection": selection, "format": "bin"}
                 answer = await _ask(asker, "/data", file, **asked)
                 # A single element keeps the byte order that NumPy's scalars lose.
                 expected = np.asarray(np.asarray(entity.value)[index], entity.dtype.base)
-                good = answer.status_code == 200 and _same_bin(answer, expected)
+                good = answer.status_code == 200 and same_bin(answer, expected)
                 findings.check(good, asked, answer, expected)
     findings.report()
 
@@ -384,52 +260,15 @@ async def test_statistics(zoo: Path, zoo_app: Any, file: str) -> None:
             if entity.shape is None or entity.path.endswith("beyond_double"):
                 continue
             assert entity.dtype is not None
-            for selection, index in list(_selections(entity.shape))[::5]:
+            for selection, index in list(selections.fitting(entity.shape))[::5]:
                 asked = {"path": entity.path, "selection": selection}
                 answer = await _ask(asker, "/stats", file, **asked)
                 if entity.dtype.base.kind not in "biuf":
                     findings.check(answer.status_code == 422, asked, answer, 422)
                     continue
-                expected = _statistics(np.asarray(entity.value)[index])
-                findings.check(_same_statistics(_json(answer), expected), asked, answer, expected)
+                expected = statistics(np.asarray(entity.value)[index])
+                findings.check(same_statistics(_json(answer), expected), asked, answer, expected)
     findings.report()
-
-
-def _statistics(array: np.ndarray[Any, Any]) -> dict[str, int | float | None]:
-    """The six numbers, in exact arithmetic until the last step."""
-    integral = array.dtype.kind in "biu"
-    finite = array if integral else array[np.isfinite(array)]
-    values = [int(v) if integral else Fraction(*v.as_integer_ratio()) for v in finite.flat]
-    found: dict[str, Any] = {
-        "min": min(values, default=None),
-        "max": max(values, default=None),
-        "positive_min": min((v for v in values if v >= 0), default=None),
-        "strict_positive_min": min((v for v in values if v > 0), default=None),
-        "mean": None,
-        "std": None,
-    }
-    if values:
-        mean = Fraction(sum(values)) / len(values)
-        variance = sum((v - mean) ** 2 for v in values) / len(values)
-        found |= {"mean": float(mean), "std": math.sqrt(variance)}
-    return {
-        name: v if v is None or (integral and isinstance(v, int)) else float(v)
-        for name, v in found.items()
-    }
-
-
-def _same_statistics(answer: Any, expected: dict[str, int | float | None]) -> bool:
-    if not isinstance(answer, dict) or answer.keys() != expected.keys():
-        return False
-    largest = max(abs(expected["min"] or 0), abs(expected["max"] or 0))
-    for name, value in expected.items():
-        given = answer[name]
-        if name in {"mean", "std"} and None not in (value, given):
-            if not math.isclose(given, value or 0.0, rel_tol=1e-12, abs_tol=1e-15 * largest):
-                return False
-        elif given != value:
-            return False
-    return True
 
 
 @each_file
@@ -466,7 +305,7 @@ async def test_metadata_as_msgpack(zoo: Path, zoo_app: Any, file: str) -> None:
                     continue
                 good = (
                     answer.headers["content-type"] == "application/vnd.msgpack"
-                    and _unpack(answer) == as_json.json()
+                    and unpack(answer) == as_json.json()
                 )
                 findings.check(good, (route, entity.path), answer, as_json.text)
     findings.report()
@@ -477,7 +316,7 @@ async def test_attributes_as_msgpack(zoo: Path, zoo_app: Any) -> None:
     accept = {"accept": "application/vnd.msgpack"}
     async with client(zoo_app) as asker:
         answer = await asker.get("/attr", params={"file": "attributes.h5"}, headers=accept)
-    given = _unpack(answer)
+    given = unpack(answer)
     attributes = oracle.read(zoo, "attributes.h5")[0].attributes
     assert given.keys() == attributes.keys()
     for name in ("int", "uint64_max", "float32", "half_big", "matrix", "complex", "zero_sized"):
@@ -565,3 +404,53 @@ async def test_what_only_the_low_level_reads(zoo_app: Any) -> None:
         assert answer.json() == [2**64 - 1] * 4
         answer = await _ask(asker, "/data", awkward.FILE, path="/bits_8_big")
         assert answer.json() == [0, 1, 128, 255]
+
+
+SHAPES = ((), (5,), (3, 4), (2, 1, 3), (2, 3, 2, 2))
+
+
+@pytest.fixture(scope="session")
+def shapes_app(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A service over one dataset of each of `SHAPES`, contiguous and, where it can be, chunked."""
+    from asgihive.service import H5App  # noqa: PLC0415  # as `zoo_app`
+
+    root = tmp_path_factory.mktemp("shapes")
+    with h5py.File(root / "shapes.h5", "w") as file:
+        for shape in SHAPES:
+            name = "x".join(map(str, shape)) or "scalar"
+            values = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+            file[name] = values
+            if shape:
+                chunks = tuple(min(2, extent) for extent in shape)
+                file.create_dataset(f"{name}_chunked", data=values, chunks=chunks)
+    return H5App(root)
+
+
+@given(
+    shape=st.sampled_from(SHAPES),
+    chunked=st.booleans(),
+    text=selections.texts,
+    flatten=st.booleans(),
+)
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+async def test_any_selection(
+    shapes_app: Any, shape: tuple[int, ...], chunked: bool, text: str, flatten: bool
+) -> None:
+    """NumPy's values or a 422; what the grammar has and NumPy accepts is never refused."""
+    name = "x".join(map(str, shape)) or "scalar"
+    path = f"/{name}_chunked" if chunked and shape else f"/{name}"
+    params = {"file": "shapes.h5", "path": path, "selection": text, "flatten": str(flatten)}
+    async with client(shapes_app) as asker:
+        answer = await asker.get("/data", params=params)
+    try:
+        expected = np.arange(np.prod(shape, dtype=int)).reshape(shape)[selections.numpy_index(text)]
+    except (ValueError, IndexError):
+        assert answer.status_code == 422, answer.text
+        return
+    if answer.status_code == 422:
+        assert not selections.plain(text)
+        return
+    assert answer.status_code == 200
+    assert same_json(answer.json(), oracle.flattened(expected) if flatten else expected)

@@ -5,6 +5,7 @@ Everything here runs in the library lane.
 
 import itertools
 import math
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +23,7 @@ from asgihive.errors import (
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.names import components, encoded
+from asgihive.hdf5.plan import spans
 from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
@@ -43,6 +45,8 @@ class Dataset:
 
     shape: of its dataspace; None = empty.
     dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
+    offset: where contiguous values lie in the file as they lie in memory; None = they do not.
+    memory_type: the HDF5 type of one element in memory.
     """
 
     path: str
@@ -53,6 +57,8 @@ class Dataset:
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
+    offset: int | None
+    memory_type: h5t.TypeID
     max_hops: int
     depth: int = 0
 
@@ -85,6 +91,9 @@ class Dataset:
         self, lease: Lease, axes: tuple[Axis, ...], dtype: np.dtype[Any]
     ) -> np.ndarray[Any, Any]:
         shape = (*(axis.count for axis in axes), *self.item_shape)
+        run = self.stored_run(axes) if dtype == self.dtype else None
+        if run is not None:
+            return self._read_run(*run).reshape(shape)
         if self.layout.kind is LayoutKind.EXTERNAL:
             return self._raw_storage(lease).read(axes, dtype).reshape(shape)
         if self.virtual is not None:
@@ -95,19 +104,40 @@ class Dataset:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros(shape, dtype)
-        file_space = self.id.get_space()
-        memory_space = h5s.create(h5s.SCALAR)
-        if axes:
+        memory_type = self.memory_type
+        if dtype != self.dtype:
+            memory_type = h5t.py_create(np.dtype((dtype, self.item_shape)))
+        memory_space = file_space = h5s.ALL
+        if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
+            memory_space = h5s.create_simple(counts)
+            file_space = self.id.get_space()
             file_space.select_hyperslab(
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
-            memory_space = h5s.create_simple(counts)
-        memory_type = h5t.py_create(
-            np.dtype((dtype, self.item_shape)) if self.item_shape else dtype
-        )
         self.id.read(memory_space, file_space, values, memory_type)
         return values
+
+    def stored_run(self, axes: tuple[Axis, ...]) -> tuple[int, int] | None:
+        """Offset and number of the bytes of the file that are these elements, if they are.
+
+        Reading those needs no libhdf5, and so not the library lane either.
+        """
+        if self.offset is None or self.shape is None:
+            return None
+        runs = list(itertools.islice(spans(axes, self.shape), 2))
+        if len(runs) != 1 or runs[0][2] != 1:
+            return None
+        start, count, _ = runs[0]
+        return self.offset + start * self.item_bytes, count * self.item_bytes
+
+    def _read_run(self, offset: int, size: int) -> np.ndarray[Any, Any]:
+        """Bytes of the file, not copied any further; zeros where it ends, as libhdf5 has it."""
+        stored = os.pread(self.file.descriptor, size, offset)
+        while len(stored) < size:
+            more = os.pread(self.file.descriptor, size - len(stored), offset + len(stored))
+            stored += more or bytes(size - len(stored))
+        return np.frombuffer(stored, self.dtype)
 
     def _raw_storage(self, lease: Lease) -> RawStorage:
         return RawStorage(
@@ -195,6 +225,8 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
             shape=dataset_shape(lease, entity, layout, max_hops, depth),
             dtype=base,
             item_shape=item_shape,
+            offset=_offset_as_in_memory(dataset_id, dtype),
+            memory_type=h5t.py_create(dtype),
             max_hops=max_hops,
             depth=depth,
         )
@@ -204,6 +236,16 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         lease.check()
         reason = libhdf5_reason(error)
         raise DamagedData(entity.file.place.name, entity.path, reason) from error
+
+
+def _offset_as_in_memory(dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> int | None:
+    """Where the values lie, if what lies there are NumPy's bytes: an equal type, no pointers."""
+    file_type = dataset.get_type()
+    same = file_type == h5t.py_create(dtype, logical=True)
+    if dtype.hasobject or file_type.get_size() != dtype.itemsize or not same:
+        return None
+    offset: int | None = dataset.get_offset()
+    return offset
 
 
 def dataset_shape(

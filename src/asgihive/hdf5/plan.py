@@ -85,3 +85,23 @@ def positions(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
     for before in positions(axes[:-1]):
         for position in range(axes[-1].count):
             yield (*before, axes[-1].part(position, 1))
+
+
+def spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Runs of the linear storage: first element, number of elements, step; in C order."""
+    behind = len(axes)
+    while behind and axes[behind - 1] == Axis(0, 1, shape[behind - 1]):
+        behind -= 1
+    row = math.prod(shape[behind:])
+    if behind == 0:
+        yield 0, row, 1
+        return
+    strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
+    cut = behind - 1 if axes[behind - 1].step == 1 or row == 1 else behind
+    for before in positions(axes[:cut]):
+        start = sum(axis.start * stride for axis, stride in zip(before, strides, strict=False))
+        if cut == behind:
+            yield start, row, 1
+        else:
+            axis = axes[cut]
+            yield start + axis.start * row, (axis.stop - axis.start) * row, axis.step

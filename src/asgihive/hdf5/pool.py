@@ -56,6 +56,7 @@ class Unsettled(AsgihiveError):
 class OpenFile:
     """One open file.
 
+    descriptor: libhdf5's own, for reading past it.
     live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
         which keeps readers consistent while the identity goes on changing.
     settled: whether a change after opening is certain to show in the identity.
@@ -66,12 +67,13 @@ class OpenFile:
     links: int
     id: h5f.FileID
     root: h5g.GroupID
+    descriptor: int
     live: bool
     settled: bool
     holders: set["Lease"] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
     revoked: bool = False
-    used: float = 0.0
+    used: float = field(default_factory=time.monotonic)
 
     def changed(self) -> bool:
         """Whether the content may differ from what it was when the file was opened.
@@ -81,7 +83,11 @@ class OpenFile:
         """
         if self.revoked:
             return True
-        status = os.fstat(self.id.get_vfd_handle())
+        try:
+            status = os.fstat(self.descriptor)
+        except OSError:
+            # Revoked between the two looks, by the library lane.
+            return True
         if self.live:
             return status.st_size < self.identity.size
         now = Identity.of(status)
@@ -110,17 +116,26 @@ class Lease:
     lasting: bool = True
     released: bool = False
 
-    def open(self, place: Place) -> OpenFile:
-        """Open `place`, or find it open.
+    def open_asked(self, name: str) -> OpenFile:
+        """Open the client's file `name`, or find it open.
 
         Raises:
             FileMissing, FileForbidden, FileUnreadable, Overloaded, Unsettled
         """
+        known = self.pool.known(name, self)
+        return self.open(self.pool.sandbox.place(name)) if known is None else self._held(known)
+
+    def open(self, place: Place) -> OpenFile:
+        """Open `place`, or find it open; raises as `open_asked`."""
         try:
             file = self.pool.acquire(place, self)
         except AsgihiveError:
             self.depends[place.asked] = identity_on_loop(place.asked)
             raise
+        return self._held(file, place)
+
+    def _held(self, file: OpenFile, place: Place | None = None) -> OpenFile:
+        place = place or file.place
         key = (file.identity.device, file.identity.inode)
         if self.files.setdefault(key, file) is not file:
             raise FileChanged(place.name)
@@ -190,6 +205,7 @@ class FilePool:
         self.max_open = max_open
         self.idle_seconds = idle_seconds
         self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
+        self._by_name: dict[str, OpenFile] = {}
         self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
         self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
             _DATASETS_BYTES + chunk_cache_bytes
@@ -207,19 +223,42 @@ class FilePool:
         """The open file of `place`, held by `lease`."""
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
-        key = (identity.device, identity.inode)
-        file = self._files.get(key)
+        file = self._files.get((identity.device, identity.inode))
         if file is None or not self._usable(file, identity):
             file = self._open(place)
-            key = (file.identity.device, file.identity.inode)
-            self._files[key] = file
-        self._files.move_to_end(key)
+            self._files[file.identity.device, file.identity.inode] = file
+            self.close_idle()
+        if place.asked == file.place.asked:
+            self._remember_name(place.name, file)
+        return self._lend(file, lease)
+
+    def known(self, name: str, lease: Lease) -> OpenFile | None:
+        """The file that was opened by this name before, held by `lease`, if it is unchanged.
+
+        What the name leads to now is the inode that was found inside the directory then, so
+        nothing is left to be resolved.
+        """
+        file = self._by_name.get(name)
+        if file is None:
+            return None
+        identity = identity_on_loop(file.place.asked)
+        if identity is None or not self._usable(file, identity):
+            return None
+        return self._lend(file, lease)
+
+    def _lend(self, file: OpenFile, lease: Lease) -> OpenFile:
+        self._files.move_to_end((file.identity.device, file.identity.inode))
         file.used = time.monotonic()
         file.holders.add(lease)
         if lease.released:
             file.holders.discard(lease)
-        self.close_idle()
         return file
+
+    def _remember_name(self, name: str, file: OpenFile) -> None:
+        # One file has many spellings, and clients may try them all.
+        if len(self._by_name) >= 4 * self.max_open:
+            self._by_name.clear()
+        self._by_name[name] = file
 
     def close_idle(self) -> None:
         """Close what nobody has held for `idle_seconds`."""
@@ -274,6 +313,7 @@ class FilePool:
                     identity=identity,
                     links=status.st_nlink,
                     id=file_id,
+                    descriptor=file_id.get_vfd_handle(),
                     root=h5g.open(file_id, b"/"),
                     live=live,
                     settled=wait == 0.0,
@@ -281,7 +321,7 @@ class FilePool:
                 _everywhere.add(file)
         finally:
             os.close(descriptor)
-        if not live and Identity.of(os.fstat(file_id.get_vfd_handle())) != identity:
+        if not live and Identity.of(os.fstat(file.descriptor)) != identity:
             file.close()
             raise FileChanged(place.name)
         return file
@@ -310,6 +350,7 @@ class FilePool:
         if file is not None:
             for path in file.datasets:
                 self._datasets.drop((file, path))
+            self._by_name = {name: each for name, each in self._by_name.items() if each is not file}
             file.close()
 
 

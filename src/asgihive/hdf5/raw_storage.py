@@ -6,7 +6,6 @@ cut into segments of files (HDF5 Reference Manual, H5Pset_external).
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from h5py import h5p, h5t
 
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
 from asgihive.hdf5.identity import Identity
-from asgihive.hdf5.plan import positions
+from asgihive.hdf5.plan import spans
 from asgihive.hdf5.pool import Lease, OpenFile
 from asgihive.hdf5.sandbox import open_regular
 from asgihive.hdf5.selection import Axis
@@ -65,7 +64,7 @@ class RawStorage:
                 self._bytes(start * item_bytes, count * item_bytes)
                 .reshape(count, item_bytes)[::step]
                 .reshape(-1)
-                for start, count, step in _spans(axes, self.shape)
+                for start, count, step in spans(axes, self.shape)
             ]
         )
         memory_type = h5t.py_create(dtype)
@@ -119,23 +118,3 @@ class RawStorage:
             return
         detail = f"its external raw storage {name!r} is not in the served directory"
         raise LinkUnresolved(self.file.place.name, self.path, detail)
-
-
-def _spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Runs of the linear storage: first element, number of elements, step; in C order."""
-    behind = len(axes)
-    while behind and axes[behind - 1] == Axis(0, 1, shape[behind - 1]):
-        behind -= 1
-    row = math.prod(shape[behind:])
-    if behind == 0:
-        yield 0, row, 1
-        return
-    strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
-    cut = behind - 1 if axes[behind - 1].step == 1 or row == 1 else behind
-    for before in positions(axes[:cut]):
-        start = sum(axis.start * stride for axis, stride in zip(before, strides, strict=False))
-        if cut == behind:
-            yield start, row, 1
-        else:
-            axis = axes[cut]
-            yield start + axis.start * row, (axis.stop - axis.start) * row, axis.step

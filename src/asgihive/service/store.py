@@ -10,7 +10,7 @@ from typing import TypeVar
 import anyio
 
 from asgihive.asgi import BufferedResponse
-from asgihive.errors import AnswerTooLarge, FileChanged, Overloaded, ReadTimeout
+from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
 from asgihive.hdf5.pool import FilePool, Lease, OpenFile, Unsettled
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.lanes import Lanes
@@ -50,7 +50,7 @@ class Store:
 
     def open(self, lease: Lease, file: str) -> OpenFile:
         """The client's `file`, held by `lease`. In the library lane."""
-        return lease.open(self.sandbox.place(file))
+        return lease.open_asked(file)
 
     async def read(self, work: Callable[[Lease], T]) -> tuple[T, Lease]:
         """What `work` returns, run in the library lane under a fresh lease, which is handed on.
@@ -133,16 +133,13 @@ class Store:
             finally:
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
-                    await self.lanes.library.run(self.pool.close)
+                    await self.lanes.library.run(self.pool.close, patient=True)
 
     async def _close_idle_files(self) -> None:
         while True:
             await anyio.sleep(max(1.0, self.settings.idle_file_seconds / 2))
             if len(self.pool):
-                try:
-                    await self.lanes.library.run(self.pool.close_idle)
-                except Overloaded:
-                    continue
+                await self.lanes.library.run(self.pool.close_idle, patient=True)
 
 
 def _checked(work: Callable[[Lease], T], lease: Lease) -> T:

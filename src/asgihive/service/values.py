@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -98,7 +99,7 @@ async def compute_statistics(
         statistics = Statistics()
         for block in blocks:
             array = await _read_block(store, dataset, block, lease)
-            part = await store.lanes.decode.run(lambda array=array: summarise(array))  # type: ignore[misc]  # a default binds it now
+            part = await store.lanes.decode.run(partial(summarise, array), patient=True)
             statistics = statistics.merge(part)
         return statistics.described()
     finally:
@@ -107,8 +108,7 @@ async def compute_statistics(
 
 def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> ValuesRead:
     """Everything before the first byte, in one visit to the library lane."""
-    place = lease.pool.sandbox.place(parameters.entity.file)
-    file = lease.open(place)
+    file = lease.open_asked(parameters.entity.file)
     dataset = find_dataset(lease, file, parameters.entity.path, settings.max_link_hops)
     if parameters.safe and not is_numeric(dataset.dtype):
         accepted = f"safe converts numbers, and these values are {dataset.dtype}; use origin"
@@ -217,16 +217,31 @@ async def _encoded(
     store: Store, parameters: DataParameters, values: Values, array: Array, first: int
 ) -> bytes:
     def encode() -> bytes:
-        # ASGI takes bytes, and servers differ in what else they put up with.
-        return bytes(parameters.encoder.block(values, array, first))
+        return _as_bytes(parameters.encoder.block(values, array, first))
 
     if array.nbytes <= _INLINE_BYTES and not array.dtype.hasobject:
         return encode()
-    return await store.lanes.decode.run(encode)
+    return await store.lanes.decode.run(encode, patient=True)
+
+
+def _as_bytes(block: bytes | memoryview) -> bytes:
+    """ASGI takes bytes, and servers differ in what else they put up with.
+
+    What views the whole of a bytes object, as contiguous data do, is that object.
+    """
+    owner: Any = block
+    while isinstance(owner, memoryview | np.ndarray):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    if isinstance(owner, bytes) and len(owner) == len(block):
+        return owner
+    return bytes(block)
 
 
 async def _read_block(store: Store, dataset: Dataset, block: Block, lease: Lease) -> Array:
     seconds = store.settings.read_timeout_seconds
+    # What libhdf5 has no part in need not wait for it.
+    lanes = store.lanes
+    lane = lanes.library if dataset.stored_run(block.axes) is None else lanes.decode
     with anyio.move_on_after(seconds):
-        return await store.lanes.library.run(lambda: dataset.read(lease, block.axes))
+        return await lane.run(lambda: dataset.read(lease, block.axes), patient=True)
     raise ReadTimeout(seconds)
