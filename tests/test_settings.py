@@ -35,16 +35,26 @@ def test_every_setting_says_its_purpose() -> None:
 
 
 @pytest.mark.parametrize("name", [each.name for each in NUMBERS])
-@pytest.mark.parametrize("value", [-1, True, "1", None])
+@pytest.mark.parametrize("value", [-1, True, "1", None, float("nan"), float("inf")])
 def test_a_number_out_of_range_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is .*: a number of at least .* is accepted"):
+    with pytest.raises(ValueError, match=rf"{name} is .*: number of at least .* is accepted"):
         H5Settings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_open_files": 1.5}, {"cors_origins": "https://x"}, {"follow_symlinks": 1}]
+)
+def test_a_value_of_another_type_is_refused_by_name(given: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=rf"{next(iter(given))} is .* is accepted"):
+        H5Settings(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
         ("max_open_files", "7", 7),
+        ("chunk_cache_bytes", "256MiB", 256 * 2**20),
+        ("answer_cache_bytes", "3 kB", 3000),
         ("read_timeout_seconds", "0.5", 0.5),
         ("follow_symlinks", "Yes", True),
         (

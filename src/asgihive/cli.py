@@ -27,7 +27,7 @@ from asgihive import __version__
 from asgihive.asgi import Router
 from asgihive.demo import invitation, write_demo
 from asgihive.service import H5App
-from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
+from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_size
 
 # Seconds that answers under way have to finish once the server is asked to stop.
 _GRACE = 10
@@ -238,19 +238,11 @@ def _origin(text: str) -> str:
     return text.lower()
 
 
-_SIZE = re.compile(r"(\d+) ?(?:([KMGT])(iB|B)?|B)?", re.IGNORECASE | re.ASCII)
-
-
 def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a size such as 1048576, 256MiB or 2G is accepted"
-        )
-    number, letter, unit = match.groups()
-    base = 1000 if unit and unit.upper() == "B" else 1024
-    power = " KMGT".index(letter.upper()) if letter else 0
-    return int(number) * int(base**power)
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _size_text(size: int) -> str:

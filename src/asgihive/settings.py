@@ -1,7 +1,9 @@
 """Settings of the HDF5 service: frozen, validated, and the only reader of the environment."""
 
 import dataclasses
+import math
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
@@ -53,11 +55,15 @@ class H5Settings:
     cors_origins: tuple[str, ...] = _setting("origins that browsers may ask from", ())
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
-                message = f"{name} is {value!r}: a number of at least {least} is accepted"
-                raise ValueError(message)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type is bool:
+                _check(each.name, value, isinstance(value, bool), "True or False")
+            elif each.type in {int, float}:
+                _check(each.name, value, _is_in_range(each, value), _accepted_number(each))
+            else:
+                words = isinstance(value, tuple) and all(isinstance(word, str) for word in value)
+                _check(each.name, value, words, "a tuple of strings")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
@@ -90,6 +96,27 @@ _LEAST: dict[str, float] = {
 }
 
 
+def _is_in_range(each: dataclasses.Field[Any], value: object) -> bool:
+    kinds = int if each.type is int else int | float
+    return (
+        isinstance(value, kinds)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= _LEAST[each.name]
+    )
+
+
+def _accepted_number(each: dataclasses.Field[Any]) -> str:
+    kind = "a whole number" if each.type is int else "a number"
+    return f"{kind} of at least {_LEAST[each.name]:g}"
+
+
+def _check(name: str, value: object, is_good: bool, accepted: str) -> None:
+    if not is_good:
+        message = f"{name} is {value!r}: {accepted} is accepted"
+        raise ValueError(message)
+
+
 def parse_boolean(text: str) -> bool:
     """`1 true yes on` and `0 false no off`, any case.
 
@@ -103,6 +130,25 @@ def parse_boolean(text: str) -> bool:
         return False
     message = "true/1/yes/on and false/0/no/off are accepted"
     raise ValueError(message)
+
+
+_SIZE = re.compile(r"(\d+) ?(?:([KMGT])(iB|B)?|B)?", re.IGNORECASE | re.ASCII)
+
+
+def parse_size(text: str) -> int:
+    """Bytes: `1048576`, `256MiB` or `2G` (powers of 1024), `2GB` (powers of 1000); any case.
+
+    Raises:
+        ValueError: any other text.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        message = "a size such as 1048576, 256MiB or 2G is accepted"
+        raise ValueError(message)
+    number, letter, unit = match.groups()
+    base = 1000 if unit and unit.upper() == "B" else 1024
+    power = " KMGT".index(letter.upper()) if letter else 0
+    return int(number) * int(base**power)
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -120,6 +166,8 @@ _CONVERTERS: dict[type, Callable[[str], Any]] = {
 
 def _converted(variable: str, each: dataclasses.Field[Any], text: str) -> Any:
     try:
+        if each.name.endswith("_bytes"):
+            return parse_size(text)
         return _CONVERTERS[each.type](text)  # type: ignore[index]  # annotations are live here
     except ValueError as error:
         message = f"{variable} is {text!r}: {error}"

@@ -1,7 +1,5 @@
 """Every entity of every file of the zoo, against h5py and NumPy on the same file."""
 
-import contextlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,54 +9,15 @@ import httpx
 import msgpack
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tests.zoo import FILES, awkward, names, oracle, selections
-from tests.zoo.bodies import SAME, same_bin, unpack
+from tests.zoo import awkward, names, oracle, selections
+from tests.zoo.bodies import SAME, unpack
 from tests.zoo.client import client
 from tests.zoo.exact import same_statistics, statistics
+from tests.zoo.findings import Findings, ask, document, each_file
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
-
-# What a file holds has nothing to do with the event loop: every file meets one of the two.
-each_file = pytest.mark.parametrize(
-    ("anyio_backend", "file"),
-    [((("asyncio", {}), ("trio", {}))[index % 2], file) for index, file in enumerate(FILES)],
-    indirect=["anyio_backend"],
-    ids=FILES,
-)
-
-
-@dataclass(slots=True)
-class Findings:
-    """What differs, collected over a whole file so that one run shows it all."""
-
-    file: str
-    lines: list[str] = field(default_factory=list)
-
-    def check(self, good: bool, asked: Any, answer: httpx.Response, expected: Any = "") -> bool:
-        if not good:
-            given = f"{answer.status_code} {answer.content[:300]!r}"
-            self.lines.append(f"{self.file} {asked!s:.200}: {given}, expected {expected!s:.300}")
-        return good
-
-    def report(self) -> None:
-        shown = "\n".join(self.lines[:30])
-        assert not self.lines, f"{len(self.lines)} answers differ:\n{shown}"
-
-
-async def _ask(asker: httpx.AsyncClient, route: str, file: str, **more: Any) -> httpx.Response:
-    return await asker.get(route, params={"file": file, **more})
-
-
-def _json(answer: httpx.Response) -> Any:
-    """The document; the answer itself, which equals nothing, when there is none."""
-    if answer.status_code == 200 and answer.headers["content-type"] == "application/json":
-        with contextlib.suppress(ValueError):
-            return answer.json()
-    return answer
 
 
 @each_file
@@ -67,19 +26,19 @@ async def test_metadata(zoo: Path, zoo_app: Any, file: str) -> None:
     async with client(zoo_app) as asker:
         for entity in oracle.read(zoo, file):
             for resolve, expected in [("only_valid", entity.metadata), ("FALSE", entity.link)]:
-                answer = await _ask(asker, "/meta", file, path=entity.path, resolve_links=resolve)
-                good = _same_metadata(_json(answer), expected)
+                answer = await ask(asker, "/meta", file, path=entity.path, resolve_links=resolve)
+                good = _same_metadata(document(answer), expected)
                 findings.check(good, ("/meta", entity.path, resolve), answer, expected)
-            answer = await _ask(asker, "/meta", file, path=entity.path, resolve_links="all")
+            answer = await ask(asker, "/meta", file, path=entity.path, resolve_links="all")
             good = (
                 answer.status_code == 404 and "Cannot resolve" in answer.json()["message"]
                 if entity.kind.endswith("_link")
-                else _same_metadata(_json(answer), entity.metadata)
+                else _same_metadata(document(answer), entity.metadata)
             )
             findings.check(good, ("/meta", entity.path, "all"), answer, entity.metadata)
             if len(entity.path) > 1:
-                answer = await _ask(asker, "/meta", file, path=entity.path[1:])
-                good = _same_metadata(_json(answer), entity.metadata)
+                answer = await ask(asker, "/meta", file, path=entity.path[1:])
+                good = _same_metadata(document(answer), entity.metadata)
                 findings.check(good, ("/meta", entity.path[1:]), answer, entity.metadata)
     findings.report()
 
@@ -103,17 +62,17 @@ async def test_attributes(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
         for entity in oracle.read(zoo, file):
-            answer = await _ask(asker, "/attr", file, path=entity.path)
+            answer = await ask(asker, "/attr", file, path=entity.path)
             if entity.kind.endswith("_link"):
                 findings.check(answer.status_code == 422, ("/attr", entity.path), answer, 422)
                 continue
-            good = _same_attributes(_json(answer), entity.attributes)
+            good = _same_attributes(document(answer), entity.attributes)
             findings.check(good, ("/attr", entity.path), answer, entity.attributes)
             chosen = list(entity.attributes)[::7][:3]
             if chosen:
-                answer = await _ask(asker, "/attr", file, path=entity.path, attr_keys=chosen)
+                answer = await ask(asker, "/attr", file, path=entity.path, attr_keys=chosen)
                 expected = {name: entity.attributes[name] for name in chosen}
-                good = _same_attributes(_json(answer), expected)
+                good = _same_attributes(document(answer), expected)
                 findings.check(good, ("/attr", entity.path, chosen), answer, expected)
     findings.report()
 
@@ -133,14 +92,14 @@ async def test_values_as_json(zoo: Path, zoo_app: Any, file: str) -> None:
         for entity in oracle.datasets(zoo, file):
             for flatten in ("OFF", "True"):
                 asked = {"path": entity.path, "flatten": flatten}
-                answer = await _ask(asker, "/data", file, **asked)
+                answer = await ask(asker, "/data", file, **asked)
                 expected = oracle.flattened(entity.value) if flatten == "True" else entity.value
-                findings.check(same_json(_json(answer), expected), asked, answer, expected)
-            answer = await _ask(asker, "/data", file, path=entity.path, dtype="safe")
+                findings.check(same_json(document(answer), expected), asked, answer, expected)
+            answer = await ask(asker, "/data", file, path=entity.path, dtype="safe")
             assert entity.dtype is not None
             if oracle.is_numeric(entity.dtype) and entity.shape is not None:
                 expected = oracle.safe(entity.value)
-                good = same_json(_json(answer), expected)
+                good = same_json(document(answer), expected)
             else:
                 expected, good = 422, answer.status_code in {200, 422}
             findings.check(good, (entity.path, "safe"), answer, expected)
@@ -155,7 +114,7 @@ async def test_values_as_arrays(zoo: Path, zoo_app: Any, file: str) -> None:
             for dtype in ("origin", "safe"):
                 for format_ in ("bin", "npy", "csv", "tiff", "msgpack"):
                     asked = {"path": entity.path, "format": format_, "dtype": dtype}
-                    answer = await _ask(asker, "/data", file, **asked)
+                    answer = await ask(asker, "/data", file, **asked)
                     expected = _expected_array(entity, format_, dtype)
                     good = (
                         answer.status_code == 422 and bool(answer.json()["message"])
@@ -205,54 +164,6 @@ def _may_refuse(entity: Entity, format_: str, answer: httpx.Response) -> bool:
 
 
 @each_file
-async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
-    findings = Findings(file)
-    seen: set[tuple[int, ...]] = set()
-    async with client(zoo_app) as asker:
-        for entity in oracle.datasets(zoo, file):
-            if entity.shape is None:
-                continue
-            for turn, (selection, index) in enumerate(selections.fitting(entity.shape)):
-                asked = {"path": entity.path, "selection": selection}
-                expected = np.asarray(entity.value, _holder(entity))[index]
-                if turn % 2:
-                    asked["flatten"], expected = "yes", oracle.flattened(expected)
-                answer = await _ask(asker, "/data", file, **asked)
-                findings.check(same_json(_json(answer), expected), asked, answer, expected)
-            if entity.shape in seen:
-                continue
-            seen.add(entity.shape)
-            for selection in selections.impossible(entity.shape):
-                asked = {"path": entity.path, "selection": selection}
-                answer = await _ask(asker, "/data", file, **asked)
-                good = answer.status_code == 422 and "selection" in answer.json()["message"]
-                findings.check(good, asked, answer, 422)
-    findings.report()
-
-
-def _holder(entity: Entity) -> Any:
-    """Scalars of Python objects stay such when NumPy wraps them."""
-    return object if entity.dtype is not None and entity.dtype.kind == "O" else None
-
-
-@each_file
-async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
-    findings = Findings(file)
-    async with client(zoo_app) as asker:
-        for entity in oracle.datasets(zoo, file):
-            if entity.shape is None or entity.dtype is None or not oracle.is_numeric(entity.dtype):
-                continue
-            for selection, index in selections.fitting(entity.shape):
-                asked = {"path": entity.path, "selection": selection, "format": "bin"}
-                answer = await _ask(asker, "/data", file, **asked)
-                # A single element keeps the byte order that NumPy's scalars lose.
-                expected = np.asarray(np.asarray(entity.value)[index], entity.dtype.base)
-                good = answer.status_code == 200 and same_bin(answer, expected)
-                findings.check(good, asked, answer, expected)
-    findings.report()
-
-
-@each_file
 async def test_statistics(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -262,12 +173,12 @@ async def test_statistics(zoo: Path, zoo_app: Any, file: str) -> None:
             assert entity.dtype is not None
             for selection, index in list(selections.fitting(entity.shape))[::5]:
                 asked = {"path": entity.path, "selection": selection}
-                answer = await _ask(asker, "/stats", file, **asked)
+                answer = await ask(asker, "/stats", file, **asked)
                 if entity.dtype.base.kind not in "biuf":
                     findings.check(answer.status_code == 422, asked, answer, 422)
                     continue
                 expected = statistics(np.asarray(entity.value)[index])
-                findings.check(same_statistics(_json(answer), expected), asked, answer, expected)
+                findings.check(same_statistics(document(answer), expected), asked, answer, expected)
     findings.report()
 
 
@@ -276,13 +187,14 @@ async def test_paths(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
         for entity in oracle.read(zoo, file):
-            answer = await _ask(asker, "/paths", file, path=entity.path)
+            answer = await ask(asker, "/paths", file, path=entity.path)
             if entity.kind != "group":
-                good = answer.status_code == 422 and bool(answer.json()["message"])
-                findings.check(good, ("/paths", entity.path), answer, 422)
+                status = 404 if entity.kind.endswith("_link") else 422
+                good = answer.status_code == status and bool(answer.json()["message"])
+                findings.check(good, ("/paths", entity.path), answer, status)
                 continue
             expected = entity.below
-            given = _json(answer)
+            given = document(answer)
             good = isinstance(given, list) and given[:1] == [entity.path]
             good = good and sorted(given) == sorted(expected)
             findings.check(good, ("/paths", entity.path), answer, expected)
@@ -363,7 +275,7 @@ async def test_accept_chooses_the_format(zoo_app: Any) -> None:
 async def test_what_numpy_has_no_type_for(zoo: Path, zoo_app: Any) -> None:
     """One such entity must not take the metadata of its group and siblings away."""
     async with client(zoo_app) as asker:
-        answer = await _ask(asker, "/meta", awkward.FILE)
+        answer = await ask(asker, "/meta", awkward.FILE)
         assert answer.status_code == 200, answer.text
         children = {child["name"]: child for child in answer.json()["children"]}
         assert children["plain"]["type"]["dtype"] == "<i8"
@@ -384,73 +296,23 @@ async def test_what_numpy_has_no_type_for(zoo: Path, zoo_app: Any) -> None:
         }  # fmt: skip
         for name in children:
             for route in ("/meta", "/attr", "/data", "/stats", "/paths"):
-                answer = await _ask(asker, route, awkward.FILE, path=f"/{name}")
+                answer = await ask(asker, route, awkward.FILE, path=f"/{name}")
                 assert answer.status_code in {200, 404, 422, 501}, (route, name, answer.text)
-        paths = await _ask(asker, "/paths", awkward.FILE)
+        paths = await ask(asker, "/paths", awkward.FILE)
         assert paths.status_code == 200
         assert "/plain" in paths.json()
-        attributes = await _ask(asker, "/attr", awkward.FILE, attr_keys="plain")
+        attributes = await ask(asker, "/attr", awkward.FILE, attr_keys="plain")
         assert attributes.json() == {"plain": 1}
 
 
 async def test_what_only_the_low_level_reads(zoo_app: Any) -> None:
     async with client(zoo_app) as asker:
         tagged = {"path": "/opaque_tagged"}
-        answer = await _ask(asker, "/data", awkward.FILE, **tagged, format="bin")
+        answer = await ask(asker, "/data", awkward.FILE, **tagged, format="bin")
         assert answer.content == awkward.TAGGED.tobytes(), answer.text
-        answer = await _ask(asker, "/data", awkward.FILE, **tagged)
+        answer = await ask(asker, "/data", awkward.FILE, **tagged)
         assert answer.json() == [oracle.text(bytes(item)) for item in awkward.TAGGED.tolist()]
-        answer = await _ask(asker, "/data", awkward.FILE, path="/enum_all_bits")
+        answer = await ask(asker, "/data", awkward.FILE, path="/enum_all_bits")
         assert answer.json() == [2**64 - 1] * 4
-        answer = await _ask(asker, "/data", awkward.FILE, path="/bits_8_big")
+        answer = await ask(asker, "/data", awkward.FILE, path="/bits_8_big")
         assert answer.json() == [0, 1, 128, 255]
-
-
-SHAPES = ((), (5,), (3, 4), (2, 1, 3), (2, 3, 2, 2))
-
-
-@pytest.fixture(scope="session")
-def shapes_app(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A service over one dataset of each of `SHAPES`, contiguous and, where it can be, chunked."""
-    from asgihive.service import H5App  # noqa: PLC0415  # as `zoo_app`
-
-    root = tmp_path_factory.mktemp("shapes")
-    with h5py.File(root / "shapes.h5", "w") as file:
-        for shape in SHAPES:
-            name = "x".join(map(str, shape)) or "scalar"
-            values = np.arange(np.prod(shape, dtype=int)).reshape(shape)
-            file[name] = values
-            if shape:
-                chunks = tuple(min(2, extent) for extent in shape)
-                file.create_dataset(f"{name}_chunked", data=values, chunks=chunks)
-    return H5App(root)
-
-
-@given(
-    shape=st.sampled_from(SHAPES),
-    chunked=st.booleans(),
-    text=selections.texts,
-    flatten=st.booleans(),
-)
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-async def test_any_selection(
-    shapes_app: Any, shape: tuple[int, ...], chunked: bool, text: str, flatten: bool
-) -> None:
-    """NumPy's values or a 422; what the grammar has and NumPy accepts is never refused."""
-    name = "x".join(map(str, shape)) or "scalar"
-    path = f"/{name}_chunked" if chunked and shape else f"/{name}"
-    params = {"file": "shapes.h5", "path": path, "selection": text, "flatten": str(flatten)}
-    async with client(shapes_app) as asker:
-        answer = await asker.get("/data", params=params)
-    try:
-        expected = np.arange(np.prod(shape, dtype=int)).reshape(shape)[selections.numpy_index(text)]
-    except (ValueError, IndexError):
-        assert answer.status_code == 422, answer.text
-        return
-    if answer.status_code == 422:
-        assert not selections.plain(text)
-        return
-    assert answer.status_code == 200
-    assert same_json(answer.json(), oracle.flattened(expected) if flatten else expected)

@@ -47,8 +47,10 @@ def impossible(shape: tuple[int, ...]) -> Iterator[str]:
         yield "...,..."
 
 
+# Up to 18 digits, which any 64-bit integer holds.
+_NUMBER = r"-?[0-9]{1,18}"
 _MEMBER = re.compile(
-    r" *(?:-?[0-9]+|(?:-?[0-9]+)? *:(?: *-?[0-9]+)? *(?:: *(?:[1-9][0-9]*)?)?|\.\.\.) *"
+    rf" *(?:{_NUMBER}|(?:{_NUMBER})? *:(?: *{_NUMBER})? *(?:: *(?:[1-9][0-9]{{0,17}})?)?|\.\.\.) *"
 )
 
 

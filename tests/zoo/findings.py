@@ -1,0 +1,48 @@
+"""Asking for everything in a file, and telling at the end all that differs."""
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.zoo import FILES
+
+# What a file holds has nothing to do with the event loop: every file meets one of the two.
+each_file = pytest.mark.parametrize(
+    ("anyio_backend", "file"),
+    [((("asyncio", {}), ("trio", {}))[index % 2], file) for index, file in enumerate(FILES)],
+    indirect=["anyio_backend"],
+    ids=FILES,
+)
+
+
+@dataclass(slots=True)
+class Findings:
+    """What differs, collected over a whole file so that one run shows it all."""
+
+    file: str
+    lines: list[str] = field(default_factory=list)
+
+    def check(self, good: bool, asked: Any, answer: httpx.Response, expected: Any = "") -> bool:
+        if not good:
+            given = f"{answer.status_code} {answer.content[:300]!r}"
+            self.lines.append(f"{self.file} {asked!s:.200}: {given}, expected {expected!s:.300}")
+        return good
+
+    def report(self) -> None:
+        shown = "\n".join(self.lines[:30])
+        assert not self.lines, f"{len(self.lines)} answers differ:\n{shown}"
+
+
+async def ask(asker: httpx.AsyncClient, route: str, file: str, **more: Any) -> httpx.Response:
+    return await asker.get(route, params={"file": file, **more})
+
+
+def document(answer: httpx.Response) -> Any:
+    """The document; the answer itself, which equals nothing, when there is none."""
+    if answer.status_code == 200 and answer.headers["content-type"] == "application/json":
+        with contextlib.suppress(ValueError):
+            return answer.json()
+    return answer
