@@ -26,7 +26,7 @@ class Hostile:
         root: the directory to serve.
         outside: a directory beside it.
         escapes: (file, path) of entities whose targets lie outside.
-        honest: (file, path) of datasets whose values are `INSIDE`.
+        honest: (file, path) of datasets whose values end as `INSIDE` does.
         fifos: pipes without a writer, which block whoever opens them.
     """
 
@@ -63,6 +63,8 @@ def build(place: Path) -> Hostile:
         ("sub/up.h5", "/data"),
         ("hostile_virtual.h5", "/honest"),
         ("hostile_virtual.h5", "/honest_absolute"),
+        ("hostile_virtual.h5", "/honest_part"),
+        ("hostile_virtual.h5", "/honest_absolute_part"),
         ("hostile_storage.h5", "/honest"),
         ("symlink_inside.h5", "/data"),
         ("directory_inside/up.h5", "/data"),
@@ -165,13 +167,20 @@ def _virtual(root: Path, outside: Path) -> list[tuple[str, str]]:
         _printf(file, "printf", b"../outside/part_%b.h5")
         _printf(file, "printf_absolute", str(outside / "part_%b.h5").encode())
         file["soft"] = h5py.SoftLink("/absolute")
-    return [(name, f"/{label}") for label in (*targets, "printf", "printf_absolute", "soft")]
+    parts = [f"{label}_part" for label in targets]
+    return [
+        (name, f"/{label}") for label in (*targets, *parts, "printf", "printf_absolute", "soft")
+    ]
 
 
 def _map(file: h5py.File, name: str, target: str, path: str) -> None:
-    layout = h5py.VirtualLayout((len(MARKER),), "u1")
-    layout[...] = h5py.VirtualSource(target, path, (len(MARKER),))
-    file.create_virtual_dataset(name, layout, fillvalue=FILL)
+    """The whole source, and as `…_part` all but its first element: libhdf5 stores them apart."""
+    for label, first in ((name, 0), (f"{name}_part", 1)):
+        length = len(MARKER) - first
+        source = h5py.VirtualSource(target, path, (len(MARKER),))
+        layout = h5py.VirtualLayout((length,), "u1")
+        layout[...] = source[first:] if first else source
+        file.create_virtual_dataset(label, layout, fillvalue=FILL)
 
 
 def _printf(file: h5py.File, name: str, pattern: bytes) -> None:

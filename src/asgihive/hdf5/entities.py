@@ -71,6 +71,9 @@ class Describer:
 
     def _child(self, group: Resolved, name: bytes, link_type: int) -> dict[str, Any]:
         shown = text(name)
+        if b"/" in name:
+            # Forged: libhdf5 would take it for a path, and follow external links on the way.
+            return {"name": shown, "kind": "other"}
         try:
             if link_type == h5l.TYPE_HARD:
                 if header_reader is not None:

@@ -8,7 +8,7 @@ is None, and h5py does it all.
 
 import ctypes
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import c_char_p, c_int, c_int64, c_size_t, c_uint64, c_void_p
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "H5Aget_type": (c_int64, (c_int64,)),
     "H5Aget_space": (c_int64, (c_int64,)),
     "H5Aiterate2": (c_int, (c_int64, c_int, c_int, c_void_p, c_void_p, c_void_p)),
-    "H5Tencode": (c_int, (c_int64, c_void_p, POINTER(c_size_t))),
+    "H5Tencode": (c_int, (c_int64, c_void_p, c_void_p)),
     "H5Tclose": (c_int, (c_int64,)),
     "H5Sget_simple_extent_type": (c_int, (c_int64,)),
     "H5Sget_simple_extent_dims": (c_int, (c_int64, c_void_p, c_void_p)),
@@ -85,11 +85,14 @@ class HeaderReader:
             self._call[name] = function
         self._names: list[bytes] = []
         self._note = _OnAttribute(self._on_attribute)
-        self._note_address = ctypes.cast(self._note, c_void_p)
+        self._note_at = ctypes.cast(self._note, c_void_p).value
         self._dimensions = (c_uint64 * _MAX_RANK)()
         self._encoding = ctypes.create_string_buffer(_SHORT_ENCODING)
         self._size = c_size_t()
-        self._size_address = ctypes.pointer(self._size)
+        # Plain addresses pass through ctypes faster than the objects that lie there.
+        self._dimensions_at = ctypes.addressof(self._dimensions)
+        self._encoding_at = ctypes.addressof(self._encoding)
+        self._size_at = ctypes.addressof(self._size)
 
     def child(self, group: int, name: bytes) -> ObjectHeader | None:
         """The hard-linked child `name` of the open `group`; None where h5py must look.
@@ -130,7 +133,7 @@ class HeaderReader:
     def _attributes(self, entity: int) -> list[AttributeHeader]:
         self._names.clear()
         call = self._call
-        if call["H5Aiterate2"](entity, 0, 0, None, self._note_address, None) < 0:
+        if call["H5Aiterate2"](entity, 0, 0, None, self._note_at, None) < 0:
             raise HeaderError
         open_attribute, close_attribute = call["H5Aopen"], call["H5Aclose"]
         get_space, get_type = call["H5Aget_space"], call["H5Aget_type"]
@@ -151,9 +154,8 @@ class HeaderReader:
     def _extent_and_type(self, space: int, type_id: int) -> tuple[Shape, bytes]:
         """Of both identifiers, which are closed; a negative one is libhdf5's refusal."""
         call = self._call
-        dimensions = self._dimensions
-        rank = call["H5Sget_simple_extent_dims"](space, dimensions, None)
-        shape: Shape = tuple(dimensions[:rank]) if rank > 0 else ()
+        rank = call["H5Sget_simple_extent_dims"](space, self._dimensions_at, None)
+        shape: Shape = tuple(self._dimensions[:rank]) if rank > 0 else ()
         if rank == 0 and call["H5Sget_simple_extent_type"](space) == _NULL_SPACE:
             shape = None
         call["H5Sclose"](space)
@@ -168,13 +170,13 @@ class HeaderReader:
         encode = self._call["H5Tencode"]
         self._encoding.raw = _ZEROS
         self._size.value = _SHORT_ENCODING
-        if encode(type_id, self._encoding, self._size_address) < 0:
+        if encode(type_id, self._encoding_at, self._size_at) < 0:
             return None
         # It tells its size only when that is more than there is room for.
         if self._size.value <= _SHORT_ENCODING:
             return self._encoding.raw
         long = ctypes.create_string_buffer(self._size.value)
-        refused = encode(type_id, long, self._size_address) < 0
+        refused = encode(type_id, ctypes.addressof(long), self._size_at) < 0
         return None if refused else long.raw
 
 

@@ -1,11 +1,16 @@
 """How a dataset is stored: its layout, chunks and filter pipeline."""
 
+import contextlib
 from dataclasses import dataclass
 from enum import Enum
 
 from h5py import h5d, h5p, h5z
 
 from asgihive.hdf5.names import text
+
+# Importing it registers its filters with libhdf5.
+with contextlib.suppress(ImportError):
+    import hdf5plugin  # noqa: F401
 
 
 class LayoutKind(Enum):
@@ -62,7 +67,8 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
         return _PLAIN
     properties = dataset.get_create_plist()
     kind = _KINDS[properties.get_layout()]
-    if kind is LayoutKind.CONTIGUOUS and properties.get_external_count():
+    # Of any layout: libhdf5 reads a forged compact dataset with segments from those, too.
+    if kind is not LayoutKind.VIRTUAL and properties.get_external_count():
         kind = LayoutKind.EXTERNAL
     filters = tuple(
         Filter(number, text(name))

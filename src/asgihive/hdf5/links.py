@@ -108,10 +108,18 @@ def walk(
 
 
 def walk_child(lease: Lease, group: Resolved, name: bytes, max_hops: int) -> Entity:
-    """The child `name` of `group`: what its link leads to, the link itself where it cannot."""
+    """The child `name` of `group`: what its link leads to, the link itself where it cannot.
+
+    Raises:
+        LinkUnresolved: a link of a user-defined kind, which cannot be shown itself either.
+        FileUnreadable: an object on the way is damaged.
+    """
     path = f"{group.path.rstrip('/')}/{text(name)}"
     walker = _Walker(lease, group.file, group.id, path, max_hops)
-    return walker.finish(name, LinkResolution.ONLY_VALID)
+    try:
+        return walker.finish(name, LinkResolution.ONLY_VALID)
+    except Broken as reason:
+        raise LinkUnresolved(group.file.place.name, path, str(reason)) from None
 
 
 class _Walker:

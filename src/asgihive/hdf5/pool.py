@@ -1,7 +1,7 @@
 """Open HDF5 files: opened once, shared, replaced when the file changes, closed when idle.
 
-Everything here but `Lease.release` and `FilePool.has_idle` runs in the library lane, one call
-at a time. That is why a changed file can be closed at once, under the feet of requests that
+Everything here but `Lease.check` and `Lease.release` runs in the library lane, one call at a
+time. That is why a changed file can be closed at once, under the feet of requests that
 still hold it: they are between two calls, and their next one finds the file revoked.
 """
 
@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from h5py import h5d, h5f, h5g, h5p
 
@@ -36,11 +36,21 @@ _CHUNK_CACHE_PER_DATASET = 8 << 20
 _DATASET_BYTES = 16 << 10
 _DATASETS_BYTES = 32 << 20
 
+# Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
+# that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
+_FLAGS_OFFSET = 11
+_SWMR_WRITING = 0x04
+
 # libhdf5 shares one internal file between all handles of an inode in a process, whatever
 # pool opened them: a handle opened on changed content would show the old content as long as
 # another one is open. So every pool must know every other's handles.
 _everywhere: weakref.WeakSet["OpenFile"] = weakref.WeakSet()
 _everywhere_lock = threading.Lock()
+
+
+# The path asked for and the inode: relative link targets start at the path, so that two
+# names of one inode are two open files, and a file that was replaced is not its successor.
+Key = tuple[str, int, int]
 
 
 class Unsettled(AsgihiveError):
@@ -57,6 +67,7 @@ class OpenFile:
     """One open file.
 
     descriptor: libhdf5's own, for reading past it.
+    base: where in the file HDF5 begins, behind the user block.
     live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
         which keeps readers consistent while the identity goes on changing.
     settled: whether a change after opening is certain to show in the identity.
@@ -68,6 +79,7 @@ class OpenFile:
     id: h5f.FileID
     root: h5g.GroupID
     descriptor: int
+    base: int
     live: bool
     settled: bool
     holders: set["Lease"] = field(default_factory=set)
@@ -75,25 +87,50 @@ class OpenFile:
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
+    @property
+    def key(self) -> Key:
+        """Under which it is found."""
+        return _key(self.place, self.identity)
+
     def changed(self) -> bool:
         """Whether the content may differ from what it was when the file was opened.
 
         A file that was replaced or deleted is whole and old as long as it is open: its
         change time moves with its number of links, its size and modification time do not.
         """
-        if self.revoked:
-            return True
         try:
             status = os.fstat(self.descriptor)
+            written = self.live and self._is_written()
         except OSError:
-            # Revoked between the two looks, by the library lane.
+            return True
+        # Asked last: the descriptor of a file revoked meanwhile may be another file's.
+        if self.revoked:
             return True
         if self.live:
-            return status.st_size < self.identity.size
+            return not written or status.st_size < self.identity.size
         now = Identity.of(status)
         if (now.size, now.mtime_ns) != (self.identity.size, self.identity.mtime_ns):
             return True
         return now.ctime_ns != self.identity.ctime_ns and status.st_nlink == self.links
+
+    def _is_written(self) -> bool:
+        flags = os.pread(self.descriptor, 1, self.base + _FLAGS_OFFSET)
+        return bool(flags) and bool(flags[0] & _SWMR_WRITING)
+
+    def shows(self, identity: Identity) -> bool:
+        """Whether this is certainly the content that `identity` stands for."""
+        if self.revoked or _inode(self.identity) != _inode(identity):
+            return False
+        if self.live:
+            return not self.changed()
+        return self.settled and self.identity == identity
+
+    @property
+    def seen(self) -> Identity:
+        """What an answer depends on: of a live file, only that it is this one."""
+        return (
+            replace(self.identity, size=0, mtime_ns=0, ctime_ns=0) if self.live else self.identity
+        )
 
     def close(self) -> None:
         """Close the file and every object in it; holders see `changed()` from now on."""
@@ -111,7 +148,7 @@ class Lease:
     """
 
     pool: "FilePool"
-    files: dict[tuple[int, int], OpenFile] = field(default_factory=dict)
+    files: dict[Key, OpenFile] = field(default_factory=dict)
     depends: dict[str, Identity | None] = field(default_factory=dict)
     lasting: bool = True
     released: bool = False
@@ -120,34 +157,47 @@ class Lease:
         """Open the client's file `name`, or find it open.
 
         Raises:
-            FileMissing, FileForbidden, FileUnreadable, Overloaded, Unsettled
+            FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
         """
-        known = self.pool.known(name, self)
-        return self.open(self.pool.sandbox.place(name)) if known is None else self._held(known)
+        known = self.pool.known(name)
+        if known is not None:
+            return self._held(known)
+        file = self.open(self.pool.sandbox.place(name))
+        self.pool.remember(name, file)
+        return file
 
     def open(self, place: Place) -> OpenFile:
         """Open `place`, or find it open; raises as `open_asked`."""
+        # Before trying, so that what turns up after it failed is a change.
+        identity = identity_on_loop(place.asked)
         try:
-            file = self.pool.acquire(place, self)
-        except AsgihiveError:
-            self.depends[place.asked] = identity_on_loop(place.asked)
+            file = self.pool.acquire(place)
+        except (FileMissing, FileForbidden, FileUnreadable):
+            self._depend(place.asked, identity)
+            self.lasting &= identity is None or identity.settles_in(time.time_ns()) == 0
             raise
-        return self._held(file, place)
+        return self._held(file)
 
-    def _held(self, file: OpenFile, place: Place | None = None) -> OpenFile:
-        place = place or file.place
-        key = (file.identity.device, file.identity.inode)
-        if self.files.setdefault(key, file) is not file:
-            raise FileChanged(place.name)
-        self.depends[place.asked] = file.identity
+    def _held(self, file: OpenFile) -> OpenFile:
+        if self.files.setdefault(file.key, file) is not file:
+            raise FileChanged(file.place.name)
+        self._depend(file.place.asked, file.seen)
+        # In this order, and `release` in the opposite one: it may come at any moment.
+        file.holders.add(self)
+        if self.released:
+            file.holders.discard(self)
         return file
+
+    def _depend(self, path: str, identity: Identity | None) -> None:
+        if self.depends.setdefault(path, identity) != identity:
+            raise FileChanged(os.path.relpath(path, self.pool.sandbox.root))
 
     def open_linked(self, origin: OpenFile, target: str) -> OpenFile:
         """Open the file that a link, a virtual source or the like in `origin` names.
 
         Raises:
             FileMissing: it is not there, or not inside the served directory.
-            FileForbidden, FileUnreadable, Overloaded, Unsettled
+            FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
         """
         for place in self.pool.sandbox.linked(origin.place, target):
             try:
@@ -164,8 +214,7 @@ class Lease:
         """
         self.lasting &= other.settled
         for path, identity in other.depends.items():
-            if self.depends.setdefault(path, identity) != identity:
-                raise FileChanged(os.path.relpath(path, self.pool.sandbox.root))
+            self._depend(path, identity)
 
     def check(self) -> None:
         """Raise FileChanged when anything read under this lease may be a mixture."""
@@ -204,7 +253,7 @@ class FilePool:
         self.sandbox = sandbox
         self.max_open = max_open
         self.idle_seconds = idle_seconds
-        self._files: OrderedDict[tuple[int, int], OpenFile] = OrderedDict()
+        self._files: OrderedDict[Key, OpenFile] = OrderedDict()
         self._by_name: dict[str, OpenFile] = {}
         self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
         self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
@@ -219,21 +268,19 @@ class FilePool:
     def __len__(self) -> int:
         return len(self._files)
 
-    def acquire(self, place: Place, lease: Lease) -> OpenFile:
-        """The open file of `place`, held by `lease`."""
+    def acquire(self, place: Place) -> OpenFile:
+        """The open file of `place`."""
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
-        file = self._files.get((identity.device, identity.inode))
+        file = self._files.get(_key(place, identity))
         if file is None or not self._usable(file, identity):
-            file = self._open(place)
-            self._files[file.identity.device, file.identity.inode] = file
             self.close_idle()
-        if place.asked == file.place.asked:
-            self._remember_name(place.name, file)
-        return self._lend(file, lease)
+            file = self._open(place)
+            self._files[file.key] = file
+        return self._touched(file)
 
-    def known(self, name: str, lease: Lease) -> OpenFile | None:
-        """The file that was opened by this name before, held by `lease`, if it is unchanged.
+    def known(self, name: str) -> OpenFile | None:
+        """The file that was opened by this name before, if it is unchanged.
 
         What the name leads to now is the inode that was found inside the directory then, so
         nothing is left to be resolved.
@@ -244,21 +291,19 @@ class FilePool:
         identity = identity_on_loop(file.place.asked)
         if identity is None or not self._usable(file, identity):
             return None
-        return self._lend(file, lease)
+        return self._touched(file)
 
-    def _lend(self, file: OpenFile, lease: Lease) -> OpenFile:
-        self._files.move_to_end((file.identity.device, file.identity.inode))
-        file.used = time.monotonic()
-        file.holders.add(lease)
-        if lease.released:
-            file.holders.discard(lease)
-        return file
-
-    def _remember_name(self, name: str, file: OpenFile) -> None:
+    def remember(self, name: str, file: OpenFile) -> None:
+        """Let `known` find `file` by the client's `name`."""
         # One file has many spellings, and clients may try them all.
         if len(self._by_name) >= 4 * self.max_open:
             self._by_name.clear()
         self._by_name[name] = file
+
+    def _touched(self, file: OpenFile) -> OpenFile:
+        self._files.move_to_end(file.key)
+        file.used = time.monotonic()
+        return file
 
     def close_idle(self) -> None:
         """Close what nobody has held for `idle_seconds`."""
@@ -283,25 +328,19 @@ class FilePool:
         self._datasets.put((file, path), dataset, _DATASET_BYTES + chunk_cache)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
-        if file.revoked:
-            return False
-        if file.live:
-            return bool(file.holders) and identity.size >= file.identity.size
-        return file.settled and file.identity == identity
+        # Between two requests a live file is opened anew: its writer may be another one.
+        return file.shows(identity) and (not file.live or bool(file.holders))
 
     def _open(self, place: Place) -> OpenFile:
         descriptor = open_regular(place)
         try:
             status = os.fstat(descriptor)
             identity = Identity.of(status)
-            self._make_room(identity)
+            self._make_room(_key(place, identity))
             name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
             with _everywhere_lock:
                 for other in list(_everywhere):
-                    if (other.identity.device, other.identity.inode) == (
-                        identity.device,
-                        identity.inode,
-                    ):
+                    if _inode(other.identity) == _inode(identity) and not other.shows(identity):
                         other.close()
                 file_id, live = self._open_id(place, os.fsencode(name))
                 wait = 0.0 if live else identity.settles_in(time.time_ns())
@@ -314,7 +353,8 @@ class FilePool:
                     links=status.st_nlink,
                     id=file_id,
                     descriptor=file_id.get_vfd_handle(),
-                    root=h5g.open(file_id, b"/"),
+                    base=file_id.get_create_plist().get_userblock(),
+                    root=self._open_root(place, file_id),
                     live=live,
                     settled=wait == 0.0,
                 )
@@ -336,22 +376,37 @@ class FilePool:
         except (OSError, RuntimeError, ValueError):
             raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
 
-    def _make_room(self, identity: Identity) -> None:
+    def _open_root(self, place: Place, file_id: h5f.FileID) -> h5g.GroupID:
+        try:
+            return h5g.open(file_id, b"/")
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            file_id.close()
+            raise FileUnreadable(place.name, libhdf5_reason(error)) from error
+
+    def _make_room(self, key: Key) -> None:
         # The file's own former handle goes in any case.
-        self._close((identity.device, identity.inode))
+        self._close(key)
         while len(self._files) >= self.max_open:
             idle = next((key for key, file in self._files.items() if not file.holders), None)
             if idle is None:
                 raise Overloaded(f"{self.max_open} files are open and in use")
             self._close(idle)
 
-    def _close(self, key: tuple[int, int]) -> None:
+    def _close(self, key: Key) -> None:
         file = self._files.pop(key, None)
         if file is not None:
             for path in file.datasets:
                 self._datasets.drop((file, path))
             self._by_name = {name: each for name, each in self._by_name.items() if each is not file}
             file.close()
+
+
+def _key(place: Place, identity: Identity) -> Key:
+    return place.asked, *_inode(identity)
+
+
+def _inode(identity: Identity) -> tuple[int, int]:
+    return identity.device, identity.inode
 
 
 def libhdf5_reason(error: BaseException) -> str:

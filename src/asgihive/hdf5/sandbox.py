@@ -68,7 +68,9 @@ class Sandbox:
                 raise FileMissing(file)
         if file.startswith("/") or "\0" in file or not parts:
             raise FileMissing(file)
-        return self._inside(file, os.path.join(self.root, *parts))
+        # `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic
+        # link that may be followed it would lead to the neighbours of the link's target.
+        return self._inside(file, os.path.normpath(os.path.join(self.root, *parts)))
 
     def linked(self, origin: Place, target: str) -> list[Place]:
         """Where a file name stored in the HDF5 file `origin` may lead, best candidate first.

@@ -110,7 +110,9 @@ def _parse_member(text: str, member: str, dimension: int, length: int) -> Axis:
     if step < 1:
         raise BadSelection(text, f"the step of `{member}` is {step}; at least 1 is accepted")
     start, stop, step = slice(numbers[0], numbers[1], step).indices(length)
-    return Axis(start, step, len(range(start, stop, step)))
+    count = len(range(start, stop, step))
+    # The step to an index that is not selected means nothing, and may exceed 64 bits.
+    return Axis(start, step if count > 1 else 1, count)
 
 
 def _parse_integer(text: str, member: str, part: str) -> int | None:
