@@ -68,12 +68,15 @@ class Slab:
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One source of a virtual dataset, as the creation properties name it."""
+    """One source of a virtual dataset, as the creation properties name it.
+
+    source: the selection in the source; None = all of it, whatever its extent is by then.
+    """
 
     file: str
     dataset: str
     virtual: tuple[Slab, ...]
-    source: tuple[Slab, ...]
+    source: tuple[Slab, ...] | None
 
     @property
     def unlimited_axis(self) -> int | None:
@@ -84,7 +87,7 @@ class Mapping:
     def numbered(self) -> bool:
         """Whether each block along the unlimited axis has a source of its own, named by `%b`."""
         names_number = "%b" in self.file.replace("%%", "") or "%b" in self.dataset.replace("%%", "")
-        limited_source = all(slab.count is not None for slab in self.source)
+        limited_source = all(slab.count is not None for slab in self.source or ())
         return self.unlimited_axis is not None and limited_source and names_number
 
     def of_block(self, number: int) -> "Mapping":
@@ -96,6 +99,10 @@ class Mapping:
         return Mapping(
             _named(self.file, number), _named(self.dataset, number), virtual, self.source
         )
+
+    def fits(self, source_shape: tuple[int, ...]) -> bool:
+        """Whether a source of this extent has the rank that the mapping takes it to have."""
+        return self.source is None or len(self.source) == len(source_shape)
 
     def touches(self, axes: tuple[Axis, ...]) -> bool:
         """False when certainly none of the elements at `axes` is mapped."""
@@ -128,7 +135,8 @@ def pieces(
     Raises:
         Scattered
     """
-    pairs = _paired_dimensions(mapping)
+    source = _whole(source_shape) if mapping.source is None else mapping.source
+    pairs = _paired_dimensions(mapping.virtual, source)
     runs: list[list[tuple[Axis, slice]]] = [[(Axis(0, 1, 1), slice(0, 1))] for _ in source_shape]
     targets: list[int | None] = [None] * len(source_shape)
     fixed: dict[int, slice] = {}
@@ -139,11 +147,11 @@ def pieces(
                 return
             fixed[virtual_dimension] = slice(int(positions[0]), int(positions[0]) + 1)
             continue
-        slab, extent = mapping.source[source_dimension], source_shape[source_dimension]
+        slab, extent = source[source_dimension], source_shape[source_dimension]
         within = ordinals < slab.length_within(extent)
         runs[source_dimension] = list(_runs(slab.indices(ordinals[within]), positions[within]))
         targets[source_dimension] = virtual_dimension
-    for dimension, single in enumerate(mapping.source):
+    for dimension, single in enumerate(source):
         if targets[dimension] is None:
             if single.start >= source_shape[dimension]:
                 return
@@ -158,18 +166,23 @@ def pieces(
         )
 
 
-def _paired_dimensions(mapping: Mapping) -> list[tuple[int, int | None]]:
+def _whole(shape: tuple[int, ...]) -> tuple[Slab, ...]:
+    return tuple(Slab(0, extent, 1, extent) for extent in shape)
+
+
+def _paired_dimensions(
+    virtual: tuple[Slab, ...], source: tuple[Slab, ...]
+) -> list[tuple[int, int | None]]:
     """Virtual dimension → source dimension; None for one of length 1 that the source lacks.
 
     Dimensions of length 1 change nothing about C order, so they pair with nothing.
     """
-    virtual = [i for i, slab in enumerate(mapping.virtual) if slab.length != 1]
-    source = [i for i, slab in enumerate(mapping.source) if slab.length != 1]
-    lengths = [mapping.virtual[i].length for i in virtual]
-    if lengths != [mapping.source[i].length for i in source]:
+    longer = [i for i, slab in enumerate(virtual) if slab.length != 1]
+    partners = [i for i, slab in enumerate(source) if slab.length != 1]
+    if [virtual[i].length for i in longer] != [source[i].length for i in partners]:
         raise Scattered
-    partner = dict(zip(virtual, source, strict=True))
-    return [(i, partner.get(i)) for i in range(len(mapping.virtual))]
+    partner = dict(zip(longer, partners, strict=True))
+    return [(i, partner.get(i)) for i in range(len(virtual))]
 
 
 def _runs(indices: Indices, positions: Indices) -> Iterator[tuple[Axis, slice]]:

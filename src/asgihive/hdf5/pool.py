@@ -18,6 +18,7 @@ from h5py import h5d, h5f, h5g, h5p
 from asgihive.errors import (
     AsgihiveError,
     FileChanged,
+    FileForbidden,
     FileMissing,
     FileUnreadable,
     Overloaded,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from h5py import h5p, h5s, h5t
+from h5py import h5d, h5p, h5s, h5t
 
-from asgihive.hdf5.mapping import Mapping, Piece, Scattered, pieces, slabs_of
+from asgihive.hdf5.mapping import Mapping, Piece, Scattered, Slab, pieces, slabs_of
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
 
@@ -64,9 +64,10 @@ def virtual_layout(properties: h5p.PropDCID) -> VirtualLayout:
     shape: tuple[int, ...] = ()
     for number in range(properties.get_virtual_count()):
         space = properties.get_virtual_vspace(number)
-        virtual, source = _slabs(space), _slabs(properties.get_virtual_srcspace(number))
+        source_space = properties.get_virtual_srcspace(number)
+        virtual, source = _slabs(space), _source_slabs(source_space)
         shape = space.shape
-        if virtual and source:
+        if virtual and source != ():
             file = properties.get_virtual_filename(number)
             dataset = properties.get_virtual_dsetname(number)
             mappings.append(Mapping(_named(file), _named(dataset), virtual, source))
@@ -92,7 +93,7 @@ def read_virtual(
             continue
         for each in _expanded(mapping, axes):
             source = open_source(each.file, each.dataset)
-            if source is None or source.shape is None or len(source.shape) != len(each.source):
+            if source is None or source.shape is None or not each.fits(source.shape):
                 continue
             for piece in _pieces(each, axes, source.shape):
                 wanted = values[piece.target]
@@ -105,7 +106,8 @@ def fill_values(
     """An array of the fill value, which is what a virtual dataset holds where no source is."""
     if not dtype.hasobject:
         fill = np.zeros((), dtype)
-        properties.get_fill_value(fill)
+        if properties.fill_value_defined() != h5d.FILL_VALUE_UNDEFINED:
+            properties.get_fill_value(fill)
         return np.full(shape, fill, dtype)
     values = np.zeros(shape, dtype)
     if dtype.names is None:
@@ -128,9 +130,9 @@ def _reach(mapping: Mapping, axis: int, open_source: SourceOpener) -> int:
                 return slab.nth_block(number - 1).start + slab.block if number else 0
         return slab.nth_block(MAX_NUMBERED_SOURCES).start
     source = open_source(*_plain_names(mapping))
-    if source is None or source.shape is None or len(source.shape) != len(mapping.source):
+    if source is None or source.shape is None or not mapping.fits(source.shape):
         return 0
-    for from_slab, extent in zip(mapping.source, source.shape, strict=True):
+    for from_slab, extent in zip(mapping.source or (), source.shape, strict=False):
         if from_slab.count is None:
             return slab.extent_of(from_slab.length_within(extent))
     return 0
@@ -163,7 +165,12 @@ def _pieces(
         raise NoEquivalent(detail) from None
 
 
-def _slabs(space: h5s.SpaceID) -> tuple[Any, ...]:
+def _source_slabs(space: h5s.SpaceID) -> tuple[Slab, ...] | None:
+    # A file does not say of which extent everything is selected.
+    return None if space.get_select_type() == h5s.SEL_ALL else _slabs(space)
+
+
+def _slabs(space: h5s.SpaceID) -> tuple[Slab, ...]:
     kind = space.get_select_type()
     if kind == h5s.SEL_NONE:
         return ()

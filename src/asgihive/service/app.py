@@ -9,6 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, ErrorBoundary, Query, Router, parse_query
+from asgihive.encoders.registry import encoders
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer, list_paths
@@ -47,6 +48,7 @@ class H5App:
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         self.store = Store(root, self.settings)
+        encoders()  # found and imported now, not on the event loop of the first request
         self.router = Router(optional_trailing_slash=True)
         self.router.add("/", _ok, name="ok")
         self.router.add("/meta", self._document("meta", self._meta), name="meta")
