@@ -4,14 +4,14 @@ import math
 from typing import Any
 
 import numpy as np
-from h5py import h5a, h5t
+from h5py import h5a
 
 from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
 from asgihive.hdf5.headers import AttributeHeader, header_reader
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import libhdf5_reason
-from asgihive.hdf5.types import NoEquivalent, numpy_dtype
+from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions
 
 
 def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
@@ -69,12 +69,13 @@ def _read(entity: Resolved, name: bytes) -> Any:
         shape = attribute.get_space().shape
         if shape is None:
             return None
-        dtype = numpy_dtype(attribute.get_type())
-        base, inner = dtype.subdtype or (dtype, ())
+        file_type = attribute.get_type()
+        dtype = numpy_dtype(file_type)
+        base, inner = without_dimensions(dtype)
         # Zeros, because a damaged file may fill less than it promises.
         values = np.zeros((*shape, *inner), base)
         if math.prod(values.shape):
-            attribute.read(values, h5t.py_create(dtype))
+            attribute.read(values, memory_type(file_type, dtype))
     except NoEquivalent as error:
         raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:

@@ -27,7 +27,7 @@ from asgihive.hdf5.plan import spans
 from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.types import NoEquivalent, numpy_dtype
+from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions
 from asgihive.hdf5.virtual import VirtualLayout, fill_values, read_virtual, virtual_layout
 
 # Virtual datasets made of virtual datasets: HDF5 sets no bound, and cycles are possible.
@@ -104,9 +104,9 @@ class Dataset:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros(shape, dtype)
-        memory_type = self.memory_type
+        as_read = self.memory_type
         if dtype != self.dtype:
-            memory_type = h5t.py_create(np.dtype((dtype, self.item_shape)))
+            as_read = h5t.py_create(np.dtype((dtype, self.item_shape)))
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
@@ -115,7 +115,7 @@ class Dataset:
             file_space.select_hyperslab(
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
-        self.id.read(memory_space, file_space, values, memory_type)
+        self.id.read(memory_space, file_space, values, as_read)
         return values
 
     def stored_run(self, axes: tuple[Axis, ...]) -> tuple[int, int] | None:
@@ -212,7 +212,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
     try:
         layout = layout_of(dataset_id)
         dtype = numpy_dtype(dataset_id.get_type())
-        base, item_shape = dtype.subdtype or (dtype, ())
+        base, item_shape = without_dimensions(dtype)
         virtual = None
         if layout.kind is LayoutKind.VIRTUAL:
             virtual = virtual_layout(layout.properties)
@@ -226,7 +226,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
             dtype=base,
             item_shape=item_shape,
             offset=_offset_as_in_memory(dataset_id, dtype),
-            memory_type=h5t.py_create(dtype),
+            memory_type=memory_type(dataset_id.get_type(), dtype),
             max_hops=max_hops,
             depth=depth,
         )
@@ -252,11 +252,12 @@ def dataset_shape(
     lease: Lease, entity: Resolved, layout: Layout, max_hops: int, depth: int = 0
 ) -> tuple[int, ...] | None:
     """The extent of a dataset, None = empty; of a virtual one, inside the sandbox alone."""
-    if layout.kind is not LayoutKind.VIRTUAL:
+    virtual = virtual_layout(layout.properties) if layout.kind is LayoutKind.VIRTUAL else None
+    if virtual is None or not virtual.written_shape:
         shape: tuple[int, ...] | None = entity.id.get_space().shape
         return shape
     with _Sources(lease, entity.file, max_hops, depth) as sources:
-        return virtual_layout(layout.properties).shape(sources.open)
+        return virtual.shape(sources.open)
 
 
 @dataclass(slots=True)

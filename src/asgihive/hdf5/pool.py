@@ -137,6 +137,9 @@ class OpenFile:
         """Close the file and every object in it; holders see `changed()` from now on."""
         if not self.revoked:
             self.revoked = True
+            # As h5py.File.close does: objects left open would keep the file open. A strong
+            # close degree would do it too, but then nobody else in the process could open it.
+            self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
             self.id.close()
 
 
@@ -261,7 +264,6 @@ class FilePool:
             _DATASETS_BYTES + chunk_cache_bytes
         )
         self._access = h5p.create(h5p.FILE_ACCESS)
-        self._access.set_fclose_degree(h5f.CLOSE_STRONG)
         # Beamlines write while others read, and network file systems refuse locks.
         self._access.set_file_locking(False, True)
         self._access.set_cache(0, 8191, self._chunk_cache_per_dataset, 0.75)

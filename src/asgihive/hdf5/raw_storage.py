@@ -4,8 +4,10 @@ libhdf5 would open those files wherever their names lead. The layout is the cont
 cut into segments of files (HDF5 Reference Manual, H5Pset_external).
 """
 
+import itertools
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,9 @@ from asgihive.hdf5.pool import Lease, OpenFile
 from asgihive.hdf5.sandbox import open_regular
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
+
+# Read at once for elements that lie apart, of which only each `step`-th one is wanted.
+_SPAN_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +64,35 @@ class RawStorage:
             detail = "variable-length values cannot lie in external raw storage"
             raise NoEquivalent(detail)
         item_bytes = self.file_type.get_size()
-        stored = np.concatenate(
-            [
-                self._bytes(start * item_bytes, count * item_bytes)
-                .reshape(count, item_bytes)[::step]
-                .reshape(-1)
-                for start, count, step in spans(axes, self.shape)
-            ]
+        parts = (
+            self._strided(start, count, step, item_bytes)
+            for start, count, step in spans(axes, self.shape)
         )
+        stored = np.concatenate(list(itertools.chain.from_iterable(parts)))
         memory_type = h5t.py_create(dtype)
         size = memory_type.get_size()
-        scalars = stored.size // item_bytes * math.prod(self._scalar_shape())
-        source_type = self._scalar_type()
+        source_type = self.file_type
+        scalars = stored.size // item_bytes
+        while isinstance(source_type, h5t.TypeArrayID):
+            scalars *= math.prod(source_type.get_array_dims())
+            source_type = source_type.get_super()
         buffer = np.zeros(scalars * max(size, source_type.get_size()), np.uint8)
         buffer[: stored.size] = stored
         h5t.convert(source_type, memory_type, scalars, buffer)
         return buffer[: scalars * size].view(dtype)
 
-    def _scalar_shape(self) -> tuple[int, ...]:
-        is_array = isinstance(self.file_type, h5t.TypeArrayID)
-        return tuple(self.file_type.get_array_dims()) if is_array else ()
-
-    def _scalar_type(self) -> h5t.TypeID:
-        is_array = isinstance(self.file_type, h5t.TypeArrayID)
-        return self.file_type.get_super() if is_array else self.file_type
+    def _strided(
+        self, start: int, count: int, step: int, item_bytes: int
+    ) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+        """Each `step`-th of `count` elements from `start` on, with few bytes between in memory."""
+        if step == 1:
+            yield self._bytes(start * item_bytes, count * item_bytes)
+            return
+        together = max(1, _SPAN_BYTES // (step * item_bytes))
+        for first in range(0, count, together * step):
+            length = min((together - 1) * step + 1, count - first)
+            span = self._bytes((start + first) * item_bytes, length * item_bytes)
+            yield span.reshape(length, item_bytes)[::step].reshape(-1)
 
     def _bytes(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Bytes of the storage; zeros where a file ends too early, as libhdf5 has it."""

@@ -66,7 +66,7 @@ class Sandbox:
             depth += -1 if part == ".." else 1
             if depth < 0:
                 raise FileMissing(file)
-        if file.startswith("/") or "\0" in file or not parts:
+        if file.startswith("/") or file.endswith("/") or "\0" in file or not parts:
             raise FileMissing(file)
         # `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic
         # link that may be followed it would lead to the neighbours of the link's target.

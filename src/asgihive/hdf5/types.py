@@ -31,6 +31,33 @@ def numpy_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
     return dtype
 
 
+def without_dimensions(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype inside an array type, however often nested, and the dimensions around it."""
+    shape: tuple[int, ...] = ()
+    while dtype.subdtype is not None:
+        dtype, inner = dtype.subdtype
+        shape += inner
+    return dtype, shape
+
+
+def memory_type(file_type: h5t.TypeID, dtype: np.dtype[Any]) -> h5t.TypeID:
+    """The HDF5 type of a `dtype` that values of `file_type` are read into.
+
+    Opaque values and bit fields are read as they are stored: libhdf5 converts them to their
+    own kind only, and the types that h5py makes of their dtypes have no tag, or are integers.
+    """
+    same_size = file_type.get_size() == dtype.itemsize
+    if not dtype.hasobject and same_size and _has_unconvertible(file_type):
+        return file_type
+    return h5t.py_create(dtype)
+
+
+def _has_unconvertible(type_id: h5t.TypeID) -> bool:
+    if type_id.get_class() in {h5t.OPAQUE, h5t.BITFIELD}:
+        return True
+    return any(_has_unconvertible(inner) for inner in _inner_types(type_id))
+
+
 def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
     """The type as `/meta` shows it: `class`, `dtype`, `size`, then by class.
 

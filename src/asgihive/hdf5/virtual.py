@@ -37,7 +37,7 @@ SourceOpener = Callable[[str, str], SourceDataset | None]
 
 @dataclass(frozen=True, slots=True)
 class VirtualLayout:
-    """The mappings of a virtual dataset and its extent as last written."""
+    """The mappings of a virtual dataset and its extent as last written; () without mappings."""
 
     mappings: tuple[Mapping, ...]
     written_shape: tuple[int, ...]

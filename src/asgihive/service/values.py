@@ -113,7 +113,9 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
     if parameters.safe and not is_numeric(dataset.dtype):
         accepted = f"safe converts numbers, and these values are {dataset.dtype}; use origin"
         raise FormatMismatch("dtype", "safe", accepted)
-    dtype = safe_dtype(dataset.dtype) if parameters.safe else dataset.dtype
+    dtype = _plain_dtype(dataset.dtype)
+    if parameters.safe:
+        dtype = safe_dtype(dtype)
     name = dataset.path.rsplit("/", 1)[-1]
     if dataset.shape is None:
         parse_selection(parameters.selection, ())
@@ -149,6 +151,11 @@ def safe_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("<")
 
 
+def _plain_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Numbers without what h5py notes beside them, such as the names of an enum."""
+    return np.dtype(dtype.str) if is_numeric(dtype) else dtype
+
+
 def _plan(dataset: Dataset, selection: Selection, settings: H5Settings) -> Iterator[Block]:
     item_bytes = dataset.item_bytes
     if dataset.dtype.hasobject:
@@ -164,10 +171,11 @@ def _plan(dataset: Dataset, selection: Selection, settings: H5Settings) -> Itera
 def _shaped(
     dataset: Dataset, block: Block, array: Array, values: Values, dtype: np.dtype[Any]
 ) -> Array:
-    array = array.astype(dtype, order="C", copy=False)
-    if values.shape is not None and len(values.shape) == 1 and len(block.shape) != 1:
-        return array.reshape(-1)
-    return array.reshape((*block.shape, *dataset.item_shape))
+    with np.errstate(over="ignore"):  # what is too large for the safe type is infinite there
+        array = array.astype(dtype, order="C", copy=False)
+    shape = (*block.shape, *dataset.item_shape)
+    flattened = values.shape is not None and len(values.shape) < len(shape)
+    return array.reshape(-1 if flattened else shape)
 
 
 async def _whole_body(store: Store, reading: ValuesRead, parameters: DataParameters) -> bytes:

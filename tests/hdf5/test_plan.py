@@ -1,0 +1,109 @@
+"""Plans: concatenated blocks are the whole, for any selection, chunk shape and budget."""
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgihive.hdf5.plan import Block, plan_blocks, positions, spans
+from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
+from tests.hdf5.strategies import SHAPES, selections
+from tests.hdf5.test_selection import numbered, taken
+
+
+def planned(
+    selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int, block_bytes: int
+) -> list[Block]:
+    return list(plan_blocks(selection, chunks, item_bytes, block_bytes))
+
+
+@settings(max_examples=300)
+@given(st.data(), SHAPES, st.sampled_from([1, 2, 8, 1000]), st.integers(1, 400))
+def test_blocks_are_the_selection(
+    data: st.DataObject, shape: tuple[int, ...], item_bytes: int, block_bytes: int
+) -> None:
+    selection = parse_selection(data.draw(selections(shape)), shape)
+    chunks = data.draw(
+        st.none() | st.tuples(*(st.integers(1, 9) for _ in shape)).filter(lambda c: bool(c))
+        if shape
+        else st.none()
+    )
+    array = numbered(shape)
+    expected = taken(array, selection)
+    first, read = 0, []
+    for block in planned(selection, chunks, item_bytes, block_bytes):
+        part = taken(array, Selection(block.axes))
+        assert block.first == first
+        assert math.prod(block.shape) == part.size >= 1
+        assert part.size * item_bytes <= block_bytes or part.size == 1
+        # Whole rows of one axis: a shorter first dimension, and the answer's own behind it.
+        tail = selection.shape[len(selection.shape) - len(block.shape) + 1 :]
+        assert block.shape[1:] == tail or block.shape == selection.shape
+        assert len(block.shape) <= len(selection.shape)
+        first += part.size
+        read.append(part.ravel())
+    assert first == selection.size
+    if read:
+        np.testing.assert_array_equal(np.concatenate(read), expected.ravel())
+
+
+@given(
+    st.integers(1, 200), st.integers(1, 30), st.integers(1, 40), st.integers(0, 9), st.integers(1, 5)
+)
+def test_no_chunk_is_cut_needlessly(
+    length: int, chunk: int, most: int, start: int, step: int
+) -> None:
+    axis = Axis(start, step, length)
+    blocks = planned(Selection((axis,)), (chunk,), 1, most)
+    for block, after in zip(blocks, blocks[1:], strict=False):
+        last = block.axes[0].stop - 1
+        if last // chunk != after.axes[0].start // chunk:
+            continue
+        # A cut inside a chunk: no boundary lies within the longest block from here.
+        begin = block.axes[0].start
+        assert block.axes[0].count == most
+        assert begin // chunk == (begin + most * step) // chunk
+
+
+def test_as_few_blocks_as_budget_and_boundaries_allow() -> None:
+    # 10 rows of 8 bytes fit, chunks are 4 rows: 8 rows at a time.
+    blocks = planned(whole((30, 8)), (4, 8), 1, 80)
+    assert [block.axes[0].start for block in blocks] == [0, 8, 16, 24]
+    # All of it fits.
+    assert len(planned(whole((30, 8)), (4, 8), 1, 240)) == 1
+
+
+def test_dropped_axes_have_no_place_in_a_shape() -> None:
+    selection = parse_selection("3,:,2", (5, 6, 4))
+    (block,) = planned(selection, None, 8, 1 << 20)
+    assert block.shape == (6,)
+    assert [b.shape for b in planned(selection, None, 8, 8)] == [(1,)] * 6
+    (scalar,) = planned(parse_selection("1,2", (3, 3)), None, 8, 8)
+    assert scalar.shape == ()
+
+
+def test_scalar_and_empty() -> None:
+    assert planned(whole(()), None, 8, 1) == [Block(0, (), ())]
+    assert planned(whole((3, 0)), (1, 1), 8, 1) == []
+
+
+@given(SHAPES)
+def test_positions_are_ndindex(shape: tuple[int, ...]) -> None:
+    found = [tuple(axis.start for axis in each) for each in positions(whole(shape).axes)]
+    assert found == list(np.ndindex(shape))
+
+
+@settings(max_examples=300)
+@given(st.data(), SHAPES)
+def test_spans_are_where_the_elements_lie(data: st.DataObject, shape: tuple[int, ...]) -> None:
+    selection = parse_selection(data.draw(selections(shape)), shape)
+    runs = list(spans(selection.axes, shape))
+    indices = [i for start, count, step in runs for i in range(start, start + count, step)]
+    assert indices == taken(numbered(shape), selection).ravel().tolist()
+
+
+def test_spans_join_whole_rows() -> None:
+    assert list(spans(whole((3, 4, 5)).axes, (3, 4, 5))) == [(0, 60, 1)]
+    assert list(spans(parse_selection("1:3", (3, 4, 5)).axes, (3, 4, 5))) == [(20, 40, 1)]
+    assert list(spans(parse_selection("1,2:4", (3, 4, 5)).axes, (3, 4, 5))) == [(30, 10, 1)]

@@ -1,0 +1,511 @@
+"""Files that change while they are read: an answer is wholly old, wholly new, or an error."""
+
+import functools
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import anyio
+import anyio.to_thread
+import h5py
+import numpy as np
+import pytest
+from blockbuster import BlockBuster
+
+from asgihive.errors import FileChanged
+from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.pool import FilePool
+from asgihive.service import H5App, store
+from asgihive.settings import H5Settings
+from tests.asgi.exchange import Exchange, http, run
+from tests.service import servers, versions
+
+ASKERS = 100
+ERRORS = {404, 422, 503}
+
+# What is asked about `versions.content`, by the form of its answer and what is read.
+REQUESTS: dict[str, tuple[str, dict[str, str]]] = {
+    "meta": ("/meta", {}),
+    "attr": ("/attr", {}),
+    "paths": ("/paths", {}),
+    "stats chunked": ("/stats", {"path": "chunked"}),
+    "stats contiguous": ("/stats", {"path": "contiguous"}),
+    "json": ("/data", {"path": "small"}),
+    "bin one block": ("/data", {"path": "contiguous", "format": "bin", "selection": ":,:4"}),
+    "bin chunked": ("/data", {"path": "chunked", "format": "bin"}),
+    "bin contiguous": ("/data", {"path": "contiguous", "format": "bin"}),
+}
+STREAMED = ("bin chunked", "bin contiguous")
+
+BLOCK_BYTES = 2 * versions.ROW  # five blocks of an answer
+
+# Longer than the clock's tick, a writer that pauses leaves a file whose mixture nobody can
+# see. In seconds.
+PAUSE = 0.015
+
+
+@pytest.fixture(autouse=True)
+def _stat_on_the_loop(blockbuster: BlockBuster) -> None:
+    servers.allow_the_stat_on_the_loop(blockbuster)
+
+
+@functools.cache
+def content(version: int, padding: int = 0) -> bytes:
+    return versions.content(version, padding)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    root.mkdir()
+    file = root / "x.h5"
+    file.write_bytes(content(1))
+    return file
+
+
+@pytest.fixture
+def app(file: Path) -> H5App:
+    return H5App(file.parent, H5Settings(read_ahead_bytes=BLOCK_BYTES))
+
+
+@pytest.fixture(scope="module")
+def writer() -> Iterator[versions.Writer]:
+    with versions.writer() as writer:
+        yield writer
+
+
+async def ask(app: H5App, path: str, /, file: str = "x.h5", **query: str) -> Exchange:
+    """The answer; raises what aborts it."""
+    exchange = http(path, query_string=urlencode({"file": file, **query}).encode())
+    return await run(app, exchange)
+
+
+async def versions_of(app: H5App, request: str) -> set[int]:
+    """What the answer to one of `REQUESTS` shows, which must be a good one."""
+    path, query = REQUESTS[request]
+    answer = await ask(app, path, **query)
+    assert (answer.status, answer.complete) == (200, True), answer.body[:300]
+    return versions.seen(request.partition(" ")[0], answer.body)
+
+
+# A hundred askers and a writer in a process of its own
+
+
+class Askers:
+    """Ask everything again and again, and judge the answers."""
+
+    def __init__(self, app: H5App) -> None:
+        self.app = app
+        self.outcomes: Counter[str] = Counter()
+        self.mixtures: list[tuple[str, float, float, set[int]]] = []
+        self.stopping = False
+
+    async def __call__(self, number: int) -> None:
+        for request in itertools.islice(itertools.cycle(REQUESTS), number, None):
+            if self.stopping:
+                return
+            await self._ask(request)
+
+    async def _ask(self, request: str) -> None:
+        path, query = REQUESTS[request]
+        begin = anyio.current_time()
+        try:
+            answer = await ask(self.app, path, **query)
+        except FileChanged:
+            self.outcomes["aborted"] += 1
+            return
+        self.outcomes[str(answer.status)] += 1
+        assert answer.complete
+        if answer.status != 200:
+            assert answer.status in ERRORS, answer.body
+            assert isinstance(answer.message, str)
+            return
+        seen = versions.seen(request.partition(" ")[0], answer.body)
+        if len(seen) != 1:
+            self.mixtures.append((request, begin, anyio.current_time(), seen))
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+@pytest.mark.parametrize("sizes", ["same size", "other size"])
+@pytest.mark.parametrize("action", [*versions.CHANGES, "write", "modify"])
+async def test_a_hundred_askers_and_one_writer(
+    app: H5App, file: Path, writer: versions.Writer, action: str, sizes: str
+) -> None:
+    askers = Askers(app)
+    paused: list[tuple[float, float]] = []
+    watched = ("bin one block", "stats contiguous", "json") if action == "modify" else REQUESTS
+    with anyio.fail_after(4 * servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for number in range(ASKERS):
+                tasks.start_soon(askers, number)
+            for version in range(2, 10):
+                padding = version * 1000 if sizes == "other size" else 0
+                arguments = (padding,) if action in versions.CHANGES else ()
+                begin = anyio.current_time()
+                took = await anyio.to_thread.run_sync(writer, action, file, version, *arguments)
+                if took > PAUSE:
+                    paused.append((begin, anyio.current_time()))
+                for request in watched:
+                    assert await versions_of(app, request) == {version}, request
+            askers.stopping = True
+    unexcused = [
+        (request, seen)
+        for request, begin, end, seen in askers.mixtures
+        if not any(begin < last and end > first for first, last in paused)
+    ]
+    assert not unexcused, (askers.outcomes, paused)
+    assert askers.outcomes["200"] > ASKERS
+    assert not any(file.holders for file in app.store.pool._files.values())
+
+
+# Changes at the very point
+
+
+class Once:
+    """Calls `function` before or after the `turn`-th call of what it wraps."""
+
+    def __init__(
+        self, wrapped: Callable[..., Any], turn: int, function: Callable[[], None]
+    ) -> None:
+        self._wrapped = wrapped
+        self._left = turn
+        self._function = function
+
+    def before(self) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._count()
+            return self._wrapped(*arguments, **options)
+
+        return call
+
+    def after(self) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            result = self._wrapped(*arguments, **options)
+            self._count()
+            return result
+
+        return call
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self._function()
+
+
+KEEP_THE_OLD = ("replace", "delete")  # while it is open
+
+
+@pytest.fixture(params=[*((change, 0) for change in versions.CHANGES), ("overwrite", 5000)])
+def change(request: pytest.FixtureRequest, file: Path) -> tuple[str, Callable[[], None]]:
+    name, padding = request.param
+    new = content(2, padding)
+    return name, lambda: versions.CHANGES[name](file, new)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", REQUESTS)
+async def test_a_change_between_opening_and_reading(
+    app: H5App,
+    change: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    request_name: str,
+) -> None:
+    name, happen = change
+    monkeypatch.setattr(FilePool, "_open", Once(FilePool._open, 1, happen).after())
+    assert await versions_of(app, request_name) == {1 if name in KEEP_THE_OLD else 2}
+    assert await versions_of(app, request_name) == {2}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", ["json", "bin one block", *STREAMED])
+async def test_a_change_between_reading_and_checking(
+    app: H5App,
+    change: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    request_name: str,
+) -> None:
+    name, happen = change
+    monkeypatch.setattr(Dataset, "_read", Once(Dataset._read, 1, happen).after())
+    assert await versions_of(app, request_name) == {1 if name in KEEP_THE_OLD else 2}
+    assert await versions_of(app, request_name) == {2}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", STREAMED)
+async def test_a_change_between_two_blocks(
+    app: H5App,
+    change: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    request_name: str,
+) -> None:
+    name, happen = change
+    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 2, happen).before())
+    if name in KEEP_THE_OLD:
+        assert await versions_of(app, request_name) == {1}
+    else:
+        with pytest.raises(FileChanged):
+            await versions_of(app, request_name)
+    assert await versions_of(app, request_name) == {2}
+    assert not any(file.holders for file in app.store.pool._files.values())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", ["stats chunked", "stats contiguous"])
+async def test_a_change_between_two_blocks_of_statistics(
+    app: H5App,
+    change: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    request_name: str,
+) -> None:
+    name, happen = change
+    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 2, happen).before())
+    path, query = REQUESTS[request_name]
+    answer = await ask(app, path, **query)
+    if answer.status == 503:
+        assert name not in KEEP_THE_OLD
+        assert "retry-after" in answer.headers
+    else:
+        assert len(versions.seen("stats", answer.body)) == 1
+    assert await versions_of(app, request_name) == {2}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", ["meta", "attr", "paths"])
+async def test_a_change_before_an_answer_is_kept(
+    app: H5App,
+    change: tuple[str, Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    request_name: str,
+) -> None:
+    _, happen = change
+    monkeypatch.setattr(store, "_checked", Once(store._checked, 1, happen).after())
+    assert await versions_of(app, request_name) == {1}
+    assert await versions_of(app, request_name) == {2}
+
+
+@pytest.mark.anyio
+async def test_a_file_that_does_not_stop_changing(
+    app: H5App, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = itertools.cycle([content(1), content(2)])
+    read = Dataset._read
+
+    def disturbed(self: Dataset, *arguments: Any) -> Any:
+        values = read(self, *arguments)
+        versions.overwrite(file, next(contents))
+        return values
+
+    monkeypatch.setattr(Dataset, "_read", disturbed)
+    answer = await ask(app, "/data", path="small")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "changed while it was read" in answer.message
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("request_name", REQUESTS)
+async def test_every_change_shows_at_once(app: H5App, file: Path, request_name: str) -> None:
+    changes = itertools.product(range(2), versions.CHANGES.values())
+    for version, (_, happen) in zip(itertools.cycle([2, 3]), changes, strict=False):
+        happen(file, content(version))
+        assert await versions_of(app, request_name) == {version}
+    versions.remove(file)
+    path, query = REQUESTS[request_name]
+    assert (await ask(app, path, **query)).status == 404
+    versions.overwrite(file, b"something else")
+    assert (await ask(app, path, **query)).status == 422
+
+
+# Answers that are made of several files
+
+
+def _linking(root: Path) -> None:
+    with h5py.File(root / "links.h5", "w") as out:
+        out["link"] = h5py.ExternalLink("x.h5", "/small")
+        layout = h5py.VirtualLayout((3, 1000), "<i4")
+        for number in range(3):
+            layout[number] = h5py.VirtualSource("x.h5", "small", (1000,))
+        out.create_virtual_dataset("virtual", layout, fillvalue=-1)
+
+
+async def _linked(app: H5App) -> tuple[Any, ...]:
+    """What links and virtual sources that lead to `x.h5` show."""
+    meta = json.loads((await ask(app, "/meta", file="links.h5")).body)
+    kinds = {each["name"]: each["kind"] for each in meta["children"]}
+    one = json.loads((await ask(app, "/meta", file="links.h5", path="link")).body)
+    assert one["kind"] == kinds["link"]
+    target = await ask(app, "/data", file="links.h5", path="link")
+    mapped = await ask(app, "/data", file="links.h5", path="virtual")
+    values = np.array(json.loads(mapped.body))
+    assert values.shape == (3, 1000)
+    shown = set(json.loads(target.body)) if target.status == 200 else target.status
+    return kinds["link"], shown, set(np.unique(values).tolist())
+
+
+@pytest.mark.anyio
+async def test_targets_that_appear_change_and_disappear(app: H5App, file: Path) -> None:
+    _linking(file.parent)
+    for version, happen in enumerate(versions.CHANGES.values(), 2):
+        happen(file, content(version))
+        for _ in range(2):
+            assert await _linked(app) == ("dataset", {version}, {version})
+        versions.remove(file)
+        for _ in range(2):
+            assert await _linked(app) == ("external_link", 404, {-1})
+        versions.replace(file, b"something else")
+        for _ in range(2):
+            assert await _linked(app) == ("external_link", 404, {-1})
+
+
+@pytest.mark.anyio
+async def test_a_target_that_appears_after_it_was_missed(
+    app: H5App, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that did not find it must not be kept as one that knew it."""
+    _linking(file.parent)
+    await ask(app, "/paths", file="links.h5")  # so that only the target is still to be opened
+    versions.remove(file)
+    acquire = FilePool.acquire
+
+    def missed(self: FilePool, place: Any) -> Any:
+        try:
+            return acquire(self, place)
+        finally:
+            if not file.exists():
+                versions.replace(file, content(2))
+
+    monkeypatch.setattr(FilePool, "acquire", missed)
+    wanted = {"file": "links.h5", "path": "link"}
+    assert json.loads((await ask(app, "/meta", **wanted)).body)["kind"] == "external_link"
+    assert json.loads((await ask(app, "/meta", **wanted)).body)["kind"] == "dataset"
+
+
+@pytest.mark.anyio
+async def test_a_source_that_changes_between_two_rows(
+    app: H5App, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _linking(file.parent)
+    happen = functools.partial(versions.overwrite, file, content(2))
+    # The first read is that of the virtual dataset itself.
+    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 3, happen).before())
+    assert await _linked(app) == ("dataset", {1}, {2})
+
+
+# Files under HDF5's single-writer-multiple-reader protocol
+
+
+async def _rows(app: H5App, count: int, **query: str) -> None:
+    answer = await ask(app, "/data", **{"path": "rows", "format": "bin", **query})
+    assert answer.status == 200, answer.body
+    assert answer.body == np.repeat(np.arange(count, dtype="u1"), versions.ROW).tobytes()
+
+
+@pytest.mark.anyio
+async def test_a_live_file_shows_what_was_appended(
+    app: H5App, file: Path, writer: versions.Writer
+) -> None:
+    versions.remove(file)
+    await anyio.to_thread.run_sync(writer, "begin", file)
+    for count in range(3, 10, 3):
+        await anyio.to_thread.run_sync(writer, "append", file, 3)
+        meta = json.loads((await ask(app, "/meta", path="rows")).body)
+        assert meta["shape"] == [count, versions.ROW]
+        await _rows(app, count)
+    await anyio.to_thread.run_sync(writer, "end", file)
+    await _rows(app, 9)
+    await anyio.to_thread.run_sync(writer, "write", file, 2)
+    assert await versions_of(app, "meta") == {2}
+
+
+@pytest.mark.anyio
+async def test_a_virtual_dataset_over_a_live_file(
+    app: H5App, file: Path, writer: versions.Writer
+) -> None:
+    live = file.with_name("live.h5")
+    await anyio.to_thread.run_sync(writer, "begin", live)
+    await anyio.to_thread.run_sync(writer, "append", live, 3)
+    layout = h5py.VirtualLayout((3, versions.ROW), "u1")
+    for number in range(3):
+        layout[number] = h5py.VirtualSource("live.h5", "rows", (3, versions.ROW))[number]
+    with h5py.File(file.with_name("virtual.h5"), "w") as out:
+        out.create_virtual_dataset("rows", layout)
+    try:
+        await _rows(app, 3, file="virtual.h5")
+    finally:
+        await anyio.to_thread.run_sync(writer, "end", live)
+
+
+class Stalled:
+    """A client that has taken the beginning of an answer and stops there."""
+
+    def __init__(self) -> None:
+        self.exchange = http("/data", query_string=b"file=x.h5&path=rows&format=bin")
+        self.reached = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def __call__(self, app: H5App) -> None:
+        await app(self.exchange.scope, self.exchange.receive, self._send)
+
+    async def _send(self, message: Any) -> None:
+        await self.exchange.send(message)
+        if len(self.exchange.sent) == 2:
+            self.reached.set()
+            await self.go_on.wait()
+
+
+@pytest.mark.anyio
+async def test_what_is_appended_shows_while_a_client_stalls(
+    app: H5App, file: Path, writer: versions.Writer
+) -> None:
+    await anyio.to_thread.run_sync(writer, "begin", file)
+    await anyio.to_thread.run_sync(writer, "append", file, 9)
+    stalled = Stalled()
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as clients:
+            clients.start_soon(stalled, app)
+            await stalled.reached.wait()
+            await anyio.to_thread.run_sync(writer, "append", file, 3)
+            await _rows(app, 12)
+            stalled.go_on.set()
+    assert stalled.exchange.body == np.repeat(np.arange(9, dtype="u1"), versions.ROW).tobytes()
+    await anyio.to_thread.run_sync(writer, "end", file)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("action", ["replace", "write"])
+async def test_a_stalled_client_keeps_no_old_live_file(
+    app: H5App, file: Path, writer: versions.Writer, action: str
+) -> None:
+    await anyio.to_thread.run_sync(writer, "begin", file)
+    await anyio.to_thread.run_sync(writer, "append", file, 9)
+    stalled = Stalled()
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as clients:
+            clients.start_soon(stalled, app)
+            await stalled.reached.wait()
+            if action == "write":
+                await anyio.to_thread.run_sync(writer, "end", file)
+            await anyio.to_thread.run_sync(writer, action, file, 2)
+            for request in REQUESTS:
+                assert await versions_of(app, request) == {2}
+            clients.cancel_scope.cancel()
+    if action == "replace":
+        await anyio.to_thread.run_sync(writer, "end", file)
+
+
+# What cannot be kept
+
+
+@pytest.mark.anyio
+async def test_changes_show_without_a_cache(file: Path) -> None:
+    app = await anyio.to_thread.run_sync(
+        H5App, file.parent, H5Settings(answer_cache_bytes=0, chunk_cache_bytes=0)
+    )
+    for version in (2, 3):
+        versions.overwrite(file, content(version))
+        for request in REQUESTS:
+            assert await versions_of(app, request) == {version}
