@@ -1,0 +1,122 @@
+"""Statistics: exact fractions are the oracle."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from asgihive.hdf5.reduce import Statistics, summarise
+
+Array = np.ndarray[Any, Any]
+INTEGERS = ["i1", "u1", "<i2", ">i2", "<u4", ">i4", "<i8", ">i8", "<u8", ">u8", "?"]
+FLOATS = ["<f2", "<f4", ">f4", "<f8", ">f8"]
+
+
+def merged(values: Array, cuts: list[int]) -> dict[str, Any]:
+    """Statistics of `values` in pieces."""
+    statistics = Statistics()
+    for piece in np.split(values, sorted(cuts)):
+        statistics = statistics.merge(summarise(piece))
+    return statistics.described()
+
+
+def exact(values: Array) -> dict[str, Any]:
+    """By definition."""
+    finite = [x for x in values.tolist() if math.isfinite(x)]
+    if not finite:
+        return dict.fromkeys(Statistics().described())
+    fractions = [Fraction(x) for x in finite]
+    mean = sum(fractions) / len(fractions)
+    variance = sum((x - mean) ** 2 for x in fractions) / len(fractions)
+    # The square root with 200 bits behind the point.
+    root = Fraction(math.isqrt(int(variance * 4**1200)), 2**1200)
+    return {
+        "min": min(finite),
+        "max": max(finite),
+        "mean": float(mean),
+        "std": float(root),
+        "positive_min": min((x for x in finite if x >= 0), default=None),
+        "strict_positive_min": min((x for x in finite if x > 0), default=None),
+    }
+
+
+def arrays(dtypes: list[str]) -> st.SearchStrategy[Array]:
+    return st.sampled_from(dtypes).flatmap(
+        lambda dtype: st_numpy.arrays(np.dtype(dtype), st.integers(0, 40))
+    )
+
+
+CUTS = st.lists(st.integers(0, 40), max_size=4)
+
+
+@given(arrays(INTEGERS), CUTS)
+@example(np.array([-(2**63), 2**63 - 1, -(2**63)]), [1])
+@example(np.array([0, 2**64 - 1], np.uint64), [])
+@example(np.array([2**64 - 1] * 9, np.uint64), [4])
+def test_integers_are_exact(values: Array, cuts: list[int]) -> None:
+    found, expected = merged(values, cuts), exact(values)
+    assert found.pop("std") == (
+        None if expected["std"] is None else pytest.approx(expected["std"], rel=1e-15)
+    )
+    expected.pop("std")
+    assert found == expected
+    assert not any(isinstance(found[key], float) for key in ("min", "max", "positive_min"))
+
+
+@given(arrays(FLOATS), CUTS)
+@example(np.array([1e308, -1e308, 1.7e308]), [1])
+@example(np.array([5e-324, 1e-320, 0.0]), [])
+@example(np.array([1e16, 1e16 + 2, 1e16 + 4]), [1, 2])
+@example(np.array([np.nan, np.inf, -np.inf], "f4"), [1])
+@example(np.array([np.finfo("f8").max, np.finfo("f8").min]), [1])
+def test_floats_lose_no_more_than_a_double_does(values: Array, cuts: list[int]) -> None:
+    found, expected = merged(values, cuts), exact(values)
+    for key in ("min", "max", "positive_min", "strict_positive_min"):
+        assert found[key] == expected[key]
+    if expected["mean"] is None:
+        assert found["mean"] is found["std"] is None
+        return
+    finite = values[np.isfinite(values)].astype("f8")
+    largest = float(np.abs(finite).max())
+    assert math.isclose(found["mean"], expected["mean"], rel_tol=1e-12, abs_tol=1e-15 * largest)
+    assert math.isclose(found["std"], expected["std"], rel_tol=1e-9, abs_tol=1e-15 * largest)
+
+
+def test_a_large_offset_costs_no_digits() -> None:
+    values = 1e9 + np.random.default_rng(1).normal(size=100_000)
+    reference = values.astype(np.longdouble)
+    for cuts in ([], [1], [10_000, 50_000, 99_999]):
+        found = merged(values, cuts)
+        assert found["mean"] == pytest.approx(float(reference.mean()), rel=1e-15)
+        assert found["std"] == pytest.approx(float(reference.std()), rel=1e-12)
+
+
+def test_more_than_one_exact_run() -> None:
+    values = np.full((1 << 20) + 5, 2**63 - 1, np.int64)
+    values[-1] = -(2**63)
+    n, far = values.size, 2**64 - 1
+    found = merged(values, [])
+    assert found["mean"] == float(Fraction((2**63 - 1) * n - far, n))
+    assert found["std"] == pytest.approx(far * math.sqrt(n - 1) / n, rel=1e-14)
+
+
+def test_merge_is_associative_for_integers() -> None:
+    a, b, c = (summarise(np.arange(n) * 7) for n in (3, 10, 5))
+    assert a.merge(b).merge(c) == a.merge(b.merge(c)) == c.merge(a).merge(b)
+
+
+def test_shape_and_strides_do_not_matter() -> None:
+    values = np.arange(60, dtype=">i4").reshape(3, 4, 5)
+    assert summarise(values[:, ::2].transpose()) == summarise(np.ascontiguousarray(values[:, ::2]))
+
+
+def test_what_does_not_fit_a_double_is_not_finite() -> None:
+    wide = np.array([1, np.longdouble(10) ** 400, 3], np.longdouble)
+    assert merged(wide, [])["mean"] == 2.0
+    signalling = np.array([0x7F800001, 0x3F800000], "<u4").view("<f4")
+    assert merged(signalling, [])["mean"] == 1.0
