@@ -49,7 +49,11 @@ def test_blocks_are_the_selection(
 
 
 @given(
-    st.integers(1, 200), st.integers(1, 30), st.integers(1, 40), st.integers(0, 9), st.integers(1, 5)
+    st.integers(1, 200),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(0, 9),
+    st.integers(1, 5),
 )
 def test_no_chunk_is_cut_needlessly(
     length: int, chunk: int, most: int, start: int, step: int

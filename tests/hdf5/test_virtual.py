@@ -182,7 +182,7 @@ def expected_of(drawn: list[Pair], shape: Shape, unlimited: int | None) -> np.nd
     return expected
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(layouts(), st.data())
 def test_regular_mappings_are_paired_in_c_order(
     tmp_path_factory: pytest.TempPathFactory,
@@ -192,8 +192,10 @@ def test_regular_mappings_are_paired_in_c_order(
     root = tmp_path_factory.mktemp("virtual")
     write(root, *layout)
     expected = expected_of(*layout)
-    if layout[2] is None:
-        # libhdf5 2.0 itself misplaces values of unlimited mappings, and may crash over them.
+    reach = [(pair.source_extent, extent_of(pair.source)) for pair in layout[0]]
+    if layout[2] is None and all(np.all(np.greater_equal(*each)) for each in reach):
+        # libhdf5 2.0 reads beyond the ends of shorter sources, misplaces the values of several
+        # unlimited mappings, and may crash over either.
         np.testing.assert_array_equal(read_by_libhdf5(root / "virtual.h5"), expected)
     text = data.draw(selections(expected.shape))
     with dataset_of(root, "virtual.h5", "data") as (lease, dataset):
@@ -208,8 +210,9 @@ def test_regular_mappings_are_paired_in_c_order(
 def read_by_libhdf5(file: Path) -> np.ndarray[Any, Any]:
     """What libhdf5 reads into fill values: it misses gaps when sources overlap."""
     with h5py.File(file, locking=False) as opened:
-        array = np.full(opened["data"].shape, -9, ">i4")
-        opened["data"].id.read(h5s.ALL, h5s.ALL, array)
+        dataset = opened["data"].id
+        array = np.full(dataset.shape, -9, ">i4")
+        dataset.read(h5s.ALL, h5s.ALL, array)
     return array
 
 
@@ -317,7 +320,10 @@ def test_nested_virtual_datasets(sources: Path) -> None:
     with h5py.File(sources / "above.h5", "w") as file:
         virtual = space_of((6,), ((1,), (1,), (1,), (4,)))
         create_virtual(
-            file, "data", [(virtual, "virtual.h5", "data", space_of((4,), None))], space_of((6,), None)
+            file,
+            "data",
+            [(virtual, "virtual.h5", "data", space_of((4,), None))],
+            space_of((6,), None),
         )
     assert values(sources, "above.h5", "data").tolist() == [-9, 20, 21, 22, 23, -9]
 

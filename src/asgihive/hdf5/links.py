@@ -214,12 +214,18 @@ class _Walker:
             return name, links.get_info(name).type
         except (KeyError, OSError, RuntimeError, ValueError) as error:
             # h5py's versions differ in what they raise for a name that is not there.
-            if links.exists(name):
+            if self._exists(name):
                 raise self._damaged(error) from error
             stored = self._stored(name)
             if stored is None:
                 raise EntityMissing(self.origin.place.name, self.shown) from None
             return stored, links.get_info(stored).type
+
+    def _exists(self, name: bytes) -> bool:
+        try:
+            return bool(self.object.links.exists(name))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._damaged(error) from error
 
     def _stored(self, name: bytes) -> bytes | None:
         """The one name here that is shown as `name`, when U+FFFD stands in it."""

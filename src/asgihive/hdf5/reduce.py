@@ -68,7 +68,9 @@ def summarise(values: np.ndarray[Any, Any]) -> Statistics:
     """The statistics of one block of booleans, integers or real floats."""
     flat = values.reshape(-1)
     if flat.dtype.kind == "f":
-        flat = flat.astype(np.float64, copy=False)
+        # What is too large for a double becomes infinite, a signalling NaN a quiet one.
+        with np.errstate(over="ignore", invalid="ignore"):
+            flat = flat.astype(np.float64, copy=False)
         flat = flat[np.isfinite(flat)]
     elif flat.dtype.kind == "b":
         flat = flat.view(np.uint8)

@@ -1,0 +1,329 @@
+"""The pool of open files: sharing, changes, bounds, and nothing left open."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from asgihive.errors import FileChanged, FileMissing, FileUnreadable, Overloaded
+from asgihive.hdf5 import identity
+from asgihive.hdf5.datasets import find_dataset
+from asgihive.hdf5.identity import Identity
+from asgihive.hdf5.pool import FilePool, Lease, OpenFile, Unsettled, libhdf5_reason
+from asgihive.hdf5.selection import whole
+from tests.hdf5.serving import HOPS, descriptors, leased, pool_of
+
+
+def write(path: Path, value: int = 1, count: int = 3) -> None:
+    with h5py.File(path, "w") as file:
+        file["data"] = np.full(count, value)
+
+
+def read(lease: Lease, file: OpenFile, count: int = 3) -> list[int]:
+    dataset = find_dataset(lease, file, "data", HOPS)
+    values: list[int] = dataset.read(lease, whole((count,)).axes).tolist()
+    return values
+
+
+@pytest.fixture
+def pool(root: Path) -> Iterator[FilePool]:
+    write(root / "main.h5")
+    write(root / "other.h5", 2)
+    pool = pool_of(root)
+    yield pool
+    pool.close()
+    assert len(pool) == 0
+
+
+def test_a_file_is_opened_once(pool: FilePool, root: Path) -> None:
+    (root / "link.h5").symlink_to("main.h5")
+    leases = [Lease(pool) for _ in range(3)]
+    names = ["main.h5", "./main.h5", "main.h5"]
+    files = [lease.open_asked(name) for lease, name in zip(leases, names, strict=True)]
+    assert len({id(file) for file in files}) == 1
+    assert files[0].holders == set(leases)
+    # By another path its relative links start elsewhere.
+    alias = Lease(pool)
+    assert alias.open_asked("link.h5").place.asked == str(root / "link.h5")
+    assert set(alias.depends) == {str(root / "link.h5")}
+    for lease in (*leases, alias):
+        lease.check()
+        lease.release()
+        lease.release()
+    assert not files[0].holders
+    assert len(pool) == 2
+
+
+def touched(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+def rewritten(path: Path) -> None:
+    path.write_bytes(path.read_bytes())
+
+
+def grown(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def linked(path: Path) -> None:
+    path.with_name("hard.h5").hardlink_to(path)
+
+
+def replaced(path: Path) -> None:
+    write(path.with_name("new"), 9)
+    path.with_name("new").rename(path)
+
+
+@pytest.mark.parametrize("change", [touched, rewritten, grown, lambda path: path.chmod(0o600)])
+def test_a_changed_file_is_opened_anew(
+    pool: FilePool, root: Path, change: Callable[[Path], None]
+) -> None:
+    first, second = Lease(pool), Lease(pool)
+    old = first.open_asked("main.h5")
+    dataset = find_dataset(first, old, "data", HOPS)
+    first.check()
+    change(root / "main.h5")
+    with pytest.raises(FileChanged):
+        first.check()
+    new = second.open_asked("main.h5")
+    assert new is not old
+    assert old.revoked
+    assert old.changed()
+    assert not new.changed()
+    assert read(second, new) == [1, 1, 1]
+    with pytest.raises(FileChanged):
+        dataset.read(first, whole((3,)).axes)
+
+
+@pytest.mark.parametrize("change", [linked, replaced, Path.unlink])
+def test_a_replaced_file_is_whole_as_long_as_it_is_held(
+    pool: FilePool, root: Path, change: Callable[[Path], None]
+) -> None:
+    lease = Lease(pool)
+    old = lease.open_asked("main.h5")
+    change(root / "main.h5")
+    assert not old.changed()
+    assert read(lease, old) == [1, 1, 1]
+    lease.check()
+
+
+def test_after_a_replacement_others_read_the_new_file(pool: FilePool, root: Path) -> None:
+    holder, other = Lease(pool), Lease(pool)
+    old = holder.open_asked("main.h5")
+    replaced(root / "main.h5")
+    new = other.open_asked("main.h5")
+    assert (read(holder, old), read(other, new)) == ([1] * 3, [9] * 3)
+
+
+def test_one_lease_never_mixes_two_contents(pool: FilePool, root: Path) -> None:
+    lease = Lease(pool)
+    old = lease.open_asked("main.h5")
+    touched(root / "main.h5")
+    with pytest.raises(FileChanged):
+        lease.open_asked("main.h5")
+    lease.release()
+    # Nor does it keep hold of the one that it did not get.
+    assert not old.holders
+    other = Lease(pool)
+    assert other.open_asked("main.h5").holders == {other}
+
+
+def test_pools_on_one_inode_know_of_each_other(pool: FilePool, root: Path) -> None:
+    """libhdf5 shares what it knows of an inode between all handles of a process."""
+    other = pool_of(root)
+    mine, theirs = Lease(pool), Lease(other)
+    old = mine.open_asked("main.h5")
+    assert read(theirs, theirs.open_asked("main.h5")) == [1] * 3
+    mine.check()
+    write(root / "changed.h5", 5, count=99)
+    (root / "main.h5").write_bytes((root / "changed.h5").read_bytes())
+    theirs = Lease(other)
+    assert read(theirs, theirs.open_asked("main.h5"), 99) == [5] * 99
+    assert old.revoked
+    with pytest.raises(FileChanged):
+        mine.check()
+    other.close()
+
+
+def test_the_least_recently_used_idle_file_makes_room(root: Path) -> None:
+    for number in range(4):
+        write(root / f"{number}.h5", number)
+    pool = pool_of(root, max_open=2)
+    kept, passing = Lease(pool), Lease(pool)
+    held = kept.open_asked("0.h5")
+    passed = passing.open_asked("1.h5")
+    passing.release()
+    third = Lease(pool)
+    third.open_asked("2.h5")
+    assert passed.revoked
+    assert not held.revoked
+    with pytest.raises(Overloaded, match="2 files"):
+        Lease(pool).open_asked("3.h5")
+    third.release()
+    assert read(Lease(pool), Lease(pool).open_asked("3.h5")) == [3] * 3
+    assert len(pool) == 2
+    pool.close()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_idle_files_are_closed(root: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    write(root / "main.h5")
+    write(root / "other.h5")
+    pool = pool_of(root, idle_seconds=seconds)
+    lease, idle = Lease(pool), Lease(pool)
+    lease.open_asked("main.h5")
+    idle.open_asked("other.h5")
+    idle.release()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 1)
+    pool.close_idle()
+    assert [file.place.name for file in pool._files.values()] == ["main.h5"]
+    lease.release()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * seconds + 2)
+    pool.close_idle()
+    assert len(pool) == 0
+
+
+def test_a_just_changed_file_has_to_settle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / "main.h5")
+    monkeypatch.setattr(identity, "_FINE_TICK_NS", 10**12)
+    before = descriptors()
+    pool = pool_of(root)
+    lease = Lease(pool)
+    with pytest.raises(Unsettled) as caught:
+        lease.open_asked("main.h5")
+    assert 0 < caught.value.seconds <= 1000
+    assert descriptors() == before
+    monkeypatch.setattr(identity, "_FINE_TICK_NS", 0)
+    assert lease.open_asked("main.h5").settled
+
+
+def test_a_stamp_of_another_clock_is_never_trusted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root / "main.h5")
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    with leased(root) as lease:
+        file = lease.open_asked("main.h5")
+        assert not file.settled
+        assert not lease.settled
+        lease.release()
+        assert Lease(lease.pool).open_asked("main.h5") is not file
+
+
+def test_a_thread_that_outlived_its_request_holds_nothing(pool: FilePool) -> None:
+    lease = Lease(pool)
+    lease.release()
+    file = lease.open_asked("main.h5")
+    assert not file.holders
+
+
+def test_a_lease_that_is_released_while_it_opens_holds_nothing(
+    pool: FilePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(pool)
+    depend = Lease._depend
+
+    def released_meanwhile(lease: Lease, path: str, identity: Identity | None) -> None:
+        depend(lease, path, identity)
+        lease.release()
+
+    monkeypatch.setattr(Lease, "_depend", released_meanwhile)
+    assert not lease.open_asked("main.h5").holders
+
+
+def test_what_an_answer_depends_on(pool: FilePool, root: Path) -> None:
+    lease = Lease(pool)
+    with pytest.raises(FileMissing):
+        lease.open_asked("absent.h5")
+    file = lease.open_asked("main.h5")
+    assert lease.depends == {str(root / "absent.h5"): None, str(root / "main.h5"): file.identity}
+    other = Lease(pool)
+    other.open_asked("other.h5")
+    lease.adopt(other)
+    assert str(root / "other.h5") in lease.depends
+    assert lease.settled
+    touched(root / "other.h5")
+    later = Lease(pool)
+    later.open_asked("other.h5")
+    with pytest.raises(FileChanged, match=r"other\.h5"):
+        lease.adopt(later)
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+def test_failures_leave_nothing_open(root: Path) -> None:
+    write(root / "main.h5")
+    content = (root / "main.h5").read_bytes()
+    (root / "text.h5").write_text("not HDF5 at all")
+    (root / "empty.h5").touch()
+    (root / "cut.h5").write_bytes(content[:-100])
+    with h5py.File(root / "new.h5", "w", libver="latest") as file:
+        file["data"] = 1
+    damaged = bytearray((root / "new.h5").read_bytes())
+    damaged[damaged.index(b"OHDR")] ^= 0xFF
+    (root / "new.h5").write_bytes(damaged)
+    os.mkfifo(root / "fifo.h5")
+    pool = pool_of(root)
+    for name in ("text.h5", "empty.h5", "cut.h5", "new.h5"):
+        with no_descriptor_left(), pytest.raises(FileUnreadable, match="readable HDF5") as caught:
+            Lease(pool).open_asked(name)
+        assert str(root) not in str(caught.value)
+        assert "/proc" not in str(caught.value)
+        del caught
+    with no_descriptor_left(), pytest.raises(FileMissing):
+        Lease(pool).open_asked("fifo.h5")
+    assert len(pool) == 0
+
+
+def test_a_file_that_changes_while_it_is_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(root / "main.h5")
+    open_id = FilePool._open_id
+
+    def changing(pool: FilePool, place: object, name: bytes) -> object:
+        opened = open_id(pool, place, name)  # type: ignore[arg-type]
+        touched(root / "main.h5")
+        return opened
+
+    monkeypatch.setattr(FilePool, "_open_id", changing)
+    pool = pool_of(root)
+    with no_descriptor_left(), pytest.raises(FileChanged):
+        Lease(pool).open_asked("main.h5")
+    assert len(pool) == 0
+
+
+def test_closing_closes_every_descriptor(root: Path) -> None:
+    write(root / "main.h5")
+    with no_descriptor_left(), leased(root) as lease:
+        file = lease.open_asked("main.h5")
+        assert os.path.samestat(os.fstat(file.descriptor), os.stat(root / "main.h5"))
+        find_dataset(lease, file, "data", HOPS)
+
+
+def test_many_spellings_take_little_memory(pool: FilePool) -> None:
+    for number in range(200):
+        lease = Lease(pool)
+        lease.open_asked("./" * number + "main.h5")
+        lease.release()
+    assert len(pool._by_name) <= 4 * pool.max_open
+
+
+def test_reasons_do_not_tell_paths() -> None:
+    error = OSError("Unable to open file (name = '/secret/place', errno = 2)")
+    assert libhdf5_reason(error) == ""
+    assert libhdf5_reason(OSError("Can't read (inflate() failed)")) == "inflate() failed"
+    assert libhdf5_reason(ValueError("plain")) == "plain"
