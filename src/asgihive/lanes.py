@@ -7,6 +7,7 @@ safe without locks: inside the library lane nothing else touches HDF5.
 
 import itertools
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -97,6 +98,9 @@ class Lane:
                 raise RuntimeError  # nobody sees it: the task was cancelled before this began
             try:
                 return function()
+            except BaseException as error:
+                _forget_locals(error)
+                raise
             finally:
                 if job.end():
                     _release_from_thread(tokens, job)
@@ -122,6 +126,16 @@ class Lane:
             limiter = anyio.CapacityLimiter(self.threads + spare)
             variable.set(limiter)
             return limiter
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Keep what failed where, but not the HDF5 objects that the frames of it hold.
+
+    They must not live until the event loop is done with the error: see `FilePool.discard`.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _release_from_thread(tokens: anyio.CapacityLimiter, job: _Job) -> None:

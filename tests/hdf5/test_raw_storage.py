@@ -39,15 +39,16 @@ def by_libhdf5(root: Path) -> np.ndarray[Any, Any]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),
-    st.sampled_from([h5t.STD_I32LE, h5t.STD_I16BE, h5t.IEEE_F64BE, h5t.STD_U8LE]),
-    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=4),
-    st.integers(-12, 4),
-    st.sampled_from([1, 16, 1 << 16]),
-    st.data(),
+    shape=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),
+    type_id=st.sampled_from([h5t.STD_I32LE, h5t.STD_I16BE, h5t.IEEE_F64BE, h5t.STD_U8LE]),
+    parts=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=4),
+    missing=st.integers(-12, 4),
+    span=st.sampled_from([1, 16, 1 << 16]),
+    data=st.data(),
 )
 def test_segments_and_selections(
     tmp_path_factory: pytest.TempPathFactory,
+    *,
     shape: tuple[int, ...],
     type_id: Any,
     parts: list[tuple[int, int]],

@@ -67,8 +67,7 @@ def beneath(path: str, directory: Path) -> bool:
 def test_a_place_lies_inside(tree: Path, name: str) -> None:
     try:
         place = Sandbox(tree).place(name)
-    except FileMissing as error:
-        assert "File not found" in str(error)
+    except FileMissing:
         return
     assert place.name == name
     assert beneath(place.real, tree)
@@ -93,20 +92,20 @@ def test_followed_links_lead_to_their_targets_alone(tree: Path, name: str) -> No
         assert {"out_file", "up"} & set(passed)
 
 
-@pytest.mark.parametrize("name", ["outer/../f", "outer/../../root2/f", "a/../outer/../f"])
+@pytest.mark.parametrize("name", ["outer/../f", "a/../outer/../f", "outer/../inner/../f"])
 def test_dots_take_back_the_name_before_them(tree: Path, name: str) -> None:
-    sandbox = Sandbox(tree, follow_symlinks=True)
-    try:
-        place = sandbox.place(name)
-    except FileMissing:
-        return
-    assert place.asked == str(tree / "f")
+    for follow_symlinks in (False, True):
+        place = Sandbox(tree, follow_symlinks=follow_symlinks).place(name)
+        assert place.asked == place.real == str(tree / "f")
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "/", "..", "../root/f", "a/../../root/f", "/f", "a\0f", "\udcff\ud800", "a" * 5000]
-    + ["/etc/passwd", "outer/f", "out_file", "up/root/../root2/f", "loop", "broken", "f/x", "a/.."],
+    [
+        *("", ".", "/", "..", "../root/f", "a/../../root/f", "/f", "/etc/passwd", "a/.."),
+        *("a\0f", "\udcff\ud800", "a" * 5000, "loop", "broken", "f/x"),
+        *("outer/f", "out_file", "up/root/../root2/f"),
+    ],
 )
 def test_refused_names(tree: Path, name: str) -> None:
     with pytest.raises(FileMissing):

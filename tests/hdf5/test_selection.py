@@ -63,8 +63,7 @@ def test_any_text_is_numpys_or_refused(text: str, shape: tuple[int, ...]) -> Non
     array = numbered(shape)
     try:
         selection = parse_selection(text, shape)
-    except BadSelection as error:
-        assert str(error)
+    except BadSelection:
         return
     # NumPy reads an empty text as an error; here it means everything.
     expected = indexed(array, text.strip())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from h5py import h5t
 
+from asgihive.hdf5.headers import AttributeHeader
 from asgihive.hdf5.types import (
     MAX_NESTING,
     Descriptions,
@@ -128,7 +129,7 @@ def test_equal_types_and_attributes_are_described_once() -> None:
     known = Descriptions()
     encoding = h5t.STD_I16LE.encode()
     assert known.type(encoding) is known.type(encoding)
-    headers = [(b"b", (2,), encoding), (b"a", None, encoding)]
+    headers: list[AttributeHeader] = [(b"b", (2,), encoding), (b"a", None, encoding)]
     first, second = known.attributes(headers)
     assert (first["name"], second["name"]) == ("a", "b")
     assert (first["shape"], second["shape"]) == (None, (2,))

@@ -74,7 +74,7 @@ def _uvicorn(
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     config = uvicorn.Config(
         app,
-        http=http,  # type: ignore[arg-type]  # one of its names
+        http=http,
         loop="asyncio",
         lifespan="on",
         log_config=None,

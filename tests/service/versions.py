@@ -170,9 +170,9 @@ def _main() -> None:
         elif action == "end":
             appending.pop(name).close()
         elif action == "write":
-            _write(file, *arguments)
+            _write(file, arguments[0])
         elif action == "modify":
-            _modify(file, *arguments)
+            _modify(file, arguments[0])
         else:
             new = content(*arguments)
             begin = time.monotonic()

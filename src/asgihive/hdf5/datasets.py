@@ -6,7 +6,7 @@ Everything here runs in the library lane.
 import itertools
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -209,6 +209,7 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
 
 def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Dataset:
     dataset_id = dataset_refreshed(entity.file, entity.id)
+    entity = replace(entity, id=dataset_id)
     try:
         layout = layout_of(dataset_id)
         dtype = numpy_dtype(dataset_id.get_type())

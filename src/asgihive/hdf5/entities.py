@@ -22,7 +22,7 @@ from asgihive.hdf5.links import (
     walk_child,
 )
 from asgihive.hdf5.names import text
-from asgihive.hdf5.pool import Lease, OpenFile, libhdf5_reason
+from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.types import Descriptions, NoEquivalent
 
 # What libhdf5's refusals look like through h5py.
@@ -103,6 +103,7 @@ class Describer:
     def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
         if isinstance(object_id, h5d.DatasetID):
+            object_id = dataset_refreshed(file, object_id)
             layout = layout_of(object_id)
             here = Resolved(name, file, object_id)
             described["shape"] = dataset_shape(self._lease, here, layout, self._max_hops)

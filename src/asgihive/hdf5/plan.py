@@ -56,6 +56,18 @@ def plan_blocks(
             first += count * row
 
 
+def chunk_row_bytes(selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int) -> int:
+    """Bytes of the selection in one row of chunks: a smaller block decodes chunks repeatedly."""
+    if chunks is None or not selection.size:
+        return 0
+    rest = selection.size * item_bytes
+    for axis, chunk in zip(selection.axes, chunks, strict=True):
+        rest //= axis.count
+        if axis.count > 1:
+            return rest * min(axis.count, -(-chunk // axis.step))
+    return rest
+
+
 def _cut_axis(selection: Selection, item_bytes: int, block_bytes: int) -> int:
     """The first axis whose single positions fit into a block; the last one at worst."""
     size = item_bytes * selection.size

@@ -10,10 +10,10 @@ import re
 import threading
 import time
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field, replace
 
-from h5py import h5d, h5f, h5g, h5p
+from h5py import h5d, h5f, h5g, h5o, h5p
 
 from asgihive.errors import (
     AsgihiveError,
@@ -72,6 +72,8 @@ class OpenFile:
     live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
         which keeps readers consistent while the identity goes on changing.
     settled: whether a change after opening is certain to show in the identity.
+    datasets: paths of those that the pool keeps open.
+    refreshed: those of a live file, by address.
     """
 
     place: Place
@@ -85,6 +87,7 @@ class OpenFile:
     settled: bool
     holders: set["Lease"] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
+    refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
@@ -124,7 +127,7 @@ class OpenFile:
             return False
         if self.live:
             return not self.changed()
-        return self.settled and self.identity == identity
+        return self.identity == identity
 
     @property
     def seen(self) -> Identity:
@@ -149,12 +152,14 @@ class Lease:
 
     depends: absolute path → identity when it was looked at, None where nothing was.
     lasting: whether what was adopted may be kept, see `settled`.
+    objects: HDF5 objects of the request beside the files, which the library lane closes.
     """
 
     pool: "FilePool"
     files: dict[Key, OpenFile] = field(default_factory=dict)
     depends: dict[str, Identity | None] = field(default_factory=dict)
     lasting: bool = True
+    objects: list[object] = field(default_factory=list)
     released: bool = False
 
     def open_asked(self, name: str) -> OpenFile:
@@ -239,6 +244,8 @@ class Lease:
         for file in list(self.files.values()):
             file.used = now
             file.holders.discard(self)
+        self.pool.discard([*self.files.values(), *self.objects])
+        self.objects.clear()
 
 
 class FilePool:
@@ -259,6 +266,7 @@ class FilePool:
         self.idle_seconds = idle_seconds
         self._files: OrderedDict[Key, OpenFile] = OrderedDict()
         self._by_name: dict[str, OpenFile] = {}
+        self._discarded: deque[list[object]] = deque()
         self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
         self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
             _DATASETS_BYTES + chunk_cache_bytes
@@ -288,6 +296,7 @@ class FilePool:
         What the name leads to now is the inode that was found inside the directory then, so
         nothing is left to be resolved.
         """
+        self._discarded.clear()
         file = self._by_name.get(name)
         if file is None:
             return None
@@ -295,6 +304,14 @@ class FilePool:
         if identity is None or not self._usable(file, identity):
             return None
         return self._touched(file)
+
+    def discard(self, objects: list[object]) -> None:
+        """Let go of HDF5 objects at the next visit to the library lane; from any thread.
+
+        h5py takes HDF5's lock to let go of the last reference to one: the event loop would
+        wait for whatever is being read.
+        """
+        self._discarded.append(objects)
 
     def remember(self, name: str, file: OpenFile) -> None:
         """Let `known` find `file` by the client's `name`."""
@@ -310,6 +327,7 @@ class FilePool:
 
     def close_idle(self) -> None:
         """Close what nobody has held for `idle_seconds`."""
+        self._discarded.clear()
         horizon = time.monotonic() - self.idle_seconds
         for key, file in list(self._files.items()):
             if file.revoked or (not file.holders and file.used < horizon):
@@ -317,6 +335,7 @@ class FilePool:
 
     def close(self) -> None:
         """Close everything, held or not."""
+        self._discarded.clear()
         for key in list(self._files):
             self._close(key)
 
@@ -331,8 +350,10 @@ class FilePool:
         self._datasets.put((file, path), dataset, _DATASET_BYTES + chunk_cache)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
-        # Between two requests a live file is opened anew: its writer may be another one.
-        return file.shows(identity) and (not file.live or bool(file.holders))
+        # Between two requests, what cannot be trusted is opened anew: a live file may have
+        # got another writer. While one holds it, others share it rather than revoke it.
+        lasting = file.settled and not file.live
+        return file.shows(identity) and (lasting or bool(file.holders))
 
     def _open(self, place: Place) -> OpenFile:
         descriptor = open_regular(place)
@@ -420,7 +441,15 @@ def libhdf5_reason(error: BaseException) -> str:
 
 
 def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
-    """`dataset` with the extent that a live writer has given it by now."""
-    if file.live:
-        dataset.refresh()
-    return dataset
+    """The open `dataset`, with the extent that a live writer has given it by now.
+
+    Of a live file there is one identifier per dataset, and further ones are closed: libhdf5
+    (2.0) fails to read through either of two once one of them was refreshed.
+    """
+    if not file.live:
+        return dataset
+    shared: h5d.DatasetID = file.refreshed.setdefault(h5o.get_info(dataset).addr, dataset)
+    if shared is not dataset:
+        dataset._close()  # noqa: SLF001  # h5py has no public way for anything but files
+    shared.refresh()
+    return shared

@@ -9,7 +9,8 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from h5py import h5p, h5t
@@ -18,7 +19,7 @@ from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresol
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.plan import spans
 from asgihive.hdf5.pool import Lease, OpenFile
-from asgihive.hdf5.sandbox import open_regular
+from asgihive.hdf5.sandbox import Place, open_regular
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
 
@@ -64,11 +65,12 @@ class RawStorage:
             detail = "variable-length values cannot lie in external raw storage"
             raise NoEquivalent(detail)
         item_bytes = self.file_type.get_size()
-        parts = (
-            self._strided(start, count, step, item_bytes)
-            for start, count, step in spans(axes, self.shape)
-        )
-        stored = np.concatenate(list(itertools.chain.from_iterable(parts)))
+        with _SegmentFiles(self) as files:
+            parts = (
+                self._strided(files, start, count, step, item_bytes)
+                for start, count, step in spans(axes, self.shape)
+            )
+            stored = np.concatenate(list(itertools.chain.from_iterable(parts)))
         memory_type = h5t.py_create(dtype)
         size = memory_type.get_size()
         source_type = self.file_type
@@ -82,19 +84,21 @@ class RawStorage:
         return buffer[: scalars * size].view(dtype)
 
     def _strided(
-        self, start: int, count: int, step: int, item_bytes: int
+        self, files: "_SegmentFiles", start: int, count: int, step: int, item_bytes: int
     ) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
         """Each `step`-th of `count` elements from `start` on, with few bytes between in memory."""
         if step == 1:
-            yield self._bytes(start * item_bytes, count * item_bytes)
+            yield self._bytes(files, start * item_bytes, count * item_bytes)
             return
         together = max(1, _SPAN_BYTES // (step * item_bytes))
         for first in range(0, count, together * step):
             length = min((together - 1) * step + 1, count - first)
-            span = self._bytes((start + first) * item_bytes, length * item_bytes)
+            span = self._bytes(files, (start + first) * item_bytes, length * item_bytes)
             yield span.reshape(length, item_bytes)[::step].reshape(-1)
 
-    def _bytes(self, start: int, count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def _bytes(
+        self, files: "_SegmentFiles", start: int, count: int
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Bytes of the storage; zeros where a file ends too early, as libhdf5 has it."""
         wanted = np.zeros(count, np.uint8)
         base = 0
@@ -102,29 +106,55 @@ class RawStorage:
             first, last = max(start, base), min(start + count, base + segment.size)
             if first < last:
                 part = wanted.data[first - start : last - start]
-                self._read_into(part, segment.file, segment.offset + first - base)
+                files.read_into(part, segment.file, segment.offset + first - base)
             base += segment.size
         return wanted
 
-    def _read_into(self, part: memoryview, name: str, offset: int) -> None:
-        for place in self.lease.pool.sandbox.linked(self.file.place, name):
+
+class _SegmentFiles:
+    """The files of one read, each opened once, and unchanged between that and the end."""
+
+    def __init__(self, storage: RawStorage) -> None:
+        self._storage = storage
+        self._opened: dict[str, tuple[Place, int, Identity]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        changed = None
+        for place, descriptor, before in self._opened.values():
+            after = Identity.of(os.fstat(descriptor))
+            os.close(descriptor)
+            if self._storage.lease.depends.setdefault(place.asked, before) != after:
+                changed = place
+        if changed is not None:
+            raise FileChanged(changed.name)
+
+    def read_into(self, part: memoryview, name: str, offset: int) -> None:
+        """Fill `part` as far as the file goes."""
+        if name not in self._opened:
+            self._opened[name] = self._open(name)
+        _, descriptor, _ = self._opened[name]
+        done = 0
+        while done < len(part):
+            piece = os.preadv(descriptor, [part[done:]], offset + done)
+            if piece == 0:
+                break
+            done += piece
+
+    def _open(self, name: str) -> tuple[Place, int, Identity]:
+        storage = self._storage
+        for place in storage.lease.pool.sandbox.linked(storage.file.place, name):
             try:
                 descriptor = open_regular(place)
             except (FileMissing, FileForbidden):
                 continue
-            try:
-                before = Identity.of(os.fstat(descriptor))
-                done = 0
-                while done < len(part):
-                    piece = os.preadv(descriptor, [part[done:]], offset + done)
-                    if piece == 0:
-                        break
-                    done += piece
-                after = Identity.of(os.fstat(descriptor))
-            finally:
-                os.close(descriptor)
-            if self.lease.depends.setdefault(place.asked, before) != after:
-                raise FileChanged(place.name)
-            return
+            return place, descriptor, Identity.of(os.fstat(descriptor))
         detail = f"its external raw storage {name!r} is not in the served directory"
-        raise LinkUnresolved(self.file.place.name, self.path, detail)
+        raise LinkUnresolved(storage.file.place.name, storage.path, detail)

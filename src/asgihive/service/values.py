@@ -13,7 +13,7 @@ from asgihive.encoders.protocol import Values, is_numeric
 from asgihive.encoders.registry import check
 from asgihive.errors import AnswerTooLarge, FormatMismatch, KindMismatch, ReadTimeout
 from asgihive.hdf5.datasets import Dataset, find_dataset
-from asgihive.hdf5.plan import Block, plan_blocks
+from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection, parse_selection, whole
@@ -161,17 +161,15 @@ def _plan(dataset: Dataset, selection: Selection, settings: H5Settings) -> Itera
     if dataset.dtype.hasobject:
         item_bytes = max(item_bytes, _POINTED_BYTES)
     chunks = dataset.layout.chunks
-    block_bytes = _BLOCK_BYTES
-    if chunks is not None:
-        chunk_bytes = item_bytes * int(np.prod(chunks, dtype=object))
-        block_bytes = max(block_bytes, chunk_bytes)
+    block_bytes = max(_BLOCK_BYTES, chunk_row_bytes(selection, chunks, item_bytes))
     return plan_blocks(selection, chunks, item_bytes, min(block_bytes, settings.read_ahead_bytes))
 
 
 def _shaped(
     dataset: Dataset, block: Block, array: Array, values: Values, dtype: np.dtype[Any]
 ) -> Array:
-    with np.errstate(over="ignore"):  # what is too large for the safe type is infinite there
+    # What is too large for the safe type is infinite there; signalling NaNs are as good as others.
+    with np.errstate(over="ignore", invalid="ignore"):
         array = array.astype(dtype, order="C", copy=False)
     shape = (*block.shape, *dataset.item_shape)
     flattened = values.shape is not None and len(values.shape) < len(shape)
