@@ -412,7 +412,10 @@ def complaint(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> s
         (["serve", ".", "--cors", "https://viewer.example.org/"], "an origin such as"),
         (["serve", ".", "--cors", "https://["], "an origin such as"),
         (["serve", ".", "--chunk-cache-bytes", "much"], "a size such as"),
-        (["serve", ".", "--max-open-files", "0"], "max_open_files is 0: a whole number of at least 1"),
+        (
+            ["serve", ".", "--max-open-files", "0"],
+            "max_open_files is 0: a whole number of at least 1",
+        ),
         (["serve", ".", "--max-open-files", "1.5"], "--max-open-files"),
         (["serve", ".", "--max-open", "5"], "--max-open"),
         (["demo", "--read-timeout-seconds", "0"], "read_timeout_seconds"),

@@ -37,7 +37,9 @@ def test_every_setting_says_its_purpose() -> None:
 @pytest.mark.parametrize("name", [each.name for each in NUMBERS])
 @pytest.mark.parametrize("value", [-1, True, "1", None, float("nan"), float("inf")])
 def test_a_number_out_of_range_is_refused_by_name(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=rf"{name} is .*: a (whole )?number of at least .* is accepted"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is .*: a (whole )?number of at least .* is accepted"
+    ):
         H5Settings(**{name: value})  # type: ignore[arg-type]
 
 

@@ -15,7 +15,6 @@ import hypercorn.asyncio
 import hypercorn.config
 import hypercorn.trio
 import uvicorn
-from blockbuster import BlockBuster
 
 PATIENCE = 30.0  # seconds until what hangs fails instead
 
@@ -49,11 +48,6 @@ def client(url: str) -> httpx.Client:
     """A client that asks nobody else for proxies, and for no compression."""
     headers = {"accept-encoding": "identity"}
     return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, headers=headers)
-
-
-def allow_the_stat_on_the_loop(guard: BlockBuster) -> None:
-    """The one system call that the event loop may make (`asgihive.hdf5.identity`)."""
-    guard.functions["os.stat"].can_block_in("hdf5/identity.py", "identity_on_loop")
 
 
 def descriptors_below(root: Path) -> list[str]:

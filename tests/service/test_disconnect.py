@@ -1,5 +1,6 @@
 """Clients that go away, stall, or are cancelled: reading stops, and nothing stays held."""
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import anyio.to_thread
 import h5py
 import numpy as np
 import pytest
-from blockbuster import BlockBuster
+from h5py._objects import phil
 
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.pool import Lease
@@ -26,14 +27,10 @@ from tests.zoo.client import client as in_process
 
 BLOCKS = 32  # of 4 MiB: the memory of one answer, and far more than sockets hold
 CLIENTS = 4
+BUSY = 2.0  # seconds for which HDF5 is busy when nothing ends that before
 
 BIN = {"file": "x.h5", "path": "large", "format": "bin"}
 JSON = {"file": "x.h5", "path": "large", "format": "json"}
-
-
-@pytest.fixture(autouse=True)
-def _stat_on_the_loop(blockbuster: BlockBuster) -> None:
-    servers.allow_the_stat_on_the_loop(blockbuster)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +42,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(BLOCKS):
             large[number] = number
         file["small"] = np.arange(5)
+    with h5py.File(root / "links.h5", "w") as file:
+        file["link"] = h5py.ExternalLink("x.h5", "/large")
+        layout = h5py.VirtualLayout(shape, "u1")
+        layout[:] = h5py.VirtualSource("x.h5", "large", shape)
+        file.create_virtual_dataset("virtual", layout)
     return root
 
 
@@ -262,3 +264,64 @@ async def test_cancellation_at_any_checkpoint(app: H5App) -> None:
                 requests.cancel_scope.cancel()
             await _settled(app)
             assert holders(app) == 0
+
+
+# HDF5's lock
+
+
+class Busy:
+    """Somebody who reads for long, and so holds the lock that h5py has for all of HDF5."""
+
+    def __init__(self) -> None:
+        self._begun, self._over = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._hold)
+        self._over_in_time = False
+
+    def _hold(self) -> None:
+        with phil:
+            self._begun.set()
+            self._over_in_time = self._over.wait(BUSY)
+
+    async def begin(self) -> None:
+        self._thread.start()
+        assert await anyio.to_thread.run_sync(self._begun.wait, servers.PATIENCE)
+
+    def end(self) -> bool:
+        """Whether this came before the end of `BUSY` seconds."""
+        self._over.set()
+        self._thread.join()
+        return self._over_in_time
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["link", "virtual"])
+async def test_the_end_of_an_answer_does_not_wait_for_hdf5(app: H5App, path: str) -> None:
+    """The event loop would stand still: a lock that is not free stops everybody."""
+    exchange = _exchange({"file": "links.h5", "path": path, "format": "bin"})
+    busy = Busy()
+
+    async def send(message: Any) -> None:
+        if len(exchange.sent) == 3:
+            await busy.begin()
+            raise BrokenPipeError
+        await exchange.send(message)
+
+    await app(exchange.scope, exchange.receive, send)
+    assert busy.end()
+
+
+@pytest.mark.anyio
+async def test_an_error_does_not_wait_for_hdf5(app: H5App) -> None:
+    exchange = _exchange({"file": "links.h5", "path": "link/nothing", "format": "bin"})
+    busy = Busy()
+
+    async def send(message: Any) -> None:
+        if not exchange.sent:
+            gc.collect()  # what other tests have left behind
+            await busy.begin()
+        await exchange.send(message)
+
+    await app(exchange.scope, exchange.receive, send)
+    gc.collect()  # as it comes at any time: an error and its frames may hold each other
+    assert busy.end()
+    assert exchange.status == 404

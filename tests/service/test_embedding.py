@@ -13,7 +13,6 @@ import h5py
 import httpx
 import numpy as np
 import pytest
-from blockbuster import BlockBuster
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -34,11 +33,6 @@ LARGE = np.arange(3 << 20, dtype="<u2").reshape(3, 1024, 1024)
 ORIGIN = "http://viewer.example"
 
 Embedding = Callable[[H5App], Any]
-
-
-@pytest.fixture(autouse=True)
-def _stat_on_the_loop(blockbuster: BlockBuster) -> None:
-    servers.allow_the_stat_on_the_loop(blockbuster)
 
 
 @pytest.fixture

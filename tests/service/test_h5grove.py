@@ -78,6 +78,17 @@ def _is_single_big_endian(request: Request) -> bool:
     return wanted and dtype is not None and dtype.base.byteorder == ">"
 
 
+def _is_single_fixed_string(request: Request) -> bool:
+    dtype = request.entity.dtype
+    wanted = request.parameters.get("format") == "bin"
+    return wanted and dtype is not None and dtype.base.kind == "S"
+
+
+def _is_single_sequence(request: Request) -> bool:
+    dtype = request.entity.dtype
+    return dtype is not None and dtype.hasobject and request.entity.shape == ()
+
+
 def _is_nothing(request: Request) -> bool:
     if request.entity.kind != "dataset":
         return False
@@ -97,6 +108,8 @@ DEFECTS: tuple[tuple[str, Callable[[Request], bool]], ...] = (
     ("tiff of 1, 4 and more dimensions and of nothing", _is_tiff_of_other_dimensions),
     ("tiff of types that TIFF has no sample format for", _is_tiff_of_other_types),
     ("a single big-endian element is sent in the server's byte order", _is_single_big_endian),
+    ("a single fixed-length string is sent without its padding", _is_single_fixed_string),
+    ("the values of a single sequence are taken for a dataset", _is_single_sequence),
     ("what no values are converted to, or what their statistics are", _is_nothing),
     ("datetime64 is ISO text, the contract says bytes as text", _is_opaque_time),
 )
@@ -211,7 +224,18 @@ def _same(answer: httpx.Response, expected: Answer, request: Request) -> bool:
         return first.dtype.newbyteorder("=") == second.dtype.newbyteorder("=") and np.array_equal(
             first.ravel(), second.ravel(), equal_nan=first.dtype.kind == "f"
         )
-    return answer.content == expected.body
+    return _same_bytes(answer.content, expected.body, request)
+
+
+def _same_bytes(ours: bytes, theirs: bytes, request: Request) -> bool:
+    """Equal, but for the six bytes behind an 80-bit float: the file's own, meaning nothing."""
+    dtype = request.entity.dtype
+    padded = "G" if request.parameters.get("dtype") == "safe" else "gG"
+    if dtype is None or dtype.base.char not in padded or len(ours) != len(theirs):
+        return ours == theirs
+    length = len(theirs) // 16 * 16
+    first, second = (np.frombuffer(each[-length:], np.longdouble) for each in (ours, theirs))
+    return np.array_equal(first, second, equal_nan=True)
 
 
 def _may_round(request: Request) -> bool:

@@ -13,7 +13,6 @@ import anyio.to_thread
 import h5py
 import numpy as np
 import pytest
-from blockbuster import BlockBuster
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Dataset
@@ -28,11 +27,6 @@ VALUES = np.arange(100_000, dtype="<i4")
 BLOCK_BYTES = 1 << 16  # seven blocks of an answer
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def _stat_on_the_loop(blockbuster: BlockBuster) -> None:
-    servers.allow_the_stat_on_the_loop(blockbuster)
 
 
 @pytest.fixture(scope="module")

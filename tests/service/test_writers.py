@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import anyio
 import anyio.to_thread
@@ -15,31 +14,18 @@ import h5py
 import httpx
 import numpy as np
 import pytest
-from blockbuster import BlockBuster
 
 from asgihive.errors import FileChanged
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.pool import FilePool
 from asgihive.service import H5App, store
 from asgihive.settings import H5Settings
-from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers, versions
+from tests.service.versions import REQUESTS, ask, versions_of
 
 ASKERS = 100
 ERRORS = {404, 422, 503}
 
-# What is asked about `versions.content`, by the form of its answer and what is read.
-REQUESTS: dict[str, tuple[str, dict[str, str]]] = {
-    "meta": ("/meta", {}),
-    "attr": ("/attr", {}),
-    "paths": ("/paths", {}),
-    "stats chunked": ("/stats", {"path": "chunked"}),
-    "stats contiguous": ("/stats", {"path": "contiguous"}),
-    "json": ("/data", {"path": "small"}),
-    "bin one block": ("/data", {"path": "contiguous", "format": "bin", "selection": ":,:4"}),
-    "bin chunked": ("/data", {"path": "chunked", "format": "bin"}),
-    "bin contiguous": ("/data", {"path": "contiguous", "format": "bin"}),
-}
 STREAMED = ("bin chunked", "bin contiguous")
 MODIFIED = ("stats contiguous", "json", "bin one block", "bin contiguous")
 
@@ -48,11 +34,6 @@ BLOCK_BYTES = 2 * versions.ROW  # five blocks of an answer
 # Longer than the clock's tick, a writer that pauses leaves a file whose mixture nobody can
 # see. In seconds.
 PAUSE = 0.015
-
-
-@pytest.fixture(autouse=True)
-def _stat_on_the_loop(blockbuster: BlockBuster) -> None:
-    servers.allow_the_stat_on_the_loop(blockbuster)
 
 
 @functools.cache
@@ -78,20 +59,6 @@ def app(file: Path) -> H5App:
 def writer() -> Iterator[versions.Writer]:
     with versions.writer() as writer:
         yield writer
-
-
-async def ask(app: H5App, path: str, /, file: str = "x.h5", **query: str) -> Exchange:
-    """The answer; raises what aborts it."""
-    exchange = http(path, query_string=urlencode({"file": file, **query}).encode())
-    return await run(app, exchange)
-
-
-async def versions_of(app: H5App, request: str) -> set[int]:
-    """What the answer to one of `REQUESTS` shows, which must be a good one."""
-    path, query = REQUESTS[request]
-    answer = await ask(app, path, **query)
-    assert (answer.status, answer.complete) == (200, True), answer.body[:300]
-    return versions.seen(request.partition(" ")[0], answer.body)
 
 
 # A hundred askers and a writer in a process of its own
@@ -419,111 +386,6 @@ async def test_a_source_that_changes_between_two_rows(
     # The first read is that of the virtual dataset itself.
     monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 3, happen).before())
     assert await _linked(app) == ("dataset", {1}, {2})
-
-
-# Files under HDF5's single-writer-multiple-reader protocol
-
-
-async def _rows(app: H5App, count: int, **query: str) -> None:
-    answer = await ask(app, "/data", **{"path": "rows", "format": "bin", **query})
-    assert answer.status == 200, answer.body
-    assert answer.body == np.repeat(np.arange(count, dtype="u1"), versions.ROW).tobytes()
-
-
-@pytest.mark.anyio
-async def test_a_live_file_shows_what_was_appended(
-    app: H5App, file: Path, writer: versions.Writer
-) -> None:
-    versions.remove(file)
-    await anyio.to_thread.run_sync(writer, "begin", file)
-    for count in range(3, 10, 3):
-        await anyio.to_thread.run_sync(writer, "append", file, 3)
-        meta = json.loads((await ask(app, "/meta", path="rows")).body)
-        assert meta["shape"] == [count, versions.ROW]
-        await _rows(app, count)
-    await anyio.to_thread.run_sync(writer, "end", file)
-    await _rows(app, 9)
-    await anyio.to_thread.run_sync(writer, "write", file, 2)
-    assert await versions_of(app, "meta") == {2}
-
-
-@pytest.mark.anyio
-async def test_a_virtual_dataset_over_a_live_file(
-    app: H5App, file: Path, writer: versions.Writer
-) -> None:
-    live = file.with_name("live.h5")
-    await anyio.to_thread.run_sync(writer, "begin", live)
-    await anyio.to_thread.run_sync(writer, "append", live, 3)
-    layout = h5py.VirtualLayout((3, versions.ROW), "u1")
-    for number in range(3):
-        layout[number] = h5py.VirtualSource("live.h5", "rows", (3, versions.ROW))[number]
-    with h5py.File(file.with_name("virtual.h5"), "w") as out:
-        out.create_virtual_dataset("rows", layout)
-    try:
-        await _rows(app, 3, file="virtual.h5")
-    finally:
-        await anyio.to_thread.run_sync(writer, "end", live)
-
-
-class Stalled:
-    """A client that has taken the beginning of an answer and stops there."""
-
-    def __init__(self) -> None:
-        self.exchange = http("/data", query_string=b"file=x.h5&path=rows&format=bin")
-        self.reached = anyio.Event()
-        self.go_on = anyio.Event()
-
-    async def __call__(self, app: H5App) -> None:
-        await app(self.exchange.scope, self.exchange.receive, self._send)
-
-    async def _send(self, message: Any) -> None:
-        await self.exchange.send(message)
-        if len(self.exchange.sent) == 2:
-            self.reached.set()
-            await self.go_on.wait()
-
-
-@pytest.mark.anyio
-async def test_what_is_appended_shows_while_a_client_stalls(
-    app: H5App, file: Path, writer: versions.Writer
-) -> None:
-    await anyio.to_thread.run_sync(writer, "begin", file)
-    await anyio.to_thread.run_sync(writer, "append", file, 9)
-    stalled = Stalled()
-    with anyio.fail_after(servers.PATIENCE):
-        async with anyio.create_task_group() as clients:
-            clients.start_soon(stalled, app)
-            await stalled.reached.wait()
-            await anyio.to_thread.run_sync(writer, "append", file, 3)
-            for _ in range(2):
-                meta = json.loads((await ask(app, "/meta")).body)
-                assert [each["shape"] for each in meta["children"]] == [[12, versions.ROW]]
-                await _rows(app, 12)
-            stalled.go_on.set()
-    assert stalled.exchange.body == np.repeat(np.arange(9, dtype="u1"), versions.ROW).tobytes()
-    await anyio.to_thread.run_sync(writer, "end", file)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("action", ["replace", "write"])
-async def test_a_stalled_client_keeps_no_old_live_file(
-    app: H5App, file: Path, writer: versions.Writer, action: str
-) -> None:
-    await anyio.to_thread.run_sync(writer, "begin", file)
-    await anyio.to_thread.run_sync(writer, "append", file, 9)
-    stalled = Stalled()
-    with anyio.fail_after(servers.PATIENCE):
-        async with anyio.create_task_group() as clients:
-            clients.start_soon(stalled, app)
-            await stalled.reached.wait()
-            if action == "write":
-                await anyio.to_thread.run_sync(writer, "end", file)
-            await anyio.to_thread.run_sync(writer, action, file, 2)
-            for request in REQUESTS:
-                assert await versions_of(app, request) == {2}
-            clients.cancel_scope.cancel()
-    if action == "replace":
-        await anyio.to_thread.run_sync(writer, "end", file)
 
 
 # What cannot be kept

@@ -1,4 +1,4 @@
-"""Contents of one file that say in every element which version they are, and their writer.
+"""Contents of one file that say in every element which version they are; requests, a writer.
 
 Run as a program, it writes files in a process of its own: it takes `action argument…` lines
 and answers each with the seconds that it took.
@@ -15,9 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import h5py
 import numpy as np
+
+from asgihive.service import H5App
+from tests.asgi.exchange import Exchange, http, run
 
 ROW = 1 << 16
 SHAPE = (9, ROW)  # of bytes, a chunk per row
@@ -95,6 +99,34 @@ def seen(route: str, body: bytes) -> set[int]:
     if route == "stats":
         return {int(document["min"]), int(document["max"])}
     return set(np.unique(document).tolist())
+
+
+# What is asked about `content`, by the form of its answer and what is read.
+REQUESTS: dict[str, tuple[str, dict[str, str]]] = {
+    "meta": ("/meta", {}),
+    "attr": ("/attr", {}),
+    "paths": ("/paths", {}),
+    "stats chunked": ("/stats", {"path": "chunked"}),
+    "stats contiguous": ("/stats", {"path": "contiguous"}),
+    "json": ("/data", {"path": "small"}),
+    "bin one block": ("/data", {"path": "contiguous", "format": "bin", "selection": ":,:4"}),
+    "bin chunked": ("/data", {"path": "chunked", "format": "bin"}),
+    "bin contiguous": ("/data", {"path": "contiguous", "format": "bin"}),
+}
+
+
+async def ask(app: H5App, path: str, /, file: str = "x.h5", **query: str) -> Exchange:
+    """The answer; raises what aborts it."""
+    exchange = http(path, query_string=urlencode({"file": file, **query}).encode())
+    return await run(app, exchange)
+
+
+async def versions_of(app: H5App, request: str) -> set[int]:
+    """What the answer to one of `REQUESTS` shows, which must be a good one."""
+    path, query = REQUESTS[request]
+    answer = await ask(app, path, **query)
+    assert (answer.status, answer.complete) == (200, True), answer.body[:300]
+    return seen(request.partition(" ")[0], answer.body)
 
 
 @dataclass(frozen=True)

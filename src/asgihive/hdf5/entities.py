@@ -18,8 +18,7 @@ from asgihive.hdf5.links import (
     SoftLink,
     kind_of,
     kind_of_object,
-    walk,
-    walk_child,
+    walk_below,
 )
 from asgihive.hdf5.names import text
 from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
@@ -81,7 +80,8 @@ class Describer:
                     if header is not None:
                         return self._describe_header(shown, header)
                 return self._describe_object(shown, group.file, h5o.open(group.id, name))
-            child = walk_child(self._lease, group, name, self._max_hops)
+            only_valid = LinkResolution.ONLY_VALID
+            child = walk_below(self._lease, group, name, only_valid, self._max_hops)
             if isinstance(child, Resolved):
                 return self._describe_object(shown, child.file, child.id)
             return _describe_link(shown, child)
@@ -134,13 +134,12 @@ def list_paths(
         raise KindMismatch(entity.file.place.name, entity.path, kind, "a group")
     prefix = "" if entity.path == "/" else entity.path
     paths = [entity.path]
-    unresolved: list[str] = []
+    links: list[bytes] = []
 
     def note(name: bytes, info: h5l.LinkInfo) -> None:
-        path = f"{prefix}/{text(name)}"
-        paths.append(path)
+        paths.append(f"{prefix}/{text(name)}")
         if info.type != h5l.TYPE_HARD:
-            unresolved.append(path)
+            links.append(name)
 
     try:
         entity.id.links.visit(note, info=True)
@@ -148,8 +147,8 @@ def list_paths(
         detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
         raise FileUnreadable(entity.file.place.name, detail) from error
     if resolution is LinkResolution.ALL:
-        for path in unresolved:
-            walk(lease, entity.file, path, resolution, max_hops)
+        for name in links:
+            walk_below(lease, entity, name, resolution, max_hops)
     return paths
 
 

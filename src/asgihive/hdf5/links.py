@@ -94,32 +94,28 @@ def walk(
         LinkUnresolved: a link that had to be followed is broken, cyclic, or leads outside.
         FileUnreadable: an object on the way is damaged.
     """
-    *names, last = components(encoded(path)) or [b""]
-    shown = "/" + "/".join(text(name) for name in (*names, last))
-    if "\0" in path:
-        raise EntityMissing(file.place.name, shown)
-    walker = _Walker(lease, file, file.root, shown, max_hops)
+    root = Resolved("/", file, file.root)
+    return walk_below(lease, root, encoded(path), resolution, max_hops)
+
+
+def walk_below(
+    lease: Lease, group: Resolved, path: bytes, resolution: LinkResolution, max_hops: int
+) -> Entity:
+    """What `path` leads to from `group` on; otherwise as `walk`."""
+    names = components(path)
+    shown = "/".join((group.path.rstrip("/"), *(text(name) for name in names))) or "/"
+    if b"\0" in path:
+        raise EntityMissing(group.file.place.name, shown)
+    if not names:
+        return group
+    walker = _Walker(lease, group.file, group.id, shown, max_hops)
     try:
-        for name in names:
+        for name in names[:-1]:
             walker.enter(name)
-        return walker.finish(last, resolution) if last else walker.resolved()
+        return walker.finish(names[-1], resolution)
     except Broken as reason:
-        raise LinkUnresolved(file.place.name, shown, str(reason)) from None
-
-
-def walk_child(lease: Lease, group: Resolved, name: bytes, max_hops: int) -> Entity:
-    """The child `name` of `group`: what its link leads to, the link itself where it cannot.
-
-    Raises:
-        LinkUnresolved: a link of a user-defined kind, which cannot be shown itself either.
-        FileUnreadable: an object on the way is damaged.
-    """
-    path = f"{group.path.rstrip('/')}/{text(name)}"
-    walker = _Walker(lease, group.file, group.id, path, max_hops)
-    try:
-        return walker.finish(name, LinkResolution.ONLY_VALID)
-    except Broken as reason:
-        raise LinkUnresolved(group.file.place.name, path, str(reason)) from None
+        # A link of a user-defined kind lands here too: it cannot be shown itself.
+        raise LinkUnresolved(group.file.place.name, shown, str(reason)) from None
 
 
 class _Walker:

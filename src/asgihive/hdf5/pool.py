@@ -281,6 +281,7 @@ class FilePool:
 
     def acquire(self, place: Place) -> OpenFile:
         """The open file of `place`."""
+        self._discarded.clear()
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
         file = self._files.get(_key(place, identity))

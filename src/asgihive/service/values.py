@@ -85,6 +85,7 @@ async def compute_statistics(
         dataset = find_dataset(
             lease, store.open(lease, entity.file), entity.path, store.settings.max_link_hops
         )
+        lease.objects.append(dataset)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
             raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
@@ -110,6 +111,7 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
     """Everything before the first byte, in one visit to the library lane."""
     file = lease.open_asked(parameters.entity.file)
     dataset = find_dataset(lease, file, parameters.entity.path, settings.max_link_hops)
+    lease.objects.append(dataset)
     if parameters.safe and not is_numeric(dataset.dtype):
         accepted = f"safe converts numbers, and these values are {dataset.dtype}; use origin"
         raise FormatMismatch("dtype", "safe", accepted)
@@ -146,8 +148,6 @@ def safe_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype("<f4")
     if dtype.kind == "f" and dtype.itemsize > 8:
         return np.dtype("<f8")
-    if dtype.kind == "c" and dtype.itemsize > 16:
-        return np.dtype("<c16")
     return dtype.newbyteorder("<")
 
 
