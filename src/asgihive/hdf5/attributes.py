@@ -10,7 +10,7 @@ from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
 from asgihive.hdf5.headers import AttributeHeader, header_reader
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
-from asgihive.hdf5.pool import libhdf5_reason
+from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions
 
 

@@ -23,8 +23,9 @@ from asgihive.errors import (
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.names import components, encoded
+from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.plan import spans
-from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions

@@ -21,7 +21,8 @@ from asgihive.hdf5.links import (
     walk_below,
 )
 from asgihive.hdf5.names import text
-from asgihive.hdf5.pool import Lease, OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.types import Descriptions, NoEquivalent
 
 # What libhdf5's refusals look like through h5py.

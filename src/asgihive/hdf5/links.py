@@ -15,7 +15,8 @@ from asgihive.errors import (
     Overloaded,
 )
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.pool import Lease, OpenFile, Unsettled, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
+from asgihive.hdf5.pool import Lease
 
 
 class LinkResolution(Enum):

@@ -6,17 +6,15 @@ still hold it: they are between two calls, and their next one finds the file rev
 """
 
 import os
-import re
 import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from h5py import h5d, h5f, h5g, h5o, h5p
+from h5py import h5f, h5g, h5p
 
 from asgihive.errors import (
-    AsgihiveError,
     FileChanged,
     FileForbidden,
     FileMissing,
@@ -25,6 +23,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
+from asgihive.hdf5.open_file import Key, OpenFile, Unsettled, inode_of, key_of, libhdf5_reason
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 
 # Opening through the descriptor means that what was checked is what is opened.
@@ -37,113 +36,11 @@ _CHUNK_CACHE_PER_DATASET = 8 << 20
 _DATASET_BYTES = 16 << 10
 _DATASETS_BYTES = 32 << 20
 
-# Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
-# that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
-_FLAGS_OFFSET = 11
-_SWMR_WRITING = 0x04
-
 # libhdf5 shares one internal file between all handles of an inode in a process, whatever
 # pool opened them: a handle opened on changed content would show the old content as long as
 # another one is open. So every pool must know every other's handles.
-_everywhere: weakref.WeakSet["OpenFile"] = weakref.WeakSet()
+_everywhere: weakref.WeakSet[OpenFile] = weakref.WeakSet()
 _everywhere_lock = threading.Lock()
-
-
-# The path asked for and the inode: relative link targets start at the path, so that two
-# names of one inode are two open files, and a file that was replaced is not its successor.
-Key = tuple[str, int, int]
-
-
-class Unsettled(AsgihiveError):
-    """The file changed so recently that a further change might not show: wait, then retry."""
-
-    def __init__(self, file: str, seconds: float) -> None:
-        super().__init__(file, seconds)
-        self.file = file
-        self.seconds = seconds
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class OpenFile:
-    """One open file.
-
-    descriptor: libhdf5's own, for reading past it.
-    base: where in the file HDF5 begins, behind the user block.
-    live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
-        which keeps readers consistent while the identity goes on changing.
-    settled: whether a change after opening is certain to show in the identity.
-    datasets: paths of those that the pool keeps open.
-    refreshed: those of a live file, by address.
-    """
-
-    place: Place
-    identity: Identity
-    links: int
-    id: h5f.FileID
-    root: h5g.GroupID
-    descriptor: int
-    base: int
-    live: bool
-    settled: bool
-    holders: set["Lease"] = field(default_factory=set)
-    datasets: set[bytes] = field(default_factory=set)
-    refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
-    revoked: bool = False
-    used: float = field(default_factory=time.monotonic)
-
-    @property
-    def key(self) -> Key:
-        """Under which it is found."""
-        return _key(self.place, self.identity)
-
-    def changed(self) -> bool:
-        """Whether the content may differ from what it was when the file was opened.
-
-        A file that was replaced or deleted is whole and old as long as it is open: its
-        change time moves with its number of links, its size and modification time do not.
-        """
-        try:
-            status = os.fstat(self.descriptor)
-            written = self.live and self._is_written()
-        except OSError:
-            return True
-        # Asked last: the descriptor of a file revoked meanwhile may be another file's.
-        if self.revoked:
-            return True
-        if self.live:
-            return not written or status.st_size < self.identity.size
-        now = Identity.of(status)
-        if (now.size, now.mtime_ns) != (self.identity.size, self.identity.mtime_ns):
-            return True
-        return now.ctime_ns != self.identity.ctime_ns and status.st_nlink == self.links
-
-    def _is_written(self) -> bool:
-        flags = os.pread(self.descriptor, 1, self.base + _FLAGS_OFFSET)
-        return bool(flags) and bool(flags[0] & _SWMR_WRITING)
-
-    def shows(self, identity: Identity) -> bool:
-        """Whether this is certainly the content that `identity` stands for."""
-        if self.revoked or _inode(self.identity) != _inode(identity):
-            return False
-        if self.live:
-            return not self.changed()
-        return self.identity == identity
-
-    @property
-    def seen(self) -> Identity:
-        """What an answer depends on: of a live file, only that it is this one."""
-        return (
-            replace(self.identity, size=0, mtime_ns=0, ctime_ns=0) if self.live else self.identity
-        )
-
-    def close(self) -> None:
-        """Close the file and every object in it; holders see `changed()` from now on."""
-        if not self.revoked:
-            self.revoked = True
-            # As h5py.File.close does: objects left open would keep the file open. A strong
-            # close degree would do it too, but then nobody else in the process could open it.
-            self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
-            self.id.close()
 
 
 @dataclass(slots=True, eq=False)
@@ -284,7 +181,7 @@ class FilePool:
         self._discarded.clear()
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
-        file = self._files.get(_key(place, identity))
+        file = self._files.get(key_of(place, identity))
         if file is None or not self._usable(file, identity):
             self.close_idle()
             file = self._open(place)
@@ -361,11 +258,11 @@ class FilePool:
         try:
             status = os.fstat(descriptor)
             identity = Identity.of(status)
-            self._make_room(_key(place, identity))
+            self._make_room(key_of(place, identity))
             name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
             with _everywhere_lock:
                 for other in list(_everywhere):
-                    if _inode(other.identity) == _inode(identity) and not other.shows(identity):
+                    if inode_of(other.identity) == inode_of(identity) and not other.shows(identity):
                         other.close()
                 file_id, live = self._open_id(place, os.fsencode(name))
                 wait = 0.0 if live else identity.settles_in(time.time_ns())
@@ -424,33 +321,3 @@ class FilePool:
                 self._datasets.drop((file, path))
             self._by_name = {name: each for name, each in self._by_name.items() if each is not file}
             file.close()
-
-
-def _key(place: Place, identity: Identity) -> Key:
-    return place.asked, *_inode(identity)
-
-
-def _inode(identity: Identity) -> tuple[int, int]:
-    return identity.device, identity.inode
-
-
-def libhdf5_reason(error: BaseException) -> str:
-    """What libhdf5 says in parentheses, without the server's own paths."""
-    found = re.search(r"\((.*)\)", str(error), re.DOTALL)
-    reason = found.group(1) if found else str(error)
-    return "" if "/" in reason else reason
-
-
-def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
-    """The open `dataset`, with the extent that a live writer has given it by now.
-
-    Of a live file there is one identifier per dataset, and further ones are closed: libhdf5
-    (2.0) fails to read through either of two once one of them was refreshed.
-    """
-    if not file.live:
-        return dataset
-    shared: h5d.DatasetID = file.refreshed.setdefault(h5o.get_info(dataset).addr, dataset)
-    if shared is not dataset:
-        dataset._close()  # noqa: SLF001  # h5py has no public way for anything but files
-    shared.refresh()
-    return shared

@@ -17,8 +17,9 @@ from h5py import h5p, h5t
 
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
 from asgihive.hdf5.identity import Identity
+from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import spans
-from asgihive.hdf5.pool import Lease, OpenFile
+from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import Place, open_regular
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent

@@ -1,7 +1,7 @@
 """Which error answers with which HTTP status: the one table of it (RFC 9110, section 15)."""
 
 from asgihive import errors
-from asgihive.hdf5.pool import Unsettled
+from asgihive.hdf5.open_file import Unsettled
 
 STATUSES: dict[type[Exception], int] = {
     errors.BadParameter: 422,

@@ -11,7 +11,8 @@ import anyio
 
 from asgihive.asgi import BufferedResponse
 from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
-from asgihive.hdf5.pool import FilePool, Lease, OpenFile, Unsettled
+from asgihive.hdf5.open_file import OpenFile, Unsettled
+from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.lanes import Lanes
 from asgihive.service.answers import AnswerCache, Key

@@ -1,0 +1,143 @@
+"""One open HDF5 file, and what tells whether it is still what it was."""
+
+import os
+import re
+import time
+from dataclasses import dataclass, field, replace
+
+from h5py import h5d, h5f, h5g, h5o
+
+from asgihive.errors import AsgihiveError
+from asgihive.hdf5.identity import Identity
+from asgihive.hdf5.sandbox import Place
+
+# Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
+# that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
+_FLAGS_OFFSET = 11
+_SWMR_WRITING = 0x04
+
+# The path asked for and the inode: relative link targets start at the path, so that two
+# names of one inode are two open files, and a file that was replaced is not its successor.
+Key = tuple[str, int, int]
+
+
+class Unsettled(AsgihiveError):
+    """The file changed so recently that a further change might not show: wait, then retry."""
+
+    def __init__(self, file: str, seconds: float) -> None:
+        super().__init__(file, seconds)
+        self.file = file
+        self.seconds = seconds
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class OpenFile:
+    """One open file.
+
+    descriptor: libhdf5's own, for reading past it.
+    base: where in the file HDF5 begins, behind the user block.
+    live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
+        which keeps readers consistent while the identity goes on changing.
+    settled: whether a change after opening is certain to show in the identity.
+    datasets: paths of those that the pool keeps open.
+    refreshed: those of a live file, by address.
+    """
+
+    place: Place
+    identity: Identity
+    links: int
+    id: h5f.FileID
+    root: h5g.GroupID
+    descriptor: int
+    base: int
+    live: bool
+    settled: bool
+    holders: set[object] = field(default_factory=set)
+    datasets: set[bytes] = field(default_factory=set)
+    refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
+    revoked: bool = False
+    used: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> Key:
+        """Under which it is found."""
+        return key_of(self.place, self.identity)
+
+    def changed(self) -> bool:
+        """Whether the content may differ from what it was when the file was opened.
+
+        A file that was replaced or deleted is whole and old as long as it is open: its
+        change time moves with its number of links, its size and modification time do not.
+        """
+        try:
+            status = os.fstat(self.descriptor)
+            written = self.live and self._is_written()
+        except OSError:
+            return True
+        # Asked last: the descriptor of a file revoked meanwhile may be another file's.
+        if self.revoked:
+            return True
+        if self.live:
+            return not written or status.st_size < self.identity.size
+        now = Identity.of(status)
+        if (now.size, now.mtime_ns) != (self.identity.size, self.identity.mtime_ns):
+            return True
+        return now.ctime_ns != self.identity.ctime_ns and status.st_nlink == self.links
+
+    def _is_written(self) -> bool:
+        flags = os.pread(self.descriptor, 1, self.base + _FLAGS_OFFSET)
+        return bool(flags) and bool(flags[0] & _SWMR_WRITING)
+
+    def shows(self, identity: Identity) -> bool:
+        """Whether this is certainly the content that `identity` stands for."""
+        if self.revoked or inode_of(self.identity) != inode_of(identity):
+            return False
+        if self.live:
+            return not self.changed()
+        return self.identity == identity
+
+    @property
+    def seen(self) -> Identity:
+        """What an answer depends on: of a live file, only that it is this one."""
+        return (
+            replace(self.identity, size=0, mtime_ns=0, ctime_ns=0) if self.live else self.identity
+        )
+
+    def close(self) -> None:
+        """Close the file and every object in it; holders see `changed()` from now on."""
+        if not self.revoked:
+            self.revoked = True
+            # As h5py.File.close does: objects left open would keep the file open. A strong
+            # close degree would do it too, but then nobody else in the process could open it.
+            self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
+            self.id.close()
+
+
+def key_of(place: Place, identity: Identity) -> Key:
+    return place.asked, *inode_of(identity)
+
+
+def inode_of(identity: Identity) -> tuple[int, int]:
+    return identity.device, identity.inode
+
+
+def libhdf5_reason(error: BaseException) -> str:
+    """What libhdf5 says in parentheses, without the server's own paths."""
+    found = re.search(r"\((.*)\)", str(error), re.DOTALL)
+    reason = found.group(1) if found else str(error)
+    return "" if "/" in reason else reason
+
+
+def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
+    """The open `dataset`, with the extent that a live writer has given it by now.
+
+    Of a live file there is one identifier per dataset, and further ones are closed: libhdf5
+    (2.0) fails to read through either of two once one of them was refreshed.
+    """
+    if not file.live:
+        return dataset
+    shared: h5d.DatasetID = file.refreshed.setdefault(h5o.get_info(dataset).addr, dataset)
+    if shared is not dataset:
+        dataset._close()  # noqa: SLF001  # h5py has no public way for anything but files
+    shared.refresh()
+    return shared
