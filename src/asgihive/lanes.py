@@ -51,6 +51,10 @@ class _Job:
             return not self._running
 
 
+# The tokens of a lane, and the threads that anyio may start for it.
+_Limiters = tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]
+
+
 class Lane:
     """A bounded number of worker threads.
 
@@ -67,8 +71,7 @@ class Lane:
         # Per event loop: an application may be run, stopped and run again (tests, reload).
         # Older anyio knows variables by name alone, so that each lane needs names of its own.
         number = next(_LANE_NUMBERS)
-        self._tokens: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive lane {number} {name}")
-        self._threads: RunVar[anyio.CapacityLimiter] = RunVar(f"asgihive threads {number} {name}")
+        self._limiters: RunVar[_Limiters] = RunVar(f"asgihive lane {number} {name}")
 
     async def run(self, function: Callable[[], T], *, patient: bool = False) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
@@ -82,7 +85,7 @@ class Lane:
         Raises:
             Overloaded: too many calls wait already.
         """
-        tokens = self._limiter(self._tokens)
+        tokens, threads = self._limiters_here()
         job = _Job()
         try:
             # Mostly one is free, and a checkpoint would cost as much as a small read.
@@ -107,7 +110,7 @@ class Lane:
 
         try:
             return await anyio.to_thread.run_sync(
-                in_thread, abandon_on_cancel=True, limiter=self._limiter(self._threads, spare=64)
+                in_thread, abandon_on_cancel=True, limiter=threads
             )
         finally:
             if job.leave():
@@ -115,17 +118,17 @@ class Lane:
 
     def waiting(self) -> int:
         """How many calls wait for a thread now, in the running event loop."""
-        return self._limiter(self._tokens).statistics().tasks_waiting
+        return self._limiters_here()[0].statistics().tasks_waiting
 
-    def _limiter(
-        self, variable: RunVar[anyio.CapacityLimiter], spare: int = 0
-    ) -> anyio.CapacityLimiter:
+    def _limiters_here(self) -> _Limiters:
         try:
-            return variable.get()
+            return self._limiters.get()
         except LookupError:
-            limiter = anyio.CapacityLimiter(self.threads + spare)
-            variable.set(limiter)
-            return limiter
+            # The threads of calls that were given up come on top, within reason.
+            spare = self.threads + 64
+            limiters = (anyio.CapacityLimiter(self.threads), anyio.CapacityLimiter(spare))
+            self._limiters.set(limiters)
+            return limiters
 
 
 def _forget_locals(error: BaseException | None) -> None:

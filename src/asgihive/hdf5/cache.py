@@ -30,6 +30,11 @@ class BytesCache(Generic[K, V]):
         self._entries.move_to_end(key)
         return entry[0]
 
+    def peek(self, key: K) -> V | None:
+        """As `get`, but not a use of it; from any thread."""
+        entry = self._entries.get(key)
+        return None if entry is None else entry[0]
+
     def put(self, key: K, value: V, size: int) -> None:
         """Keep `value` of `size` bytes, unless it alone is larger than the cache."""
         self.drop(key)

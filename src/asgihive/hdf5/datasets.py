@@ -183,6 +183,11 @@ class Dataset:
         return None
 
 
+def dataset_key(path: str) -> bytes:
+    """By what the pool keeps the dataset at `path`."""
+    return b"/".join(components(encoded(path)))
+
+
 def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: int = 0) -> Dataset:
     """The dataset at `path`; its file keeps it open for the next request.
 
@@ -191,7 +196,7 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
         TypeUnsupported: its values cannot be held by NumPy.
         and whatever `walk` raises.
     """
-    key = b"/".join(components(encoded(path)))
+    key = dataset_key(path)
     known = lease.pool.dataset(file, key)
     if isinstance(known, Dataset):
         return known

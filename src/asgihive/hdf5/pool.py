@@ -67,7 +67,7 @@ class Lease:
         """
         known = self.pool.known(name)
         if known is not None:
-            return self._held(known)
+            return self.hold(known)
         file = self.open(self.pool.sandbox.place(name))
         self.pool.remember(name, file)
         return file
@@ -82,9 +82,10 @@ class Lease:
             self._depend(place.asked, identity)
             self.lasting &= identity is None or identity.settles_in(time.time_ns()) == 0
             raise
-        return self._held(file)
+        return self.hold(file)
 
-    def _held(self, file: OpenFile) -> OpenFile:
+    def hold(self, file: OpenFile) -> OpenFile:
+        """Keep `file` open, and depend on it; raises FileChanged."""
         if self.files.setdefault(file.key, file) is not file:
             raise FileChanged(file.place.name)
         self._depend(file.place.asked, file.seen)
@@ -203,6 +204,21 @@ class FilePool:
             return None
         return self._touched(file)
 
+    def at_hand(self, name: str, path: bytes, lease: Lease) -> object | None:
+        """An open dataset of an open and unchanged file, held by `lease`.
+
+        For the event loop: nothing is opened, closed or put in another order, so that the
+        library lane may be at work at the same time.
+        """
+        file = self._by_name.get(name)
+        if file is None or file.live or not file.settled or file.revoked:
+            return None
+        dataset = self._datasets.peek((file, path))
+        if dataset is None or identity_on_loop(file.place.asked) != file.identity:
+            return None
+        lease.hold(file)
+        return dataset
+
     def discard(self, objects: list[object]) -> None:
         """Let go of HDF5 objects at the next visit to the library lane; from any thread.
 
@@ -309,10 +325,10 @@ class FilePool:
         # The file's own former handle goes in any case.
         self._close(key)
         while len(self._files) >= self.max_open:
-            idle = next((key for key, file in self._files.items() if not file.holders), None)
-            if idle is None:
+            idle = [file for file in self._files.values() if not file.holders]
+            if not idle:
                 raise Overloaded(f"{self.max_open} files are open and in use")
-            self._close(idle)
+            self._close(min(idle, key=lambda file: file.used).key)
 
     def _close(self, key: Key) -> None:
         file = self._files.pop(key, None)

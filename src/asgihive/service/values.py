@@ -1,7 +1,7 @@
 """The way of `/data` and `/stats`: selection → blocks → encoded pieces."""
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from asgihive.asgi import BufferedResponse, StreamedResponse, content_disposition
 from asgihive.encoders.protocol import Values, is_numeric
 from asgihive.encoders.registry import check
-from asgihive.errors import AnswerTooLarge, FormatMismatch, KindMismatch, ReadTimeout
-from asgihive.hdf5.datasets import Dataset, find_dataset
+from asgihive.errors import AnswerTooLarge, FileChanged, FormatMismatch, KindMismatch, ReadTimeout
+from asgihive.hdf5.datasets import Dataset, dataset_key, find_dataset
 from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reduce import Statistics, summarise
@@ -35,29 +35,40 @@ _POINTED_BYTES = 4096
 
 @dataclass(slots=True)
 class ValuesRead:
-    """A selection of a dataset that is being read, in the state before its next block."""
+    """A selection of a dataset that is being read.
+
+    block: the first one; None when nothing is selected. `array` is what it holds.
+    blocks: those after it.
+    """
 
     dataset: Dataset
-    blocks: Iterator[Block]
     values: Values
     dtype: np.dtype[Any]
-    first: Array | None
-    last: bool
-    lease: Lease | None = field(default=None)
+    block: Block | None
+    blocks: Iterator[Block]
+    array: Array | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is nothing behind the first block."""
+        return self.array is None or self.array.size == self.values.size
 
 
 async def answer_data(
     store: Store, parameters: DataParameters
 ) -> BufferedResponse | StreamedResponse:
     """The values as `parameters` ask for them; whole when they are one piece, else streamed."""
-    reading, lease = await store.read(lambda lease: _begin(store.settings, parameters, lease))
+    begun = await _begin_at_hand(store, parameters)
+    if begun is None:
+        begun = await store.read(lambda lease: _begin(store.settings, parameters, lease))
+    reading, lease = begun
     try:
         encoder, values = parameters.encoder, reading.values
         headers = {"content-type": encoder.media_type}
         if encoder.extension is not None:
             name = values.name or "data"
             headers["content-disposition"] = content_disposition(f"{name}.{encoder.extension}")
-        if reading.last and values.size <= encoder.block_elements:
+        if reading.whole and values.size <= encoder.block_elements:
             body = await _whole_body(store, reading, parameters)
             lease.release()
             return BufferedResponse(body, headers=headers)
@@ -112,6 +123,44 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
     file = lease.open_asked(parameters.entity.file)
     dataset = find_dataset(lease, file, parameters.entity.path, settings.max_link_hops)
     lease.objects.append(dataset)
+    reading = _prepared(settings, parameters, dataset)
+    if reading.block is not None:
+        reading.array = _shaped(reading, reading.block, dataset.read(lease, reading.block.axes))
+    return reading
+
+
+async def _begin_at_hand(
+    store: Store, parameters: DataParameters
+) -> tuple[ValuesRead, Lease] | None:
+    """The same for values that are plain bytes of a file that is open already.
+
+    A thread is needed for those bytes alone, and it need not be libhdf5's. None when the
+    values are not like that.
+    """
+    lease = Lease(store.pool)
+    key = dataset_key(parameters.entity.path)
+    try:
+        dataset = store.pool.at_hand(parameters.entity.file, key, lease)
+        if isinstance(dataset, Dataset):
+            lease.objects.append(dataset)
+            reading = _prepared(store.settings, parameters, dataset)
+            block = reading.block
+            if block is not None and dataset.stored_run(block.axes) is not None:
+                read = await _read_block(store, dataset, block, lease, patient=False)
+                reading.array = _shaped(reading, block, read)
+                return reading, lease
+    except FileChanged:
+        lease.release()
+        return None
+    except BaseException:
+        lease.release()
+        raise
+    lease.release()
+    return None
+
+
+def _prepared(settings: H5Settings, parameters: DataParameters, dataset: Dataset) -> ValuesRead:
+    """What will be read of `dataset`, and that it may be; reads nothing."""
     if parameters.safe and not is_numeric(dataset.dtype):
         accepted = f"safe converts numbers, and these values are {dataset.dtype}; use origin"
         raise FormatMismatch("dtype", "safe", accepted)
@@ -123,7 +172,7 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
         parse_selection(parameters.selection, ())
         values = Values(name, None, dtype)
         check(parameters.encoder, values)
-        return ValuesRead(dataset, iter(()), values, dtype, None, last=True)
+        return ValuesRead(dataset, values, dtype, None, iter(()))
     selection = parse_selection(parameters.selection, dataset.shape)
     shape = (*selection.shape, *dataset.item_shape)
     values = Values(name, shape, dtype)
@@ -134,12 +183,7 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
         raise AnswerTooLarge(size, settings.max_response_bytes)
     check(parameters.encoder, values)
     blocks = _plan(dataset, selection, settings)
-    block = next(blocks, None)
-    if block is None:
-        return ValuesRead(dataset, blocks, values, dtype, None, last=True)
-    first = _shaped(dataset, block, dataset.read(lease, block.axes), values, dtype)
-    last = block.first == 0 and first.size == values.size
-    return ValuesRead(dataset, blocks, values, dtype, first, last)
+    return ValuesRead(dataset, values, dtype, next(blocks, None), blocks)
 
 
 def safe_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -165,22 +209,22 @@ def _plan(dataset: Dataset, selection: Selection, settings: H5Settings) -> Itera
     return plan_blocks(selection, chunks, item_bytes, min(block_bytes, settings.read_ahead_bytes))
 
 
-def _shaped(
-    dataset: Dataset, block: Block, array: Array, values: Values, dtype: np.dtype[Any]
-) -> Array:
+def _shaped(reading: ValuesRead, block: Block, array: Array) -> Array:
+    """A block as it was read, in the type and shape of the answer."""
     # What is too large for the safe type is infinite there; signalling NaNs are as good as others.
     with np.errstate(over="ignore", invalid="ignore"):
-        array = array.astype(dtype, order="C", copy=False)
-    shape = (*block.shape, *dataset.item_shape)
-    flattened = values.shape is not None and len(values.shape) < len(shape)
+        array = array.astype(reading.dtype, order="C", copy=False)
+    shape = (*block.shape, *reading.dataset.item_shape)
+    whole_shape = reading.values.shape
+    flattened = whole_shape is not None and len(whole_shape) < len(shape)
     return array.reshape(-1 if flattened else shape)
 
 
 async def _whole_body(store: Store, reading: ValuesRead, parameters: DataParameters) -> bytes:
     encoder, values = parameters.encoder, reading.values
     parts = [encoder.head(values)]
-    if reading.first is not None:
-        parts.append(await _encoded(store, parameters, values, reading.first, 0))
+    if reading.array is not None:
+        parts.append(await _encoded(store, parameters, values, reading.array, 0))
     parts.append(encoder.tail(values))
     filled = [part for part in parts if part]
     return filled[0] if len(filled) == 1 else b"".join(filled)
@@ -194,7 +238,7 @@ async def _pieces(
     head = encoder.head(values)
     if head:
         yield head
-    array, first = reading.first, 0
+    array, first = reading.array, 0
     while array is not None:
         for piece, before in _cut(array, encoder.block_elements):
             yield await _encoded(store, parameters, values, piece, first + before)
@@ -203,7 +247,7 @@ async def _pieces(
         array = None
         if block is not None:
             read = await _read_block(store, reading.dataset, block, lease)
-            array = _shaped(reading.dataset, block, read, values, reading.dtype)
+            array = _shaped(reading, block, read)
     tail = encoder.tail(values)
     if tail:
         yield tail
@@ -243,11 +287,13 @@ def _as_bytes(block: bytes | memoryview) -> bytes:
     return bytes(block)
 
 
-async def _read_block(store: Store, dataset: Dataset, block: Block, lease: Lease) -> Array:
+async def _read_block(
+    store: Store, dataset: Dataset, block: Block, lease: Lease, *, patient: bool = True
+) -> Array:
     seconds = store.settings.read_timeout_seconds
     # What libhdf5 has no part in need not wait for it.
     lanes = store.lanes
     lane = lanes.library if dataset.stored_run(block.axes) is None else lanes.decode
     with anyio.move_on_after(seconds):
-        return await lane.run(lambda: dataset.read(lease, block.axes), patient=True)
+        return await lane.run(lambda: dataset.read(lease, block.axes), patient=patient)
     raise ReadTimeout(seconds)
