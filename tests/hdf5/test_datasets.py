@@ -1,6 +1,7 @@
 """Reading datasets: h5py's own reading is the oracle."""
 
 import gc
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from h5py import h5d, h5p, h5s, h5t
 from asgihive.errors import (
     AsgihiveError,
     DamagedData,
+    FileChanged,
     FileUnreadable,
     FilterMissing,
     KindMismatch,
@@ -230,3 +232,22 @@ def test_datasets_met_through_other_files_are_not_kept(root: Path) -> None:
         assert lease.pool.dataset(file, b"external") is None
         assert set(map(Path, lease.depends)) == {root / "main.h5", root / "other.h5"}
         assert walk(lease, file, "/external", LinkResolution.ALL, HOPS).path == "/external"
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the kernel is not Linux")
+def test_what_the_page_cache_holds_is_read_at_once(root: Path) -> None:
+    stored = np.arange(24, dtype=">i4").reshape(6, 4)
+    with h5py.File(root / "main.h5", "w") as file:
+        file["x"] = stored
+    (root / "main.h5").read_bytes()
+    with dataset_of(root, "main.h5", "x") as (lease, dataset):
+        run = dataset.stored_run(parse_selection("2:5", (6, 4)).axes)
+        assert run is not None
+        read = dataset.read_at_once(lease, run)
+        assert read is not None
+        np.testing.assert_array_equal(read.reshape(3, 4), stored[2:5])
+        beyond = (root / "main.h5").stat().st_size - 4
+        assert dataset.read_at_once(lease, (beyond, 8)) is None
+        os.truncate(root / "main.h5", 100)
+        with pytest.raises(FileChanged):
+            dataset.read_at_once(lease, (0, 50))

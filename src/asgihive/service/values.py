@@ -23,7 +23,7 @@ from asgihive.settings import H5Settings
 
 Array = np.ndarray[Any, Any]
 
-# What is encoded without a further thread; a lane costs as much as encoding this much.
+# What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16
 
 # Large enough that a thread's cost is nothing, small enough that others get their turn.
@@ -134,8 +134,8 @@ async def _begin_at_hand(
 ) -> tuple[ValuesRead, Lease] | None:
     """The same for values that are plain bytes of a file that is open already.
 
-    A thread is needed for those bytes alone, and it need not be libhdf5's. None when the
-    values are not like that.
+    A thread is needed for those bytes alone, and it need not be libhdf5's; for few bytes that
+    are in memory not even that. None when the values are not like that.
     """
     lease = Lease(store.pool)
     key = dataset_key(parameters.entity.path)
@@ -145,8 +145,11 @@ async def _begin_at_hand(
             lease.objects.append(dataset)
             reading = _prepared(store.settings, parameters, dataset)
             block = reading.block
-            if block is not None and dataset.stored_run(block.axes) is not None:
-                read = await _read_block(store, dataset, block, lease, patient=False)
+            run = None if block is None else dataset.stored_run(block.axes)
+            if block is not None and run is not None:
+                read = dataset.read_at_once(lease, run) if run[1] <= _INLINE_BYTES else None
+                if read is None:
+                    read = await _read_block(store, dataset, block, lease, patient=False)
                 reading.array = _shaped(reading, block, read)
                 return reading, lease
     except FileChanged:
