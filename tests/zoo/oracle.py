@@ -220,8 +220,6 @@ def safe(value: Any) -> Any:
         size = min(max(array.dtype.itemsize, 4), 8)
         with np.errstate(over="ignore"):
             return array.astype(f"<f{size}")
-    if array.dtype.kind == "c":
-        return array.astype(f"<c{min(array.dtype.itemsize, 16)}")
     return array.astype(array.dtype.newbyteorder("<"))
 
 

@@ -141,25 +141,26 @@ async def _begin_at_hand(
     key = dataset_key(parameters.entity.path)
     try:
         dataset = store.pool.at_hand(parameters.entity.file, key, lease)
-        if isinstance(dataset, Dataset):
-            lease.objects.append(dataset)
-            reading = _prepared(store.settings, parameters, dataset)
-            block = reading.block
-            run = None if block is None else dataset.stored_run(block.axes)
-            if block is not None and run is not None:
-                read = dataset.read_at_once(lease, run) if run[1] <= _INLINE_BYTES else None
-                if read is None:
-                    read = await _read_block(store, dataset, block, lease, patient=False)
-                reading.array = _shaped(reading, block, read)
-                return reading, lease
+        if not isinstance(dataset, Dataset):
+            return None
+        lease.objects.append(dataset)
+        reading = _prepared(store.settings, parameters, dataset)
+        block = reading.block
+        run = None if block is None else dataset.stored_run(block.axes)
+        if block is None or run is None:
+            lease.release()
+            return None
+        read = dataset.read_at_once(lease, run) if run[1] <= _INLINE_BYTES else None
+        if read is None:
+            read = await _read_block(store, dataset, block, lease, patient=False)
+        reading.array = _shaped(reading, block, read)
     except FileChanged:
         lease.release()
         return None
     except BaseException:
         lease.release()
         raise
-    lease.release()
-    return None
+    return reading, lease
 
 
 def _prepared(settings: H5Settings, parameters: DataParameters, dataset: Dataset) -> ValuesRead:
