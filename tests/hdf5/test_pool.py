@@ -328,3 +328,14 @@ def test_reasons_do_not_tell_paths() -> None:
     assert libhdf5_reason(error) == ""
     assert libhdf5_reason(OSError("Can't read (inflate() failed)")) == "inflate() failed"
     assert libhdf5_reason(ValueError("plain")) == "plain"
+
+
+def test_what_is_let_go_of_again_and_again_is_kept_once(root: Path) -> None:
+    with leased(root) as lease:
+        pool = lease.pool
+        kept = object()
+        for _ in range(100):
+            pool.discard([kept])
+        assert len(pool._discarded) == 1
+        pool.close_idle()
+        assert not pool._discarded

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from h5py import h5f, h5g, h5p
@@ -164,7 +164,7 @@ class FilePool:
         self.idle_seconds = idle_seconds
         self._files: OrderedDict[Key, OpenFile] = OrderedDict()
         self._by_name: dict[str, OpenFile] = {}
-        self._discarded: deque[list[object]] = deque()
+        self._discarded: dict[int, object] = {}
         self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
         self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
             _DATASETS_BYTES + chunk_cache_bytes
@@ -223,9 +223,10 @@ class FilePool:
         """Let go of HDF5 objects at the next visit to the library lane; from any thread.
 
         h5py takes HDF5's lock to let go of the last reference to one: the event loop would
-        wait for whatever is being read.
+        wait for whatever is being read. Each is kept once, however often it is let go of: on a
+        busy day of small reads nobody may visit that lane.
         """
-        self._discarded.append(objects)
+        self._discarded.update({id(each): each for each in objects})
 
     def remember(self, name: str, file: OpenFile) -> None:
         """Let `known` find `file` by the client's `name`."""
