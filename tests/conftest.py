@@ -1,9 +1,16 @@
 """Fixtures of every room: both event loops, and a guard against whatever blocks them."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+# No deadline: first uses build tables, and machines are shared. The gate always tries the same
+# examples, so that it says the same of the same commit; runs by hand look for new ones.
+settings.register_profile("asgihive", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("asgihive")
 
 
 @pytest.fixture(
