@@ -80,28 +80,20 @@ def document_encoder(query: Query, accept: str) -> DocumentEncoder:
     Raises:
         BadParameter
     """
-    documents = {name: each for name, each in encoders().items() if is_document_encoder(each)}
+    documents = {
+        name: each for name, each in encoders().items() if isinstance(each, DocumentEncoder)
+    }
     name = query.first("format")
     if name:
         if name not in documents:
             raise BadParameter("format", name, f"{', '.join(documents)} are accepted here")
-        return _as_document(documents[name])
+        return documents[name]
     offers = [documents["json"].media_type, *(each.media_type for each in documents.values())]
     chosen = preferred(accept, offers) if accept else None
     for each in documents.values():
         if each.media_type == chosen:
-            return _as_document(each)
-    return _as_document(documents["json"])
-
-
-def is_document_encoder(encoder: Encoder) -> bool:
-    """Whether a format also holds metadata."""
-    return isinstance(encoder, DocumentEncoder)
-
-
-def _as_document(encoder: Encoder) -> DocumentEncoder:
-    assert isinstance(encoder, DocumentEncoder)  # noqa: S101  # for the type checker
-    return encoder
+            return each
+    return documents["json"]
 
 
 def _value_encoder(name: str | None, accept: str) -> Encoder:
