@@ -1,31 +1,34 @@
-"""Headers read with bare identifiers: the plain way through h5py is the oracle."""
+"""Headers read from the file's bytes: libhdf5, through h5py, is the oracle."""
 
 import ctypes
-from collections import Counter
+import os
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from h5py import h5a, h5f, h5s, h5t
+from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asgihive.hdf5 import attributes, entities
-from asgihive.hdf5.headers import HeaderError, HeaderReader, header_reader
+from asgihive.errors import FileUnreadable
+from asgihive.hdf5 import entities, headers, listing
+from asgihive.hdf5.headers import HeaderReader, NotPlain
 from tests.hdf5.serving import described, leased
 from tests.hdf5.test_types import TYPES
 
-pytestmark = pytest.mark.skipif(header_reader is None, reason="libhdf5 is not to be found")
-
-# More than 8 are stored densely in new files; the long names make long encodings.
+# More than 8 attributes are stored densely in new files; the long names make long messages.
 WIDE = np.dtype([(f"a member with a rather long name {i}", "<f4") for i in range(12)])
 
 
 def write(file: h5py.File) -> None:
     file.create_group("group/below")
     file["type"] = np.dtype([("a", "<i4")])
-    file["committed"] = np.zeros(3, file["type"].dtype)
+    file.create_dataset("committed", (3,), file["type"])
     for name, value in {
         "contiguous": np.arange(6).reshape(2, 3),
         "scalar": 1.5,
@@ -37,8 +40,18 @@ def write(file: h5py.File) -> None:
     }.items():
         file[name] = value
     file.create_dataset("chunked", data=np.arange(9), chunks=(2,), compression="gzip")
+    file.create_dataset("filtered", (5, 6), "f8", chunks=(2, 3), shuffle=True, fletcher32=True)
     file.create_dataset("growing", (2, 2), "f4", maxshape=(None, 4))
+    file.create_dataset("two ends", (2, 2), "f4", maxshape=(None, None), chunks=(1, 300))
     file.create_dataset("unwritten", (7,), "<f4")
+    file.create_dataset("outside", (3,), "i1", external=[("raw", 0, 3)])
+    source = h5py.VirtualSource(file["contiguous"])
+    virtual = h5py.VirtualLayout((2, 3), "i8")
+    virtual[...] = source
+    file.create_virtual_dataset("virtual", virtual)
+    compact = h5p.create(h5p.DATASET_CREATE)
+    compact.set_layout(h5d.COMPACT)
+    h5d.create(file.id, b"compact", h5t.STD_I16BE, h5s.create_simple((4,)), compact)
     file["soft"] = h5py.SoftLink("/contiguous")
     for owner in (file, file["group"], file["contiguous"], file["chunked"], file["type"]):
         owner.attrs["scalar"] = 1
@@ -46,150 +59,247 @@ def write(file: h5py.File) -> None:
         owner.attrs["array"] = np.arange(6).reshape(3, 2)
         owner.attrs["wide"] = np.zeros((), WIDE)
         owner.attrs["é"] = "text"
-        owner.attrs.create("committed", np.zeros(2, file["type"].dtype), dtype=file["type"])
+    file["contiguous"].attrs.create(
+        "committed", np.zeros(2, file["type"].dtype), dtype=file["type"]
+    )
     many = file.create_group("many attributes")
     for number, type_id in enumerate(TYPES.values()):
         h5a.create(many.id, f"{number} caf".encode() + b"\xe9", type_id, h5s.create(h5s.SCALAR))
+        one = h5g.create(file.id, f"one attribute {number}".encode())
+        h5a.create(one, b"x", type_id, h5s.create_simple((2, 3), (h5s.UNLIMITED, 3)))
+        h5d.create(file.id, f"of type {number}".encode(), type_id, h5s.create_simple((2, 3)))
 
 
 @pytest.fixture(params=["earliest", "v108", "latest"])
 def written(request: pytest.FixtureRequest, root: Path) -> Path:
     with h5py.File(root / "main.h5", "w", libver=request.param) as file:
         write(file)
-        for number in range(20):
-            file[f"group/child {number}"] = number
     return root
 
 
-@pytest.fixture
-def plainly() -> Iterator[pytest.MonkeyPatch]:
-    """Patches away the header reader, once asked to."""
+class _NoReader:
+    def __init__(self, _: object) -> None:
+        raise NotPlain
+
+
+def by_libhdf5(root: Path, path: str = "/") -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
+        patch.setattr(listing, "HeaderReader", _NoReader)
+        return described(root, "main.h5", path)
 
 
-def by_h5py(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(entities, "header_reader", None)
-    patch.setattr(attributes, "header_reader", None)
+@contextmanager
+def counted_opening() -> Iterator[list[str]]:
+    """The names of the children that libhdf5 had to open."""
+    opened: list[str] = []
+    original = entities.Describer._describe_object
+
+    def noting(self: entities.Describer, name: str, *rest: Any) -> dict[str, Any]:
+        opened.append(name)
+        return original(self, name, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entities.Describer, "_describe_object", noting)
+        yield opened
 
 
-def everything(root: Path) -> dict[str, dict[str, Any]]:
-    paths = ["/", "/group", "/contiguous", "/chunked", "/type", "/many attributes", "/deep"]
-    return {path: described(root, "main.h5", path) for path in paths}
-
-
-def test_descriptions_are_those_of_h5py(written: Path, plainly: pytest.MonkeyPatch) -> None:
-    found = everything(written)
-    by_h5py(plainly)
-    assert found == everything(written)
-    kinds = {child["kind"] for child in found["/"]["children"]}
+def test_descriptions_are_those_of_libhdf5(written: Path) -> None:
+    for path in ("/", "/group"):
+        assert described(written, "main.h5", path) == by_libhdf5(written, path)
+    kinds = {child["kind"] for child in described(written, "main.h5")["children"]}
     assert kinds == {"group", "dataset", "datatype"}
-    assert len(found["/many attributes"]["attributes"]) == len(TYPES)
 
 
-OPENING = ("H5Oopen", "H5Aopen", "H5Dget_space", "H5Dget_type", "H5Aget_space", "H5Aget_type")
-CLOSING = ("H5Oclose", "H5Aclose", "H5Sclose", "H5Tclose")
+def test_what_one_child_taught_holds_for_the_next(written: Path) -> None:
+    with h5py.File(written / "main.h5", "r+") as file:
+        for number in range(50):
+            data = file.create_dataset(
+                f"many/{number}", (number + 1, 2), "f4", chunks=(number + 1, 2), compression="gzip"
+            )
+            data.attrs["units"] = "mm"
+            data.attrs[f"its own {number}"] = np.zeros(number)
+            group = file.create_group(f"many/group {number}")
+            group.attrs["units"] = "m"
+    with counted_opening() as opened:
+        found = described(written, "main.h5", "/many")
+    assert found == by_libhdf5(written, "/many")
+    # The group itself, the first dataset, and a group that has a text of another length.
+    assert len(opened) <= 3
 
 
-def counting(reader: HeaderReader) -> Counter[int]:
-    """Identifiers that libhdf5 gave out to the reader and did not get back."""
-    open_now: Counter[int] = Counter()
-
-    def watch(name: str, delta: int) -> None:
-        function = reader._call[name]
-
-        def watched(*arguments: Any) -> int:
-            found: int = function(*arguments)
-            identifier = found if delta > 0 else arguments[0]
-            if identifier >= 0:
-                open_now[identifier] += delta
-            return found
-
-        reader._call[name] = watched
-
-    for name in OPENING:
-        watch(name, 1)
-    for name in CLOSING:
-        watch(name, -1)
-    return open_now
-
-
-def test_no_identifier_is_left_open(written: Path) -> None:
-    reader = HeaderReader()
-    open_now = counting(reader)
-    with leased(written) as lease:
-        root = lease.open_asked("main.h5").root
-        before = h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_ALL)
-        names: list[bytes] = []
-        root.links.iterate(names.append)
-        for name in names:
-            if name != b"soft":
-                reader.child(root.id, name)
-        reader.attributes(root.id)
-        assert h5f.get_obj_count(h5f.OBJ_ALL, h5f.OBJ_ALL) == before
-    assert len(open_now) > len(names)
-    assert not any(open_now.values())
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_each_header_is_read_as_libhdf5_reads_it(root: Path, libver: str) -> None:
+    with h5py.File(root / "main.h5", "w", libver=libver, userblock_size=512) as file:
+        write(file)
+        # What is added later continues the header elsewhere.
+        for number in range(7):
+            file["scalar"].attrs[f"later {number}" * 20] = "x" * number * 100
+    left_to_libhdf5 = {"type", "committed", "outside", "virtual", "contiguous", "soft"}
+    with leased(root) as lease:
+        opened = lease.open_asked("main.h5")
+        reader = HeaderReader(opened)
+        for name, thing in h5py.File(opened.id).items():
+            address = h5o.get_info(thing.id).addr
+            if name in left_to_libhdf5 or (libver == "latest" and name == "many attributes"):
+                with pytest.raises(NotPlain):
+                    reader.read(address)
+                continue
+            header = reader.read(address)
+            assert header.kind == ("group" if isinstance(thing, h5py.Group) else "dataset")
+            assert len(header.attributes) == len(thing.attrs)
+            if isinstance(thing, h5py.Dataset):
+                assert (header.shape, header.chunks) == (thing.shape, thing.chunks)
+                filters = thing.id.get_create_plist().get_nfilters()
+                assert (header.pipeline is not None) == (filters > 0)
 
 
-def test_refusals_leave_no_identifier_open(root: Path) -> None:
+def creation(**given: Any) -> h5p.PropFCID:
+    properties = h5p.create(h5p.FILE_CREATE)
+    for name, arguments in given.items():
+        getattr(properties, name)(*arguments)
+    return properties
+
+
+def test_files_with_other_address_sizes_are_left_to_libhdf5(root: Path) -> None:
+    h5f.create(bytes(root / "main.h5"), fcpl=creation(set_sizes=(4, 4))).close()
+    with h5py.File(root / "main.h5", "r+") as file:
+        file["a"] = 1
+    with leased(root) as lease, pytest.raises(NotPlain):
+        HeaderReader(lease.open_asked("main.h5"))
+    assert described(root, "main.h5") == by_libhdf5(root)
+
+
+@pytest.mark.parametrize("track_order", [False, True])
+def test_attributes_with_their_creation_order(root: Path, *, track_order: bool) -> None:
+    with h5py.File(root / "main.h5", "w", libver="latest", track_order=track_order) as file:
+        for number in range(3):
+            data = file.create_dataset(str(number), data=number, track_order=track_order)
+            for name in ("b", "a", "c"):
+                data.attrs[name] = number
+            del data.attrs["a"]
+    with counted_opening() as opened:
+        found = described(root, "main.h5")
+    assert found == by_libhdf5(root)
+    assert opened == ["", "0"]
+
+
+def test_names_that_are_long_or_not_utf8(root: Path) -> None:
     with h5py.File(root / "main.h5", "w") as file:
+        for number in range(2):
+            data = file.create_dataset(str(number), data=1)
+            for name in (b"n" * 10_000, b"caf\xe9", "é".encode()):
+                h5a.create(data.id, name, h5t.STD_I8LE, h5s.create(h5s.SCALAR))
+            # Shown like another one.
+            h5a.create(data.id, b"caf\xea", h5t.IEEE_F32BE, h5s.create(h5s.SCALAR))
+    assert described(root, "main.h5") == by_libhdf5(root)
+
+
+def small(root: Path, libver: str) -> tuple[int, bytes]:
+    """A file with one dataset; where its header lies, and the content."""
+    with h5py.File(root / "main.h5", "w", libver=libver) as file:
         file["bad"] = np.arange(3)
-        file["bad"].attrs["x"] = 1
-        header = h5py.h5o.get_info(file["bad"].id).addr
-    content = bytearray((root / "main.h5").read_bytes())
-    content[header] = 0xEE
-    (root / "main.h5").write_bytes(content)
-    reader = HeaderReader()
-    open_now = counting(reader)
+        for name in ("x", "y"):
+            file["bad"].attrs[name] = np.zeros(2)
+        address = h5o.get_info(file["bad"].id).addr
+    return address, (root / "main.h5").read_bytes()
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_damaged_headers_are_refused_or_told(
+    tmp_path_factory: pytest.TempPathFactory, libver: str, data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("damaged")
+    address, content = small(root, libver)
+    changed = bytearray(content)
+    place = data.draw(st.integers(address, min(address + 400, len(content)) - 1))
+    changed[place] ^= data.draw(st.integers(1, 255))
+    (root / "main.h5").write_bytes(changed)
     with leased(root) as lease:
-        group = lease.open_asked("main.h5").root
-        for name in (b"bad", b"absent"):
-            with pytest.raises(HeaderError):
-                reader.child(group.id, name)
-        with pytest.raises(HeaderError):
-            reader.attributes(-1)
-    assert not any(open_now.values())
+        reader = HeaderReader(lease.open_asked("main.h5"))
+        try:
+            header = reader.read(address)
+            for message in header.attributes:
+                headers.parse_attribute(message)
+        except NotPlain:
+            return
+    # The version with checksums is certain, the older one as certain as libhdf5 is.
+    if libver == "latest":
+        assert header.shape == (3,)
 
 
-@pytest.mark.parametrize("refusing", ["H5Dget_space", "H5Aget_type", "H5Aiterate2", "H5Tencode"])
-def test_a_refusal_half_way_leaves_no_identifier_open(root: Path, refusing: str) -> None:
-    with h5py.File(root / "main.h5", "w") as file:
-        file["data"] = np.arange(3)
-        file["data"].attrs["x"] = 1
-    reader = HeaderReader()
-    reader._call[refusing] = lambda *_: -1
-    open_now = counting(reader)
+@given(content=st.binary(max_size=600), libver=st.sampled_from(["earliest", "latest"]))
+def test_any_bytes_for_a_header(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, libver: str
+) -> None:
+    root = tmp_path_factory.mktemp("any")
+    address, whole = small(root, libver)
+    start = b"OHDR\x02" if libver == "latest" else b"\x01\x00"
+    forged = start + content
+    (root / "main.h5").write_bytes(whole[:address] + forged + whole[address + len(forged) :])
     with leased(root) as lease:
-        group = lease.open_asked("main.h5").root
-        with pytest.raises(HeaderError):
-            reader.child(group.id, b"data")
-    assert not any(open_now.values())
+        try:
+            HeaderReader(lease.open_asked("main.h5")).read(address)
+        except (NotPlain, FileUnreadable):
+            return
 
 
-def test_types_longer_than_the_buffer(root: Path) -> None:
-    with h5py.File(root / "main.h5", "w") as file:
-        file["wide"] = np.zeros(2, WIDE)
-    with leased(root) as lease:
-        header = HeaderReader().child(lease.open_asked("main.h5").root.id, b"wide")
-    assert header is not None
-    assert header.type is not None
-    assert len(header.type) > 96
-    assert h5t.decode(header.type).dtype == WIDE
-    assert header.shape == (2,)
+def test_a_header_that_continues_itself_ends(root: Path) -> None:
+    address, content = small(root, "earliest")
+    reach = 16
+    message = b"\x10\x00\x10\x00\x00\x00\x00\x00"
+    here = (address + 16).to_bytes(8, "little") + (reach + 8).to_bytes(8, "little")
+    prefix = b"\x01\x00\x01\x00\x01\x00\x00\x00" + (reach + 8).to_bytes(4, "little") + bytes(4)
+    forged = prefix + message + here
+    (root / "main.h5").write_bytes(content[:address] + forged + content[address + len(forged) :])
+    with leased(root) as lease, pytest.raises(NotPlain):
+        HeaderReader(lease.open_asked("main.h5")).read(address)
 
 
-def test_h5py_looks_where_headers_do_not_tell(written: Path) -> None:
-    with leased(written) as lease:
-        group = lease.open_asked("main.h5").root
-        for name in (b"chunked", b"growing", b"unwritten", b"type"):
-            assert HeaderReader().child(group.id, name) is None
+@pytest.mark.parametrize("address", [1 << 40, (1 << 64) - 1])
+def test_addresses_outside_of_the_file(root: Path, address: int) -> None:
+    small(root, "earliest")
+    with leased(root) as lease, pytest.raises(NotPlain):
+        HeaderReader(lease.open_asked("main.h5")).read(address)
 
 
-def test_without_libhdf5s_symbols_there_is_no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    from asgihive.hdf5 import headers  # noqa: PLC0415  # the module itself is patched
+def test_without_libhdf5s_checksum_its_headers_are_left_to_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, _ = small(root, "latest")
 
     def absent(_: str) -> object:
         raise OSError
 
-    monkeypatch.setattr(ctypes, "PyDLL", absent)
-    assert headers._find_reader() is None
+    with monkeypatch.context() as patch:
+        patch.setattr(ctypes, "PyDLL", absent)
+        assert headers._find_checksum() is None
+    monkeypatch.setattr(headers, "_checksum", None)
+    with leased(root) as lease, pytest.raises(NotPlain):
+        HeaderReader(lease.open_asked("main.h5")).read(address)
+    assert described(root, "main.h5")["children"][0]["shape"] == (3,)
+
+
+def test_one_page_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(root / "main.h5", "w") as file:
+        for number in range(500):
+            file[f"{number:03}"] = zlib.crc32(bytes([number % 256]))
+    size = (root / "main.h5").stat().st_size
+    monkeypatch.setattr(headers, "_MAX_PAGES", 3)  # forgets some on the way
+    reads: list[int] = []
+    original = os.pread
+
+    def counting(descriptor: int, size: int, offset: int) -> bytes:
+        reads.append(offset)
+        return original(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", counting)
+    with leased(root) as lease:
+        reader = HeaderReader(lease.open_asked("main.h5"))
+        addresses: list[int] = []
+        lease.open_asked("main.h5").root.links.iterate(
+            lambda _, info: addresses.append(info.u), info=True
+        )
+        shapes = {reader.read(address).shape for address in addresses}
+    assert shapes == {()}
+    assert len(reads) <= 2 * (size // headers._PAGE_BYTES + 1)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from h5py import h5t
 
-from asgihive.hdf5.headers import AttributeHeader
 from asgihive.hdf5.types import (
     MAX_NESTING,
+    AttributeHeader,
     Descriptions,
     NoEquivalent,
     describe_type,

@@ -7,17 +7,20 @@ import numpy as np
 from h5py import h5a
 
 from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
-from asgihive.hdf5.headers import AttributeHeader, header_reader
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.open_file import libhdf5_reason
-from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions
+from asgihive.hdf5.types import (
+    AttributeHeader,
+    NoEquivalent,
+    memory_type,
+    numpy_dtype,
+    without_dimensions,
+)
 
 
 def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
     """The attributes of an open object, by name."""
-    if header_reader is not None:
-        return header_reader.attributes(entity_id.id)
     names: list[bytes] = []
     h5a.iterate(entity_id, names.append)
     headers = []

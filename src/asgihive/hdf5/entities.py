@@ -7,7 +7,6 @@ from h5py import h5, h5d, h5g, h5l, h5o, h5p
 from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.datasets import dataset_shape
-from asgihive.hdf5.headers import HeaderError, ObjectHeader, header_reader
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     PASSING,
@@ -20,13 +19,14 @@ from asgihive.hdf5.links import (
     kind_of_object,
     walk_below,
 )
+from asgihive.hdf5.listing import Listing
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.types import Descriptions, NoEquivalent
 
 # What libhdf5's refusals look like through h5py.
-LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent, HeaderError)
+LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
 
 
 class Describer:
@@ -61,26 +61,29 @@ class Describer:
         return described
 
     def _children(self, group: Resolved) -> list[dict[str, Any]]:
-        links: list[tuple[bytes, int]] = []
+        links: list[tuple[bytes, int, int]] = []
 
         def note(name: bytes, info: h5l.LinkInfo) -> None:
-            links.append((name, info.type))
+            links.append((name, info.type, info.u))
 
         group.id.links.iterate(note, idx_type=_link_order(group.id), info=True)
-        return [self._child(group, name, link_type) for name, link_type in links]
+        listing = Listing(group.file)
+        return [self._child(group, listing, *link) for link in links]
 
-    def _child(self, group: Resolved, name: bytes, link_type: int) -> dict[str, Any]:
+    def _child(
+        self, group: Resolved, listing: Listing, name: bytes, link_type: int, address: int
+    ) -> dict[str, Any]:
         shown = text(name)
         if b"/" in name:
             # Forged: libhdf5 would take it for a path, and follow external links on the way.
             return {"name": shown, "kind": "other"}
         try:
             if link_type == h5l.TYPE_HARD:
-                if header_reader is not None:
-                    header = header_reader.child(group.id.id, name)
-                    if header is not None:
-                        return self._describe_header(shown, header)
-                return self._describe_object(shown, group.file, h5o.open(group.id, name))
+                return listing.describe(
+                    shown,
+                    address,
+                    lambda: self._describe_object(shown, group.file, h5o.open(group.id, name)),
+                )
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self._lease, group, name, only_valid, self._max_hops)
             if isinstance(child, Resolved):
@@ -91,15 +94,6 @@ class Describer:
         except (AsgihiveError, *LIBRARY_ERRORS):
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.
             return {"name": shown, "kind": "other"}
-
-    def _describe_header(self, name: str, header: ObjectHeader) -> dict[str, Any]:
-        described: dict[str, Any] = {"name": name, "kind": header.kind}
-        if header.type is not None:
-            described["shape"] = header.shape
-            described["chunks"] = described["filters"] = None
-            described["type"] = self._known.type(header.type)
-        described["attributes"] = self._known.attributes(header.attributes)
-        return described
 
     def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}

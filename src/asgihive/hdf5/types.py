@@ -71,6 +71,10 @@ def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
     return _describe(type_id)
 
 
+# Name, extent (None = empty dataspace) and encoded type (H5Tencode) of an attribute.
+AttributeHeader = tuple[bytes, tuple[int, ...] | None, bytes]
+
+
 class Descriptions:
     """Descriptions of types and attributes, each made once: a group's children share most.
 
@@ -80,7 +84,7 @@ class Descriptions:
 
     def __init__(self) -> None:
         self._types: dict[bytes, dict[str, Any]] = {}
-        self._attributes: dict[tuple[bytes, tuple[int, ...] | None, bytes], dict[str, Any]] = {}
+        self._attributes: dict[AttributeHeader, dict[str, Any]] = {}
 
     def type(self, encoding: bytes) -> dict[str, Any]:
         """As `describe_type`, of a type as H5Tencode wrote it."""
@@ -89,9 +93,7 @@ class Descriptions:
             known = self._types[encoding] = describe_type(h5t.decode(encoding))
         return known
 
-    def attributes(
-        self, headers: list[tuple[bytes, tuple[int, ...] | None, bytes]]
-    ) -> list[dict[str, Any]]:
+    def attributes(self, headers: list[AttributeHeader]) -> list[dict[str, Any]]:
         """`{name, shape, type}` of each, sorted by name, from name, extent and encoded type."""
         described = []
         for header in headers:
