@@ -20,6 +20,8 @@ from asgihive.errors import (
     KindMismatch,
     TypeUnsupported,
 )
+from asgihive.hdf5.chunks import ChunkedStorage, DamagedChunk, chunked_storage
+from asgihive.hdf5.filters import NoDecoder
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.names import components, encoded
@@ -39,7 +41,10 @@ _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 # Chunks tried one by one to name the damaged one.
 _MAX_CHUNKS_TRIED = 4096
 
-_READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError, NoEquivalent)
+_READ_ERRORS = (
+    *(OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError),
+    *(NoEquivalent, NoDecoder, DamagedChunk),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +54,7 @@ class Dataset:
     shape: of its dataspace; None = empty.
     dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
     offset: where contiguous values lie in the file as they lie in memory; None = they do not.
+    chunked: its chunks, if it has any.
     memory_type: the HDF5 type of one element in memory.
     """
 
@@ -62,6 +68,7 @@ class Dataset:
     item_shape: tuple[int, ...]
     offset: int | None
     memory_type: h5t.TypeID
+    chunked: ChunkedStorage | None
     max_hops: int
     depth: int = 0
 
@@ -73,7 +80,7 @@ class Dataset:
     def read(
         self, lease: Lease, axes: tuple[Axis, ...], dtype: np.dtype[Any] | None = None
     ) -> np.ndarray[Any, Any]:
-        """The elements at `axes`, one axis per dimension, as a new C-contiguous array.
+        """The elements at `axes`, one axis per dimension, C-contiguous and not to be written to.
 
         Its shape is the axes' counts and `item_shape`; `dtype` converts as HDF5 converts.
 
@@ -99,6 +106,11 @@ class Dataset:
             return self._read_run(*run).reshape(shape)
         if self.layout.kind is LayoutKind.EXTERNAL:
             return self._raw_storage(lease).read(axes, dtype).reshape(shape)
+        if self.chunked is not None:
+            fill = self.chunked.fill
+            if fill is not None and dtype == self.dtype:
+                return self.chunked.read(axes, fill)
+            self.chunked.verify(axes)
         if self.virtual is not None:
             values = fill_values(self.layout.properties, shape, dtype)
             with _Sources(lease, self.file, self.max_hops, self.depth) as sources:
@@ -120,6 +132,11 @@ class Dataset:
             )
         self.id.read(memory_space, file_space, values, as_read)
         return values
+
+    def needs_library(self, axes: tuple[Axis, ...]) -> bool:
+        """Whether reading these elements calls libhdf5, which is for the library lane alone."""
+        chunked = self.chunked is not None and not self.chunked.needs_library
+        return not chunked and self.stored_run(axes) is None
 
     def stored_run(self, axes: tuple[Axis, ...]) -> tuple[int, int] | None:
         """Offset and number of the bytes of the file that are these elements, if they are.
@@ -176,8 +193,19 @@ class Dataset:
 
     def _diagnosis(self, lease: Lease, axes: tuple[Axis, ...], error: Exception) -> AsgihiveError:
         place = (self.file.place.name, self.path)
-        if isinstance(error, NoEquivalent):
-            return TypeUnsupported(*place, str(error))
+        match error:
+            case NoEquivalent():
+                return TypeUnsupported(*place, str(error))
+            case NoDecoder():
+                return FilterMissing(*place, error.filter.id, error.filter.name)
+            case DamagedChunk():
+                return DamagedData(*place, str(error))
+        return self._diagnosis_of_libhdf5(lease, axes, error)
+
+    def _diagnosis_of_libhdf5(
+        self, lease: Lease, axes: tuple[Axis, ...], error: Exception
+    ) -> AsgihiveError:
+        place = (self.file.place.name, self.path)
         for each in self.layout.filters:
             if not each.available:
                 return FilterMissing(*place, each.id, each.name)
@@ -191,7 +219,7 @@ class Dataset:
 
     def _damaged_chunk(self, lease: Lease, axes: tuple[Axis, ...]) -> tuple[int, ...] | None:
         """The chunk coordinates (in chunks) of the first chunk that cannot be read alone."""
-        if self.layout.chunks is None:
+        if self.layout.chunks is None or not self.needs_library(axes):
             return None
         touched = [
             sorted({(axis.start + i * axis.step) // chunk for i in range(axis.count)})
@@ -232,8 +260,11 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
     # Its path and extent depend on this file alone.
     alone = len(lease.depends) == 1 and entity.file is file and not file.live
     if alone and dataset.virtual is None:
-        chunked = dataset.layout.chunks is not None
-        lease.pool.keep_dataset(file, key, dataset, chunked=chunked)
+        index_bytes = 0 if dataset.chunked is None else dataset.chunked.index.bytes
+        through_libhdf5 = dataset.chunked is not None and dataset.chunked.fill is None
+        lease.pool.keep_dataset(
+            file, key, dataset, chunk_cache=through_libhdf5, index_bytes=index_bytes
+        )
     return dataset
 
 
@@ -247,17 +278,31 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         virtual = None
         if layout.kind is LayoutKind.VIRTUAL:
             virtual = virtual_layout(layout.properties)
+        shape = dataset_shape(lease, entity, layout, max_hops, depth)
+        as_in_memory = _as_in_memory(dataset_id, dtype)
+        chunked = None
+        if layout.kind is LayoutKind.CHUNKED and shape is not None:
+            chunked = chunked_storage(
+                entity.file,
+                dataset_id,
+                layout,
+                dtype,
+                shape,
+                cache=lease.pool.chunks,
+                as_in_memory=as_in_memory,
+            )
         return Dataset(
             path=entity.path,
             file=entity.file,
             id=dataset_id,
             layout=layout,
             virtual=virtual,
-            shape=dataset_shape(lease, entity, layout, max_hops, depth),
+            shape=shape,
             dtype=base,
             item_shape=item_shape,
-            offset=_offset_as_in_memory(dataset_id, dtype),
+            offset=dataset_id.get_offset() if as_in_memory else None,
             memory_type=memory_type(dataset_id.get_type(), dtype),
+            chunked=chunked,
             max_hops=max_hops,
             depth=depth,
         )
@@ -269,14 +314,12 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         raise DamagedData(entity.file.place.name, entity.path, reason) from error
 
 
-def _offset_as_in_memory(dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> int | None:
-    """Where the values lie, if what lies there are NumPy's bytes: an equal type, no pointers."""
+def _as_in_memory(dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> bool:
+    """Whether what is stored are NumPy's bytes: an equal type, no pointers."""
     file_type = dataset.get_type()
-    same = file_type == h5t.py_create(dtype, logical=True)
-    if dtype.hasobject or file_type.get_size() != dtype.itemsize or not same:
-        return None
-    offset: int | None = dataset.get_offset()
-    return offset
+    if dtype.hasobject or file_type.get_size() != dtype.itemsize:
+        return False
+    return bool(file_type == h5t.py_create(dtype, logical=True))
 
 
 def dataset_shape(

@@ -1,10 +1,12 @@
 """How a dataset is stored: its layout, chunks and filter pipeline."""
 
 import contextlib
+import ctypes
 from dataclasses import dataclass
 from enum import Enum
 
 from h5py import h5d, h5p, h5z
+from h5py._objects import phil
 
 from asgihive.hdf5.names import text
 
@@ -25,10 +27,11 @@ class LayoutKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One filter of a pipeline: its registered number and the name stored with it."""
+    """One filter of a pipeline: its registered number, and the name and values stored with it."""
 
     id: int
     name: str
+    values: tuple[int, ...] = ()
 
     @property
     def available(self) -> bool:
@@ -38,11 +41,15 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the creation properties say; `chunks` only for the chunked layout."""
+    """What the creation properties say; `chunks` only for the chunked layout.
+
+    edges_unfiltered: whether chunks that reach beyond the extent went through no filter.
+    """
 
     kind: LayoutKind
     chunks: tuple[int, ...] | None = None
     filters: tuple[Filter, ...] = ()
+    edges_unfiltered: bool = False
     properties: h5p.PropDCID | None = None
 
 
@@ -71,10 +78,28 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
     if kind is not LayoutKind.VIRTUAL and properties.get_external_count():
         kind = LayoutKind.EXTERNAL
     filters = tuple(
-        Filter(number, text(name))
-        for number, _flags, _values, name in map(
+        Filter(number, text(name), tuple(values))
+        for number, _flags, values, name in map(
             properties.get_filter, range(properties.get_nfilters())
         )
     )
     chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
-    return Layout(kind, chunks, filters, properties)
+    edges_unfiltered = bool(chunks and filters) and _edges_unfiltered(properties)
+    return Layout(kind, chunks, filters, edges_unfiltered, properties)
+
+
+# H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS (H5Dpublic.h).
+_EDGES_UNFILTERED = 0x2
+
+
+def _edges_unfiltered(properties: h5p.PropDCID) -> bool:
+    """H5Pget_chunk_opts, which h5py leaves out; found in the libhdf5 that h5py is linked to."""
+    try:
+        get_options = ctypes.CDLL(h5p.__file__).H5Pget_chunk_opts
+    except (AttributeError, OSError):
+        # A system whose loader does not look there: such chunks, which are rare, are damaged here.
+        return False
+    options = ctypes.c_uint(0)
+    with phil:
+        failed = get_options(ctypes.c_int64(properties.id), ctypes.byref(options)) < 0
+    return not failed and bool(options.value & _EDGES_UNFILTERED)

@@ -22,6 +22,7 @@ from asgihive.errors import (
     Overloaded,
 )
 from asgihive.hdf5.cache import BytesCache
+from asgihive.hdf5.chunk_cache import ChunkCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import Key, OpenFile, Unsettled, inode_of, key_of, libhdf5_reason
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
@@ -153,7 +154,10 @@ class FilePool:
         sandbox: decides which files may be opened.
         max_open: files open at once; the least recently used idle ones make room.
         idle_seconds: how long a file that nobody holds stays open.
-        chunk_cache_bytes: HDF5's own caches of decoded chunks, over all open datasets.
+        chunk_cache_bytes: decoded chunks, a quarter of it for those that HDF5 itself caches.
+
+    Attributes:
+        chunks: those decoded past libhdf5.
     """
 
     def __init__(
@@ -165,9 +169,11 @@ class FilePool:
         self._files: OrderedDict[Key, OpenFile] = OrderedDict()
         self._by_name: dict[str, OpenFile] = {}
         self._discarded: dict[int, object] = {}
-        self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, chunk_cache_bytes)
+        by_libhdf5 = chunk_cache_bytes // 4
+        self.chunks = ChunkCache(chunk_cache_bytes - by_libhdf5)
+        self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, by_libhdf5)
         self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
-            _DATASETS_BYTES + chunk_cache_bytes
+            _DATASETS_BYTES + by_libhdf5
         )
         self._access = h5p.create(h5p.FILE_ACCESS)
         # Beamlines write while others read, and network file systems refuse locks.
@@ -258,11 +264,19 @@ class FilePool:
         """The dataset that was kept, if it is still open."""
         return self._datasets.get((file, path))
 
-    def keep_dataset(self, file: OpenFile, path: bytes, dataset: object, *, chunked: bool) -> None:
-        """Keep a dataset of `file` open; the least recently used ones make room."""
-        chunk_cache = self._chunk_cache_per_dataset if chunked else 0
+    def keep_dataset(
+        self, file: OpenFile, path: bytes, dataset: object, *, chunk_cache: bool, index_bytes: int
+    ) -> None:
+        """Keep a dataset of `file` open; the least recently used ones make room.
+
+        chunk_cache: whether libhdf5 will keep decoded chunks of it.
+        index_bytes: what its index may take.
+        """
+        size = _DATASET_BYTES + index_bytes
+        if chunk_cache:
+            size += self._chunk_cache_per_dataset
         file.datasets.add(path)
-        self._datasets.put((file, path), dataset, _DATASET_BYTES + chunk_cache)
+        self._datasets.put((file, path), dataset, size)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
         # Between two requests, what cannot be trusted is opened anew: a live file may have
@@ -338,3 +352,4 @@ class FilePool:
                 self._datasets.drop((file, path))
             self._by_name = {name: each for name, each in self._by_name.items() if each is not file}
             file.close()
+            self.chunks.forget(file)

@@ -1,7 +1,7 @@
 """Encoded answers kept in memory, served from the event loop while their files are unchanged."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio
 
@@ -23,13 +23,6 @@ class _Kept:
     depends: Depends
 
 
-@dataclass(slots=True)
-class _Flight:
-    """An answer that is being made; those who want it too wait for it to land."""
-
-    landed: anyio.Event = field(default_factory=anyio.Event)
-
-
 class AnswerCache:
     """Responses by request, each with the identities of all files that took part in it.
 
@@ -40,7 +33,7 @@ class AnswerCache:
 
     def __init__(self, max_bytes: int, lane: Lane) -> None:
         self._kept: BytesCache[Key, _Kept] = BytesCache(max_bytes)
-        self._flights: dict[Key, _Flight] = {}
+        self._landed: dict[Key, anyio.Event] = {}
         self._lane = lane
         self._slow = False
 
@@ -74,16 +67,16 @@ class AnswerCache:
 
         Who is told to make it must call `land`, whatever happens.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            self._flights[key] = _Flight()
+        landed = self._landed.get(key)
+        if landed is None:
+            self._landed[key] = anyio.Event()
             return True
-        await flight.landed.wait()
+        await landed.wait()
         return False
 
     def land(self, key: Key) -> None:
         """The answer was made, or failed; those who waited look again."""
-        self._flights.pop(key).landed.set()
+        self._landed.pop(key).set()
 
 
 def _unchanged(depends: Depends) -> bool:

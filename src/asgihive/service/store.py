@@ -92,25 +92,21 @@ class Store:
     async def answer(
         self, key: Key, make: Callable[[Lease], bytes], media_type: str
     ) -> BufferedResponse:
-        """The answer to `key`, from memory or made by `make` in the library lane.
+        """The answer to `key`, not found in memory, made by `make` in the library lane.
 
-        However many ask at once, it is made once.
+        However many ask at once, it is made once; what cannot be kept, by each of them.
 
         Raises:
             AnswerTooLarge, ReadTimeout, Overloaded: and whatever `make` raises.
         """
-        found = await self.answers.find(key)
-        if found is not None:
-            return found
-        # What cannot be kept is made again by each who waited for it.
-        if self.settings.answer_cache_bytes and not await self.answers.join(key):
-            found = await self.answers.find(key)
-            return found or await self._make(key, make, media_type)
+        if not self.settings.answer_cache_bytes:
+            return await self._make(key, make, media_type)
+        if not await self.answers.join(key):
+            return await self.answers.find(key) or await self._make(key, make, media_type)
         try:
             return await self._make(key, make, media_type)
         finally:
-            if self.settings.answer_cache_bytes:
-                self.answers.land(key)
+            self.answers.land(key)
 
     async def _make(
         self, key: Key, make: Callable[[Lease], bytes], media_type: str

@@ -132,10 +132,10 @@ def _begin(settings: H5Settings, parameters: DataParameters, lease: Lease) -> Va
 async def _begin_at_hand(
     store: Store, parameters: DataParameters
 ) -> tuple[ValuesRead, Lease] | None:
-    """The same for values that are plain bytes of a file that is open already.
+    """The same for values of a file that is open already that need no libhdf5.
 
-    A thread is needed for those bytes alone, and it need not be libhdf5's; for few bytes that
-    are in memory not even that. None when the values are not like that.
+    A thread is needed to read and decode them, and it need not be libhdf5's; for few plain
+    bytes that are in memory not even that. None when the values are not like that.
     """
     lease = Lease(store.pool)
     key = dataset_key(parameters.entity.path)
@@ -146,11 +146,13 @@ async def _begin_at_hand(
         lease.objects.append(dataset)
         reading = _prepared(store.settings, parameters, dataset)
         block = reading.block
-        run = None if block is None else dataset.stored_run(block.axes)
-        if block is None or run is None:
+        if block is None or dataset.needs_library(block.axes):
             lease.release()
             return None
-        read = dataset.read_at_once(lease, run) if run[1] <= _INLINE_BYTES else None
+        run = dataset.stored_run(block.axes)
+        read = None
+        if run is not None and run[1] <= _INLINE_BYTES:
+            read = dataset.read_at_once(lease, run)
         if read is None:
             read = await _read_block(store, dataset, block, lease, patient=False)
         reading.array = _shaped(reading, block, read)
@@ -297,7 +299,7 @@ async def _read_block(
     seconds = store.settings.read_timeout_seconds
     # What libhdf5 has no part in need not wait for it.
     lanes = store.lanes
-    lane = lanes.library if dataset.stored_run(block.axes) is None else lanes.decode
+    lane = lanes.library if dataset.needs_library(block.axes) else lanes.decode
     with anyio.move_on_after(seconds):
         return await lane.run(lambda: dataset.read(lease, block.axes), patient=patient)
     raise ReadTimeout(seconds)

@@ -1,0 +1,309 @@
+"""Chunked datasets, read and decoded past libhdf5, which trusts that chunks are whole.
+
+A chunk that decodes to less than its size would be filled up by libhdf5 2.0 with whatever lay
+in its memory. So what can be is read and decoded here, and what only libhdf5 can convert is
+decoded here first. Needed of libhdf5 is where the chunks lie, and that only once.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from h5py import h5d, h5o, h5p, h5t
+
+from asgihive.hdf5.chunk_cache import ChunkCache
+from asgihive.hdf5.chunk_index import ChunkGrid, ChunkIndex, ChunkPlace, ChunkTable
+from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
+from asgihive.hdf5.filters import Pipeline, pipeline_of
+from asgihive.hdf5.layout import Layout
+from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
+from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.types import without_dimensions
+
+# Chunks remembered as whole, of those that libhdf5 reads.
+_MAX_VERIFIED = 1 << 16
+
+# A chunk that is looked for and read in one call may be that much larger than it is decoded.
+_READ_ALONE_SLACK = 1 << 12
+
+_ALL_FILTERS = -1
+
+
+class DamagedChunk(Exception):  # translated at once by those who know the entity
+    """The chunk at `coordinates` (in chunks) is not what it should be."""
+
+    def __init__(self, coordinates: tuple[int, ...], reason: str) -> None:
+        super().__init__(coordinates, reason)
+        self.coordinates = coordinates
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"chunk {self.coordinates} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a selection takes of one chunk: `inside` the chunk, and `outside` where it goes."""
+
+    coordinates: tuple[int, ...]
+    inside: tuple[slice, ...]
+    outside: tuple[slice, ...]
+
+
+@dataclass(slots=True, eq=False)
+class ChunkedStorage:
+    """The chunks of one open dataset.
+
+    address: of the dataset in its file.
+    dtype, item_shape: of one element in memory.
+    fill: what was never written, in memory; None = only libhdf5 can say, or convert the rest.
+    """
+
+    file: OpenFile
+    address: int
+    dtype: np.dtype[Any]
+    item_shape: tuple[int, ...]
+    fill: np.ndarray[Any, Any] | None
+    edges_unfiltered: bool
+    pipeline: Pipeline
+    index: ChunkIndex
+    cache: ChunkCache
+    _verified: set[int] = field(default_factory=set)
+
+    @property
+    def needs_library(self) -> bool:
+        """Whether reading calls libhdf5, which is for the library lane alone."""
+        return self.fill is None or self.pipeline.needs_library or self.index.table is None
+
+    def read(self, axes: tuple[Axis, ...], fill: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The elements at `axes`, C-contiguous; perhaps what is kept, and so not to be written.
+
+        Raises:
+            DamagedChunk: names the first chunk that is not whole.
+            NoDecoder: a chunk went through a filter that is not installed.
+        """
+        shape = (*(axis.count for axis in axes), *self.item_shape)
+        values: np.ndarray[Any, Any] | None = None
+        for part, table in self._parts(axes):
+            raw = self._decoded(table, part)
+            if raw is None:
+                taken = fill
+            else:
+                chunk_shape = (*self.index.grid.chunks, *self.item_shape)
+                taken = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
+                if taken.shape == shape:
+                    return np.ascontiguousarray(taken)
+            if values is None:
+                values = np.empty(shape, self.dtype)
+            values[part.outside] = taken
+        return np.empty(shape, self.dtype) if values is None else values
+
+    def verify(self, axes: tuple[Axis, ...]) -> None:
+        """Make sure that each chunk of `axes` is whole, before libhdf5 reads it.
+
+        Raises:
+            DamagedChunk, NoDecoder: as `read`.
+        """
+        for part, table in self._parts(axes):
+            number = self.index.grid.number(part.coordinates)
+            if number in self._verified:
+                continue
+            self._raw(table, part)
+            if not self.file.live:
+                if len(self._verified) >= _MAX_VERIFIED:
+                    self._verified.clear()
+                self._verified.add(number)
+
+    def _parts(self, axes: tuple[Axis, ...]) -> Iterator[tuple[_Part, ChunkTable | None]]:
+        table = self.index.prepared(_touched(axes, self.index.grid.chunks))
+        for part in _parts(axes, self.index.grid.chunks):
+            yield part, table
+
+    def _decoded(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+        """The raw bytes of the chunk; None when it was never written."""
+        # What is not filtered lies in the page cache, and chunks of a live file change.
+        if self.file.live or not self.pipeline.filters:
+            return self._raw(table, part)
+        key = (self.file, self.address, self.index.grid.number(part.coordinates))
+        raw = self.cache.get(key)
+        if raw is None:
+            raw = self._raw(table, part)
+            if raw is not None and raw.size == self.pipeline.chunk_bytes:
+                raw.flags.writeable = False
+                self.cache.put(key, raw)
+        return raw
+
+    def _raw(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+        try:
+            return self._read(table, part)
+        except BadChunk as error:
+            raise DamagedChunk(part.coordinates, str(error)) from None
+        except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
+            raise DamagedChunk(part.coordinates, libhdf5_reason(error)) from error
+
+    def _read(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+        grid = self.index.grid
+        found = (
+            table.find(grid.number(part.coordinates))
+            if table is not None
+            else self.index.read_alone(
+                part.coordinates, self.pipeline.chunk_bytes + _READ_ALONE_SLACK
+            )
+        )
+        if found is None:
+            return None
+        mask = found.filter_mask
+        if self.edges_unfiltered and grid.is_partial(part.coordinates):
+            mask = _ALL_FILTERS
+        if not isinstance(found, ChunkPlace):
+            return self.pipeline.decode(found.content, mask)
+        if not self.pipeline.applies(mask):
+            return self._unfiltered(found, part)
+        if found.size > self.pipeline.most_stored:
+            message = (
+                f"{found.size} bytes are stored, for {self.pipeline.chunk_bytes} "
+                f"at most {self.pipeline.most_stored} are expected"
+            )
+            raise BadChunk(message)
+        return self.pipeline.decode(self._stored(found.offset, found.size), mask)
+
+    def _unfiltered(self, place: ChunkPlace, part: _Part) -> Bytes:
+        """The chunk as it lies in the file; if it is not kept, only its bytes that `part` needs."""
+        size = self.pipeline.chunk_bytes
+        Room(size).check("it", place.size)
+        start, stop = self._span(part.inside)
+        if stop - start == size or self.pipeline.filters:
+            return self._stored(place.offset, size)
+        raw = np.empty(size, np.uint8)
+        raw[start:stop] = self._stored(place.offset + start, stop - start)
+        return raw
+
+    def _span(self, inside: tuple[slice, ...]) -> tuple[int, int]:
+        """From the first to behind the last of those elements, in bytes of the chunk."""
+        first = last = 0
+        for chosen, extent in zip(inside, self.index.grid.chunks, strict=True):
+            first = first * extent + chosen.start
+            last = last * extent + chosen.stop - 1
+        item_bytes = self.pipeline.chunk_bytes // math.prod(self.index.grid.chunks)
+        return first * item_bytes, (last + 1) * item_bytes
+
+    def _stored(self, offset: int, size: int) -> Bytes:
+        stored = os.pread(self.file.descriptor, size, offset)
+        while len(stored) < size:
+            more = os.pread(self.file.descriptor, size - len(stored), offset + len(stored))
+            if not more:
+                message = f"the file ends {size - len(stored)} bytes before its end at"
+                raise BadChunk(f"{message} {offset + size}")
+            stored += more
+        return as_bytes(stored)
+
+
+def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset is opened
+    file: OpenFile,
+    dataset: h5d.DatasetID,
+    layout: Layout,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    *,
+    cache: ChunkCache,
+    as_in_memory: bool,
+) -> ChunkedStorage:
+    """The chunks of `dataset`; `as_in_memory`: what they decode to is NumPy's bytes."""
+    chunks = layout.chunks or ()
+    chunk_bytes = math.prod(chunks) * _stored_size(file, dataset.get_type())
+    base, item_shape = without_dimensions(dtype)
+    return ChunkedStorage(
+        file=file,
+        address=h5o.get_info(dataset).addr,
+        dtype=base,
+        item_shape=item_shape,
+        fill=_fill(layout.properties, base, item_shape) if as_in_memory else None,
+        edges_unfiltered=layout.edges_unfiltered,
+        pipeline=pipeline_of(layout.filters, chunk_bytes),
+        index=ChunkIndex(dataset, ChunkGrid(shape, chunks), keep=not file.live),
+        cache=cache,
+    )
+
+
+def _fill(
+    properties: h5p.PropDCID | None, dtype: np.dtype[Any], item_shape: tuple[int, ...]
+) -> np.ndarray[Any, Any] | None:
+    """What libhdf5 gives for a chunk that was never written; zeros where that is nothing."""
+    fill = np.zeros((), dtype)
+    if properties is None or properties.get_fill_time() == h5d.FILL_TIME_NEVER:
+        return fill
+    if properties.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
+        return fill
+    if item_shape:
+        # h5py has no way to ask for one of an array type.
+        return None
+    try:
+        properties.get_fill_value(fill)
+    except (OSError, RuntimeError, TypeError, ValueError):
+        return None
+    return fill
+
+
+def _stored_size(file: OpenFile, type_id: h5t.TypeID) -> int:
+    """The bytes of an element in the file; of one in memory where it says nothing else."""
+    size: int = type_id.get_size()
+    if not type_id.detect_class(h5t.VLEN) and not type_id.detect_class(h5t.STRING):
+        return size
+    address_bytes, _ = file.id.get_create_plist().get_sizes()
+    return size + _pointers_growth(type_id, address_bytes)
+
+
+def _pointers_growth(type_id: h5t.TypeID, address_bytes: int) -> int:
+    """By how much an element is larger in the file than in memory.
+
+    What has a variable length is there a length and a place in a global heap, four bytes, an
+    address and four bytes (HDF5 File Format Specification, section III.E); members of
+    compounds move with it (H5T_set_loc).
+    """
+    match type_id:
+        case h5t.TypeCompoundID():
+            members = map(type_id.get_member_type, range(type_id.get_nmembers()))
+            return sum(_pointers_growth(member, address_bytes) for member in members)
+        case h5t.TypeArrayID():
+            count = math.prod(type_id.get_array_dims())
+            growth = _pointers_growth(type_id.get_super(), address_bytes)
+            return int(count) * growth
+        case h5t.TypeVlenID():
+            return 8 + address_bytes - int(type_id.get_size())
+        case h5t.TypeStringID() if type_id.is_variable_str():
+            return 8 + address_bytes - int(type_id.get_size())
+    return 0
+
+
+def _touched(axes: tuple[Axis, ...], chunks: tuple[int, ...]) -> int:
+    """How many chunks the selection touches."""
+    return math.prod(
+        min(axis.count, (axis.stop - 1) // chunk - axis.start // chunk + 1) if axis.count else 0
+        for axis, chunk in zip(axes, chunks, strict=True)
+    )
+
+
+def _parts(axes: tuple[Axis, ...], chunks: tuple[int, ...]) -> Iterator[_Part]:
+    """What the selection takes of each chunk it touches, in C order."""
+    if not axes:
+        yield _Part((), (), ())
+        return
+    for before in _parts(axes[:-1], chunks[:-1]):
+        for at, inside, outside in _cut(axes[-1], chunks[-1]):
+            yield _Part(
+                (*before.coordinates, at), (*before.inside, inside), (*before.outside, outside)
+            )
+
+
+def _cut(axis: Axis, chunk: int) -> Iterator[tuple[int, slice, slice]]:
+    """Each chunk along one axis, what is selected inside it, and where that goes."""
+    done = 0
+    while done < axis.count:
+        at, first = divmod(axis.start + done * axis.step, chunk)
+        count = min(axis.count - done, -(-(chunk - first) // axis.step))
+        inside = slice(first, first + (count - 1) * axis.step + 1, axis.step)
+        yield at, inside, slice(done, done + count)
+        done += count
