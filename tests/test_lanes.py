@@ -1,5 +1,6 @@
 """Worker threads: exclusiveness, bounds, and what cancellation leaves behind."""
 
+import contextvars
 import threading
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from asgihive.errors import Overloaded
-from asgihive.lanes import Lane, Lanes
+from asgihive.lanes import Lane, Lanes, run_in_worker
 
 WAIT = 10.0  # seconds until a test that hangs fails instead
 
@@ -203,3 +204,36 @@ def test_a_thread_may_outlive_its_event_loop(backend: str, gate: Gate) -> None:
     assert anyio.run(use, backend=backend) == 1  # the next loop has a token of its own
     gate.open()
     assert gate.ended.wait(WAIT)
+
+
+@pytest.mark.anyio
+async def test_general_workers_see_context_variables() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    variable.set("seen")
+
+    def function(suffix: str) -> tuple[str, int]:
+        return variable.get() + suffix, threading.get_ident()
+
+    value, thread = await run_in_worker(function, " there")
+    assert value == "seen there"
+    assert thread != threading.get_ident()
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_call_of_a_general_worker_is_waited_for(gate: Gate) -> None:
+    ended_first = None
+
+    async def call() -> None:
+        nonlocal ended_first
+        try:
+            await run_in_worker(gate)
+            await anyio.lowlevel.checkpoint()
+        finally:
+            ended_first = gate.ended.is_set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        await gate.begun()
+        tasks.cancel_scope.cancel()
+        gate.open()
+    assert ended_first is True

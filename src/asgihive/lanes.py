@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -155,3 +155,17 @@ class Lanes:
     def __init__(self, decode_lanes: int, max_waiting: int) -> None:
         self.library = Lane("HDF5", 1, max_waiting)
         self.decode = Lane("decoding", decode_lanes, max_waiting)
+
+
+async def run_in_worker(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:
+    """Run what may block in a worker thread, for work that belongs to no lane.
+
+    At most as many at once as anyio's default limiter lets through (40 an event loop, shared
+    with Starlette); others wait their turn. Context variables are visible in the thread;
+    what it sets there stays there.
+
+    Cancellation ends a call that waits for its turn. One that runs is waited for, and only
+    then is its task cancelled: a function is never left running with what its caller then
+    cleans up. With `abandon` it is left running, for calls that are bounded in time.
+    """
+    return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=abandon)

@@ -117,6 +117,18 @@ def _check(name: str, value: object, is_good: bool, accepted: str) -> None:
         raise ValueError(message)
 
 
+def environment_variables(
+    prefix: str, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The variables whose names begin with `prefix`, by the rest of their names."""
+    environment = os.environ if environment is None else environment
+    return {
+        name.removeprefix(prefix): text
+        for name, text in environment.items()
+        if name.startswith(prefix) and name != prefix
+    }
+
+
 def parse_boolean(text: str) -> bool:
     """`1 true yes on` and `0 false no off`, any case.
 

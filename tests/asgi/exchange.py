@@ -8,6 +8,8 @@ import anyio
 import orjson
 from starlette.types import ASGIApp, Message, Scope
 
+from asgihive.asgi import ErrorBoundary, Router
+
 
 @dataclass
 class Exchange:
@@ -49,12 +51,20 @@ class Exchange:
         return len(self.sent) > 1 and not self.sent[-1].get("more_body", False)
 
     @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
     def message(self) -> str:
         return str(orjson.loads(self.body)["message"])
 
 
-def http(path: str = "/", method: str = "GET", **scope: Any) -> Exchange:
-    """An exchange over an http scope whose request has no body."""
+def http(path: str = "/", method: str = "GET", *, body: bytes = b"", **scope: Any) -> Exchange:
+    """An exchange over an http scope; the request's body comes in one message.
+
+    What follows a question mark in the path is its query.
+    """
+    path, _, query = path.partition("?")
     return Exchange(
         {
             "type": "http",
@@ -64,13 +74,13 @@ def http(path: str = "/", method: str = "GET", **scope: Any) -> Exchange:
             "scheme": "http",
             "path": path,
             "root_path": "",
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 80),
             **scope,
         },
-        incoming=[{"type": "http.request", "body": b"", "more_body": False}],
+        incoming=[{"type": "http.request", "body": body, "more_body": False}],
     )
 
 
@@ -100,3 +110,8 @@ async def run(app: ASGIApp, exchange: Exchange) -> Exchange:
     """Let `app` answer, and return the exchange."""
     await app(exchange.scope, exchange.receive, exchange.send)
     return exchange
+
+
+async def answer(router: Router, path: str, method: str = "GET", **scope: Any) -> Exchange:
+    """What a router answers behind an error boundary."""
+    return await run(ErrorBoundary(router), http(path, method, **scope))

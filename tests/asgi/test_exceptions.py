@@ -180,3 +180,11 @@ async def test_lifespan_errors_pass() -> None:
 def test_http_exceptions_carry_their_data() -> None:
     error = HTTPException(409, "Taken", {"a": "b"})
     assert (str(error), error.status, error.headers) == ("Taken", 409, {"a": "b"})
+
+
+async def test_details_are_further_members_of_the_answer() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(422, "Wrong", details={"errors": [{"where": ["query", "x"]}]})
+
+    answer = await run(ErrorBoundary(app), http())
+    assert answer.json == {"message": "Wrong", "errors": [{"where": ["query", "x"]}]}

@@ -44,7 +44,7 @@ async def test_each_decorator_registers_its_method_and_returns_the_function(meth
     router = Router()
     assert getattr(router, method)("/x")(endpoint) is endpoint
     assert (await run(router, http("/x", method.upper()))).status == 200
-    (route,) = router.routes
+    (route,) = router.registered
     assert (route.methods, route.name) == (frozenset({method.upper()}), "endpoint")
 
 
@@ -147,7 +147,7 @@ async def test_duplicates_name_both() -> None:
     router.mount("/m", show)
     with pytest.raises(ValueError, match=r"mount /m \(two\) answers .* mount /m \(show\)"):
         router.mount("/m/", show, name="two")
-    assert len(router.routes) == 3
+    assert len(router.registered) == 3
 
 
 @pytest.mark.parametrize("methods", [(), "GET"])
@@ -161,8 +161,8 @@ async def test_routes_are_listed() -> None:
     get = router.add("/x/{n:int}", show)
     mount = router.mount("/h5", Router(), name="files")
     socket = router.add_websocket("/ws", show)
-    assert router.routes == (get, mount, socket)
-    assert [str(each) for each in router.routes] == [
+    assert router.registered == (get, mount, socket)
+    assert [str(each) for each in router.registered] == [
         "GET /x/{n:int} (show)",
         "mount /h5 (files)",
         "websocket /ws (show)",
@@ -350,4 +350,4 @@ async def test_an_endpoint_may_return_any_asgi_application() -> None:
         return respond
 
     assert (await run(router, http("/x", "PURGE"))).status == 202
-    assert router.routes[0].app.__wrapped__ is any_response  # type: ignore[attr-defined]
+    assert router.registered[0].app.__wrapped__ is any_response  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -23,13 +24,24 @@ _PHASES = {
 
 
 class HTTPException(Exception):
-    """Answers a request with a status and the JSON `{"message": …}`."""
+    """Answers a request with a status and the JSON `{"message": …}`.
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    Args:
+        details: further members of the JSON object, which `orjson` can encode.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(status, message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
     def __str__(self) -> str:
         return self.message
@@ -38,7 +50,7 @@ class HTTPException(Exception):
         """The answer: always encodable, whatever the message holds."""
         message = self.message.encode("utf-8", "replace").decode()
         return BufferedResponse(
-            orjson.dumps({"message": message}),
+            orjson.dumps({"message": message, **self.details}),
             self.status,
             {"content-type": "application/json", **self.headers},
         )
@@ -119,7 +131,7 @@ class ErrorBoundary:
             _logger.error("Unexpected error at %r", scope["path"], exc_info=error)
             answer = HTTPException(500, "Internal server error")
         headers = {**self.headers.get(answer.status, {}), **answer.headers}
-        return HTTPException(answer.status, answer.message, headers)
+        return HTTPException(answer.status, answer.message, headers, answer.details)
 
     def _known(self, error: Exception) -> HTTPException | None:
         if isinstance(error, HTTPException):

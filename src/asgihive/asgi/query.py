@@ -9,7 +9,7 @@ MAX_FIELDS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class QueryFields:
     """The fields of a query string: name → values, both in the order of the query."""
 
     fields: dict[str, list[str]]
@@ -24,7 +24,7 @@ class Query:
         return tuple(self.fields.get(name, ()))
 
 
-def parse_query(raw: bytes) -> Query:
+def parse_query(raw: bytes) -> QueryFields:
     """The fields of an `application/x-www-form-urlencoded` query string (WHATWG URL §5.1).
 
     Names and values are UTF-8 with `surrogateescape`: encoding them the same way gives the
@@ -42,7 +42,7 @@ def parse_query(raw: bytes) -> Query:
         if each:
             name, _, value = each.partition(b"=")
             fields.setdefault(_decoded(name), []).append(_decoded(value))
-    return Query(fields)
+    return QueryFields(fields)
 
 
 def _decoded(raw: bytes) -> str:

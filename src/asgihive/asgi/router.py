@@ -1,62 +1,40 @@
 """The router: which application answers a path and a method."""
 
-import functools
-from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar, Unpack
 
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from asgihive.asgi.exceptions import HTTPException, send_error
+from asgihive.asgi.handlers import build_application
 from asgihive.asgi.paths import (
     ANY_METHOD,
     Parameter,
     RouteTable,
     Segments,
-    parameters_of,
     parse_template,
     route_path,
     with_trailing_slash,
 )
+from asgihive.asgi.routes import (
+    Endpoint,
+    Handler,
+    Kind,
+    Options,
+    Route,
+    RouteOptions,
+    as_dependencies,
+    as_tags,
+)
 
-RequestEndpoint = Callable[[Request], Awaitable[ASGIApp]]
-WebSocketEndpoint = Callable[[WebSocket], Awaitable[None]]
-_RequestEndpoint = TypeVar("_RequestEndpoint", bound=RequestEndpoint)
-_WebSocketEndpoint = TypeVar("_WebSocketEndpoint", bound=WebSocketEndpoint)
+_Handler = TypeVar("_Handler", bound=Handler)
 
 _BODY_MESSAGES = {  # the second and third are ASGI extensions
     "http.response.body",
     "http.response.pathsend",
     "http.response.zerocopysend",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One registration of a `Router`, for whoever lists or documents them.
-
-    `methods` are the registered ones: a GET route answers HEAD too. A WebSocket's handshake
-    is a GET (RFC 6455 §4.1); a mount has `*`, every method, and `path` is its prefix.
-    Of an endpoint function, `app` has it as `__wrapped__`.
-    """
-
-    kind: Literal["http", "websocket", "mount"]
-    path: str
-    methods: frozenset[str]
-    name: str
-    app: ASGIApp = field(repr=False)
-    segments: Segments = field(repr=False)
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The path parameters, in their order."""
-        return parameters_of(self.segments)
-
-    def __str__(self) -> str:
-        what = ",".join(sorted(self.methods)) if self.kind == "http" else self.kind
-        return f"{what} {self.path or '/'} ({self.name})"
 
 
 class Router:
@@ -70,10 +48,28 @@ class Router:
     Args:
         optional_trailing_slash: every route answers with and without one trailing slash.
             By default paths are exact. Mounts are not concerned: they answer both anyway.
+        tags: OpenAPI's, of every route.
+        dependencies: guards of every route, bare applications and mounts included:
+            `Depends(f)` or `f`. What they raise is the answer.
+        max_body_bytes: the default of the handlers: a longer body is answered by 413.
     """
 
-    def __init__(self, *, optional_trailing_slash: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        optional_trailing_slash: bool = False,
+        tags: Sequence[str] = (),
+        dependencies: Sequence[Any] = (),
+        max_body_bytes: int = Options().max_body_bytes,
+    ) -> None:
         self.optional_trailing_slash = optional_trailing_slash
+        self.overrides: dict[Handler, Handler] = {}
+        """For tests: what is called instead of a dependency, here and in what includes this."""
+        self._common = Options(
+            as_tags(tags),
+            dependencies=as_dependencies(dependencies),
+            max_body_bytes=max_body_bytes,
+        )
         self._routes: list[Route] = []
         self._tables: dict[str, RouteTable[Route]] = {
             "http": RouteTable(),
@@ -81,7 +77,7 @@ class Router:
         }
 
     @property
-    def routes(self) -> tuple[Route, ...]:
+    def registered(self) -> tuple[Route, ...]:
         """The routes in the order of their registration."""
         return tuple(self._routes)
 
@@ -105,13 +101,13 @@ class Router:
         Raises:
             ValueError: a bad template, no method, or a route that is registered already.
         """
-        if isinstance(methods, str) or not methods:
-            raise ValueError(f"The methods of {path!r} are a collection of at least one")
-        return self._add_route("http", path, app, {each.upper() for each in methods}, name)
+        endpoint = Endpoint(app, False, self._common)
+        return self._register("http", path, _methods(path, methods), name, endpoint)
 
     def add_websocket(self, path: str, app: ASGIApp, name: str | None = None) -> Route:
         """Let an ASGI application answer the websocket scopes of `path`; raises as `add`."""
-        return self._add_route("websocket", path, app, {"GET"}, name)
+        endpoint = Endpoint(app, False, self._common)
+        return self._register("websocket", path, frozenset({"GET"}), name, endpoint)
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
         """Let an ASGI application answer everything below `prefix`, http and websocket.
@@ -123,40 +119,114 @@ class Router:
         Raises:
             ValueError: a bad prefix, or one that is mounted already.
         """
-        prefix = prefix.rstrip("/")
-        segments = parse_template(prefix + "/")[:-1]
-        below = (*segments, Parameter("", "path"))
-        route = Route("mount", prefix, frozenset({ANY_METHOD}), _name(app, name), app, segments)
-        for table in self._tables.values():
-            table.add((segments, below) if segments else (below,), route.methods, route)
-        self._routes.append(route)
-        return route
+        endpoint = Endpoint(app, False, self._common)
+        return self._register("mount", prefix.rstrip("/"), frozenset({ANY_METHOD}), name, endpoint)
+
+    def include_router(
+        self,
+        router: "Router",
+        prefix: str = "",
+        *,
+        tags: Sequence[str] = (),
+        dependencies: Sequence[Any] = (),
+    ) -> tuple[Route, ...]:
+        """Register every route that `router` has now here as well, below `prefix`.
+
+        No mount: one table answers all, `root_path` does not change, and `prefix` may have
+        parameters, which the handlers may take. A route of the path `""` answers `prefix`
+        itself, one of `/` answers `prefix` with a slash after it.
+
+        Args:
+            prefix: a path template without a trailing slash.
+            tags: before those of the routes.
+            dependencies: guards, called before those of the routes.
+
+        Returns:
+            The new routes.
+
+        Raises:
+            ValueError: `router` is this one, a bad prefix, or a route that is registered here.
+        """
+        if router is self:
+            raise ValueError("A router cannot include itself")
+        included = []
+        for route in router.registered:
+            of_route = route.endpoint
+            endpoint = Endpoint(
+                of_route.target,
+                of_route.is_handler,
+                of_route.options.within(tags, dependencies).within(
+                    self._common.tags, self._common.dependencies
+                ),
+                of_route.overrides,
+                of_route.optional_trailing_slash,
+            )
+            path = prefix.rstrip("/") + route.path
+            included.append(self._register(route.kind, path, route.methods, route.name, endpoint))
+        return tuple(included)
 
     def route(
-        self, path: str, methods: Collection[str] = ("GET",), name: str | None = None
-    ) -> Callable[[_RequestEndpoint], _RequestEndpoint]:
-        """Decorate `async def endpoint(request)` which returns any ASGI response; as `add`."""
+        self,
+        path: str,
+        methods: Collection[str] = ("GET",),
+        name: str | None = None,
+        **options: Unpack[RouteOptions],
+    ) -> Callable[[_Handler], _Handler]:
+        """Decorate a handler: a function that gets what its signature says and returns a value.
 
-        def register(endpoint: _RequestEndpoint) -> _RequestEndpoint:
-            self.add(path, _request_application(endpoint), methods, name)
-            return endpoint
+        `async def` runs on the event loop, `def` in a worker thread. See `Options` for the
+        options, `add` for the rest.
+
+        Raises:
+            HandlerError: the signature says something that no request can give.
+        """
+
+        def register(handler: _Handler) -> _Handler:
+            endpoint = Endpoint(handler, True, self._options(options))
+            self._register("http", path, _methods(path, methods), name, endpoint)
+            return handler
 
         return register
 
-    get = functools.partialmethod(route, methods=("GET",))
-    post = functools.partialmethod(route, methods=("POST",))
-    put = functools.partialmethod(route, methods=("PUT",))
-    patch = functools.partialmethod(route, methods=("PATCH",))
-    delete = functools.partialmethod(route, methods=("DELETE",))
+    def get(
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """`GET`, which answers `HEAD` too; see `route`."""
+        return self.route(path, ("GET",), name, **options)
+
+    def post(
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """`POST`; see `route`."""
+        return self.route(path, ("POST",), name, **options)
+
+    def put(
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """`PUT`; see `route`."""
+        return self.route(path, ("PUT",), name, **options)
+
+    def patch(
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """`PATCH`; see `route`."""
+        return self.route(path, ("PATCH",), name, **options)
+
+    def delete(
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """`DELETE`; see `route`."""
+        return self.route(path, ("DELETE",), name, **options)
 
     def websocket(
-        self, path: str, name: str | None = None
-    ) -> Callable[[_WebSocketEndpoint], _WebSocketEndpoint]:
-        """Decorate `async def endpoint(websocket)`; as `add_websocket`."""
+        self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
+    ) -> Callable[[_Handler], _Handler]:
+        """Decorate an `async def` handler of websockets; as `route`, without a body or result."""
 
-        def register(endpoint: _WebSocketEndpoint) -> _WebSocketEndpoint:
-            self.add_websocket(path, _websocket_application(endpoint), name)
-            return endpoint
+        def register(handler: _Handler) -> _Handler:
+            endpoint = Endpoint(handler, True, self._options(options))
+            self._register("websocket", path, frozenset({"GET"}), name, endpoint)
+            return handler
 
         return register
 
@@ -181,34 +251,65 @@ class Router:
                 send = _without_body(send)
         await route.app(scope, receive, send)
 
-    def _add_route(
+    def _options(self, options: RouteOptions) -> Options:
+        given: dict[str, Any] = {"max_body_bytes": self._common.max_body_bytes, **options}
+        unknown = given.keys() - Options.__dataclass_fields__.keys()
+        if unknown:
+            accepted = ", ".join(Options.__dataclass_fields__)
+            raise TypeError(f"No such option: {', '.join(unknown)}; accepted are {accepted}")
+        given["tags"] = as_tags(given.get("tags", ()))
+        given["dependencies"] = as_dependencies(given.get("dependencies", ()))
+        return Options(**given).within(self._common.tags, self._common.dependencies)
+
+    def _register(
         self,
-        kind: Literal["http", "websocket"],
+        kind: Kind,
         path: str,
-        app: ASGIApp,
-        methods: Collection[str],
+        methods: frozenset[str],
         name: str | None,
+        endpoint: Endpoint,
     ) -> Route:
-        segments = parse_template(path)
-        route = Route(kind, path, frozenset(methods), _name(app, name), app, segments)
-        templates = with_trailing_slash(segments) if self.optional_trailing_slash else (segments,)
-        self._tables[kind].add(templates, route.methods, route)
+        endpoint = replace(
+            endpoint,
+            overrides=(self.overrides, *endpoint.overrides),
+            optional_trailing_slash=(
+                self.optional_trailing_slash or endpoint.optional_trailing_slash
+            ),
+        )
+        if kind == "mount":
+            segments = parse_template(path + "/")[:-1]
+            below = (*segments, Parameter("", "path"))
+            templates: tuple[Segments, ...] = (segments, below) if segments else (below,)
+        else:
+            segments = parse_template(path or "/")
+            both = endpoint.optional_trailing_slash
+            templates = with_trailing_slash(segments) if both else (segments,)
+        app = build_application(kind, segments, endpoint)
+        route = Route(kind, path, methods, name or _name(endpoint.target), app, segments, endpoint)
+        for table in self._tables.values() if kind == "mount" else (self._tables[kind],):
+            table.add(templates, methods, route)
         self._routes.append(route)
         return route
 
 
-def _name(app: ASGIApp, name: str | None) -> str:
-    return name or str(getattr(app, "__name__", type(app).__name__))
+def _methods(path: str, methods: Collection[str]) -> frozenset[str]:
+    if isinstance(methods, str) or not methods:
+        raise ValueError(f"The methods of {path!r} are a collection of at least one")
+    return frozenset(each.upper() for each in methods)
+
+
+def _name(target: Handler | ASGIApp) -> str:
+    return str(getattr(target, "__name__", type(target).__name__))
 
 
 def _path_params(scope: Scope, route: Route, captured: tuple[Any, ...]) -> dict[str, Any]:
     # A mount captures the rest of the path as well, which is no parameter of anyone.
-    params = {each.name: value for each, value in zip(route.parameters, captured, strict=False)}
-    return {**scope.get("path_params", {}), **params}
+    params = dict(zip(route.parameter_names, captured, strict=False))
+    return {**outer, **params} if (outer := scope.get("path_params")) else params
 
 
 def _mounted_scope(scope: Scope, path: str, route: Route, captured: tuple[Any, ...]) -> Scope:
-    below = "/" + captured[-1] if len(captured) > len(route.parameters) else ""
+    below = "/" + captured[-1] if len(captured) > len(route.parameter_names) else ""
     prefix = path.removesuffix(below)
     root_path = scope.get("root_path", "")
     return {
@@ -225,23 +326,6 @@ def _unmatched(path: str, method: str, allowed: list[str]) -> HTTPException:
         return HTTPException(404, f"No such route: {path[:200]}")
     message = f"The method {method[:40]} is not allowed here: use {', '.join(allowed)}"
     return HTTPException(405, message, {"Allow": ", ".join(allowed)})
-
-
-def _request_application(endpoint: RequestEndpoint) -> ASGIApp:
-    @functools.wraps(endpoint)
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        response = await endpoint(Request(scope, receive, send))
-        await response(scope, receive, send)
-
-    return application
-
-
-def _websocket_application(endpoint: WebSocketEndpoint) -> ASGIApp:
-    @functools.wraps(endpoint)
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await endpoint(WebSocket(scope, receive, send))
-
-    return application
 
 
 def _without_body(send: Send) -> Send:

@@ -2,14 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from asgihive.encoders.protocol import Values
+from asgihive.encoders.protocol import Values, cut
 
 MAX_EMPTY_LISTS = 1 << 20
 """Most `[]` in a body: each is bytes of body that no byte of the file stands for."""
@@ -51,7 +50,7 @@ class Json:
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
         most = self.block_elements if values.is_numeric else _LIST_ELEMENTS
         pieces = []
-        for piece in _cut(array, max(1, most // _leaves(array.dtype))):
+        for piece in cut(array, max(1, most // _leaves(array.dtype))):
             pieces.append(_rows(values, piece, first))
             first += piece.size
         return b"".join(pieces)
@@ -87,18 +86,6 @@ def _rows(values: Values, array: npt.NDArray[Any], first: int) -> bytes:
     closed = sum((first + array.size) % size == 0 for size in sizes)
     comma = b"," if first else b""
     return b"".join((comma, b"[" * opened, memoryview(text)[1:-1], b"]" * closed))
-
-
-def _cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
-    """Pieces of at most `most` elements, in order, each whole rows of one axis."""
-    if array.size <= most:
-        yield array
-    elif rows := most * len(array) // array.size:
-        for start in range(0, len(array), rows):
-            yield array[start : start + rows]
-    else:
-        for row in array:
-            yield from _cut(row, most)
 
 
 def _leaves(dtype: np.dtype[Any]) -> int:

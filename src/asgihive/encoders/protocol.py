@@ -1,6 +1,7 @@
 """What an encoder is: the contract between the formats and whoever streams their bytes."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,6 +102,18 @@ class DocumentEncoder(Protocol):
         Never fails on what an HDF5 file can hold: text that is not Unicode shows U+FFFD,
         and what has no equivalent in the format appears as its `str`.
         """
+
+
+def cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
+    """Pieces of at most `most` elements, in order, each whole rows of one axis."""
+    if array.size <= most:
+        yield array
+    elif rows := most * len(array) // array.size:
+        for start in range(0, len(array), rows):
+            yield array[start : start + rows]
+    else:
+        for row in array:
+            yield from cut(row, most)
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:

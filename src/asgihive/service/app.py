@@ -8,7 +8,7 @@ from typing import Any
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, ErrorBoundary, Query, Router, parse_query
+from asgihive.asgi import BufferedResponse, ErrorBoundary, QueryFields, Router, parse_query
 from asgihive.encoders.registry import encoders
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.attributes import read_attributes
@@ -27,7 +27,7 @@ from asgihive.service.values import answer_data, compute_statistics
 from asgihive.settings import H5Settings
 
 # From a query to what makes the answer's content in the library lane.
-Question = Callable[[Query], Callable[[Lease], Any]]
+Question = Callable[[QueryFields], Callable[[Lease], Any]]
 
 
 class H5App:
@@ -103,7 +103,7 @@ class H5App:
 
         return application
 
-    def _meta(self, query: Query) -> Callable[[Lease], Any]:
+    def _meta(self, query: QueryFields) -> Callable[[Lease], Any]:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops = self.settings.max_link_hops
 
@@ -114,7 +114,7 @@ class H5App:
 
         return content
 
-    def _attr(self, query: Query) -> Callable[[Lease], Any]:
+    def _attr(self, query: QueryFields) -> Callable[[Lease], Any]:
         entity, names = EntityParameters.of(query), query.all("attr_keys")
 
         def content(lease: Lease) -> Any:
@@ -129,7 +129,7 @@ class H5App:
 
         return content
 
-    def _paths(self, query: Query) -> Callable[[Lease], Any]:
+    def _paths(self, query: QueryFields) -> Callable[[Lease], Any]:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops = self.settings.max_link_hops
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from asgihive.asgi import Query, parse_query, preferred
+from asgihive.asgi import QueryFields, parse_query, preferred
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import by_name, encoders, media_types
 from asgihive.errors import BadParameter
@@ -24,7 +24,7 @@ class EntityParameters:
     path: str
 
     @classmethod
-    def of(cls, query: Query) -> "EntityParameters":
+    def of(cls, query: QueryFields) -> "EntityParameters":
         file = query.first("file")
         if not file:
             accepted = "the path of an HDF5 file, relative to the served directory, is accepted"
@@ -59,7 +59,7 @@ class DataParameters:
         )
 
 
-def link_resolution(query: Query) -> LinkResolution:
+def link_resolution(query: QueryFields) -> LinkResolution:
     """`resolve_links`, in any case; `only_valid` when absent.
 
     Raises:
@@ -74,7 +74,7 @@ def link_resolution(query: Query) -> LinkResolution:
     return resolution
 
 
-def document_encoder(query: Query, accept: str) -> DocumentEncoder:
+def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
     """The encoder of metadata: by `format`, else by `Accept`, else JSON.
 
     Raises:
@@ -106,7 +106,7 @@ def _value_encoder(name: str | None, accept: str) -> Encoder:
     return json if chosen is None else offered[chosen]
 
 
-def _boolean(query: Query, name: str) -> bool:
+def _boolean(query: QueryFields, name: str) -> bool:
     text = query.first(name)
     if text is None:
         return False
