@@ -1,41 +1,31 @@
-"""`H5App`: the HDF5 service as an ASGI application."""
+"""`H5App`: the HDF5 service, a hive of one cornerstone and one endpoint."""
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, ErrorBoundary, QueryFields, Router, parse_query
-from asgihive.encoders.registry import encoders
-from asgihive.errors import KindMismatch
-from asgihive.hdf5.attributes import read_attributes
-from asgihive.hdf5.entities import Describer, list_paths
-from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
-from asgihive.hdf5.pool import Lease
-from asgihive.service.parameters import (
-    DataParameters,
-    EntityParameters,
-    document_encoder,
-    link_resolution,
-)
+from asgihive.hive import Component, Hive, HiveConfig, Part
+from asgihive.service.routes import Routes
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
-from asgihive.service.values import answer_data, compute_statistics
 from asgihive.settings import H5Settings
 
-# From a query to what makes the answer's content in the library lane.
-Question = Callable[[QueryFields], Callable[[Lease], Any]]
+# The components are built here, and their routes are the whole application's.
+_CONFIG = HiveConfig(
+    cornerstone_package_path=(),
+    hide_endpoint_container_in_api=True,
+    hide_endpoint_in_api=True,
+    hide_endpoint_in_tag=True,
+)
 
 
-class H5App:
+class H5App(Hive):
     """Every HDF5 file of a directory over HTTP, as h5grove's API has it.
 
-    An ASGI application: run it by itself, or mount it. It answers without a lifespan; with
-    one (its own, or `lifespan` handed to the outer application) idle files are closed in
-    time, and all of them at shutdown.
+    An ASGI application: run it by itself, mount it, or make it the `router` of an endpoint.
+    It answers without a lifespan; with one (its own, or `lifespan` handed to the outer
+    application) idle files are closed in time, and all of them at shutdown.
 
     Args:
         root: the served directory; nothing outside of it is ever opened.
@@ -48,120 +38,45 @@ class H5App:
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         self.store = Store(root, self.settings)
-        encoders()  # found and imported now, not on the event loop of the first request
-        self.router = Router(optional_trailing_slash=True)
-        self.router.add("/", _ok, name="ok")
-        self.router.add("/meta", self._document("meta", self._meta), name="meta")
-        self.router.add("/attr", self._document("attr", self._attr), name="attr")
-        self.router.add("/paths", self._document("paths", self._paths), name="paths")
-        self.router.add("/data", self._data, name="data")
-        self.router.add("/stats", self._stats, name="stats")
-        app: ASGIApp = ErrorBoundary(self.router, STATUSES)
+        super().__init__(
+            _CONFIG,
+            cornerstones=[_store_cornerstone(self.store)],
+            endpoints=[_routes_endpoint(self.store)],
+            docs=False,
+            entry_points=False,
+            optional_trailing_slash=True,
+        )
+        self._shared: ASGIApp = super().__call__
         if self.settings.cors_origins:
-            app = CORSMiddleware(
-                app,
+            self._shared = CORSMiddleware(
+                self._shared,
                 allow_origins=self.settings.cors_origins,
                 allow_methods=("GET", "HEAD"),
                 allow_headers=("*",),
                 expose_headers=("content-disposition", "content-length"),
             )
-        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
-        """The lifespan for an outer application: mounts do not hear of theirs."""
-        return self.store.running()
-
-    async def _live(self, receive: Receive, send: Send) -> None:
-        await receive()
-        async with self.store.running():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    def _document(self, name: str, question: Question) -> ASGIApp:
-        """A route whose answers are documents, kept while their files are unchanged."""
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            accept = _accept(scope)
-            # Only what may change the answer, or any client's own `Accept` would be a miss.
-            key = (name, scope["query_string"], accept if b"msgpack" in accept else b"")
-            response = await self.store.answers.find(key)
-            if response is None:
-                query = parse_query(scope["query_string"])
-                encoder = document_encoder(query, accept.decode("latin-1"))
-                content = question(query)
-                response = await self.store.answer(
-                    key, lambda lease: encoder.document(content(lease)), encoder.media_type
-                )
-            await response(scope, receive, send)
-
-        return application
-
-    def _meta(self, query: QueryFields) -> Callable[[Lease], Any]:
-        entity, resolution = EntityParameters.of(query), link_resolution(query)
-        hops = self.settings.max_link_hops
-
-        def content(lease: Lease) -> Any:
-            file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, hops)
-            return Describer(lease, hops).describe(found)
-
-        return content
-
-    def _attr(self, query: QueryFields) -> Callable[[Lease], Any]:
-        entity, names = EntityParameters.of(query), query.all("attr_keys")
-
-        def content(lease: Lease) -> Any:
-            file = self.store.open(lease, entity.file)
-            hops = self.settings.max_link_hops
-            found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, hops)
-            if not isinstance(found, Resolved):
-                kind = kind_of(found).replace("_", " ")
-                needed = "a group, a dataset or a datatype"
-                raise KindMismatch(entity.file, found.path, f"{kind} without a target", needed)
-            return read_attributes(found, list(names) or None)
-
-        return content
-
-    def _paths(self, query: QueryFields) -> Callable[[Lease], Any]:
-        entity, resolution = EntityParameters.of(query), link_resolution(query)
-        hops = self.settings.max_link_hops
-
-        def content(lease: Lease) -> Any:
-            file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, hops)
-            return list_paths(lease, found, resolution, hops)
-
-        return content
-
-    async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parameters = DataParameters.of(scope["query_string"], _accept(scope).decode("latin-1"))
-        response = await answer_data(self.store, parameters)
-        await response(scope, receive, send)
-
-    async def _stats(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = parse_query(scope["query_string"])
-        encoder = document_encoder(query, _accept(scope).decode("latin-1"))
-        entity = EntityParameters.of(query)
-        statistics = await compute_statistics(self.store, entity, query.first("selection"))
-        body = encoder.document(statistics)
-        response = BufferedResponse(body, headers={"content-type": encoder.media_type})
-        await response(scope, receive, send)
+        await self._shared(scope, receive, send)
 
 
-_OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})
+def _store_cornerstone(store: Store) -> Component:
+    return Component(
+        kind="cornerstone",
+        container="hdf5",
+        name="store",
+        parts=(Part(lifespan=lambda _: store.running()),),
+        state={"store": store},
+        statuses=STATUSES,
+        needs_lifespan=False,
+    )
 
 
-async def _ok(scope: Scope, receive: Receive, send: Send) -> None:
-    await _OK(scope, receive, send)
-
-
-def _accept(scope: Scope) -> bytes:
-    """All `Accept` fields as one (RFC 9110, section 5.3)."""
-    return b",".join(value for name, value in scope["headers"] if name == b"accept")
+def _routes_endpoint(store: Store) -> Component:
+    return Component(
+        kind="endpoint",
+        container="hdf5",
+        name="routes",
+        router=Routes(store).router,
+        needs_lifespan=False,
+    )

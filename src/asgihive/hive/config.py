@@ -1,0 +1,204 @@
+"""`HiveConfig`: where the components are, and how their URLs and tags are made."""
+
+import importlib
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any, Self
+
+from asgihive.hive.errors import ConfigurationError, described, suggestion
+from asgihive.settings import environment_variables, parse_boolean, parse_list
+
+ENVIRONMENT_PREFIX = "HIVE_"
+DEFAULT_CORNERSTONE_PATH = "./cornerstone"
+
+PackagePath = str | os.PathLike[str]
+PackagePaths = PackagePath | Sequence[PackagePath]
+Hook = Callable[[], object]
+AsyncHook = Callable[[], Awaitable[object]]
+
+EXTERNAL_HOOKS = (
+    "pre_endpoint_setup",
+    "post_endpoint_setup",
+    "pre_endpoint_teardown",
+    "post_endpoint_teardown",
+)
+_ASYNC = "async_"
+_PATHS = ("cornerstone_package_path", "endpoint_package_paths")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HiveConfig:
+    """Where the components of a hive are, and how they are mounted.
+
+    Package paths are folders (absolute, or relative to the file that builds the hive) or
+    dotted module names; a single word is a folder beside that file if there is one, else a
+    module. `()` means none, and so does the default where there is no such folder.
+
+    Args:
+        cornerstone_package_path: where the cornerstones are; one path or several.
+        endpoint_package_paths: where the endpoints are; one path or several.
+        api_prefix: before every endpoint's URL.
+        router_mount_automated: mount each endpoint's `router`; otherwise a hook does it.
+        hide_endpoint_container_in_api: leave the package folder's name out of the URL.
+        hide_endpoint_in_api: leave the endpoint's name out of the URL.
+        hide_endpoint_in_tag: leave the endpoint's name out of its OpenAPI tag.
+        pre_endpoint_setup, post_endpoint_setup, pre_endpoint_teardown,
+            post_endpoint_teardown: plain functions without arguments, called in a worker
+            thread.
+        async_…: the same four as coroutine functions, called on the event loop after the
+            plain ones.
+
+    Raises:
+        ConfigurationError: a value cannot be used; the message names it and says what is
+            accepted.
+    """
+
+    cornerstone_package_path: PackagePaths = DEFAULT_CORNERSTONE_PATH
+    endpoint_package_paths: PackagePaths = ()
+    api_prefix: str = ""
+    router_mount_automated: bool = True
+    hide_endpoint_container_in_api: bool = False
+    hide_endpoint_in_api: bool = False
+    hide_endpoint_in_tag: bool = False
+    pre_endpoint_setup: Hook | None = None
+    post_endpoint_setup: Hook | None = None
+    pre_endpoint_teardown: Hook | None = None
+    post_endpoint_teardown: Hook | None = None
+    async_pre_endpoint_setup: AsyncHook | None = None
+    async_post_endpoint_setup: AsyncHook | None = None
+    async_pre_endpoint_teardown: AsyncHook | None = None
+    async_post_endpoint_teardown: AsyncHook | None = None
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in _PATHS:
+                if not isinstance(value, str):
+                    object.__setattr__(self, each.name, _checked_paths(each.name, value))
+            elif each.name == "api_prefix":
+                object.__setattr__(self, each.name, _checked_prefix(value))
+            elif each.type is bool:
+                if not isinstance(value, bool):
+                    accepted = f"is {value!r}: True or False is accepted"
+                    raise ConfigurationError(each.name, accepted)
+            elif value is not None:
+                _check_hook(each.name, value)
+
+    @property
+    def cornerstone_paths(self) -> tuple[str, ...]:
+        """`cornerstone_package_path` as a tuple."""
+        return _as_tuple(self.cornerstone_package_path)
+
+    @property
+    def endpoint_paths(self) -> tuple[str, ...]:
+        """`endpoint_package_paths` as a tuple."""
+        return _as_tuple(self.endpoint_package_paths)
+
+    @classmethod
+    def from_object(cls, source: Mapping[str, Any] | ModuleType | object) -> Self:
+        """The configuration of the upper-case names of a mapping, a module or a class.
+
+        Of a module or class only upper-case names count; of a mapping every key does.
+
+        Raises:
+            ConfigurationError: a name is unknown, or a value cannot be used.
+        """
+        if isinstance(source, Mapping):
+            values = dict(source)
+        else:
+            names = [name for name in dir(source) if name.isupper() and name[0] != "_"]
+            values = {name: getattr(source, name) for name in names}
+        return cls(**_by_field(cls, values, ""))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
+        """The configuration of the `HIVE_…` variables; what is given in code wins.
+
+        Paths are separated by commas, hooks are named as `module:function`.
+
+        Raises:
+            ConfigurationError: a variable is unknown or cannot be converted.
+        """
+        variables = environment_variables(ENVIRONMENT_PREFIX, environment)
+        texts = _by_field(cls, variables, ENVIRONMENT_PREFIX)
+        values = {name: _converted(name, text) for name, text in texts.items() if name not in given}
+        return cls(**values, **given)
+
+
+def _by_field(cls: type[HiveConfig], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    known = {each.name.upper(): each.name for each in fields(cls)}
+    for name in values:
+        if name not in known:
+            near = suggestion(str(name).upper(), known)
+            accepted = described(prefix + each for each in known)
+            detail = f"is no name of the configuration{near}; the names are {accepted}"
+            raise ConfigurationError(f"{prefix}{name}", detail)
+    return {known[name]: value for name, value in values.items()}
+
+
+def _converted(name: str, text: str) -> Any:
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    if name in _PATHS:
+        return parse_list(text)
+    if name == "api_prefix":
+        return text
+    if name.removeprefix(_ASYNC) in EXTERNAL_HOOKS:
+        return _imported(variable, text)
+    try:
+        return parse_boolean(text)
+    except ValueError as error:
+        raise ConfigurationError(variable, f"is {text!r}: {error}") from None
+
+
+def _imported(variable: str, text: str) -> Any:
+    module_name, colon, path = text.strip().partition(":")
+    if not (module_name and colon and path):
+        raise ConfigurationError(variable, f"is {text!r}: module:function is accepted")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for name in path.split("."):
+            found = getattr(found, name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(variable, f"is {text!r}: {error}") from error
+    return found
+
+
+def _as_tuple(paths: PackagePaths) -> tuple[str, ...]:
+    if isinstance(paths, str | os.PathLike):
+        return (os.fspath(paths),)
+    return tuple(os.fspath(each) for each in paths)
+
+
+def _checked_paths(name: str, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, os.PathLike):
+        return str(os.fspath(value))
+    several = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    paths = tuple(value) if several and isinstance(value, Iterable) else (None,)
+    if not all(isinstance(each, str | os.PathLike) and str(each) for each in paths):
+        raise ConfigurationError(name, f"is {value!r}: a path, or a tuple of paths, is accepted")
+    return tuple(os.fspath(each) for each in paths if isinstance(each, str | os.PathLike))
+
+
+def _checked_prefix(value: object) -> str:
+    if not isinstance(value, str) or (value and not value.startswith("/")):
+        accepted = 'nothing, or a path that begins with a slash, such as "/api", is accepted'
+        raise ConfigurationError("api_prefix", f"is {value!r}: {accepted}")
+    return value.rstrip("/")
+
+
+def _check_hook(name: str, value: object) -> None:
+    if not callable(value):
+        accepted = "a function without arguments is accepted"
+        raise ConfigurationError(name, f"is {value!r}: {accepted}")
+    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(
+        getattr(value, "__call__", None)  # noqa: B004  # an object may have an async one
+    )
+    if is_async and not name.startswith(_ASYNC):
+        detail = f"is a coroutine function: give it as {_ASYNC}{name}"
+        raise ConfigurationError(name, detail)
+    if name.startswith(_ASYNC) and not is_async:
+        detail = f"is no coroutine function: give a plain function as {name.removeprefix(_ASYNC)}"
+        raise ConfigurationError(name, detail)

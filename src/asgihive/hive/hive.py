@@ -1,0 +1,364 @@
+"""`Hive`: an ASGI application out of cornerstones and endpoints."""
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from types import FrameType
+from typing import Literal
+
+from starlette.datastructures import State
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgihive.asgi import (
+    Documentation,
+    HTTPException,
+    Route,
+    Router,
+    location_of,
+    name_of,
+    routes_below,
+    send_error,
+)
+from asgihive.hive.assembly import Assembly
+from asgihive.hive.components import Component, replacement
+from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
+from asgihive.hive.discovery import Found, find, find_installed
+from asgihive.hive.errors import (
+    ComponentError,
+    ConfigurationError,
+    HiveRunning,
+    described,
+    suggestion,
+)
+from asgihive.hive.graph import GraphNode, refuse_duplicates, start_order
+from asgihive.hive.imports import Importer
+from asgihive.hive.lifespan import running
+from asgihive.hive.loading import load
+from asgihive.hive.rendering import RouteRecord
+from asgihive.hive.states import Kind, States
+from asgihive.lanes import run_in_worker
+
+_logger = logging.getLogger("asgihive.hive")
+
+_PACKAGE = __name__.partition(".")[0]
+_HOW_TO_START = (
+    "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "
+    "where it is mounted or a middleware, give the outer application `lifespan=hive.lifespan`; "
+    "in tests, use `async with hive.running(): …`"
+)
+_Phase = Literal["never started", "starting", "running", "stopping", "stopped"]
+
+
+class Hive:
+    """An ASGI application that finds its components in packages.
+
+    They are found when it is built and imported when it starts. It is started by its server,
+    by `lifespan=hive.lifespan` of an outer application, or by `async with hive.running()`;
+    it can be stopped and started again, on another event loop too. Until it runs it answers
+    503, unless all of its components were built in code as `needs_lifespan=False`.
+
+    `router` and `include_router`, `mount` register routes at the hive itself: before it is
+    started for every life, from hooks for the one that begins.
+
+    Args:
+        config: `HiveConfig.from_environment()` by default.
+        cornerstones, endpoints: further components, built in code.
+        title, version: of the OpenAPI document.
+        docs: whether `/openapi.json` and `/docs` are there.
+        base: the folder that relative package paths begin at; by default that of the file
+            which calls this.
+        entry_points: whether installed distributions add components.
+        post_hook_seconds: how long a hook after a request may take.
+        optional_trailing_slash: see `Router`.
+
+    Raises:
+        ConfigurationError: a field or a package path cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913  # given by name, and each is one fact
+        self,
+        config: HiveConfig | None = None,
+        *,
+        cornerstones: Sequence[Component] = (),
+        endpoints: Sequence[Component] = (),
+        title: str = "asgihive",
+        version: str = "0.1.0",
+        docs: bool = True,
+        base: str | os.PathLike[str] | None = None,
+        entry_points: bool = True,
+        post_hook_seconds: float = 10.0,
+        optional_trailing_slash: bool = False,
+    ) -> None:
+        self.config = HiveConfig.from_environment() if config is None else config
+        self.state = State()
+        self._title = title
+        self._version = version
+        self._docs = docs
+        self._post_hook_seconds = post_hook_seconds
+        self._optional_trailing_slash = optional_trailing_slash
+        folder, package = _builder(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
+        if base is not None:
+            folder, package = os.path.abspath(base), ""
+        self._importer = Importer(folder or "", package)
+        self._found = (*find(self.config, folder), *(find_installed() if entry_points else ()))
+        self._built = _checked("cornerstone", cornerstones) + _checked("endpoint", endpoints)
+        self._loaded: dict[str, Component] = {}
+        self._overrides: dict[str, Component] = {}
+        self._own = self._new_router()
+        self._life: Assembly | None = None
+        self._phase: _Phase = "never started"
+        self._answer: ASGIApp = self._unavailable
+        self._idle: Assembly | None = None
+        if self._does_without_lifespan():
+            self._idle = self._assemble()
+            self._idle.mount(self._documentation(self._idle.router))
+        self._rest()
+
+    @property
+    def router(self) -> Router:
+        """Of the life that has begun; else what code registers for every life."""
+        return self._own if self._life is None else self._life.router
+
+    @property
+    def life(self) -> Assembly | None:
+        """What answers now: of the running hive, or of one that does without a lifespan."""
+        return self._life if self._phase == "running" else self._idle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    def include_router(
+        self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
+    ) -> tuple[Route, ...]:
+        """As `Router.include_router`, at the hive's own root: `api_prefix` is not added."""
+        return self.router.include_router(router, prefix, tags=tags)
+
+    def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
+        """As `Router.mount`, at the hive's own root: `api_prefix` is not added."""
+        return self.router.mount(prefix, app, name)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+        """The lifespan for an outer application: mounts do not hear of theirs."""
+        return self.running()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start the hive in the calling task, and stop it there at the end.
+
+        Components are imported in a worker thread. What start-up and shutdown raise, and in
+        which order they go on, is said at `asgihive.hive.lifespan.running`.
+
+        Raises:
+            HiveRunning: it runs already.
+            ComponentError: a component cannot be imported, ordered, made or mounted.
+            HookFailed, ExceptionGroup: hooks failed.
+        """
+        self._refuse_if_running("be started")
+        self._phase = "starting"
+        try:
+            components, _ = await run_in_worker(self._ordered)
+            life = self._life = self._assembled(components)
+            self._show(life.cornerstones, life.endpoints)
+            plan = life.plan(self._documentation(life.router))
+            async with running(plan):
+                self._answer = life.application()
+                self._phase = "running"
+                try:
+                    yield
+                finally:
+                    self._phase = "stopping"
+                    self._answer = self._unavailable
+        finally:
+            self._phase = "stopped"
+            self._life = None
+            self._rest()
+
+    @contextmanager
+    def override(self, key: str, fake: object) -> Iterator[None]:
+        """Put something else in the place of a component, for the lives that begin inside.
+
+        The real one is not imported then.
+
+        Args:
+            key: `container.name`.
+            fake: a hooks class or object, a mapping (what its `app_state` holds), for an
+                endpoint also a `Router`, a `Component`, or anything with the names that a
+                module offers.
+
+        Raises:
+            HiveRunning: it is too late.
+            ComponentError: there is no such component, or `fake` cannot be used.
+        """
+        self._refuse_if_running("override a component")
+        known: dict[str, Found | Component] = {each.key: each for each in self._records()}
+        if key not in known:
+            there = described(known, "none")
+            detail = f"there is no such component{suggestion(key, known)}; there is: {there}"
+            raise ComponentError(key, "an override", detail)
+        real = known[key]
+        before = dict(self._overrides)
+        self._overrides[key] = replacement(real.kind, real.container, real.name, fake)
+        try:
+            yield
+        finally:
+            self._overrides = before
+
+    def graph(self) -> tuple[GraphNode, ...]:
+        """The components in start order, and what they require; imports them.
+
+        Raises:
+            ComponentError: as `running`.
+        """
+        return self._ordered()[1]
+
+    def route_records(self) -> tuple[RouteRecord, ...]:
+        """Every route, that of mounted routers too; imports the components, runs no hook.
+
+        Of a running hive also what its hooks mounted.
+
+        Raises:
+            ComponentError: as `running`.
+        """
+        life = self.life
+        if life is None:
+            life = self._assemble()
+            life.mount(self._documentation(life.router))
+        return tuple(_record(path, route) for path, route in routes_below(life.router))
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        has_started = False
+        try:
+            async with self.running():
+                await send({"type": "lifespan.startup.complete"})
+                has_started = True
+                await receive()
+        except Exception as error:
+            phase = "shutdown" if has_started else "startup"
+            _logger.exception("The hive failed at %s", phase)
+            message = "; ".join(_messages(error))
+            await send({"type": f"lifespan.{phase}.failed", "message": message})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def _unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
+        how = f": {_HOW_TO_START}" if self._phase in {"never started", "stopped"} else ""
+        was = "was" if self._phase == "never started" else "is"
+        message = f"This hive {was} {self._phase}{how}"
+        error = HTTPException(503, message, {"retry-after": "1"})
+        await send_error(error, scope, receive, send)
+
+    def _rest(self) -> None:
+        """Answer as a hive that does not run."""
+        if self._idle is None:
+            self._answer = self._unavailable
+            self._show(States("cornerstone", {}), States("endpoint", {}))
+        else:
+            self._answer = self._idle.application()
+            self._show(self._idle.cornerstones, self._idle.endpoints)
+
+    def _show(self, cornerstones: States, endpoints: States) -> None:
+        self.state.cornerstones = cornerstones
+        self.state.endpoints = endpoints
+
+    def _refuse_if_running(self, what: str) -> None:
+        if self._phase in {"starting", "running", "stopping"}:
+            text = f"This hive is {self._phase} and cannot {what}: stop it, or build another one"
+            raise HiveRunning(text)
+
+    def _does_without_lifespan(self) -> bool:
+        has_external = any(
+            getattr(self.config, prefix + each) is not None
+            for prefix in ("", "async_")
+            for each in EXTERNAL_HOOKS
+        )
+        needs = has_external or any(each.needs_lifespan for each in self._built)
+        return bool(self._built) and not self._found and not needs
+
+    def _records(self) -> tuple[Found | Component, ...]:
+        return (*self._built, *self._found)
+
+    def _ordered(self) -> tuple[list[Component], tuple[GraphNode, ...]]:
+        refuse_duplicates(self._records())
+        importlib.invalidate_caches()  # for files that are as young as the last look at them
+        components = {each.key: self._component(each) for each in self._records()}
+        nodes = start_order([each.metadata for each in components.values()])
+        return [components[node.key] for node in nodes], nodes
+
+    def _component(self, record: Found | Component) -> Component:
+        override = self._overrides.get(record.key)
+        if override is not None:
+            return override
+        if isinstance(record, Component):
+            return record
+        if record.key not in self._loaded:
+            self._loaded[record.key] = load(record, self._importer)
+        return self._loaded[record.key]
+
+    def _assemble(self) -> Assembly:
+        return self._assembled(self._ordered()[0])
+
+    def _assembled(self, components: Sequence[Component]) -> Assembly:
+        router = self._new_router()
+        router.include_router(self._own)
+        return Assembly(self, self.config, components, router, self._post_hook_seconds)
+
+    def _new_router(self) -> Router:
+        return Router(optional_trailing_slash=self._optional_trailing_slash)
+
+    def _documentation(self, router: Router) -> Documentation | None:
+        if not self._docs:
+            return None
+        return Documentation(router, title=self._title, version=self._version)
+
+
+def _builder(frame: FrameType | None) -> tuple[str | None, str]:
+    """Folder and package of the file that builds the hive; None where there is no file."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name != _PACKAGE and not name.startswith(f"{_PACKAGE}."):
+            break
+        frame = frame.f_back
+    if frame is None or not os.path.isfile(frame.f_code.co_filename):
+        return None, ""
+    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
+    return folder, frame.f_globals.get("__package__") or ""
+
+
+def _checked(kind: Kind, components: Sequence[Component]) -> tuple[Component, ...]:
+    for each in components:
+        if not isinstance(each, Component) or each.kind != kind:
+            detail = f"has {each!r}: a Component of the kind {kind} is accepted"
+            raise ConfigurationError(f"{kind}s", detail)
+    return tuple(components)
+
+
+def _record(path: str, route: Route) -> RouteRecord:
+    target = route.endpoint.target
+    file, _, line = location_of(target).rpartition(":")
+    methods = ("WEBSOCKET",) if route.kind == "websocket" else tuple(sorted(route.methods))
+    handler = name_of(target) if route.handler is not None else route.name
+    return RouteRecord(
+        methods,
+        path or "/",
+        ", ".join(route.tags),
+        handler,
+        file,
+        int(line) if line.isdigit() else 0,
+    )
+
+
+def _messages(error: Exception) -> Iterator[str]:
+    """The sentences of an exception, and of every one in a group, with their notes."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _messages(each)
+        return
+    yield str(error)
+    yield from getattr(error, "__notes__", ())

@@ -1,0 +1,300 @@
+"""The hook classes, and what each hook may see."""
+
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from starlette.datastructures import State
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp
+
+from asgihive.asgi import Router
+from asgihive.hive.errors import HookDenied
+from asgihive.hive.states import ComponentState, Metadata
+from asgihive.lanes import run_in_worker
+
+T = TypeVar("T")
+
+_VIEW = "__hive_view__"
+_MISSING = object()
+
+
+class Application(Protocol):
+    """The hive, as its hooks see it."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def router(self) -> Router: ...
+
+    def include_router(
+        self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
+    ) -> object: ...
+
+    def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> object: ...
+
+
+class Connection(Protocol):
+    """What the hooks of one request share."""
+
+    error: BaseException | None
+    status: int | None
+    is_over: bool
+
+    @property
+    def request(self) -> HTTPConnection: ...
+
+    def state_of(self, key: str) -> ComponentState: ...
+
+
+class LifeContext:
+    """What `lifespan(context)` and the hooks of start-up and shutdown see.
+
+    Reading anything else raises `HookDenied`, which says what there is.
+    """
+
+    __slots__ = ("_app", "_metadata", "_state")
+    _there: tuple[str, ...] = ("app", "app_state")
+
+    def __init__(self, app: Application, metadata: Metadata, state: ComponentState) -> None:
+        self._app = app
+        self._metadata = metadata
+        self._state = state
+
+    @property
+    def app(self) -> Application:
+        """The hive."""
+        return self._app
+
+    @property
+    def app_state(self) -> ComponentState:
+        """What the component keeps for the life of the application."""
+        return self._state
+
+    @property
+    def cornerstone(self) -> Metadata:
+        """The cornerstone itself."""
+        return self._own("cornerstone")
+
+    @property
+    def endpoint(self) -> Metadata:
+        """The endpoint itself."""
+        return self._own("endpoint")
+
+    @property
+    def request(self) -> HTTPConnection:
+        """Only around a request."""
+        raise self._denied("request")
+
+    @property
+    def request_state(self) -> ComponentState:
+        """Only around a request."""
+        raise self._denied("request_state")
+
+    @property
+    def error(self) -> BaseException | None:
+        """Only after an endpoint."""
+        raise self._denied("error")
+
+    @property
+    def status(self) -> int | None:
+        """Only after an endpoint."""
+        raise self._denied("status")
+
+    def _own(self, name: str) -> Metadata:
+        if self._metadata.kind != name:
+            raise self._denied(name)
+        return self._metadata
+
+    def _denied(self, name: str) -> HookDenied:
+        there = ", ".join((*self._there, self._metadata.kind))
+        text = f"`{name}` is not there for this hook of {self._metadata.key}; there is: {there}"
+        return HookDenied(text)
+
+
+class RequestContext(LifeContext):
+    """What `request(context)` and the hooks around a request see.
+
+    `error` and `status` are there after the endpoint.
+    """
+
+    __slots__ = ("_connection",)
+    _there = ("app", "app_state", "request", "request_state")
+
+    def __init__(self, life: LifeContext, connection: Connection) -> None:
+        self._app = life._app  # noqa: SLF001  # of the same class
+        self._metadata = life._metadata  # noqa: SLF001
+        self._state = life._state  # noqa: SLF001
+        self._connection = connection
+
+    @property
+    def request(self) -> HTTPConnection:
+        """A Starlette `Request`; of a websocket its `HTTPConnection`."""
+        return self._connection.request
+
+    @property
+    def request_state(self) -> ComponentState:
+        """What the cornerstone keeps for this request."""
+        return self._connection.state_of(self._metadata.key)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the endpoint, or a hook before it, raised; a cancellation too."""
+        self._check_over("error")
+        return self._connection.error
+
+    @property
+    def status(self) -> int | None:
+        """The status that was sent; of a websocket 101 if it was accepted, 403 if not."""
+        self._check_over("status")
+        return self._connection.status
+
+    def _check_over(self, name: str) -> None:
+        if not self._connection.is_over:
+            raise HookDenied(f"`{name}` is there after the endpoint: in post_endpoint_call")
+
+
+class _Visible(Generic[T]):
+    """An attribute of hooks objects, which the table of visibility grants or denies."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, hooks: object, owner: type | None = None) -> T:
+        if hooks is None:
+            return self  # type: ignore[return-value]  # the class's own, for inspection
+        context = hooks.__dict__.get(_VIEW)
+        if context is None:
+            text = f"`{self.name}` is not there yet: the hive gives it after `__init__`"
+            raise HookDenied(text)
+        value: T = getattr(context, self.name)
+        return value
+
+    def __set__(self, hooks: object, value: object) -> None:
+        text = f"`{self.name}` is the hive's and cannot be set: keep yours under another name"
+        raise HookDenied(text)
+
+
+class Hooks:
+    """What all hooks classes share: the attributes, as far as a hook may see them."""
+
+    app = _Visible[Application]()
+    app_state = _Visible[ComponentState]()
+    request = _Visible[HTTPConnection]()
+    request_state = _Visible[ComponentState]()
+    error = _Visible[BaseException | None]()
+    status = _Visible[int | None]()
+    cornerstone = _Visible[Metadata]()
+    endpoint = _Visible[Metadata]()
+
+
+class CornerstoneHooks(Hooks):
+    """The hooks of a cornerstone: subclass it as `CornerstoneHooksImpl` in its package.
+
+    Each method is `def`, and runs in a worker thread, or `async def`, and runs on the event
+    loop; what it does to context variables is seen by what follows either way. One object
+    lives as long as the application and gets the four first calls; another one for each
+    request gets the two last. `post_endpoint_call` runs whenever its `pre_endpoint_call`
+    ran to the end, shielded from cancellation; `pre_endpoint_call` may answer by raising
+    `HTTPException` or by returning a response. The teardown hooks run whenever
+    `pre_endpoint_setup` ran to the end.
+
+    Attributes: `app`, `cornerstone`, `app_state`; in the last two also `request` and
+    `request_state`, and `error` and `status` in the very last. Any other raises `HookDenied`.
+    """
+
+    def pre_endpoint_setup(self) -> Awaitable[None] | None:
+        """Before the endpoints are set up, in the order of the cornerstones."""
+
+    def post_endpoint_setup(self) -> Awaitable[None] | None:
+        """After the endpoints are set up and mounted."""
+
+    def pre_endpoint_teardown(self) -> Awaitable[None] | None:
+        """Before the endpoints are torn down, in reverse order."""
+
+    def post_endpoint_teardown(self) -> Awaitable[None] | None:
+        """After the endpoints are torn down, in reverse order."""
+
+    def pre_endpoint_call(self) -> Any:
+        """Before the endpoint answers."""
+
+    def post_endpoint_call(self) -> Any:
+        """After the last byte of the answer, or what became of it."""
+
+
+class CornerstoneAsyncHooks(CornerstoneHooks):
+    """The same, under the name `CornerstoneAsyncHooksImpl`, for a package that has both.
+
+    At each step the one called `CornerstoneHooksImpl` runs first.
+    """
+
+
+class EndpointHooks(Hooks):
+    """The hooks of an endpoint: subclass it as `EndpointHooksImpl` in its package, or in its
+    `db`, `router` or `service`.
+
+    `def` runs in a worker thread, `async def` on the event loop. One object gets both calls;
+    `teardown` runs whenever `setup` ran to the end.
+
+    Attributes: `app`, `endpoint`, `app_state`. Any other raises `HookDenied`.
+    """
+
+    def setup(self) -> Awaitable[None] | None:
+        """At start-up: db, router, service, package; before the routers are mounted."""
+
+    def teardown(self) -> Awaitable[None] | None:
+        """At shutdown, in reverse order."""
+
+
+class EndpointAsyncHooks(EndpointHooks):
+    """The same, under the name `EndpointAsyncHooksImpl`, for a package that has both."""
+
+
+def attach(hooks: Hooks, context: LifeContext) -> None:
+    """Let a hooks object see what the context has."""
+    hooks.__dict__[_VIEW] = context
+
+
+def is_overridden(hooks: type[Hooks], name: str) -> bool:
+    """Whether a hooks class has a method of its own for the step `name`."""
+    found = getattr(hooks, name, None)
+    return found is not None and all(
+        found is not getattr(base, name, None) for base in (CornerstoneHooks, EndpointHooks)
+    )
+
+
+def is_async(hooks: type[Hooks], name: str) -> bool:
+    """Whether the step `name` of a hooks class is an `async def` of its own."""
+    return is_overridden(hooks, name) and inspect.iscoroutinefunction(getattr(hooks, name))
+
+
+async def call(function: Callable[[], Any], *, abandon: bool = False) -> Any:
+    """Call a hook where it belongs: `async def` on the loop, anything else in a worker.
+
+    What a function sets in context variables in the worker is set here as well.
+
+    Args:
+        abandon: whether cancellation leaves a worker behind instead of waiting for it.
+    """
+    if inspect.iscoroutinefunction(function):
+        return await function()
+    result, changes = await run_in_worker(_noting_changes, function, abandon=abandon)
+    for variable, value in changes:
+        variable.set(value)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _noting_changes(
+    function: Callable[[], Any],
+) -> tuple[Any, list[tuple[contextvars.ContextVar[Any], Any]]]:
+    before = contextvars.copy_context()
+    result = function()
+    after = contextvars.copy_context()
+    changes = [
+        (variable, value)
+        for variable, value in after.items()
+        if before.get(variable, _MISSING) is not value
+    ]
+    return result, changes

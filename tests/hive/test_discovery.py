@@ -1,0 +1,309 @@
+"""What is found where, and what is said when it is not."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asgihive.hive import ComponentError, ConfigurationError, Hive, HiveConfig, HiveError
+from tests.asgi.exchange import http, run
+from tests.hive.services import RecordingHive, config, write
+
+pytestmark = pytest.mark.anyio
+
+HELLO = """
+from asgihive.asgi import Router
+
+router = Router()
+
+@router.get("/")
+async def hello():
+    return __name__
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    files = {"cornerstones/__init__.py": "", "endpoints/one/__init__.py": HELLO}
+    return write(tmp_path / "service", files)
+
+
+@pytest.fixture(autouse=True)
+def _modules_are_forgotten() -> Iterator[None]:
+    before = set(sys.modules)
+    path = list(sys.path)
+    yield
+    assert sys.path == path, "an import changed sys.path"
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in {"endpoints", "cornerstones", "service", "entry", "other"}:
+            del sys.modules[name]
+
+
+def keys(hive: Hive) -> list[str]:
+    return [node.key for node in hive.graph()]
+
+
+def failure(hive: Hive) -> str:
+    with pytest.raises(ComponentError) as raised:
+        hive.graph()
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("spelling", ["endpoints", "endpoints/", "./endpoints", "./x/../endpoints"])
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("directory", [".", "/", "service", "service/endpoints"])
+async def test_folder_paths_from_any_directory(
+    root: Path, spelling: str, absolute: bool, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "x").mkdir()
+    monkeypatch.chdir(root.parent / directory)
+    path = f"{root}/{spelling}" if absolute else spelling
+    hive = RecordingHive(config(endpoint_package_paths=path), base=root)
+    async with hive.running():
+        assert (await run(hive, http("/endpoints/one/"))).status == 200
+
+
+async def test_paths_are_relative_to_the_file_that_builds_the_hive(root: Path) -> None:
+    main = """
+    from asgihive.hive import Hive, HiveConfig
+
+    def build():
+        return Hive(HiveConfig(endpoint_package_paths="endpoints"), entry_points=False)
+    """
+    write(root, {"main.py": main})
+    space: dict[str, Any] = {"__name__": "main"}
+    exec(compile((root / "main.py").read_text(), str(root / "main.py"), "exec"), space)
+    assert keys(space["build"]()) == ["endpoints.one"]
+    space = {"__name__": "main"}
+    exec(compile((root / "main.py").read_text(), "<stdin>", "exec"), space)
+    with pytest.raises(ConfigurationError, match="no package that can be imported"):
+        space["build"]()
+
+
+def test_a_relative_path_without_a_file_needs_a_base() -> None:
+    space: dict[str, Any] = {"__name__": "nowhere", "Hive": Hive, "HiveConfig": HiveConfig}
+    build = 'Hive(HiveConfig(endpoint_package_paths="./endpoints"), entry_points=False)'
+    with pytest.raises(ConfigurationError, match="base="):
+        exec(compile(build, "<stdin>", "exec"), space)
+
+
+async def test_names_that_are_skipped_and_found(root: Path) -> None:
+    write(
+        root / "endpoints",
+        {
+            "two.py": HELLO,
+            "three/router.py": HELLO,
+            "_private.py": "raise RuntimeError",
+            ".hidden/__init__.py": "raise RuntimeError",
+            "_private_too/__init__.py": "raise RuntimeError",
+            "templates/page.html": "",
+            "old.bak/__init__.py": "raise RuntimeError",
+            "notes.txt": "",
+        },
+    )
+    assert keys(RecordingHive(config(), base=root)) == [
+        "endpoints.one",
+        "endpoints.three",
+        "endpoints.two",
+    ]
+
+
+async def test_parts_are_modules_or_packages_and_each_may_be_missing(root: Path) -> None:
+    hooks = """
+    from asgihive.hive import EndpointHooks
+
+    class EndpointHooksImpl(EndpointHooks):
+        def setup(self):
+            self.app.note(__name__.rpartition("asgihive_components_")[2].partition(".")[2])
+    """
+    part = "\n".join(line.removeprefix("    ") for line in hooks.splitlines())
+    write(
+        root / "endpoints",
+        {
+            "one/db.py": part,
+            "one/router/__init__.py": HELLO + part,
+            "two/service.py": part,
+            "two/db/schema.sql": "",
+        },
+    )
+    hive = RecordingHive(config(), base=root)
+    async with hive.running():
+        names = ["one.db", "one.router", "two.service"]
+        assert hive.taken() == [f"endpoints.{each}" for each in names]
+        assert (await run(hive, http("/endpoints/one/"))).body.endswith(b"endpoints.one.router")
+
+
+async def test_a_dotted_name_is_imported_by_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(root.parent))
+    for name in ("service.endpoints", "service/endpoints"):
+        fields = {"endpoint_package_paths": name, "cornerstone_package_path": ()}
+        write(root, {"__init__.py": ""})
+        hive = RecordingHive(config(**fields), base=root.parent)
+        async with hive.running():
+            answer = await run(hive, http("/endpoints/one/"))
+            assert answer.body == b"service.endpoints.one"
+
+
+async def test_components_import_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relatively always; by name where Python can, and then it is the same module."""
+    write(
+        root,
+        {
+            "cornerstones/db.py": "shared = object()",
+            "endpoints/one/service.py": "from ...cornerstones.db import shared",
+        },
+    )
+    hive = RecordingHive(config(), base=root)
+    hive.graph()
+    private = [each for each in sys.modules if each.endswith("endpoints.one.service")]
+    other = sys.modules[private[-1].replace("endpoints.one.service", "cornerstones.db")]
+    assert vars(sys.modules[private[-1]])["shared"] is vars(other)["shared"]
+
+    write(root, {"endpoints/one/service.py": "from cornerstones.db import shared  # by name"})
+    message = failure(RecordingHive(config(), base=root))
+    assert "from ...cornerstones" in message
+    assert str(root) in message
+    monkeypatch.syspath_prepend(str(root))
+    RecordingHive(config(), base=root).graph()
+    assert "endpoints.one" in sys.modules
+
+
+async def test_services_with_folders_of_the_same_names(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them can be imported by its name."""
+    monkeypatch.syspath_prepend(str(root))
+    marked = HELLO.replace("__name__", "'the other'")
+    other = write(
+        tmp_path / "other", {"cornerstones/__init__.py": "", "endpoints/one/__init__.py": marked}
+    )
+    hives = [RecordingHive(config(), base=base) for base in (root, other)]
+    async with hives[0].running(), hives[1].running():
+        bodies = [(await run(hive, http("/endpoints/one/"))).body for hive in hives]
+    assert bodies == [b"endpoints.one", b"the other"]
+
+
+async def test_entry_points(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = write(
+        tmp_path / "site",
+        {
+            "entry/__init__.py": "",
+            "entry/auth.py": "",
+            "entry/files.py": HELLO,
+            "entry/code.py": """
+            from asgihive.hive import Component
+            component = Component(kind="endpoint", container="lab", name="code")
+            """.replace("            ", ""),
+            "entry-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: entry\nVersion: 1.0",
+            "entry-1.0.dist-info/entry_points.txt": (
+                "[asgihive.cornerstones]\nauth = entry.auth\n"
+                "[asgihive.endpoints]\nfiles = entry.files\nlab.code = entry.code:component\n"
+            ),
+        },
+    )
+    monkeypatch.syspath_prepend(str(site))
+    hive = Hive(config(), base=root, docs=False)
+    wanted = ["cornerstones.auth", "lab.code", "endpoints.files", "endpoints.one"]
+    assert keys(hive) == wanted
+    async with hive.running():
+        assert (await run(hive, http("/endpoints/files/"))).body == b"entry.files"
+    assert keys(RecordingHive(config(), base=root)) == ["endpoints.one"]
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "words"),
+    [
+        ("endpoint_package_paths", "./endponts", "endpoints"),
+        ("cornerstone_package_path", "/no/such/folder", "no folder /no/such/folder"),
+        ("endpoint_package_paths", "no_such_package", "no package that can be imported"),
+        ("endpoint_package_paths", "json.decoder", "is a module, not a package"),
+        ("endpoint_package_paths", "no_such_package.endpoints", "No module named"),
+    ],
+)
+async def test_paths_that_lead_nowhere(root: Path, field: str, path: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as raised:
+        RecordingHive(config(**{field: path}), base=root)
+    assert raised.value.field == field
+
+
+async def test_without_the_default_folder_there_are_no_cornerstones(root: Path) -> None:
+    fields = HiveConfig(endpoint_package_paths="endpoints")
+    assert keys(RecordingHive(fields, base=root)) == ["endpoints.one"]
+    write(root, {"cornerstone/db.py": ""})
+    assert keys(RecordingHive(fields, base=root)) == ["cornerstone.db", "endpoints.one"]
+
+
+@pytest.mark.parametrize("where", ["endpoints/one.py", "other/endpoints/one.py"])
+async def test_two_components_of_one_name(root: Path, where: str) -> None:
+    write(root, {where: "", "other/endpoints/rest.py": ""})
+    paths = ("endpoints", "other/endpoints")
+    message = failure(RecordingHive(config(endpoint_package_paths=paths), base=root))
+    assert str(root / where) in message
+    assert str(root / "endpoints/one/__init__.py") in message
+
+
+async def test_one_folder_twice(root: Path) -> None:
+    hive = RecordingHive(config(endpoint_package_paths=("endpoints", "./endpoints/")), base=root)
+    assert "another component of this name" in failure(hive)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise OSError('no disk')", "OSError: no disk"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("def broken(:", "SyntaxError"),
+        ("requires = ('db')", r"such as ('db',), is accepted"),
+        ("router = 3", "a Router, or any ASGI application"),
+        ("lifespan = 3", "an async context manager"),
+        ("async def lifespan(context): pass", "is no context manager"),
+        ("async def lifespan(): yield", "cannot be called"),
+        ("EndpointHooksImpl = 3", "a subclass of EndpointHooks is accepted"),
+        (
+            "from asgihive.hive import CornerstoneHooks\nclass H(CornerstoneHooks): pass",
+            "H is a subclass of CornerstoneHooks, but this endpoint",
+        ),
+        (
+            "from asgihive.hive import EndpointHooks\nclass H(EndpointHooks): pass",
+            "only EndpointHooksImpl or EndpointAsyncHooksImpl is looked for",
+        ),
+    ],
+)
+async def test_a_component_that_cannot_be_used(root: Path, text: str, words: str) -> None:
+    file = root / "endpoints/two.py"
+    file.write_text(text)
+    hive = RecordingHive(config(), base=root)
+    message = failure(hive)
+    assert words in message
+    assert f"endpoints.two ({file})" in message
+    exchange = http("/")
+    exchange.scope = {"type": "lifespan"}
+    exchange.incoming = [{"type": "lifespan.startup"}]
+    (sent,) = (await run(hive, exchange)).sent
+    assert sent == {"type": "lifespan.startup.failed", "message": message}
+
+
+async def test_an_import_failure_has_its_place_and_its_cause(root: Path) -> None:
+    write(root, {"endpoints/two/__init__.py": "from . import inner"})
+    write(root, {"endpoints/two/inner.py": "\n\n1 / 0"})
+    with pytest.raises(ComponentError, match=r"inner\.py:\d with ZeroDivisionError") as raised:
+        RecordingHive(config(), base=root).graph()
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_router_module_without_a_router(root: Path) -> None:
+    text = "from asgihive.asgi import Router\napi = Router()"
+    write(root, {"endpoints/two/router.py": text})
+    message = failure(RecordingHive(config(), base=root))
+    assert "a Router called api" in message
+
+
+async def test_two_endpoints_of_one_url(root: Path) -> None:
+    write(root, {"endpoints/two.py": HELLO})
+    hive = RecordingHive(config(hide_endpoint_in_api=True), base=root)
+    with pytest.raises(HiveError, match="cannot be mounted at /endpoints") as raised:
+        hive.route_records()
+    assert os.path.join("endpoints", "two.py") in str(raised.value)
