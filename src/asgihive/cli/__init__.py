@@ -1,0 +1,80 @@
+"""The command `asgihive`: serves HDF5 files, and shows and begins services made of components."""
+
+import argparse
+import platform
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+import uvicorn
+
+from asgihive import __version__
+from asgihive.cli.console import STYLE, Parser
+from asgihive.cli.demo import add_demo
+from asgihive.cli.hives import add_graph, add_routes
+from asgihive.cli.new import add_new
+from asgihive.cli.serve import add_serve
+from asgihive.cli.signals import signals_interrupt
+
+__all__ = ["main"]
+
+_VERSIONS = (
+    f"asgihive {__version__}\n"
+    f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}, NumPy {np.__version__}, "
+    f"uvicorn {uvicorn.__version__}\n"
+    f"Python {platform.python_version()} on {platform.platform()}"
+)
+
+_EXAMPLES = """\
+examples:
+  asgihive demo                                   try it out: sample files and URLs to open
+  asgihive serve /data                            http://127.0.0.1:8000, for this machine only
+  asgihive serve /data --host 0.0.0.0 --workers 4 for the network, with four processes
+  asgihive serve --help                           every option and setting
+  asgihive new notes                              a service of your own to begin with
+  asgihive routes main:app                        what it answers, and where that is written
+  asgihive graph main:app                         what it starts, in which order, and why
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    A server that is asked to stop (SIGINT, SIGTERM, SIGHUP) finishes what it is answering,
+    for ten seconds at most, and then this returns 0.
+
+    Args:
+        arguments: without the program's name; those of the process by default.
+
+    Raises:
+        SystemExit: 2 after one line on stderr, when nothing can be done as asked;
+            0 after `--help` and `--version`.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.print_help()
+        return 0
+    with signals_interrupt():
+        try:
+            code: int = options.run(options)
+        except KeyboardInterrupt:
+            return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="asgihive",
+        description=(
+            "Read HDF5 files over HTTP: metadata, attributes, values, slices, statistics.\n"
+            "Build services out of components, and see what they consist of."
+        ),
+        epilog=_EXAMPLES,
+        **STYLE,
+    )
+    parser.add_argument("--version", action="version", version=_VERSIONS)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (add_serve, add_demo, add_new, add_routes, add_graph):
+        add(commands)
+    return parser

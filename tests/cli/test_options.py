@@ -1,0 +1,97 @@
+"""The settings as options: names, defaults, sizes, precedence."""
+
+import argparse
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgihive import cli
+from asgihive.cli import options
+from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
+
+FIELDS = {each.name: each for each in dataclasses.fields(H5Settings)}
+
+
+def parsed(*arguments: str) -> H5Settings:
+    return options.settings_of(cli._parser().parse_args(["serve", ".", *arguments]))
+
+
+SAMPLES: dict[object, tuple[str, object]] = {
+    int: ("65537", 65537),
+    float: ("2.5", 2.5),
+    tuple[str, ...]: ("https://a.example", ("https://a.example",)),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_is_an_option(name: str) -> None:
+    option = "--cors" if name == "cors_origins" else "--" + name.replace("_", "-")
+    if FIELDS[name].type is bool:
+        assert getattr(parsed(option), name) is True
+        assert getattr(parsed(option.replace("--", "--no-", 1)), name) is False
+    else:
+        text, value = SAMPLES[FIELDS[name].type]
+        assert getattr(parsed(option, text), name) == value
+
+
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_help_shows_every_setting_with_its_purpose_and_default(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for each in FIELDS.values():
+        assert f"{each.metadata['purpose']} (default: " in shown
+    assert "(default: 256MiB)" in shown
+    assert ENVIRONMENT_PREFIX in shown
+
+
+def test_settings_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parsed() == H5Settings()
+    monkeypatch.setenv("ASGIHIVE_MAX_OPEN_FILES", "7")
+    monkeypatch.setenv("ASGIHIVE_FOLLOW_SYMLINKS", "yes")
+    assert (parsed().max_open_files, parsed().follow_symlinks) == (7, True)
+    given = parsed("--max-open-files", "9", "--no-follow-symlinks")
+    assert (given.max_open_files, given.follow_symlinks) == (9, False)
+
+
+def test_cors_origins_add_up() -> None:
+    given = parsed("--cors", "https://a.example", "--cors", "http://localhost:5173")
+    assert given.cors_origins == ("https://a.example", "http://localhost:5173")
+    assert parsed("--cors", "*").cors_origins == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1048576", 2**20),
+        ("512B", 512),
+        ("32M", 32 * 2**20),
+        ("256MiB", 256 * 2**20),
+        ("256mib", 256 * 2**20),
+        ("2 GiB", 2 * 2**30),
+        ("1T", 2**40),
+        ("5KB", 5000),
+        ("5MB", 5_000_000),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert options._size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "1.5G", "1X", "1iB", "1e6", "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="a size such as"):
+        options._size(text)
+
+
+@given(st.integers(0, 2**60))
+def test_a_size_reads_back_as_it_is_shown(size: int) -> None:
+    assert options._size(options._size_text(size)) == size

@@ -1,0 +1,127 @@
+"""`asgihive serve`: servers in processes of their own."""
+
+import argparse
+import errno
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from uvicorn.supervisors import Multiprocess
+
+from asgihive.cli import server as serving
+from tests.cli.processes import PATIENCE, complaint, running, taken_port
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serves_a_directory_until_it_is_asked_to_stop(
+    directory: Path, number: signal.Signals
+) -> None:
+    with running("serve", str(directory), "--port", "0") as server:
+        assert len(server.lines) == 1
+        assert str(directory) in server.lines[0]
+        answer = httpx.get(server.url + "data", params={"file": "x.h5", "path": "/values"})
+        assert answer.json() == [0, 1, 2, 3, 4]
+        assert server.stop(number) == (0, "")
+
+
+def test_serves_below_a_prefix_with_the_lifespan_and_errors_of_the_service(
+    directory: Path,
+) -> None:
+    with running("serve", str(directory), "--port", "0", "--prefix", "/h5/") as server:
+        assert server.url.endswith("/h5/")
+        parameters = {"file": "x.h5", "path": "/"}
+        assert httpx.get(server.url + "meta", params=parameters).json()["kind"] == "group"
+        assert httpx.get(server.url.removesuffix("/")).text == "ok"
+        outside = httpx.get(server.url.removesuffix("h5/") + "meta", params=parameters)
+        assert outside.status_code == 404
+        assert outside.json()["message"]
+        assert server.stop() == (0, "")
+
+
+def test_settings_of_the_command_line_reach_the_service(directory: Path) -> None:
+    origin = "https://viewer.example.org"
+    with running(
+        "serve", str(directory), "--port", "0", "--cors", origin, "--max-response-bytes", "16"
+    ) as server:
+        parameters = {"file": "x.h5", "path": "/values"}
+        answer = httpx.get(server.url + "data", params=parameters, headers={"Origin": origin})
+        assert answer.status_code == 413
+        assert answer.headers["Access-Control-Allow-Origin"] == origin
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_several_workers_share_the_socket_and_the_settings(
+    directory: Path, number: signal.Signals
+) -> None:
+    with running(
+        "serve", str(directory), "--port", "0", "--workers", "2", "--max-response-bytes", "16"
+    ) as server:
+        parameters = {"file": "x.h5", "path": "/values"}
+        # Connections wait in the backlog of the socket until the workers have started.
+        for _ in range(8):
+            answer = httpx.get(server.url + "data", params=parameters, timeout=PATIENCE)
+            assert answer.status_code == 413
+        assert server.stop(number) == (0, "")
+
+
+def test_control_c_in_a_terminal_ends_all_workers_quietly(directory: Path) -> None:
+    with running("serve", str(directory), "--port", "0", "--workers", "2") as server:
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        assert server.press_control_c() == (0, "")
+
+
+def test_workers_start_deaf_to_control_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+    monkeypatch.setattr(
+        Multiprocess,
+        "init_processes",
+        lambda self: seen.append(signal.getsignal(signal.SIGINT)),
+    )
+    serving._Supervisor.__new__(serving._Supervisor).init_processes()
+    assert seen == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_access_log_is_there_on_demand(directory: Path) -> None:
+    with running("serve", str(directory), "--port", "0", "--access-log") as server:
+        httpx.get(server.url)
+        assert '"GET / HTTP/1.1" 200' in server.read_until("GET").string
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:{}"),
+        ("localhost", "http://localhost:{}"),
+        ("0.0.0.0", "http://127.0.0.1:{}"),
+        ("::", "http://[::1]:{}"),
+        ("::1", "http://[::1]:{}"),
+    ],
+)
+def test_the_url_shown_can_be_opened_on_this_machine(host: str, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = argparse.Namespace(host=host, prefix="")
+        assert serving.url_of(options, listener) == url.format(listener.getsockname()[1])
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_taken_port_is_told_before_anything_starts(
+    workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with taken_port() as port:
+        arguments = ["serve", ".", "--port", str(port), "--workers", workers]
+        assert f"port {port} of 127.0.0.1 is taken" in complaint(capsys, arguments)
+
+
+def test_a_privileged_port(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)  # the tests may run as root
+    assert "port 80 needs privileges" in complaint(capsys, ["serve", ".", "--port", "80"])
