@@ -1,0 +1,1 @@
+"""Whole services, which the tests run."""

@@ -1,0 +1,1 @@
+"""House prices, notes, and the HDF5 file behind them: a hive of two halves."""

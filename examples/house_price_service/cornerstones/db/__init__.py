@@ -1,0 +1,68 @@
+"""The cornerstone `db`: one engine for the service, one session for each request.
+
+A session costs nothing until it is used: it takes a connection at its first statement. What
+became of the request decides about its transaction: committed when it was answered below
+400, rolled back when it raised, was answered by 400 or above, or was not answered at all.
+
+The hook after a request runs after the last byte of the answer. A handler whose answer
+promises that something is stored therefore commits itself; then nothing is left to commit.
+"""
+
+from typing import Annotated
+
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase
+from starlette.requests import HTTPConnection
+
+from asgihive import CornerstoneHooks, Depends
+
+from ...settings import database_url
+
+
+class Base(DeclarativeBase):
+    """Of the tables of all endpoints."""
+
+
+class CornerstoneHooksImpl(CornerstoneHooks):
+    """`app_state` holds `engine` and `sessions`, `request_state` holds `session`."""
+
+    def pre_endpoint_setup(self) -> None:
+        """In a worker thread, since it is `def`: it makes the folder of the SQLite file."""
+        engine = create_async_engine(database_url(), pool_pre_ping=True)
+        self.app_state["engine"] = engine
+        # Without expiry an object can be encoded after the commit that stored it.
+        self.app_state["sessions"] = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def post_endpoint_setup(self) -> None:
+        """The endpoints are imported by now, so that their tables are known."""
+        engine: AsyncEngine = self.app_state["engine"]
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+
+    async def post_endpoint_teardown(self) -> None:
+        engine: AsyncEngine = self.app_state["engine"]
+        await engine.dispose()
+
+    async def pre_endpoint_call(self) -> None:
+        self.request_state["session"] = self.app_state["sessions"]()
+
+    async def post_endpoint_call(self) -> None:
+        async with self.request_state["session"] as session:  # closes it, whatever happens
+            if self.error is None and self.status is not None and self.status < 400:
+                await session.commit()
+            else:
+                await session.rollback()
+
+
+async def current_session(request: HTTPConnection) -> AsyncSession:
+    """The session of this request."""
+    session: AsyncSession = request.state.cornerstones["cornerstones.db"]["session"]
+    return session
+
+
+Session = Annotated[AsyncSession, Depends(current_session)]

@@ -1,0 +1,1 @@
+"""The endpoint `heart_beat`: open to everyone, and it asks nobody."""

@@ -1,0 +1,3 @@
+"""The endpoint `notes`: rows of a table, over HTTP."""
+
+requires = ("cornerstones.db",)
