@@ -70,6 +70,8 @@ def test_its_tests_pass_at_once(service: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error"],
         cwd=service,
+        # What this run was told (coverage, workers) is not said to that of the service.
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         check=False,
         capture_output=True,
         text=True,
