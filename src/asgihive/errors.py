@@ -22,6 +22,8 @@
         ├── Overloaded
         └── ReadTimeout
 
+`HiveError` is one of them too; its tree is drawn in `asgihive.hive.errors`.
+
 Errors carry data in their attributes; `str()` renders the sentence that a client reads.
 None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
 """

@@ -23,7 +23,7 @@ from werkzeug.serving import make_server
 from asgihive import H5App
 from asgihive.hive import compose_lifespans
 from tests.docs.conftest import LARGE_BYTES
-from tests.docs.page import code_blocks
+from tests.docs.page import MIGRATION
 from tests.service import servers
 
 QUESTIONS = (
@@ -41,7 +41,7 @@ LARGE = "/h5/data?file=x.h5&path=/large&format=bin"
 def test_every_block_is_tried() -> None:
     """By one of the tests here, or as a part of the service that the other module runs."""
     tried = Path(__file__).read_text()
-    for name in code_blocks():
+    for name in MIGRATION.code():
         assert name.startswith(("before/", "after/")) or f'"{name.removesuffix(".py")}"' in tried
 
 

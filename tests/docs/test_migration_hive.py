@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asgihive.hive import HiveConfig
-from tests.docs.page import code_blocks
+from tests.docs.page import MIGRATION
 
 # A Python with fastapi-hive 1.0.24, fastapi 0.95.2, pydantic 1 and httpx 0.27.
 FASTAPI_HIVE_PYTHON = os.environ.get("TEST_FASTAPI_HIVE_PYTHON", "")
@@ -70,7 +70,7 @@ def test_what_fastapi_hive_does(folder: Path) -> None:
 
 def test_what_fastapi_hive_users_write() -> None:
     """Where fastapi-hive is not installed, at least it is Python."""
-    before = {name: code for name, code in code_blocks().items() if name.startswith("before/")}
+    before = {name: code for name, code in MIGRATION.code().items() if name.startswith("before/")}
     assert len(before) == 5
     for name, code in before.items():
         compile(code, name, "exec")

@@ -1,0 +1,138 @@
+"""What the server sees of a hive: lifespan messages, its tasks, its headers, its logs."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from starlette.websockets import WebSocket
+
+from asgihive import H5App
+from asgihive.asgi import Router
+from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, HiveMiddleware, Part
+from tests.asgi.exchange import Exchange, http, run, websocket
+from tests.hive.services import RecordingHive, config, recording_service, write
+
+pytestmark = pytest.mark.anyio
+
+
+def lifespan() -> Exchange:
+    phases = ("lifespan.startup", "lifespan.shutdown")
+    return Exchange({"type": "lifespan"}, incoming=[{"type": each} for each in phases])
+
+
+def failing_hive(root: Path, failing: str, message: str) -> RecordingHive:
+    hive = RecordingHive(config(), base=recording_service(root))
+    hive.failing[failing] = ConnectionError(message)
+    return hive
+
+
+async def test_a_server_is_told_when_it_runs_and_when_it_has_stopped(tmp_path: Path) -> None:
+    hive = RecordingHive(config(), base=recording_service(tmp_path))
+    told = await run(hive, lifespan())
+    assert told.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "component", "file"),
+    [
+        ("a.async.pre_endpoint_setup", "cornerstones.a", "cornerstones/a/__init__.py"),
+        ("x.service.sync.setup", "endpoints.x", "endpoints/x/service/__init__.py"),
+    ],
+)
+async def test_a_failing_set_up_names_the_component(
+    tmp_path: Path, failing: str, component: str, file: str
+) -> None:
+    hive = failing_hive(tmp_path, failing, "no such host")
+    (told,) = (await run(hive, lifespan())).sent
+    assert told["type"] == "lifespan.startup.failed"
+    step = failing.rpartition(".")[2]
+    where = f"{component} ({tmp_path / file}): {step}"
+    assert told["message"] == f"{where} failed with ConnectionError: no such host"
+
+
+async def test_all_failing_teardowns_are_named(tmp_path: Path) -> None:
+    hive = failing_hive(tmp_path, "y.sync.teardown", "still busy")
+    hive.failing["b.async.post_endpoint_teardown"] = OSError("no disk")
+    told = await run(hive, lifespan())
+    assert told.types == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
+    first, second = told.sent[1]["message"].split("; ")
+    assert first.startswith("endpoints.y (")
+    assert second.startswith("cornerstones.b (")
+
+
+class Looking(CornerstoneHooks):
+    """Keeps the task of each call, and nothing else of the request."""
+
+    async def pre_endpoint_call(self) -> None:
+        self.app_state["tasks"] = [anyio.get_current_task().id]
+
+    async def post_endpoint_call(self) -> None:
+        self.app_state["tasks"].append(anyio.get_current_task().id)
+
+
+def looking(router: Router) -> Hive:
+    cornerstone = Component(
+        kind="cornerstone", container="c", name="look", parts=(Part(hooks=(Looking,)),)
+    )
+    endpoint = Component(kind="endpoint", container="e", name="x", router=router)
+    none = HiveConfig(cornerstone_package_path=())
+    return Hive(none, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)
+
+
+async def test_a_request_stays_in_its_task_and_gains_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    router = Router()
+
+    @router.get("/")
+    async def show() -> str:
+        return str(anyio.get_current_task().id)
+
+    hive = looking(router)
+    caplog.set_level(logging.DEBUG)
+    async with hive.running():
+        answer = await run(hive, http("/e/x/"))
+        own = anyio.get_current_task().id
+        assert hive.state.cornerstones["c.look"]["tasks"] == [own, own]
+    assert answer.body == str(own).encode()
+    assert set(answer.headers) == {"content-type", "content-length"}
+    assert [each.message for each in caplog.records if each.name.startswith("asgihive")] == []
+
+
+async def test_a_middleware_gives_hooks_and_states_to_websockets_too() -> None:
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        connection = WebSocket(scope, receive, send)
+        await connection.accept()
+        await connection.send_text(",".join(connection.state.cornerstones))
+        await connection.close()
+
+    hive = looking(Router())
+    async with hive.running():
+        answer = await run(HiveMiddleware(outer, hive), websocket("/anywhere"))
+        assert answer.sent[1]["text"] == "c.look"
+        assert len(hive.state.cornerstones["c.look"]["tasks"]) == 2
+
+
+async def test_without_a_configuration_it_is_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"shared/a.py": "", "more/b.py": "", "features/x.py": ""})
+    monkeypatch.setenv("HIVE_CORNERSTONE_PACKAGE_PATH", "./shared, ./more")
+    monkeypatch.setenv("HIVE_ENDPOINT_PACKAGE_PATHS", "./features")
+    monkeypatch.setenv("HIVE_API_PREFIX", "/api")
+    hive = Hive(base=tmp_path, entry_points=False)
+    assert hive.config.api_prefix == "/api"
+    assert [node.key for node in hive.graph()] == ["shared.a", "more.b", "features.x"]
+
+
+async def test_the_hdf5_service_is_a_hive_of_two_components(tmp_path: Path) -> None:
+    app = H5App(tmp_path)
+    assert isinstance(app, Hive)
+    assert [(node.kind, node.key) for node in app.graph()] == [
+        ("cornerstone", "hdf5.store"),
+        ("endpoint", "hdf5.routes"),
+    ]
+    urls = {record.url for record in app.route_records()}
+    assert urls == {"/", "/meta", "/attr", "/data", "/stats", "/paths"}
