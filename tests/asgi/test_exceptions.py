@@ -10,7 +10,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from asgihive.asgi import BufferedResponse, ErrorBoundary, HTTPException, Router, StreamedResponse
+from asgihive.asgi import (
+    BufferedResponse,
+    ErrorBoundary,
+    HTTPException,
+    Router,
+    StreamedResponse,
+    closing,
+)
 from tests.asgi.exchange import Exchange, http, run, websocket
 
 pytestmark = pytest.mark.anyio
@@ -117,11 +124,11 @@ async def test_streams_are_answered_before_and_aborted_after_the_first_block() -
         raise Missing("block")
 
     assert (
-        await run(ErrorBoundary(StreamedResponse(blocks=blocks(0)), STATUSES), http())
+        await run(ErrorBoundary(StreamedResponse(blocks=closing(blocks(0))), STATUSES), http())
     ).status == 404
     exchange = http()
     with pytest.raises(Missing):
-        await run(ErrorBoundary(StreamedResponse(blocks=blocks(1)), STATUSES), exchange)
+        await run(ErrorBoundary(StreamedResponse(blocks=closing(blocks(1))), STATUSES), exchange)
     assert exchange.types == ["http.response.start", "http.response.body"]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.message import Message as EmailMessage
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ from asgihive.asgi import (
     BufferedResponse,
     ContentLengthMismatch,
     StreamedResponse,
+    closing,
     content_disposition,
 )
 from tests.asgi.exchange import Exchange, http, run
@@ -59,8 +61,26 @@ class Blocks:
         self.closing_task = anyio.get_current_task().id
 
 
-def streamed(blocks: AsyncIterator[Any], length: int | None = None, **more: Any) -> Any:
-    return StreamedResponse(blocks=blocks, content_length=length, **more)
+def streamed(
+    blocks: AsyncIterator[Any],
+    length: int | None = None,
+    *,
+    last: Blocks | None = None,
+    **more: Any,
+) -> Any:
+    """The response; the context of its blocks closes `last` after them."""
+
+    @asynccontextmanager
+    async def context() -> AsyncIterator[AsyncIterator[Any]]:
+        try:
+            async with closing(blocks) as within:
+                yield within
+        finally:
+            if last is not None:
+                with anyio.CancelScope(shield=True):
+                    await last.aclose()
+
+    return StreamedResponse(blocks=context(), content_length=length, **more)
 
 
 async def test_a_buffered_response_can_be_sent_many_times() -> None:
@@ -128,7 +148,7 @@ async def test_one_block_needs_no_watcher(steps: list[bytes], length: int | None
 
 async def test_head_iterates_nothing_but_closes() -> None:
     blocks, closed = Blocks(b"abc"), Blocks()
-    answer = await run(streamed(blocks, 3, on_close=closed.aclose), http(method="HEAD"))
+    answer = await run(streamed(blocks, 3, last=closed), http(method="HEAD"))
     assert (answer.headers["content-length"], answer.body, answer.complete) == ("3", b"", True)
     assert (blocks.asked, blocks.closed, closed.closed) == (0, 1, 1)
 
@@ -190,7 +210,7 @@ async def test_a_client_that_leaves_silently_ends_the_iteration() -> None:
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(leave, exchange, blocks)
-            await run(streamed(blocks, 100, on_close=blocks.aclose), exchange)
+            await run(streamed(blocks, 100, last=blocks), exchange)
     assert (blocks.asked, blocks.closed, blocks.closing_task) == (3, 2, task)
     assert exchange.body == b"onetwo"
     assert not exchange.complete
@@ -245,7 +265,7 @@ async def test_cancellation_closes_in_the_same_task(before: int) -> None:
 
     async def respond() -> None:
         tasks_seen.append(anyio.get_current_task().id)
-        await run(streamed(blocks, 100, on_close=after.aclose), http())
+        await run(streamed(blocks, 100, last=after), http())
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(respond)
@@ -255,7 +275,7 @@ async def test_cancellation_closes_in_the_same_task(before: int) -> None:
     assert [blocks.closing_task, after.closing_task] == tasks_seen * 2
 
 
-async def test_on_close_runs_even_if_closing_the_blocks_fails() -> None:
+async def test_the_context_is_left_even_if_closing_the_blocks_fails() -> None:
     after = Blocks()
 
     class Failing(Blocks):
@@ -263,7 +283,7 @@ async def test_on_close_runs_even_if_closing_the_blocks_fails() -> None:
             raise KeyError("aclose")
 
     with pytest.raises(KeyError, match="aclose"):
-        await run(streamed(Failing(b"x"), 1, on_close=after.aclose), http())
+        await run(streamed(Failing(b"x"), 1, last=after), http())
     assert after.closed == 1
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from asgihive.errors import DamagedData, FileChanged
 from asgihive.hdf5 import chunk_index, chunks
 from asgihive.hdf5.chunks import ChunkedStorage
-from asgihive.hdf5.datasets import Dataset, find_dataset
+from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
@@ -92,7 +93,8 @@ def test_every_layout_and_filter(
             stored = storage(dataset)
             assert stored.fill is not None
             assert (stored.index.table is None) == alone
-            assert dataset.needs_library(selection.axes) == (alone or name == "scale_offset")
+            assert dataset.needs_library == (name == "scale_offset")
+            assert (dataset.places() is None) == alone
     index = eval(f"numpy.s_[{text or '...'}]", {"numpy": np})
     assert read.dtype == again.dtype == expected[layout, name].dtype
     np.testing.assert_array_equal(read, expected[layout, name][index])
@@ -188,7 +190,7 @@ def test_what_libhdf5_converts_is_measured_first(
             data[position] = value
     for text in (None, "3:9"):
         with dataset_of(root, "main.h5", "data") as (lease, dataset):
-            assert dataset.needs_library(whole((14,)).axes)
+            assert dataset.needs_library
             selection = parse_selection(text, (14,))
             read = selected(lease, dataset, selection)
             assert len(read) == selection.size
@@ -249,7 +251,7 @@ def test_a_chunk_is_decoded_once(
         assert (len(kept), kept.bytes > 16_000) == ((1, True) if cache_bytes else (0, False))
         lease.pool.close()
         assert (len(kept), kept.bytes) == (0, 0)
-        kept.put((file, 0, 0), np.zeros(8, np.uint8))
+        kept.chunk((file, 0, 0), lambda: np.zeros(8, np.uint8), keep=True)
         assert len(kept) == 0
 
 
@@ -282,7 +284,7 @@ def test_first_touch_of_very_many_chunks_lists_none(
         table = storage(dataset).index.table
         assert table is not None
         assert len(table.numbers) == count // 2
-        assert not dataset.needs_library(whole((count, 2)).axes)
+        assert dataset.places() is table
 
 
 def damaged_index(change: Callable[[bytearray, int], None], root: Path) -> None:
@@ -338,11 +340,12 @@ def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
         live = storage(find_dataset(lease, opened, "data", HOPS))
         assert live.fill is not None
         for _ in range(2):
-            assert live.read(whole((8,)).axes, live.fill).tolist() == list(range(8))
-            live.verify(whole((8,)).axes)
+            axes = whole((8,)).axes
+            read = live.read(axes, live.locate(axes), lease.go_on, keep=True)
+            assert read.tolist() == list(range(8))
+            live.verify(axes, lease.go_on)
         assert live.index.table is None
         assert not live._verified
-        assert live.needs_library
         assert len(lease.pool.chunks) == 0
 
 
@@ -364,7 +367,7 @@ def test_leases_keep_their_own_descriptor(root: Path) -> None:
     with leased(root) as lease:
         dataset = find_dataset(lease, lease.open_asked("main.h5"), "data", HOPS)
         dataset.read(lease, whole((9,)).axes)
-        assert not dataset.needs_library(whole((9,)).axes)
+        assert dataset.places() is not None
         other = Lease(lease.pool)
         assert lease.pool.at_hand("main.h5", b"data", other) is dataset
         other.release()

@@ -14,14 +14,13 @@ from h5py import h5d, h5p, h5s, h5t
 from asgihive.errors import (
     AsgihiveError,
     DamagedData,
-    FileChanged,
     FileUnreadable,
     FilterMissing,
     KindMismatch,
     TypeUnsupported,
 )
-from asgihive.hdf5.datasets import find_dataset
 from asgihive.hdf5.links import LinkResolution, walk
+from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.hdf5.serving import HOPS, dataset_of, forge, leased, selected, values
 
@@ -64,9 +63,10 @@ def test_contiguous_values_are_read_past_libhdf5(root: Path, name: str, user_blo
         expected = {text: file["data"][...][index(text)] for text in SELECTIONS}
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
         assert dataset.dtype == expected[None].dtype
-        assert dataset.offset is not None
-        assert dataset.stored_run(whole((8,)).axes) == (dataset.offset, 8 * dataset.item_bytes)
-        assert dataset.stored_run(parse_selection("::3", (8,)).axes) is None
+        stored = dataset.contiguous
+        assert stored is not None
+        assert stored.run(whole((8,)).axes) == (stored.offset, 8 * dataset.item_bytes)
+        assert stored.run(parse_selection("::3", (8,)).axes) is None
         for text in SELECTIONS:
             selection = parse_selection(text, (8,))
             if selection.size:
@@ -97,7 +97,7 @@ def test_what_does_not_lie_there_as_in_memory_is_read_by_libhdf5(root: Path, nam
         spaces.write(h5s.ALL, h5s.ALL, np.array([b"a   ", b"bc  ", b"d   "]), mtype=padded)
         expected = file[name][...]
     with dataset_of(root, "main.h5", name) as (lease, dataset):
-        assert dataset.stored_run(whole((3,)).axes) is None
+        assert dataset.contiguous is None
         read = selected(lease, dataset, whole((3,)))
     if name == "vlen":
         assert [each.tolist() for each in read] == [each.tolist() for each in expected]
@@ -242,14 +242,12 @@ def test_what_the_page_cache_holds_is_read_at_once(root: Path) -> None:
     with h5py.File(root / "main.h5", "w") as file:
         file["x"] = stored
     (root / "main.h5").read_bytes()
-    with dataset_of(root, "main.h5", "x") as (lease, dataset):
-        run = dataset.stored_run(parse_selection("2:5", (6, 4)).axes)
+    with dataset_of(root, "main.h5", "x") as (_, dataset):
+        assert dataset.contiguous is not None
+        run = dataset.contiguous.run(parse_selection("2:5", (6, 4)).axes)
         assert run is not None
-        read = dataset.read_at_once(lease, run)
+        read = dataset.contiguous.read_at_once(run)
         assert read is not None
         np.testing.assert_array_equal(read.reshape(3, 4), stored[2:5])
         beyond = (root / "main.h5").stat().st_size - 4
-        assert dataset.read_at_once(lease, (beyond, 8)) is None
-        os.truncate(root / "main.h5", 100)
-        with pytest.raises(FileChanged):
-            dataset.read_at_once(lease, (0, 50))
+        assert dataset.contiguous.read_at_once((beyond, 8)) is None

@@ -4,10 +4,12 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgihive.hdf5.plan import Block, plan_blocks, positions, spans
+from asgihive.hdf5 import plan
+from asgihive.hdf5.plan import Block, plan_blocks, positions, spans, windows
 from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken
@@ -110,3 +112,29 @@ def test_spans_join_whole_rows() -> None:
     assert list(spans(whole((3, 4, 5)).axes, (3, 4, 5))) == [(0, 60, 1)]
     assert list(spans(parse_selection("1:3", (3, 4, 5)).axes, (3, 4, 5))) == [(20, 40, 1)]
     assert list(spans(parse_selection("1,2:4", (3, 4, 5)).axes, (3, 4, 5))) == [(30, 10, 1)]
+
+
+@given(st.data(), st.sampled_from([0, 64, 4096]), st.sampled_from([1, 16, 100, 10_000]))
+def test_windows_hold_each_wanted_element_once(
+    data: st.DataObject, gap: int, window_bytes: int
+) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(1, 7), min_size=1, max_size=4)))
+    axes = []
+    for extent in shape:
+        start = data.draw(st.integers(0, extent - 1))
+        step = data.draw(st.integers(1, 3))
+        count = data.draw(st.integers(1, (extent - 1 - start) // step + 1))
+        axes.append(Axis(start, step, count, dropped=count == 1 and data.draw(st.booleans())))
+    stored = np.arange(np.prod(shape)).reshape(shape)
+    read = np.full([axis.count for axis in axes], -1)
+    times_read = np.zeros(stored.size, int)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_GAP_BYTES", gap)
+        for window in windows(tuple(axes), shape, 8, window_bytes):
+            span = slice(window.first, window.first + window.count)
+            times_read[span] += 1
+            part = stored.reshape(-1)[span].reshape(window.shape)
+            read[window.target] = part if window.inside is None else part[window.inside]
+    expected = stored[tuple(slice(axis.start, axis.stop, axis.step) for axis in axes)]
+    np.testing.assert_array_equal(read, expected)
+    assert times_read.max() == 1

@@ -12,9 +12,9 @@ import pytest
 
 from asgihive.errors import FileChanged, FileMissing, FileUnreadable, Overloaded
 from asgihive.hdf5 import identity
-from asgihive.hdf5.datasets import find_dataset
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
+from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.selection import whole
 from tests.hdf5.serving import HOPS, descriptors, leased, pool_of

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
+from asgihive.hdf5.pieces import PIECE
 from asgihive.hdf5.reduce import Statistics, summarise
 
 Array = np.ndarray[Any, Any]
@@ -120,3 +121,60 @@ def test_what_does_not_fit_a_double_is_not_finite() -> None:
     assert merged(wide, [])["mean"] == 2.0
     signalling = np.array([0x7F800001, 0x3F800000], "<u4").view("<f4")
     assert merged(signalling, [])["mean"] == 1.0
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">u2", "<i2", "<u4", ">i4", "<i8", "<u8", "?"])
+def test_integers_of_several_pieces_are_exact(dtype: str) -> None:
+    size = 2 * PIECE + 8191
+    raw = np.random.default_rng(3).bytes(size * np.dtype(dtype).itemsize)
+    values = np.frombuffer(raw, "u1" if dtype == "?" else dtype)
+    if dtype == "?":
+        values = values < 77
+    whole = summarise(values)
+    python = values.astype(object) * 1
+    total, squares = int(python.sum()), int((python * python).sum())
+    assert whole.count == size
+    assert whole.mean == Fraction(total, size)
+    assert whole.deviations == squares - Fraction(total * total, size)
+    assert (whole.minimum, whole.maximum) == (python.min(), python.max())
+    assert whole.positive_minimum == min(x for x in values.tolist() if x >= 0)
+    assert whole.strict_positive_minimum == min(x for x in values.tolist() if x > 0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e12, -1e200, 1e305, 1e-310])
+@pytest.mark.parametrize("missing", [0, 0.3, 0.999])
+def test_floats_of_several_pieces(offset: float, missing: float) -> None:
+    rng = np.random.default_rng(5)
+    # Pieces of unlike sizes, the last one far from the first.
+    values = rng.normal(size=2 * PIECE + 777) * (abs(offset) or 1) + offset
+    values[PIECE:] += offset
+    values[rng.random(values.size) < missing] = np.nan
+    found, finite = summarise(values).described(), values[np.isfinite(values)]
+    _, exponent = math.frexp(np.abs(finite).max())
+    scaled = np.ldexp(finite, -exponent)
+    mean = math.fsum(scaled) / scaled.size
+    std = math.sqrt(math.fsum((scaled - mean) ** 2) / scaled.size)
+    assert found["mean"] == pytest.approx(math.ldexp(mean, exponent), rel=1e-12)
+    assert found["std"] == pytest.approx(math.ldexp(std, exponent), rel=1e-12)
+    assert (found["min"], found["max"]) == (finite.min(), finite.max())
+    assert found["strict_positive_min"] == min((x for x in finite.tolist() if x > 0), default=None)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize(
+    ("numbers", "positive", "strictly"),
+    [
+        ([-1, -0.0, 2], 0, 2),
+        ([-1, 0.0, 2], 0, 2),
+        ([-1, 3, 2], 2, 2),
+        ([-1, -0.0], 0, None),
+        ([-1, -2], None, None),
+        ([-0.0, 0.0], 0, None),
+        ([-0.0, 5], 0, 5),
+    ],
+)
+def test_zeros_of_both_signs(
+    dtype: str, numbers: list[float], positive: float | None, strictly: float | None
+) -> None:
+    found = summarise(np.array(numbers, dtype))
+    assert (found.positive_minimum, found.strict_positive_minimum) == (positive, strictly)

@@ -210,12 +210,12 @@ def held_up(monkeypatch: pytest.MonkeyPatch, gate: Gate, turn: int) -> Iterator[
     read = Dataset._read
     reads = 0
 
-    def slow(self: Dataset, *arguments: Any) -> Any:
+    def slow(self: Dataset, *arguments: Any, **options: Any) -> Any:
         nonlocal reads
         reads += 1
         if reads == turn:
             gate()
-        return read(self, *arguments)
+        return read(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Dataset, "_read", slow)

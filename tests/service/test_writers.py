@@ -288,8 +288,8 @@ async def test_a_file_that_does_not_stop_changing(
     contents = itertools.cycle([content(1), content(2)])
     read = Dataset._read
 
-    def disturbed(self: Dataset, *arguments: Any) -> Any:
-        values = read(self, *arguments)
+    def disturbed(self: Dataset, *arguments: Any, **options: Any) -> Any:
+        values = read(self, *arguments, **options)
         versions.overwrite(file, next(contents))
         return values
 

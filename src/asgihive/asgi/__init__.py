@@ -1,5 +1,6 @@
 """Routing, requests, responses and errors in plain ASGI."""
 
+from asgihive.asgi.connection import while_connected
 from asgihive.asgi.documentation import Documentation, routes_below
 from asgihive.asgi.exceptions import ErrorBoundary, HTTPException, send_error
 from asgihive.asgi.markers import Body, Cookie, Depends, Header, Query
@@ -11,6 +12,7 @@ from asgihive.asgi.responses import (
     BufferedResponse,
     ContentLengthMismatch,
     StreamedResponse,
+    closing,
     content_disposition,
 )
 from asgihive.asgi.router import Router
@@ -35,6 +37,7 @@ __all__ = [
     "Route",
     "Router",
     "StreamedResponse",
+    "closing",
     "content_disposition",
     "location_of",
     "name_of",
@@ -45,4 +48,5 @@ __all__ = [
     "route_path",
     "routes_below",
     "send_error",
+    "while_connected",
 ]

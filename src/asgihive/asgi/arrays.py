@@ -7,7 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from asgihive.asgi.negotiation import preferred
-from asgihive.asgi.responses import Block, BufferedResponse, StreamedResponse, content_disposition
+from asgihive.asgi.responses import (
+    Block,
+    BufferedResponse,
+    StreamedResponse,
+    closing,
+    content_disposition,
+)
 from asgihive.encoders import Encoder, Values, check, media_types
 from asgihive.encoders.json import ENCODER
 from asgihive.encoders.protocol import cut
@@ -43,7 +49,10 @@ async def array_response(
         body = b"".join([block async for block in blocks])
         return BufferedResponse(body, status, headers)
     return StreamedResponse(
-        blocks=blocks, content_length=encoder.length(values), status=status, headers=headers
+        blocks=closing(blocks),
+        content_length=encoder.length(values),
+        status=status,
+        headers=headers,
     )
 
 

@@ -1,14 +1,19 @@
 """Responses: a body that is in memory and can be sent again, and a body that is streamed."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import anyio
 import anyio.lowlevel
 from starlette.types import Receive, Scope, Send
+
+from asgihive.asgi.connection import cancel_on_disconnect
+
+T = TypeVar("T")
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 Block = bytes | memoryview
@@ -76,66 +81,66 @@ class StreamedResponse:
     A client that is gone ends the iteration quietly, whether `send` raises an `OSError`
     (ASGI 2.4) or only `receive` says `http.disconnect`; a pending block is cancelled.
 
-    Whatever happens, cancellation included, `blocks.aclose()` and then `on_close` are
-    awaited in the calling task, shielded from cancellation. So `blocks` must not hold a
-    cancel scope or task group open across a `yield` (PEP 789).
-
     Args:
-        blocks: C-contiguous; a block must not change after it was yielded.
+        blocks: a context around the iterator, entered by the calling task before the first
+            block is asked for, and left there whatever happens, cancellation included.
+            Blocks are C-contiguous and must not change after they were yielded. An iterator
+            that needs no context of its own goes `closing`.
         content_length: in bytes; None where it is not known beforehand.
 
     Raises:
         ContentLengthMismatch: too few or too many bytes; none beyond Content-Length is sent.
     """
 
-    blocks: AsyncIterator[Block]
+    blocks: AbstractAsyncContextManager[AsyncIterator[Block]]
     content_length: int | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    on_close: Callable[[], Awaitable[object]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if scope["method"] == "HEAD":
-                await self._send_start(send)
-                await _send_block(send, b"", complete=True)
-            else:
-                await self._send_all(receive, send)
-        except _ClientGone:
-            return
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._close()
+        async with self.blocks as blocks:
+            body = _Body(blocks, self.content_length)
+            try:
+                if scope["method"] == "HEAD":
+                    await self._send_start(send)
+                    await _send_block(send, b"", complete=True)
+                else:
+                    await self._send_all(body, receive, send)
+            except _ClientGone:
+                return
 
-    async def _send_all(self, receive: Receive, send: Send) -> None:
-        block, complete = await self._next_block(0)
+    async def _send_all(self, body: "_Body", receive: Receive, send: Send) -> None:
+        block, complete = await body.next_block(0)
         await self._send_start(send)
         if complete:
             await _send_block(send, block, complete=True)
             return
         failure: Exception | None = None
         async with anyio.create_task_group() as watching:
-            watching.start_soon(_cancel_on_disconnect, receive, watching.cancel_scope)
+            watching.start_soon(cancel_on_disconnect, receive, watching.cancel_scope)
             try:
-                await self._send_blocks(send, block)
+                await _send_blocks(body, send, block)
             except Exception as error:  # noqa: BLE001  # raised below, outside of the group
                 failure = error
             watching.cancel_scope.cancel()
         if failure is not None:
             raise failure
 
-    async def _send_blocks(self, send: Send, block: Block) -> None:
-        sent = 0
-        complete = False
-        while not complete:
-            await _send_block(send, block, complete=False)
-            sent += len(block)
-            # Neither `send` nor the blocks need to wait for anything, the watcher must run.
-            await anyio.lowlevel.checkpoint()
-            block, complete = await self._next_block(sent)
-        await _send_block(send, block, complete=True)
+    async def _send_start(self, send: Send) -> None:
+        try:
+            await send(_start(self.status, _raw_headers(self.headers, self.content_length)))
+        except OSError as error:
+            raise _ClientGone from error
 
-    async def _next_block(self, before: int) -> tuple[Block, bool]:
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """The blocks of one answer, held against their announced length."""
+
+    blocks: AsyncIterator[Block]
+    content_length: int | None
+
+    async def next_block(self, before: int) -> tuple[Block, bool]:
         """The block after `before` bytes, and whether the body is complete with it."""
         try:
             block = _flat(await anext(self.blocks))
@@ -156,20 +161,21 @@ class StreamedResponse:
     def _mismatch(self, received: int) -> ContentLengthMismatch:
         return ContentLengthMismatch(self.content_length or 0, received)
 
-    async def _send_start(self, send: Send) -> None:
-        try:
-            await send(_start(self.status, _raw_headers(self.headers, self.content_length)))
-        except OSError as error:
-            raise _ClientGone from error
 
-    async def _close(self) -> None:
-        try:
-            aclose = getattr(self.blocks, "aclose", None)
-            if aclose is not None:
+@asynccontextmanager
+async def closing(blocks: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """A context around an iterator that awaits its `aclose`, if it has one, at the end.
+
+    In the calling task, shielded from cancellation. So the iterator must not hold a cancel
+    scope or task group open across a `yield` (PEP 789).
+    """
+    try:
+        yield blocks
+    finally:
+        aclose = getattr(blocks, "aclose", None)
+        if aclose is not None:
+            with anyio.CancelScope(shield=True):
                 await aclose()
-        finally:
-            if self.on_close is not None:
-                await self.on_close()
 
 
 def content_disposition(filename: str) -> str:
@@ -214,10 +220,16 @@ async def _send_block(send: Send, block: Block, *, complete: bool) -> None:
         raise _ClientGone from error
 
 
-async def _cancel_on_disconnect(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+async def _send_blocks(body: _Body, send: Send, block: Block) -> None:
+    sent = 0
+    complete = False
+    while not complete:
+        await _send_block(send, block, complete=False)
+        sent += len(block)
+        # Neither `send` nor the blocks need to wait for anything, the watcher must run.
+        await anyio.lowlevel.checkpoint()
+        block, complete = await body.next_block(sent)
+    await _send_block(send, block, complete=True)
 
 
 def _flat(block: Block) -> Block:

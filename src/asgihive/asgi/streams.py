@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from asgihive.asgi.documents import encode_json
-from asgihive.asgi.responses import Block, StreamedResponse
+from asgihive.asgi.responses import Block, StreamedResponse, closing
 from asgihive.asgi.routes import Options
 from asgihive.lanes import run_in_worker
 
@@ -40,7 +40,7 @@ async def stream_response(items: Any, options: Options, annotation: Any) -> Stre
         kind = _kind(type(first)) if first is not _END else object
     default = TEXT if kind is str else BYTES if kind is bytes else LINES
     return StreamedResponse(
-        blocks=_Blocks(source, first, lines=kind is object),
+        blocks=closing(_Blocks(source, first, lines=kind is object)),
         status=options.status,
         headers={"content-type": options.media_type or default},
     )

@@ -1,6 +1,8 @@
-"""Decoded chunks that are kept for the next read of the same file."""
+"""Decoded chunks that are kept for the next read of the same file, each decoded by one thread."""
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.decoders import Bytes
@@ -10,6 +12,14 @@ from asgihive.hdf5.open_file import OpenFile
 ChunkKey = tuple[OpenFile, int, int]
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A chunk that a thread is decoding; None afterwards when it was never written, or failed."""
+
+    landed: threading.Event = field(default_factory=threading.Event)
+    chunk: Bytes | None = None
+
+
 class ChunkCache:
     """Decoded chunks, at most `max_bytes` in all; 0 keeps nothing. For all threads.
 
@@ -17,8 +27,10 @@ class ChunkCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self._chunks: BytesCache[ChunkKey, Bytes] = BytesCache(max_bytes)
+        self._flights: dict[ChunkKey, _Flight] = {}
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -28,16 +40,40 @@ class ChunkCache:
         """What is kept, with the overhead of keeping it."""
         return self._chunks.bytes
 
-    def get(self, key: ChunkKey) -> Bytes | None:
-        """The decoded chunk, if it is there."""
-        with self._lock:
-            return self._chunks.get(key)
+    def chunk(
+        self, key: ChunkKey, decode: Callable[[], Bytes | None], *, keep: bool
+    ) -> Bytes | None:
+        """The chunk, which must not be written to; None when it was never written.
 
-    def put(self, key: ChunkKey, chunk: Bytes) -> None:
-        """Keep `chunk`, which must not be written to, unless its file was closed meanwhile."""
+        Whoever asks while another thread decodes it waits for that, even when nothing is
+        kept. It is not kept when its file was closed meanwhile.
+
+        Args:
+            decode: called in this thread when nobody has the chunk; what it raises, it raises
+                for this caller alone.
+            keep: whether the chunk is likely to be asked for again.
+        """
         with self._lock:
-            if not key[0].revoked:
-                self._chunks.put(key, chunk, chunk.nbytes)
+            kept = self._chunks.get(key)
+            if kept is not None:
+                return kept
+            flight = self._flights.get(key)
+            if flight is None:
+                mine = self._flights[key] = _Flight()
+        if flight is not None:
+            flight.landed.wait()
+            # What another thread failed to decode says more when it fails here.
+            return decode() if flight.chunk is None else flight.chunk
+        try:
+            mine.chunk = decode()
+            return mine.chunk
+        finally:
+            with self._lock:
+                del self._flights[key]
+                if keep and mine.chunk is not None and not key[0].revoked:
+                    mine.chunk.flags.writeable = False
+                    self._chunks.put(key, mine.chunk, mine.chunk.nbytes)
+            mine.landed.set()
 
     def forget(self, file: OpenFile) -> None:
         """Drop all chunks of `file`, which was closed."""

@@ -15,6 +15,7 @@ import numpy as np
 from h5py import h5d
 
 from asgihive.hdf5.decoders import Bytes, as_bytes
+from asgihive.hdf5.open_file import libhdf5_reason
 
 # More chunks than that are not listed: it would take more than seconds, and tens of megabytes.
 MAX_LISTED = 1 << 20
@@ -30,6 +31,18 @@ _NEVER_WRITTEN = "storage is not allocated"
 
 # What a listed chunk takes in memory.
 LISTED_BYTES = 28
+
+
+class DamagedChunk(Exception):  # translated at once by those who know the entity
+    """The chunk at `coordinates` (in chunks) is not what it should be."""
+
+    def __init__(self, coordinates: tuple[int, ...], reason: str) -> None:
+        super().__init__(coordinates, reason)
+        self.coordinates = coordinates
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"chunk {self.coordinates} ({self.reason})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,20 @@ class ChunkTable:
         return ChunkPlace(int(self.offsets[at]), int(self.sizes[at]), int(self.filter_masks[at]))
 
 
+@dataclass(frozen=True, slots=True)
+class FetchedChunks:
+    """Some chunks, by number, of those that are not worth listing."""
+
+    chunks: dict[int, ReadChunk | ChunkPlace]
+
+    def find(self, number: int) -> ReadChunk | ChunkPlace | None:
+        """The chunk, as it is stored; None when it was never written."""
+        return self.chunks.get(number)
+
+
+Places = ChunkTable | FetchedChunks
+
+
 @dataclass(slots=True, eq=False)
 class ChunkGrid:
     """The chunks of a dataset: how many there are along each axis, and how they are numbered."""
@@ -100,7 +127,7 @@ class ChunkIndex:
     """Finds the chunks of one open dataset.
 
     keep: whether the table is kept; not of a live file, whose chunks come and go.
-    table: None until it is worth listing; then reading needs no libhdf5.
+    table: None until it is worth listing.
     """
 
     id: h5d.DatasetID
@@ -110,30 +137,44 @@ class ChunkIndex:
     _looked_up: int = 0
     _too_many: bool = False
 
-    def prepared(self, touched: int) -> ChunkTable | None:
-        """The table, if it is there or worth making for `touched` chunks. In the library lane."""
+    def locate(self, touched: Sequence[tuple[int, ...]], most: int) -> Places:
+        """Where all chunks lie, or these at least. In the library lane.
+
+        Args:
+            touched: coordinates, in chunks.
+            most: the bytes of a stored chunk that is read where it is found; of a larger one
+                the place is told.
+
+        Raises:
+            DamagedChunk: libhdf5 cannot find one.
+        """
         if self.table is not None:
             return self.table
-        self._looked_up += touched
+        self._looked_up += len(touched)
         worth = max(_FEW_CHUNKS, self._looked_up * _LISTED_PER_LOOKUP)
-        if self._too_many or self.grid.size > min(worth, MAX_LISTED):
-            return None
-        table = self._listed()
-        self._too_many = table is None
-        if self.keep:
-            self.table = table
-        return table
+        if not self._too_many and self.grid.size <= min(worth, MAX_LISTED):
+            table = self._listed()
+            if table is not None:
+                if self.keep:
+                    self.table = table
+                return table
+            self._too_many = True
+        found = {self.grid.number(each): self._fetched(each, most) for each in touched}
+        return FetchedChunks({n: chunk for n, chunk in found.items() if chunk is not None})
 
     @property
     def bytes(self) -> int:
         """What the table may take."""
         return LISTED_BYTES * self.grid.size if self.grid.size <= MAX_LISTED else 0
 
-    def read_alone(self, coordinates: Sequence[int], most: int) -> ReadChunk | ChunkPlace | None:
-        """The stored chunk at `coordinates`; None when it was never written. In the library lane.
+    def _fetched(self, coordinates: tuple[int, ...], most: int) -> ReadChunk | ChunkPlace | None:
+        """The stored chunk; None when it was never written, its place when larger than `most`."""
+        try:
+            return self._found(coordinates, most)
+        except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
+            raise DamagedChunk(coordinates, libhdf5_reason(error)) from error
 
-        Only its place when it is larger than `most`.
-        """
+    def _found(self, coordinates: tuple[int, ...], most: int) -> ReadChunk | ChunkPlace | None:
         corner = tuple(map(int.__mul__, coordinates, self.grid.chunks))
         buffer = np.empty(most, np.uint8)
         try:

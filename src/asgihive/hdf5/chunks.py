@@ -7,7 +7,7 @@ decoded here first. Needed of libhdf5 is where the chunks lie, and that only onc
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,13 @@ import numpy as np
 from h5py import h5d, h5o, h5p, h5t
 
 from asgihive.hdf5.chunk_cache import ChunkCache
-from asgihive.hdf5.chunk_index import ChunkGrid, ChunkIndex, ChunkPlace, ChunkTable
+from asgihive.hdf5.chunk_index import (
+    ChunkGrid,
+    ChunkIndex,
+    ChunkPlace,
+    DamagedChunk,
+    Places,
+)
 from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
 from asgihive.hdf5.filters import Pipeline, pipeline_of
 from asgihive.hdf5.layout import Layout
@@ -26,22 +32,18 @@ from asgihive.hdf5.types import without_dimensions
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16
 
+# Less than that is decoded by one thread.
+_SHARE_BYTES = 1 << 20
+
 # A chunk that is looked for and read in one call may be that much larger than it is decoded.
 _READ_ALONE_SLACK = 1 << 12
 
 _ALL_FILTERS = -1
 
+Array = np.ndarray[Any, Any]
 
-class DamagedChunk(Exception):  # translated at once by those who know the entity
-    """The chunk at `coordinates` (in chunks) is not what it should be."""
-
-    def __init__(self, coordinates: tuple[int, ...], reason: str) -> None:
-        super().__init__(coordinates, reason)
-        self.coordinates = coordinates
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"chunk {self.coordinates} ({self.reason})"
+# Called before each chunk; raises when nobody waits for it any more.
+Progress = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,20 @@ class _Part:
     coordinates: tuple[int, ...]
     inside: tuple[slice, ...]
     outside: tuple[slice, ...]
+
+    def is_whole(self, chunks: tuple[int, ...]) -> bool:
+        return all(
+            (each.stop - each.start, each.step) == (chunk, 1)
+            for each, chunk in zip(self.inside, chunks, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of what is read: its `axes`, and where it goes."""
+
+    axes: tuple[Axis, ...]
+    target: tuple[slice, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +82,7 @@ class ChunkedStorage:
     address: int
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
-    fill: np.ndarray[Any, Any] | None
+    fill: Array | None
     edges_unfiltered: bool
     pipeline: Pipeline
     index: ChunkIndex
@@ -76,83 +92,122 @@ class ChunkedStorage:
     @property
     def needs_library(self) -> bool:
         """Whether reading calls libhdf5, which is for the library lane alone."""
-        return self.fill is None or self.pipeline.needs_library or self.index.table is None
+        return self.fill is None or self.pipeline.needs_library
 
-    def read(self, axes: tuple[Axis, ...], fill: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def locate(self, axes: tuple[Axis, ...]) -> Places:
+        """Where the chunks of `axes` lie, or those that are read already. In the library lane."""
+        touched = [part.coordinates for part in _parts(axes, self.index.grid.chunks)]
+        return self.index.locate(touched, self.pipeline.chunk_bytes + _READ_ALONE_SLACK)
+
+    def read(
+        self, axes: tuple[Axis, ...], places: Places, progress: Progress, *, keep: bool
+    ) -> Array:
         """The elements at `axes`, C-contiguous; perhaps what is kept, and so not to be written.
+
+        Args:
+            places: from `locate`.
+            progress: asked before each chunk.
+            keep: whether chunks that are wanted whole are likely to be asked for again.
 
         Raises:
             DamagedChunk: names the first chunk that is not whole.
             NoDecoder: a chunk went through a filter that is not installed.
+            and whatever `progress` raises.
         """
         shape = (*(axis.count for axis in axes), *self.item_shape)
-        values: np.ndarray[Any, Any] | None = None
-        for part, table in self._parts(axes):
-            raw = self._decoded(table, part)
-            if raw is None:
-                taken = fill
-            else:
-                chunk_shape = (*self.index.grid.chunks, *self.item_shape)
-                taken = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
-                if taken.shape == shape:
-                    return np.ascontiguousarray(taken)
-            if values is None:
-                values = np.empty(shape, self.dtype)
-            values[part.outside] = taken
-        return np.empty(shape, self.dtype) if values is None else values
+        if math.prod(shape) and _touched(axes, self.index.grid.chunks) == 1:
+            (part,) = _parts(axes, self.index.grid.chunks)
+            progress()
+            taken = self._taken(places, part, keep)
+            if taken.shape == shape:
+                return np.ascontiguousarray(taken)
+            return np.full(shape, taken, self.dtype)
+        values = np.empty(shape, self.dtype)
+        self.read_into(values, axes, places, progress, keep=keep)
+        return values
 
-    def verify(self, axes: tuple[Axis, ...]) -> None:
+    def read_into(
+        self,
+        values: Array,
+        axes: tuple[Axis, ...],
+        places: Places,
+        progress: Progress,
+        *,
+        keep: bool,
+    ) -> None:
+        """Overwrite `values`, of the shape that `read` would return; the rest as `read`."""
+        for part in _parts(axes, self.index.grid.chunks):
+            progress()
+            values[part.outside] = self._taken(places, part, keep)
+
+    def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
+        """`axes` cut between chunks into up to `most` parts that are worth a thread each."""
+        chunks = self.index.grid.chunks
+        touched = [_touched((axis,), (chunk,)) for axis, chunk in zip(axes, chunks, strict=True)]
+        decoded = math.prod(touched) * self.pipeline.chunk_bytes
+        most = min(most, decoded // _SHARE_BYTES, max(touched, default=1))
+        if most <= 1:
+            return [Share(axes, ())]
+        cut = touched.index(max(touched))
+        pieces = list(_cut(axes[cut], chunks[cut]))
+        shares = []
+        for number in range(most):
+            first = pieces[number * len(pieces) // most][2].start
+            stop = pieces[(number + 1) * len(pieces) // most - 1][2].stop
+            part = axes[cut].part(first, stop - first)
+            target = (*(slice(None),) * cut, slice(first, stop))
+            shares.append(Share((*axes[:cut], part, *axes[cut + 1 :]), target))
+        return shares
+
+    def verify(self, axes: tuple[Axis, ...], progress: Progress) -> None:
         """Make sure that each chunk of `axes` is whole, before libhdf5 reads it.
 
         Raises:
-            DamagedChunk, NoDecoder: as `read`.
+            DamagedChunk, NoDecoder: as `read`, and whatever `progress` raises.
         """
-        for part, table in self._parts(axes):
+        places = self.locate(axes)
+        for part in _parts(axes, self.index.grid.chunks):
+            progress()
             number = self.index.grid.number(part.coordinates)
             if number in self._verified:
                 continue
-            self._raw(table, part)
+            self._raw(places, part)
             if not self.file.live:
                 if len(self._verified) >= _MAX_VERIFIED:
                     self._verified.clear()
                 self._verified.add(number)
 
-    def _parts(self, axes: tuple[Axis, ...]) -> Iterator[tuple[_Part, ChunkTable | None]]:
-        table = self.index.prepared(_touched(axes, self.index.grid.chunks))
-        for part in _parts(axes, self.index.grid.chunks):
-            yield part, table
+    def _taken(self, places: Places, part: _Part, keep: bool) -> Array:
+        """What `part` wants of its chunk; one fill value for a chunk that was never written."""
+        raw = self._decoded(places, part, keep)
+        if raw is None:
+            assert self.fill is not None  # noqa: S101  # who has none is read by libhdf5
+            return self.fill
+        chunk_shape = (*self.index.grid.chunks, *self.item_shape)
+        taken: Array = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
+        return taken
 
-    def _decoded(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+    def _decoded(self, places: Places, part: _Part, keep: bool) -> Bytes | None:
         """The raw bytes of the chunk; None when it was never written."""
         # What is not filtered lies in the page cache, and chunks of a live file change.
         if self.file.live or not self.pipeline.filters:
-            return self._raw(table, part)
+            return self._raw(places, part)
         key = (self.file, self.address, self.index.grid.number(part.coordinates))
-        raw = self.cache.get(key)
-        if raw is None:
-            raw = self._raw(table, part)
-            if raw is not None and raw.size == self.pipeline.chunk_bytes:
-                raw.flags.writeable = False
-                self.cache.put(key, raw)
-        return raw
+        # The rest of a chunk that is wanted in parts is likely to be wanted next.
+        keep = keep or not part.is_whole(self.index.grid.chunks)
+        return self.cache.chunk(key, lambda: self._raw(places, part), keep=keep)
 
-    def _raw(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+    def _raw(self, places: Places, part: _Part) -> Bytes | None:
         try:
-            return self._read(table, part)
+            return self._read(places, part)
         except BadChunk as error:
             raise DamagedChunk(part.coordinates, str(error)) from None
         except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
             raise DamagedChunk(part.coordinates, libhdf5_reason(error)) from error
 
-    def _read(self, table: ChunkTable | None, part: _Part) -> Bytes | None:
+    def _read(self, places: Places, part: _Part) -> Bytes | None:
         grid = self.index.grid
-        found = (
-            table.find(grid.number(part.coordinates))
-            if table is not None
-            else self.index.read_alone(
-                part.coordinates, self.pipeline.chunk_bytes + _READ_ALONE_SLACK
-            )
-        )
+        found = places.find(grid.number(part.coordinates))
         if found is None:
             return None
         mask = found.filter_mask
@@ -230,7 +285,7 @@ def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset i
 
 def _fill(
     properties: h5p.PropDCID | None, dtype: np.dtype[Any], item_shape: tuple[int, ...]
-) -> np.ndarray[Any, Any] | None:
+) -> Array | None:
     """What libhdf5 gives for a chunk that was never written; zeros where that is nothing."""
     fill = np.zeros((), dtype)
     if properties is None or properties.get_fill_time() == h5d.FILL_TIME_NEVER:

@@ -6,7 +6,6 @@ from h5py import h5, h5d, h5g, h5l, h5o, h5p
 
 from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
 from asgihive.hdf5.attributes import attribute_headers
-from asgihive.hdf5.datasets import dataset_shape
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     PASSING,
@@ -22,6 +21,7 @@ from asgihive.hdf5.links import (
 from asgihive.hdf5.listing import Listing
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.opening import dataset_shape
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.types import Descriptions, NoEquivalent
 

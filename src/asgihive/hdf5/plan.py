@@ -1,5 +1,6 @@
 """From a selection and a chunk layout to the blocks in which it is read; pure."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ class Block:
     first: int
     axes: tuple[Axis, ...]
     shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(axis.count for axis in self.axes)
 
 
 def plan_blocks(
@@ -117,3 +123,79 @@ def spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int,
         else:
             axis = axes[cut]
             yield start + axis.start * row, (axis.stop - axis.start) * row, axis.step
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Elements of the linear storage that are read in one go, of which some are wanted.
+
+    first, count: which elements.
+    shape: the hyperslab that they are.
+    inside: what of that is wanted; None = all of it.
+    target: where that goes in what is read.
+    """
+
+    first: int
+    count: int
+    shape: tuple[int, ...]
+    inside: tuple[slice, ...] | None
+    target: tuple[slice, ...]
+
+
+# Bytes between two wanted runs that cost less to read than a second call does.
+_GAP_BYTES = 4096
+
+
+def windows(
+    axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int, window_bytes: int
+) -> Iterator[Window]:
+    """What to read of linear storage for the elements at `axes`, each at most once, in C order.
+
+    Runs that lie near each other share a window of at most about `window_bytes`; a run by
+    itself may be longer.
+    """
+    cut = _window_axis(axes, shape, item_bytes)
+    behind = axes[cut + 1 :]
+    row = math.prod(shape[cut + 1 :])
+    strides = [math.prod(shape[dimension + 1 :]) for dimension in range(cut)]
+    is_whole = all(
+        axis == Axis(0, 1, n, axis.dropped)
+        for axis, n in zip(behind, shape[cut + 1 :], strict=True)
+    )
+    inner = tuple(slice(axis.start, axis.stop, axis.step) for axis in behind)
+    axis = axes[cut]
+    together = is_whole and axis.step == 1
+    apart = axis.step > 1 and (axis.step - 1) * row * item_bytes > _GAP_BYTES
+    most = axis.count if together else max(1, window_bytes // max(1, row * item_bytes * axis.step))
+    for outer in itertools.product(*(range(each.count) for each in axes[:cut])):
+        base = sum(
+            (each.start + each.step * at) * stride
+            for each, at, stride in zip(axes, outer, strides, strict=False)
+        )
+        where = tuple(slice(at, at + 1) for at in outer)
+        for position in range(0, axis.count, 1 if apart else most):
+            part = axis.part(position, min(1 if apart else most, axis.count - position))
+            length = part.stop - part.start
+            inside = None if together else (slice(None, None, axis.step), *inner)
+            if cut:
+                inside = inside and (*(slice(None),) * cut, *inside)
+            yield Window(
+                base + part.start * row,
+                length * row,
+                (*(1,) * cut, length, *shape[cut + 1 :]),
+                inside,
+                (*where, slice(position, position + part.count)),
+            )
+
+
+def _window_axis(axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int) -> int:
+    """The first axis whose rows are worth reading whole: small, or wanted for a good part."""
+    cut = len(axes) - 1
+    wanted = 1
+    while cut:
+        row = math.prod(shape[cut:])
+        wanted *= axes[cut].count
+        if row * item_bytes > _GAP_BYTES and wanted * 4 < row:
+            break
+        cut -= 1
+    return cut

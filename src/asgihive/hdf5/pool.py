@@ -44,6 +44,10 @@ _everywhere: weakref.WeakSet[OpenFile] = weakref.WeakSet()
 _everywhere_lock = threading.Lock()
 
 
+class Released(Exception):  # nobody waits for what would answer it
+    """The request is over, and nothing more is read for it."""
+
+
 @dataclass(slots=True, eq=False)
 class Lease:
     """The files that one request holds, and the identities that its answer depends on.
@@ -129,6 +133,11 @@ class Lease:
         for file in self.files.values():
             if file.changed():
                 raise FileChanged(file.place.name)
+
+    def go_on(self) -> None:
+        """Raise Released when the request is over; from any thread."""
+        if self.released:
+            raise Released
 
     @property
     def settled(self) -> bool:

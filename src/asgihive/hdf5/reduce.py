@@ -1,16 +1,29 @@
 """Statistics, block by block: each block is summed up, and the sums are merged."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-# Elements whose squares are summed at once: small enough for exact 64-bit partial sums.
-_EXACT_RUN = 1 << 20
-_HALF = np.uint64(32)
-_LOW = np.uint64(0xFFFF_FFFF)
+from asgihive.hdf5.pieces import PIECE, Piece, pieces
+
+Array = np.ndarray[Any, Any]
+
+# The sum of PIECE products of numbers of this many bits is below 2**53: doubles hold it.
+_LIMB = 18
+_MASK = (1 << _LIMB) - 1
+
+# OpenBLAS starts threads for longer dot products; the lanes are all the threads there are.
+_ROW = 8192
+_ONES = np.ones(_ROW)
+_ONES.setflags(write=False)
+
+# Squares of doubles with larger exponents leave the range of doubles.
+_LARGE = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,83 +77,191 @@ class Statistics:
         }
 
 
-def summarise(values: np.ndarray[Any, Any]) -> Statistics:
+def summarise(values: Array) -> Statistics:
     """The statistics of one block of booleans, integers or real floats."""
-    flat = values.reshape(-1)
-    if flat.dtype.kind == "f":
-        # What is too large for a double becomes infinite, a signalling NaN a quiet one.
-        with np.errstate(over="ignore", invalid="ignore"):
-            flat = flat.astype(np.float64, copy=False)
-        flat = flat[np.isfinite(flat)]
-    elif flat.dtype.kind == "b":
-        flat = flat.view(np.uint8)
-    if not flat.size:
+    found = _Found()
+    scratch = np.empty(min(PIECE, values.size))
+    total = squares = 0
+    parts = []
+    for piece in pieces(values):
+        found.add(piece)
+        if piece.values.dtype.kind == "f":
+            parts.append(_float_sums(piece, scratch))
+        else:
+            piece_total, piece_squares = _integer_sums(piece, scratch)
+            total += piece_total
+            squares += piece_squares
+    if not found.count:
         return Statistics()
-    mean, deviations = _moments(flat)
-    positive = flat[flat >= 0] if flat.dtype.kind != "u" else flat
-    strictly = flat[flat > 0]
-    plain = float if flat.dtype.kind == "f" else int
+    if parts:
+        mean, deviations = _combined(parts)
+    else:
+        mean = Fraction(total, found.count)
+        deviations = squares - mean * total
     return Statistics(
-        count=flat.size,
-        minimum=plain(flat.min()),
-        maximum=plain(flat.max()),
-        positive_minimum=plain(positive.min()) if positive.size else None,
-        strict_positive_minimum=plain(strictly.min()) if strictly.size else None,
-        mean=mean,
-        deviations=deviations,
+        found.count,
+        found.minimum,
+        found.maximum,
+        found.positive_minimum,
+        found.strict_positive_minimum,
+        mean,
+        deviations,
     )
 
 
-def _moments(flat: np.ndarray[Any, Any]) -> tuple[Fraction, Fraction]:
-    """Mean, and sum of squared deviations from it."""
-    if flat.dtype.kind == "f":
-        return _float_moments(flat)
-    least = int(flat.min())
-    total = squares = 0
-    for first in range(0, flat.size, _EXACT_RUN):
-        run_total, run_squares = _exact_sums(flat[first : first + _EXACT_RUN], least)
-        total += run_total
-        squares += run_squares
-    exact = Fraction(total, flat.size)
-    return exact + least, squares - exact * total
+@dataclass(slots=True)
+class _Found:
+    """What can be told by comparing, of the pieces so far."""
+
+    count: int = 0
+    minimum: float | None = None
+    maximum: float = 0
+    positive_minimum: float | None = None
+    strict_positive_minimum: float | None = None
+
+    def add(self, piece: Piece) -> None:
+        positive, strict = _positive_minima(piece)
+        self.maximum = piece.maximum if not self.count else max(self.maximum, piece.maximum)
+        self.minimum = _least(self.minimum, piece.minimum)
+        self.positive_minimum = _least(self.positive_minimum, positive)
+        self.strict_positive_minimum = _least(self.strict_positive_minimum, strict)
+        self.count += piece.values.size
 
 
-def _float_moments(flat: np.ndarray[Any, Any]) -> tuple[Fraction, Fraction]:
+def _positive_minima(piece: Piece) -> tuple[float | None, float | None]:
+    """The least value that is at least 0, and the least above 0."""
+    if piece.minimum > 0:
+        return piece.minimum, piece.minimum
+    if piece.maximum <= 0:
+        return (None if piece.maximum < 0 else abs(piece.maximum)), None
+    # Read as unsigned integers, what is negative is larger than what is not, integers (two's
+    # complement) and floats (IEEE 754 orders positive ones by their bits) alike.
+    values = piece.values
+    bits = values.view(np.dtype(f"u{values.dtype.itemsize}"))
+    least = bits.min()
+    if least == 0:
+        # Wraps around: 0 becomes the largest.
+        strict = np.subtract(bits, bits.dtype.type(1)).min() + bits.dtype.type(1)
+        return _plain(least, values.dtype), _plain(strict, values.dtype)
+    strictly = _plain(least, values.dtype)
+    return (0.0 if _has_negative_zero(values) else strictly), strictly
+
+
+def _has_negative_zero(values: Array) -> bool:
+    """Its bits are those of the least signed integer."""
+    signed = np.dtype(f"i{values.dtype.itemsize}")
+    return values.dtype.kind == "f" and bool(values.view(signed).min() == np.iinfo(signed).min)
+
+
+def _plain(bits: Any, dtype: np.dtype[Any]) -> float:
+    plain: float = bits.view(dtype).item()
+    return plain
+
+
+def _integer_sums(piece: Piece, scratch: Array) -> tuple[int, int]:
+    """Sum and sum of squares, exactly.
+
+    Of the distances from the least value, 18 bits at a time: each product and each sum of
+    them is a whole number below 2**53, which doubles hold.
+    """
+    values, size = piece.values, piece.values.size
+    if values.dtype.itemsize <= 2:
+        np.copyto(scratch[:size], values)
+        doubles = scratch[:size]
+        return int(_dot(doubles, None)), int(_dot(doubles, doubles))
+    least, span = int(piece.minimum), int(piece.maximum) - int(piece.minimum)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    apart = values.view(unsigned) - unsigned.type(least % (1 << 8 * unsigned.itemsize))
+    limbs = []
+    for shift in range(0, max(1, span.bit_length()), _LIMB):
+        limb = apart >> unsigned.type(shift) if shift else apart
+        if span >> shift > _MASK:
+            limb = limb & unsigned.type(_MASK)
+        limbs.append((shift, limb.astype(np.float64)))
+    total = sum(int(_dot(limb, None)) << shift for shift, limb in limbs)
+    squares = sum(
+        int(_dot(a, b)) << (i + j + (i != j))
+        for (i, a), (j, b) in itertools.combinations_with_replacement(limbs, 2)
+    )
+    return total + least * size, squares + 2 * least * total + least * least * size
+
+
+def _dot(a: Array, b: Array | None) -> float:
+    """The sum of products of two 1-D arrays of doubles; of `a` alone without `b`."""
+    whole = a.size // _ROW * _ROW
+    total = 0.0
+    if whole:
+        other = _ONES if b is None else b[:whole].reshape(-1, _ROW)
+        total = float(np.vecdot(a[:whole].reshape(-1, _ROW), other).sum())
+    if whole < a.size:
+        other = _ONES[: a.size - whole] if b is None else b[whole:]
+        total += float(np.vecdot(a[whole:], other))
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _FloatSums:
+    """Of `count` values times 2**-exponent: their distances from `centre`.
+
+    residue, squares: the sums of those distances and of their squares.
+    """
+
+    count: int
+    exponent: int
+    centre: float
+    residue: float
+    squares: float
+
+    def scaled(self, exponent: int) -> "_FloatSums":
+        down = self.exponent - exponent
+        if not down:
+            return self
+        centre, residue = math.ldexp(self.centre, down), math.ldexp(self.residue, down)
+        return _FloatSums(self.count, exponent, centre, residue, math.ldexp(self.squares, 2 * down))
+
+
+def _float_sums(piece: Piece, scratch: Array) -> _FloatSums:
+    values, size = piece.values, piece.values.size
     # Squares of very large and very small values leave the range of doubles: scale those.
-    exponent = math.frexp(float(np.abs(flat).max()))[1]
-    if abs(exponent) < 400:
+    exponent = math.frexp(max(abs(piece.minimum), abs(piece.maximum)))[1]
+    if abs(exponent) < _LARGE:
         exponent = 0
-    scaled = np.ldexp(flat, -exponent) if exponent else flat
-    near = float(scaled.mean())
-    apart = scaled - near
-    # What the mean lost by rounding is the mean of the deviations from it.
-    residue = Fraction(float(apart.mean()))
-    deviations = Fraction(float(np.square(apart).sum())) - flat.size * residue * residue
+    apart = scratch[:size]
+    if exponent:
+        np.ldexp(values, -exponent, out=apart)
+        values = apart
+    elif values.dtype != apart.dtype:
+        np.copyto(apart, values)
+        values = apart
+    # Any centre near the mean will do.
+    centre = _dot(values, None) / size
+    np.subtract(values, centre, out=apart)
+    return _FloatSums(size, exponent, centre, _dot(apart, None), _dot(apart, apart))
+
+
+def _combined(parts: Sequence[_FloatSums]) -> tuple[Fraction, Fraction]:
+    """Mean, and sum of squared deviations from it, of all parts."""
+    # Zeros have no exponent of their own.
+    exponents = (part.exponent for part in parts if part.centre or part.squares)
+    exponent = max(exponents, default=0)
+    parts = [part.scaled(exponent) for part in parts]
+    count = sum(part.count for part in parts)
+    centre = math.fsum(part.centre * part.count for part in parts) / count
+    residues, squares = [], []
+    for part in parts:
+        apart = part.centre - centre
+        residues += [part.residue, apart * part.count]
+        squares += [part.squares, 2 * apart * part.residue, apart * apart * part.count]
+    # What the centre lost by rounding is the mean of the distances from it.
+    residue = Fraction(math.fsum(residues) / count)
+    deviations = Fraction(math.fsum(squares)) - count * residue * residue
     scale = Fraction(2) ** exponent
-    return (Fraction(near) + residue) * scale, max(deviations, Fraction(0)) * scale * scale
+    return (Fraction(centre) + residue) * scale, max(deviations, Fraction(0)) * scale * scale
 
 
 def _square_root(value: Fraction) -> float:
     shift = (value.numerator.bit_length() - value.denominator.bit_length()) // 2
     return math.ldexp(math.sqrt(value / Fraction(4) ** shift), shift)
-
-
-def _exact_sums(run: np.ndarray[Any, Any], least: int) -> tuple[int, int]:
-    """Sum and sum of squares of `run - least`, exactly, by 32-bit halves."""
-    native = run.astype(np.dtype(run.dtype).newbyteorder("="), copy=False)
-    wide = native.astype(np.uint64) - np.uint64(least % (1 << 64))
-    high, low = wide >> _HALF, wide & _LOW
-    total = (int(high.sum()) << 32) + int(low.sum())
-    squares = _sum_of_products(low, low)
-    if high.any():
-        squares += (_sum_of_products(high, low) << 33) + (_sum_of_products(high, high) << 64)
-    return total, squares
-
-
-def _sum_of_products(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> int:
-    """The exact sum of products of 32-bit numbers, of at most 2**20 of them."""
-    products = a * b
-    return (int((products >> _HALF).sum()) << 32) + int((products & _LOW).sum())
 
 
 def _least(a: float | None, b: float | None) -> float | None:

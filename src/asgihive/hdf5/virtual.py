@@ -20,19 +20,16 @@ from asgihive.hdf5.types import NoEquivalent
 MAX_NUMBERED_SOURCES = 100_000
 
 
-class SourceDataset(Protocol):
-    """What a virtual dataset needs of one it is made of."""
+class HasShape(Protocol):
+    """What the extent of a virtual dataset needs of one it is made of."""
 
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Its extent; None = empty dataspace."""
 
-    def read_as(self, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-        """The elements at `axes`, converted to `dtype` as HDF5 converts."""
-
 
 # Opens (file, dataset) as named in a mapping; None where there is nothing to read.
-SourceOpener = Callable[[str, str], SourceDataset | None]
+SourceOpener = Callable[[str, str], HasShape | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +71,30 @@ def virtual_layout(properties: h5p.PropDCID) -> VirtualLayout:
     return VirtualLayout(tuple(mappings), shape)
 
 
-def read_virtual(
-    layout: VirtualLayout,
-    axes: tuple[Axis, ...],
-    values: np.ndarray[Any, Any],
-    open_source: SourceOpener,
-) -> None:
-    """Overwrite `values`, the fill values of the elements at `axes`, with what sources hold.
+def mappings_of(layout: VirtualLayout, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
+    """The mappings that may touch the elements at `axes`, each with its source's real names.
 
-    Later mappings win. A source that is not there, or not inside the served directory,
-    leaves its elements as they are, as HDF5 does.
-
-    Raises:
-        NoEquivalent: the selections of a mapping differ too much in shape.
+    Later mappings win. One whose source is not there, or not inside the served directory,
+    leaves the elements as they are, as HDF5 does.
     """
     for mapping in layout.mappings:
-        if not mapping.touches(axes):
-            continue
-        for each in _expanded(mapping, axes):
-            source = open_source(each.file, each.dataset)
-            if source is None or source.shape is None or not each.fits(source.shape):
-                continue
-            for piece in _pieces(each, axes, source.shape):
-                wanted = values[piece.target]
-                wanted[...] = source.read_as(piece.axes, values.dtype).reshape(wanted.shape)
+        if mapping.touches(axes):
+            yield from _expanded(mapping, axes)
+
+
+def pieces_of(
+    mapping: Mapping, axes: tuple[Axis, ...], source_shape: tuple[int, ...]
+) -> Iterator[Piece]:
+    """What to read of the mapping's source for the virtual dataset's elements at `axes`.
+
+    Raises:
+        NoEquivalent: the selections of the mapping differ too much in shape.
+    """
+    try:
+        yield from pieces(mapping, axes, source_shape)
+    except Scattered:
+        detail = "a virtual mapping pairs selections of different shapes"
+        raise NoEquivalent(detail) from None
 
 
 def fill_values(
@@ -153,16 +150,6 @@ def _expanded(mapping: Mapping, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
 
 def _plain_names(mapping: Mapping) -> tuple[str, str]:
     return mapping.file.replace("%%", "%"), mapping.dataset.replace("%%", "%")
-
-
-def _pieces(
-    mapping: Mapping, axes: tuple[Axis, ...], source_shape: tuple[int, ...]
-) -> Iterator[Piece]:
-    try:
-        yield from pieces(mapping, axes, source_shape)
-    except Scattered:
-        detail = "a virtual mapping pairs selections of different shapes"
-        raise NoEquivalent(detail) from None
 
 
 def _source_slabs(space: h5s.SpaceID) -> tuple[Slab, ...] | None:

@@ -20,6 +20,16 @@ _CONFIG = HiveConfig(
 )
 
 
+# What a page of another origin may read of an answer, beside what each may (Fetch standard).
+EXPOSED_HEADERS = (
+    "content-disposition",
+    "content-length",
+    "x-asgihive-factors",
+    "x-asgihive-method",
+    "x-asgihive-shape",
+)
+
+
 class H5App(Hive):
     """Every HDF5 file of a directory over HTTP, as h5grove's API has it.
 
@@ -53,7 +63,7 @@ class H5App(Hive):
                 allow_origins=self.settings.cors_origins,
                 allow_methods=("GET", "HEAD"),
                 allow_headers=("*",),
-                expose_headers=("content-disposition", "content-length"),
+                expose_headers=EXPOSED_HEADERS,
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

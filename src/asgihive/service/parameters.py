@@ -1,13 +1,25 @@
 """The parameters of the routes: from a query string to frozen records; pure."""
 
+import math
+import re
 from dataclasses import dataclass
 
 from asgihive.asgi import QueryFields, parse_query, preferred
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import by_name, encoders, media_types
 from asgihive.errors import BadParameter
+from asgihive.hdf5.histogram import MAX_BINS, Extent
 from asgihive.hdf5.links import LinkResolution
+from asgihive.hdf5.views import Method, ViewRequest
 from asgihive.settings import parse_boolean
+
+DEFAULT_BINS = 100
+
+# Integers of 64 bits, signed or not, are compared exactly; other numbers are doubles.
+_LEAST, _GREATEST = -(2**63), 2**64 - 1
+_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
+_COUNT = re.compile(r"[0-9]{1,19}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 _RESOLUTIONS = {each.value: each for each in LinkResolution} | {
     # h5grove's parameter was a boolean once.
@@ -35,13 +47,17 @@ class EntityParameters:
 
 @dataclass(frozen=True, slots=True)
 class DataParameters:
-    """Of `/data`: which values, and how they are sent."""
+    """Of `/data`: which values, and how they are sent.
+
+    view: None = all of them.
+    """
 
     entity: EntityParameters
     selection: str | None
     encoder: Encoder
     safe: bool
     flatten: bool
+    view: ViewRequest | None = None
 
     @classmethod
     def of(cls, raw: bytes, accept: str) -> "DataParameters":
@@ -56,7 +72,54 @@ class DataParameters:
             encoder=_value_encoder(query.first("format"), accept),
             safe=dtype == "safe",
             flatten=_boolean(query, "flatten"),
+            view=view_request(query),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramParameters:
+    """Of `/histogram`: of which values, in how many bins.
+
+    range: None = from the least finite value to the greatest.
+    """
+
+    entity: EntityParameters
+    selection: str | None
+    bins: int
+    range: Extent | None
+
+    @classmethod
+    def of(cls, query: QueryFields) -> "HistogramParameters":
+        text = query.first("bins")
+        accepted = f"a whole number from 1 to {MAX_BINS} is accepted"
+        bins = DEFAULT_BINS if not text else _count("bins", text, accepted, MAX_BINS)
+        return cls(EntityParameters.of(query), query.first("selection"), bins, _range(query))
+
+
+def view_request(query: QueryFields) -> ViewRequest | None:
+    """`max_points` or `shape`, and `method`; None without any of them. Empty means absent.
+
+    Raises:
+        BadParameter
+    """
+    points, shape, method = (query.first(name) or "" for name in ("max_points", "shape", "method"))
+    if points and shape:
+        raise BadParameter("shape", shape, "it is not accepted together with max_points")
+    if method and not points and not shape:
+        raise BadParameter("method", method, "it is accepted with max_points or shape only")
+    if not points and not shape:
+        return None
+    try:
+        chosen = Method(method or Method.MEAN)
+    except ValueError:
+        accepted = f"{', '.join(Method)} are accepted"
+        raise BadParameter("method", method, accepted) from None
+    if points:
+        accepted = "a whole number of at least 1 is accepted"
+        return ViewRequest(max_points=_count("max_points", points, accepted), method=chosen)
+    accepted = "comma-separated whole numbers of at least 1 are accepted, one per dimension"
+    members = tuple(_count("shape", each, accepted, text=shape) for each in shape.split(","))
+    return ViewRequest(shape=members, method=chosen)
 
 
 def link_resolution(query: QueryFields) -> LinkResolution:
@@ -104,6 +167,39 @@ def _value_encoder(name: str | None, accept: str) -> Encoder:
     # JSON first: it is what any type (`*/*`) means.
     chosen = preferred(accept, [json.media_type, *offered]) if accept else None
     return json if chosen is None else offered[chosen]
+
+
+def _count(
+    parameter: str, member: str, accepted: str, most: int | None = None, text: str | None = None
+) -> int:
+    """A whole number of at least 1; `text` is the whole value that `member` is part of."""
+    member = member.strip()
+    number = int(member) if _COUNT.fullmatch(member) else 0
+    if number < 1 or (most is not None and number > most):
+        raise BadParameter(parameter, member if text is None else text, accepted)
+    return number
+
+
+def _range(query: QueryFields) -> Extent | None:
+    text = query.first("range")
+    if not text:
+        return None
+    accepted = "two finite numbers `min,max`, min below max, are accepted"
+    numbers = [_number(member.strip()) for member in text.split(",")]
+    if len(numbers) != 2:
+        raise BadParameter("range", text, accepted)
+    low, high = numbers
+    if low is None or high is None or not low < high:
+        raise BadParameter("range", text, accepted)
+    return Extent(low, high)
+
+
+def _number(text: str) -> float | None:
+    """A finite number, integers of 64 bits exactly; None when it is none."""
+    if _INTEGER.fullmatch(text) and _LEAST <= int(text) <= _GREATEST:
+        return int(text)
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
+    return number if math.isfinite(number) else None
 
 
 def _boolean(query: QueryFields, name: str) -> bool:

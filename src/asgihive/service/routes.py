@@ -1,29 +1,36 @@
 """The routes of the HDF5 service."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, QueryFields, Router, parse_query
+from asgihive.asgi import BufferedResponse, QueryFields, Router, parse_query, while_connected
 from asgihive.encoders.registry import encoders
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer, list_paths
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.views import Method
 from asgihive.service.parameters import (
     DataParameters,
     EntityParameters,
+    HistogramParameters,
     document_encoder,
     link_resolution,
 )
+from asgihive.service.reductions import compute_histogram, compute_statistics
 from asgihive.service.store import Store
-from asgihive.service.values import answer_data, compute_statistics
+from asgihive.service.values import answer_data
+from asgihive.service.views import answer_view
 
 # From a query to what makes the answer's content in the library lane.
 Question = Callable[[QueryFields], Callable[[Lease], Any]]
+
+# From a query to what makes the answer's content block by block.
+Reduction = Callable[[QueryFields], Callable[[], Awaitable[Any]]]
 
 
 class Routes:
@@ -38,7 +45,8 @@ class Routes:
         self.router.add("/attr", self._document("attr", self._attr), name="attr")
         self.router.add("/paths", self._document("paths", self._paths), name="paths")
         self.router.add("/data", self._data, name="data")
-        self.router.add("/stats", self._stats, name="stats")
+        self.router.add("/stats", self._reduction(self._stats), name="stats")
+        self.router.add("/histogram", self._reduction(self._histogram), name="histogram")
 
     def _document(self, name: str, question: Question) -> ASGIApp:
         """A route whose answers are documents, kept while their files are unchanged."""
@@ -99,17 +107,37 @@ class Routes:
 
     async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
         parameters = DataParameters.of(scope["query_string"], _accept(scope).decode("latin-1"))
-        response = await answer_data(self.store, parameters)
-        await response(scope, receive, send)
+        view = parameters.view
+        response: ASGIApp | None
+        if view is None or view.method is Method.NEAREST:
+            response = await answer_data(self.store, parameters)
+        else:
+            response = await answer_view(self.store, parameters, view, receive)
+        if response is not None:
+            await response(scope, receive, send)
 
-    async def _stats(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = parse_query(scope["query_string"])
-        encoder = document_encoder(query, _accept(scope).decode("latin-1"))
-        entity = EntityParameters.of(query)
-        statistics = await compute_statistics(self.store, entity, query.first("selection"))
-        body = encoder.document(statistics)
-        response = BufferedResponse(body, headers={"content-type": encoder.media_type})
-        await response(scope, receive, send)
+    def _reduction(self, question: Reduction) -> ASGIApp:
+        """A route whose answers are few numbers made of many values, while the client waits."""
+
+        @functools.wraps(question)
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+            query = parse_query(scope["query_string"])
+            encoder = document_encoder(query, _accept(scope).decode("latin-1"))
+            content = await while_connected(receive, question(query))
+            if content is None:
+                return
+            body = encoder.document(content)
+            response = BufferedResponse(body, headers={"content-type": encoder.media_type})
+            await response(scope, receive, send)
+
+        return application
+
+    def _stats(self, query: QueryFields) -> Callable[[], Awaitable[Any]]:
+        entity, selection = EntityParameters.of(query), query.first("selection")
+        return functools.partial(compute_statistics, self.store, entity, selection)
+
+    def _histogram(self, query: QueryFields) -> Callable[[], Awaitable[Any]]:
+        return functools.partial(compute_histogram, self.store, HistogramParameters.of(query))
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -13,6 +13,7 @@ from asgihive.asgi import BufferedResponse
 from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
+from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.lanes import Lanes
 from asgihive.service.answers import AnswerCache, Key
@@ -47,14 +48,15 @@ class Store:
             chunk_cache_bytes=settings.chunk_cache_bytes,
         )
         self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
+        self.reader = Reader(self.lanes, settings.read_ahead_bytes, settings.read_timeout_seconds)
         self.answers = AnswerCache(settings.answer_cache_bytes, self.lanes.decode)
 
     def open(self, lease: Lease, file: str) -> OpenFile:
         """The client's `file`, held by `lease`. In the library lane."""
         return lease.open_asked(file)
 
-    async def read(self, work: Callable[[Lease], T]) -> tuple[T, Lease]:
-        """What `work` returns, run in the library lane under a fresh lease, which is handed on.
+    async def read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
+        """What `work` returns under a fresh lease, which is handed on.
 
         The caller must release the lease. Nothing is returned that may be a mixture of two
         contents of a file: `work` runs again, a few times, when a file changed under it.
@@ -68,13 +70,22 @@ class Store:
             return await self._read(work)
         raise ReadTimeout(seconds)
 
-    async def _read(self, work: Callable[[Lease], T]) -> tuple[T, Lease]:
+    async def in_library(self, lease: Lease, work: Callable[[Lease], T]) -> T:
+        """What `work` returns, run in the library lane.
+
+        Raises:
+            FileChanged: what went wrong, or right, may have done so because of that.
+            Overloaded: and whatever `work` raises.
+        """
+        return await self.lanes.library.run(partial(_checked, work, lease))
+
+    async def _read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
         patience = time.monotonic() + _SETTLE_SECONDS
         attempts = 0
         while True:
             lease = Lease(self.pool)
             try:
-                return await self.lanes.library.run(partial(_checked, work, lease)), lease
+                return await work(lease), lease
             except Unsettled as unsettled:
                 lease.release()
                 if time.monotonic() + unsettled.seconds > patience:
@@ -111,7 +122,7 @@ class Store:
     async def _make(
         self, key: Key, make: Callable[[Lease], bytes], media_type: str
     ) -> BufferedResponse:
-        body, lease = await self.read(make)
+        body, lease = await self.read(lambda lease: self.in_library(lease, make))
         lease.release()
         if len(body) > self.settings.max_response_bytes:
             raise AnswerTooLarge(len(body), self.settings.max_response_bytes)

@@ -1,0 +1,242 @@
+"""From planned blocks to values: read in the lanes, in parallel, ahead of who takes them."""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+import anyio
+import numpy as np
+
+from asgihive.errors import ReadTimeout
+from asgihive.hdf5.datasets import Array, Dataset
+from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.virtual import VirtualLayout
+from asgihive.hdf5.virtual_reading import VirtualRead
+from asgihive.lanes import Lanes
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class HasSize(Protocol):
+    """A part of what is read."""
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+
+
+B = TypeVar("B", bound=HasSize)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A dataset for a while.
+
+    keep: whether chunks that are wanted whole are likely to be asked for again.
+    """
+
+    dataset: Dataset
+    lease: Lease
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads datasets in the lanes of one service.
+
+    read_ahead_bytes: of blocks in flight for one answer.
+    timeout_seconds: for one block.
+    """
+
+    lanes: Lanes
+    read_ahead_bytes: int
+    timeout_seconds: float
+
+    async def read(
+        self,
+        held: Held,
+        axes: tuple[Axis, ...],
+        then: Callable[[Array], T],
+        *,
+        patient: bool = True,
+    ) -> T:
+        """What `then`, in a decode lane, makes of the elements at `axes`.
+
+        They are C-contiguous and not to be written to; their shape is the axes' counts and the
+        dataset's `item_shape`. Cancellation ends it at the next chunk.
+
+        Args:
+            patient: whether to wait however many wait already.
+
+        Raises:
+            ReadTimeout, Overloaded: and as `Dataset.read`, and whatever `then` raises.
+        """
+        with anyio.move_on_after(self.timeout_seconds):
+            return await self._read(held, axes, then, patient=patient)
+        raise ReadTimeout(self.timeout_seconds)
+
+    async def _read(
+        self, held: Held, axes: tuple[Axis, ...], then: Callable[[Array], T], *, patient: bool
+    ) -> T:
+        dataset, lease = held.dataset, held.lease
+        decode, library = self.lanes.decode, self.lanes.library
+        if dataset.virtual is not None:
+            values = await self._read_virtual(held, dataset.virtual, axes)
+            return await decode.run(partial(then, values), patient=True)
+        if dataset.needs_library:
+            values = await library.run(partial(dataset.read, lease, axes), patient=patient)
+            return await decode.run(partial(then, values), patient=True)
+        places = dataset.places()
+        if places is None and dataset.chunked is not None:
+            places = await library.run(partial(dataset.locate, lease, axes), patient=patient)
+        shares = dataset.shares(axes, decode.threads)
+        if len(shares) == 1:
+            # What libhdf5 has no part in need not wait for it, nor for a second thread.
+            read = partial(dataset.read, lease, axes, places=places, keep=held.keep)
+            return await decode.run(lambda: then(read()), patient=patient)
+        values = np.empty((*(axis.count for axis in axes), *dataset.item_shape), dataset.dtype)
+        fill = partial(dataset.read_into, lease=lease, places=places, keep=held.keep)
+        await self._all([partial(fill, values[each.target], axes=each.axes) for each in shares])
+        return await decode.run(partial(then, values), patient=True)
+
+    async def _read_virtual(
+        self, held: Held, layout: VirtualLayout, axes: tuple[Axis, ...]
+    ) -> Array:
+        library = self.lanes.library
+        begin = partial(VirtualRead, held.dataset, layout, held.lease, axes, held.dataset.dtype)
+        reading = await library.run(begin, patient=True)
+        try:
+            while shares := await library.run(reading.advance, patient=True):
+                await self._all([partial(each.read, keep=held.keep) for each in shares])
+        finally:
+            reading.close()
+        return reading.values
+
+    async def _all(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Run all in the decode lanes; what the first to fail raises ends the others."""
+        failures: list[Exception] = []
+
+        async def run(job: Callable[[], None], scope: anyio.CancelScope) -> None:
+            try:
+                await self.lanes.decode.run(job, patient=True)
+            except Exception as error:  # noqa: BLE001  # raised below, outside of the group
+                failures.append(error)
+                scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            for job in jobs:
+                tasks.start_soon(run, job, tasks.cancel_scope)
+        if failures:
+            raise failures[0]
+
+    @asynccontextmanager
+    async def ahead(
+        self,
+        dataset: Dataset,
+        blocks: Iterator[B],
+        read: Callable[[B], Awaitable[R]],
+    ) -> AsyncIterator["ReadAhead[R]"]:
+        """What `read` makes of each block of `dataset`, in order, while the next ones are read.
+
+        As many blocks are in flight as keep the decode lanes busy and `read_ahead_bytes`
+        holds, and none further when the context ends.
+        """
+        item_bytes = dataset.item_bytes
+        # Each block of a virtual dataset is many reads by itself, and holds many files.
+        most = 1 if dataset.virtual is not None else self.lanes.decode.threads + 1
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+
+            def begin(block: B) -> _Pending[R]:
+                pending = _Pending[R](block.size * item_bytes)
+                tasks.start_soon(pending.run, read, block)
+                return pending
+
+            try:
+                yield ReadAhead(blocks, begin, item_bytes, most, self.read_ahead_bytes)
+            except Exception as error:  # noqa: BLE001  # raised below, outside of the group
+                failure = error
+            finally:
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+
+@dataclass(slots=True, eq=False)
+class _Pending(Generic[R]):
+    """A block that is being read."""
+
+    nbytes: int
+    _done: anyio.Event = field(default_factory=anyio.Event)
+    _results: list[R] = field(default_factory=list)
+    _error: Exception | None = None
+
+    async def run(self, read: Callable[[B], Awaitable[R]], block: B) -> None:
+        try:
+            self._results.append(await read(block))
+        except Exception as error:  # noqa: BLE001  # raised where it is waited for
+            self._error = error
+        self._done.set()
+
+    async def result(self) -> R:
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._results.pop()
+
+
+class ReadAhead(Generic[R]):
+    """An asynchronous iterator over blocks in order, of which the next ones are in flight.
+
+    Args:
+        begin: starts reading a block.
+        item_bytes: of an element of a block.
+        most: blocks in flight, beside the one that was taken last.
+        budget: bytes of blocks in flight, with that one; a single block may be larger.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterator[B],
+        begin: Callable[[B], _Pending[R]],
+        item_bytes: int,
+        most: int,
+        budget: int,
+    ) -> None:
+        self._blocks = blocks
+        self._begin = begin
+        self._item_bytes = item_bytes
+        self._most = most
+        self._budget = budget
+        self._pending: deque[_Pending[R]] = deque()
+        self._next: Any = next(blocks, None)
+        self._in_flight = 0
+        self._taken = 0
+
+    def __aiter__(self) -> "ReadAhead[R]":
+        return self
+
+    async def __anext__(self) -> R:
+        self._in_flight -= self._taken
+        self._taken = 0
+        while self._next is not None and self._has_room(self._next):
+            pending = self._begin(self._next)
+            self._next = next(self._blocks, None)
+            self._in_flight += pending.nbytes
+            self._pending.append(pending)
+        if not self._pending:
+            raise StopAsyncIteration
+        first = self._pending.popleft()
+        self._taken = first.nbytes
+        return await first.result()
+
+    def _has_room(self, block: HasSize) -> bool:
+        if not self._in_flight:
+            return True
+        after = self._in_flight + block.size * self._item_bytes
+        return len(self._pending) < self._most and after <= self._budget

@@ -1,0 +1,66 @@
+"""From values to the bytes and headers of an answer."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from asgihive.asgi import BufferedResponse, content_disposition
+from asgihive.encoders.protocol import Encoder, Values
+from asgihive.hdf5.datasets import Array
+from asgihive.hdf5.plan import plan_blocks
+from asgihive.hdf5.selection import whole
+from asgihive.hdf5.views import View
+
+
+def headers_of(encoder: Encoder, values: Values, view: View | None) -> Mapping[str, str]:
+    """What an answer with these values says of them; of a view, also what it shows."""
+    headers = {"content-type": encoder.media_type}
+    if encoder.extension is not None:
+        name = f"{values.name or 'data'}.{encoder.extension}"
+        headers["content-disposition"] = content_disposition(name)
+    if view is not None:
+        headers["x-asgihive-shape"] = ",".join(map(str, view.selection.shape))
+        headers["x-asgihive-factors"] = ",".join(map(str, view.factors))
+        headers["x-asgihive-method"] = view.method
+    return headers
+
+
+def encode(encoder: Encoder, values: Values, array: Array, first: int) -> list[bytes]:
+    """The pieces of some elements of `values`, of which `first` come before these."""
+    return [
+        _as_bytes(encoder.block(values, piece, first + before))
+        for piece, before in _cut(array, encoder.block_elements)
+    ]
+
+
+def whole_response(
+    encoder: Encoder, values: Values, pieces: list[bytes], view: View | None
+) -> BufferedResponse:
+    """The answer of which these are all pieces."""
+    parts = [part for part in (encoder.head(values), *pieces, encoder.tail(values)) if part]
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return BufferedResponse(body, headers=headers_of(encoder, values, view))
+
+
+def _cut(array: Array, most: int) -> Iterator[tuple[Array, int]]:
+    """Pieces of at most `most` elements, each whole rows of one axis, and where they begin."""
+    if array.size <= most:
+        yield array, 0
+        return
+    for block in plan_blocks(whole(array.shape), None, 1, most):
+        index = tuple(slice(axis.start, axis.stop) for axis in block.axes)
+        yield array[index].reshape(block.shape), block.first
+
+
+def _as_bytes(block: bytes | memoryview) -> bytes:
+    """ASGI takes bytes, and servers differ in what else they put up with.
+
+    What views the whole of a bytes object, as contiguous data do, is that object.
+    """
+    owner: Any = block
+    while isinstance(owner, memoryview | np.ndarray):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    if isinstance(owner, bytes) and len(owner) == len(block):
+        return owner
+    return bytes(block)

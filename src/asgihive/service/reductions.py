@@ -1,0 +1,115 @@
+"""Answers made of many values: `/stats` and `/histogram`, block by block in the decode lanes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from asgihive.errors import KindMismatch
+from asgihive.hdf5.datasets import Array, Dataset
+from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
+from asgihive.hdf5.plan import Block
+from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.reader import Held
+from asgihive.hdf5.reduce import Statistics, summarise
+from asgihive.hdf5.selection import Selection
+from asgihive.service.parameters import EntityParameters, HistogramParameters
+from asgihive.service.selecting import found, is_kept, planned, selected
+from asgihive.service.store import Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """A selection of real numbers that is about to be read; None = an empty dataspace."""
+
+    store: Store
+    held: Held
+    selection: Selection | None
+
+    async def each(self, work: Callable[[Array], T], take: Callable[[T], None]) -> None:
+        """`take`, in order, what `work` makes of each block in the decode lanes."""
+        if self.selection is None:
+            return
+        blocks: Iterator[Block] = planned(self.held.dataset, self.selection, self.store.settings)
+        reader = self.store.reader
+
+        async def read(block: Block) -> T:
+            return await reader.read(self.held, block.axes, work)
+
+        async with reader.ahead(self.held.dataset, blocks, read) as parts:
+            async for part in parts:
+                take(part)
+
+
+async def compute_statistics(
+    store: Store, entity: EntityParameters, selection: str | None
+) -> dict[str, Any]:
+    """`/stats`: of the finite values of the selection.
+
+    Raises:
+        KindMismatch: the values are not real numbers.
+        and whatever reading raises.
+    """
+    numbers = await _numbers(store, entity, selection)
+    statistics = Statistics()
+
+    def take(part: Statistics) -> None:
+        nonlocal statistics
+        statistics = statistics.merge(part)
+
+    try:
+        await numbers.each(summarise, take)
+    finally:
+        numbers.held.lease.release()
+    return statistics.described()
+
+
+async def compute_histogram(store: Store, parameters: HistogramParameters) -> dict[str, Any]:
+    """`/histogram`: how many of the finite values of the selection are in each bin.
+
+    Without a range the values are read twice, the first time for their extent, unless their
+    type has few values.
+
+    Raises:
+        KindMismatch: the values are not real numbers.
+        and whatever reading raises.
+    """
+    numbers = await _numbers(store, parameters.entity, parameters.selection)
+    dtype = numbers.held.dataset.dtype
+    try:
+        span = parameters.range
+        if span is None and needs_extent(dtype):
+            span = Extent()
+
+            def widen(part: Extent) -> None:
+                nonlocal span
+                span = part if span is None else span.merge(part)
+
+            await numbers.each(extent, widen)
+        count = partial(_histogram, parameters.bins, dtype, span)
+        total = Histogram(parameters.bins, dtype, span)
+        await numbers.each(count, total.merge)
+        return total.described()
+    finally:
+        numbers.held.lease.release()
+
+
+def _histogram(bins: int, dtype: Any, span: Extent | None, block: Array) -> Histogram:
+    histogram = Histogram(bins, dtype, span)
+    histogram.add(block)
+    return histogram
+
+
+async def _numbers(store: Store, entity: EntityParameters, selection: str | None) -> _Numbers:
+    def begin(lease: Lease) -> tuple[Dataset, Selection | None]:
+        dataset = found(store.settings, entity, lease)
+        if dataset.dtype.kind not in "biuf":
+            kind = f"dataset of {dataset.dtype}"
+            raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
+        return dataset, selected(dataset, selection)
+
+    (dataset, chosen), lease = await store.read(lambda lease: store.in_library(lease, begin))
+    keep = chosen is not None and is_kept(store, dataset, chosen)
+    return _Numbers(store, Held(dataset, lease, keep), chosen)
