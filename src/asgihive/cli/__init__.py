@@ -1,4 +1,4 @@
-"""The command `asgihive`: serves HDF5 files, and shows and begins services made of components."""
+"""The command `asgihive`: serves and inspects HDF5 files, shows and begins services."""
 
 import argparse
 import platform
@@ -12,6 +12,7 @@ from asgihive import __version__
 from asgihive.cli.console import STYLE, Parser
 from asgihive.cli.demo import add_demo
 from asgihive.cli.hives import add_graph, add_routes
+from asgihive.cli.inspect import add_inspect
 from asgihive.cli.new import add_new
 from asgihive.cli.serve import add_serve
 from asgihive.cli.signals import signals_interrupt
@@ -31,6 +32,7 @@ examples:
   asgihive serve /data                            http://127.0.0.1:8000, for this machine only
   asgihive serve /data --host 0.0.0.0 --workers 4 for the network, with four processes
   asgihive serve --help                           every option and setting
+  asgihive inspect scan.nxs /entry                how data are stored, and how they are read
   asgihive new notes                              a service of your own to begin with
   asgihive routes main:app                        what it answers, and where that is written
   asgihive graph main:app                         what it starts, in which order, and why
@@ -75,6 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_VERSIONS)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (add_serve, add_demo, add_new, add_routes, add_graph):
+    for add in (add_serve, add_demo, add_inspect, add_new, add_routes, add_graph):
         add(commands)
     return parser
