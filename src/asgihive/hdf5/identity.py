@@ -27,6 +27,20 @@ class Identity:
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
 
+    def differs(self, status: os.stat_result, links: int) -> bool:
+        """Whether the content of an open file may not be that of this identity any more.
+
+        A file that was replaced or deleted is whole and old as long as it is open: its
+        change time moves with its number of links, its size and modification time do not.
+
+        Args:
+            status: what `fstat` says now.
+            links: how many links there were with this identity.
+        """
+        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
+            return True
+        return status.st_ctime_ns != self.ctime_ns and status.st_nlink == links
+
     def settles_in(self, now_ns: int) -> float:
         """Seconds until a further change is certain to change the identity; 0 when it is now.
 

@@ -64,11 +64,7 @@ class OpenFile:
         return key_of(self.place, self.identity)
 
     def changed(self) -> bool:
-        """Whether the content may differ from what it was when the file was opened.
-
-        A file that was replaced or deleted is whole and old as long as it is open: its
-        change time moves with its number of links, its size and modification time do not.
-        """
+        """Whether the content may differ from what it was when the file was opened."""
         try:
             status = os.fstat(self.descriptor)
             written = self.live and self._is_written()
@@ -79,10 +75,7 @@ class OpenFile:
             return True
         if self.live:
             return not written or status.st_size < self.identity.size
-        now = Identity.of(status)
-        if (now.size, now.mtime_ns) != (self.identity.size, self.identity.mtime_ns):
-            return True
-        return now.ctime_ns != self.identity.ctime_ns and status.st_nlink == self.links
+        return self.identity.differs(status, self.links)
 
     def _is_written(self) -> bool:
         flags = os.pread(self.descriptor, 1, self.base + _FLAGS_OFFSET)

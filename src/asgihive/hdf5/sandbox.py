@@ -60,17 +60,21 @@ class Sandbox:
         Raises:
             FileMissing: it leaves the directory, or its name can be no file's name.
         """
-        parts = [part for part in file.split("/") if part not in {"", "."}]
-        depth = 0
-        for part in parts:
-            depth += -1 if part == ".." else 1
-            if depth < 0:
-                raise FileMissing(file)
-        if file.startswith("/") or file.endswith("/") or "\0" in file or not parts:
+        name = normalised(file)
+        if not name or file.endswith("/"):
             raise FileMissing(file)
-        # `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic
-        # link that may be followed it would lead to the neighbours of the link's target.
-        return self._inside(file, os.path.normpath(os.path.join(self.root, *parts)))
+        return self._inside(file, os.path.join(self.root, name))
+
+    def directory(self, name: str) -> Place:
+        """Where the directory lies that the client calls `name`; `""` is the served one.
+
+        Raises:
+            FileMissing: it leaves the served directory, or it can be no file's name.
+        """
+        relative = normalised(name)
+        if not relative:
+            return Place(name, self.root, self.root)
+        return self._inside(name, os.path.join(self.root, relative))
 
     def linked(self, origin: Place, target: str) -> list[Place]:
         """Where a file name stored in the HDF5 file `origin` may lead, best candidate first.
@@ -108,6 +112,29 @@ class Sandbox:
         return path.startswith(self.root if self.root.endswith("/") else self.root + "/")
 
 
+def normalised(name: str) -> str:
+    """The client's name of a file without `.`, `..` and needless slashes; pure.
+
+    `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic link
+    that may be followed it would lead to the neighbours of the link's target. The served
+    directory itself is `""`.
+
+    Raises:
+        FileMissing: it leaves the served directory, or it can be no file's name.
+    """
+    if name.startswith("/") or "\0" in name:
+        raise FileMissing(name)
+    kept: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            if not kept:
+                raise FileMissing(name)
+            kept.pop()
+        elif part not in {"", "."}:
+            kept.append(part)
+    return "/".join(kept)
+
+
 @contextlib.contextmanager
 def translated(name: str) -> Iterator[None]:
     """Turn an operating system's error into the one of `asgihive.errors`."""
@@ -131,23 +158,43 @@ def open_regular(place: Place) -> int:
     Raises:
         FileMissing, FileForbidden, FileUnreadable
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    return _checked_regular(_open_beneath(place, 0), place.name)
+
+
+def open_beside(directory: int, name: str) -> int:
+    """As `open_regular`, of a name in a directory that is open; follows no symbolic link."""
+    with translated(name):
+        descriptor = os.open(name, _FLAGS, dir_fd=directory)
+    return _checked_regular(descriptor, name)
+
+
+def open_directory(place: Place) -> int:
+    """A descriptor of a directory, to list it; raises as `open_regular`, which see."""
+    return _open_beneath(place, os.O_DIRECTORY)
+
+
+def _open_beneath(place: Place, more_flags: int) -> int:
     *directories, last = place.real.strip("/").split("/")
     with translated(place.name):
         current = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for directory in directories:
-                beneath = os.open(directory, flags | os.O_DIRECTORY | _SEARCH_ONLY, dir_fd=current)
+                beneath = os.open(directory, _FLAGS | os.O_DIRECTORY | _SEARCH_ONLY, dir_fd=current)
                 os.close(current)
                 current = beneath
-            descriptor = os.open(last, flags, dir_fd=current)
+            return os.open(last or ".", _FLAGS | more_flags, dir_fd=current)
         finally:
             os.close(current)
+
+
+def _checked_regular(descriptor: int, name: str) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise FileMissing(place.name)
+        raise FileMissing(name)
     return descriptor
 
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
 
 # A directory that may be traversed but not listed can be opened only this way (Linux).
 _SEARCH_ONLY = getattr(os, "O_PATH", 0)
