@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: asgihive beside its peer, same files, same requests, same machine."""
+"""`python -m benchmarks`: asgihive beside its peers, same requests, same machine."""
 
 import argparse
 import json
@@ -17,10 +17,10 @@ from benchmarks.load import CONNECTIONS, best_load
 from benchmarks.machine import describe
 from benchmarks.questions import QUESTIONS
 from benchmarks.run import FULL, QUICK, run_question
-from benchmarks.servers import CEILING, PEER, SUBJECT
 from benchmarks.table import Row, render
 
-SERVERS = (SUBJECT, PEER, CEILING)
+# In the order in which the questions first name them.
+SERVERS = tuple(dict.fromkeys(name for question in QUESTIONS for name in question.servers))
 
 
 def main() -> int:
@@ -97,6 +97,7 @@ def _record(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> dict[
                 "figure": row.figure.name,
                 "unit": row.figure.unit,
                 "better": row.figure.better,
+                "peer": row.figure.peer,
                 "values": {server: row.value(server) for server in row.turns},
                 "turns": row.turns,
                 "ratio": row.ratio,

@@ -17,9 +17,12 @@ class BenchmarkError(Exception):
     """The run cannot go on, or what it measured would be worth nothing."""
 
 
-def request_bytes(target: str) -> bytes:
-    """A GET request (RFC 9112) on a connection that is kept alive."""
-    return f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+def request_bytes(target: str, method: str = "GET", document: bytes = b"") -> bytes:
+    """A request (RFC 9112) on a connection that is kept alive; `document` is a JSON body."""
+    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    if document:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(document)}\r\n"
+    return f"{head}\r\n".encode() + document
 
 
 class AnswerParser:
@@ -46,7 +49,7 @@ class _Exchange:
 
     sink: Sink
     size: int = 0
-    status: int | None = None
+    status: int = 0
 
     def add(self, piece: bytes) -> None:
         self.size += len(piece)
@@ -73,26 +76,48 @@ class Connection:
     ) -> None:
         self._socket.close()
 
-    def stream(self, target: str, sink: Sink = len) -> int:
-        """Ask for `target`, hand the body to `sink` as it arrives, return its size in bytes.
+    def send(self, request: bytes, sink: Sink = len) -> int:
+        """Send a request, hand the answer's body to `sink` as it arrives, return its size.
 
         Raises:
             BenchmarkError: the status is not 200, or the connection ended before the answer.
         """
-        exchange = _Exchange(sink)
-        parser = AnswerParser(exchange.add, exchange.finish)
-        self._socket.sendall(request_bytes(target))
-        while exchange.status is None:
-            received = self._socket.recv(RECEIVE_BYTES)
-            if not received:
-                raise BenchmarkError(f"{target}: the connection ended before the answer did")
-            parser.feed(received)
+        exchange = self._exchange(request, sink)
         if exchange.status != 200:
-            raise BenchmarkError(f"{target}: status {exchange.status}")
+            raise BenchmarkError(f"{_named(request)}: status {exchange.status}")
         return exchange.size
 
-    def get(self, target: str) -> bytes:
-        """The whole body. Raises as `stream` does."""
+    def status(self, request: bytes) -> int:
+        """The status of the answer to a request, whatever it is.
+
+        Raises:
+            BenchmarkError: the connection ended before the answer.
+        """
+        return self._exchange(request, len).status
+
+    def stream(self, target: str, sink: Sink = len) -> int:
+        """Ask for `target`; the rest as `send`."""
+        return self.send(request_bytes(target), sink)
+
+    def answer(self, request: bytes) -> bytes:
+        """The whole body of the answer to a request. Raises as `send` does."""
         body = bytearray()
-        self.stream(target, body.extend)
+        self.send(request, body.extend)
         return bytes(body)
+
+    def _exchange(self, request: bytes, sink: Sink) -> "_Exchange":
+        exchange = _Exchange(sink)
+        parser = AnswerParser(exchange.add, exchange.finish)
+        self._socket.sendall(request)
+        while not exchange.status:
+            received = self._socket.recv(RECEIVE_BYTES)
+            if not received:
+                text = f"{_named(request)}: the connection ended before the answer did"
+                raise BenchmarkError(text)
+            parser.feed(received)
+        return exchange
+
+
+def _named(request: bytes) -> str:
+    """Method and target."""
+    return request.partition(b" HTTP/")[0].decode()

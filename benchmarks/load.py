@@ -1,4 +1,4 @@
-"""Load: 8 connections that each ask for the next random target as soon as they are answered."""
+"""Load: 8 connections that each send the next random request as soon as they are answered."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.client import AnswerParser, BenchmarkError, request_bytes
+from benchmarks.client import AnswerParser, BenchmarkError
 
 CONNECTIONS = 8
 
@@ -22,9 +22,9 @@ class Load(Protocol):
     name: str
 
     def requests_per_second(
-        self, port: int, targets: Sequence[str], seconds: int, seed: int
+        self, port: int, requests: Sequence[bytes], seconds: int, seed: int
     ) -> float:
-        """Ask for seeded random picks of `targets` and count the complete answers.
+        """Send seeded random picks of `requests` and count the complete answers.
 
         Raises:
             BenchmarkError: an answer was not 200, a connection broke, or nothing was answered.
@@ -43,8 +43,10 @@ local requests = {}
 
 function init(args)
   math.randomseed(tonumber(args[2]))
-  for target in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("GET", target)
+  for line in io.lines(args[1]) do
+    requests[#requests + 1] = line:gsub("%x%x", function(pair)
+      return string.char(tonumber(pair, 16))
+    end)
   end
 end
 
@@ -71,12 +73,13 @@ class WrkLoad:
         self.name = f"wrk {version[0] if version else ''}".strip()
 
     def requests_per_second(
-        self, port: int, targets: Sequence[str], seconds: int, seed: int
+        self, port: int, requests: Sequence[bytes], seconds: int, seed: int
     ) -> float:
         with tempfile.TemporaryDirectory(prefix="asgihive-wrk-") as folder:
-            script, listed = Path(folder, "varied.lua"), Path(folder, "targets")
+            script, listed = Path(folder, "varied.lua"), Path(folder, "requests")
             script.write_text(_WRK_SCRIPT)
-            listed.write_text("\n".join(targets))
+            # In hexadecimal digits: a request has line breaks, and its body may be anything.
+            listed.write_text("\n".join(request.hex() for request in requests))
             command = [self._program, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout=60s"]
             command += ["-s", str(script), f"http://127.0.0.1:{port}", "--", str(listed), str(seed)]
             ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -94,14 +97,14 @@ class AsyncioLoad:
     name = "asyncio generator"
 
     def requests_per_second(
-        self, port: int, targets: Sequence[str], seconds: int, seed: int
+        self, port: int, requests: Sequence[bytes], seconds: int, seed: int
     ) -> float:
-        return asyncio.run(_asyncio_load(port, targets, seconds, seed))
+        return asyncio.run(_asyncio_load(port, requests, seconds, seed))
 
 
-async def _asyncio_load(port: int, targets: Sequence[str], seconds: int, seed: int) -> float:
+async def _asyncio_load(port: int, requests: Sequence[bytes], seconds: int, seed: int) -> float:
     loop = asyncio.get_running_loop()
-    picks = _picks([request_bytes(target) for target in targets], seed)
+    picks = _picks(requests, seed)
     clients = []
     start = loop.time()
     for _ in range(CONNECTIONS):

@@ -6,7 +6,15 @@ from typing import Literal, Protocol
 
 from benchmarks.data import DataFolder
 from benchmarks.load import Load
-from benchmarks.servers import Server
+from benchmarks.servers import CEILING, SUBJECT, Launch, Server, on_uvicorn
+
+H5GROVE, STARLETTE = "h5grove", "Starlette"
+HDF5_SERVERS: Mapping[str, Launch] = {
+    SUBJECT: on_uvicorn("asgihive"),
+    H5GROVE: on_uvicorn("h5grove"),
+}
+CEILING_SERVER: Mapping[str, Launch] = {CEILING: on_uvicorn("ceiling")}
+"""The application that answers two bytes: no application is faster on the same server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +29,8 @@ class Target:
 class Figure:
     """One measured number of a question, one row of the table.
 
-    `turns` says what becomes of the turns' values: the median, or the worst of all.
+    `turns` says what becomes of the turns' values: the median, or the worst of all. Figures of
+    one name and several peers are several rows about one measurement.
     """
 
     name: str
@@ -29,6 +38,7 @@ class Figure:
     better: Literal["higher", "lower"]
     target: Target | None = None
     turns: Literal["median", "worst"] = "median"
+    peer: str = H5GROVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +53,8 @@ class Turn:
 class Question(Protocol):
     """One question; `benchmarks.questions` lists them all.
 
-    `environment` is what the servers are started with; `heavy` questions get fewer turns;
-    `ceiling` puts the application that answers two bytes beside the servers.
+    `servers` are those side by side, by their name in the table; `environment` is what they
+    are started with. `heavy` questions get fewer turns.
     """
 
     @property
@@ -54,17 +64,17 @@ class Question(Protocol):
     @property
     def figures(self) -> tuple[Figure, ...]: ...
     @property
+    def servers(self) -> Mapping[str, Launch]: ...
+    @property
     def environment(self) -> Mapping[str, str]: ...
     @property
     def heavy(self) -> bool: ...
-    @property
-    def ceiling(self) -> bool: ...
 
     def prepare(self, data: DataFolder) -> None:
         """Make the data; called before the servers start."""
 
     def verify(self, servers: Sequence[Server]) -> None:
-        """Hold the servers' answers against each other and against h5py.
+        """Hold the servers' answers against each other and against the truth.
 
         Raises:
             BenchmarkError: an answer is wrong.

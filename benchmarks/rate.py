@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.client import request_bytes
 from benchmarks.data import DataFolder, Place
-from benchmarks.question import Figure, Target, Turn
-from benchmarks.servers import Server
+from benchmarks.question import HDF5_SERVERS, Figure, Target, Turn
+from benchmarks.servers import Launch, Server
 
 Verify = Callable[[Sequence[Server], DataFolder, Sequence[Place], Callable[[Place], str]], None]
 
@@ -35,8 +36,8 @@ class RateQuestion:
     target_of: Callable[[Place], str]
     check: Verify
     target: Target | None = None
+    servers: Mapping[str, Launch] = field(default_factory=lambda: HDF5_SERVERS)
     environment: Mapping[str, str] = field(default_factory=dict)
-    ceiling: bool = False
     heavy: bool = False
     _data: DataFolder = field(init=False)
     _places: Sequence[Place] = field(init=False, default=())
@@ -60,7 +61,8 @@ class RateQuestion:
         # Every place is asked for once before the load: a short turn would else measure a
         # mixture of first and later answers that depends on its length.
         first = {FIRST: _median_latency(server, targets)} if turn.number == 0 else {}
-        rate = turn.load.requests_per_second(server.port, targets, turn.seconds, turn.number)
+        requests = [request_bytes(target) for target in targets]
+        rate = turn.load.requests_per_second(server.port, requests, turn.seconds, turn.number)
         return {**first, REQUESTS: rate}
 
 

@@ -28,15 +28,15 @@ def run_question(
 ) -> list[Row]:
     """One row for each figure of the question.
 
-    The servers are started anew for each question, so that none meets the memory, the caches
-    or the settings of another.
+    Of the question's servers those in `names` are measured. They are started anew for each
+    question, so that none meets the memory, the caches or the settings of another.
 
     Raises:
         BenchmarkError: a server failed or answered wrongly.
     """
     question.prepare(data)
-    names = [name for name in names if name != CEILING or question.ceiling]
-    with running(names, data.root, question.environment) as servers:
+    launches = {name: each for name, each in question.servers.items() if name in names}
+    with running(launches, data.root, question.environment) as servers:
         question.verify([server for server in servers if server.name != CEILING])
         turns = effort.heavy_turns if question.heavy else effort.turns
         measured = [
@@ -54,7 +54,7 @@ def run_question(
                     for server, values in measured
                     if server == name and figure.name in values
                 ]
-                for name in names
+                for name in launches
             },
         )
         for figure in question.figures

@@ -1,4 +1,4 @@
-"""The process of one server: `python -m benchmarks.serve NAME DIRECTORY`.
+"""The process of one server: `python -m benchmarks.serve APP DIRECTORY`.
 
 Prints the port it listens on, serves until SIGTERM, and ends by itself when its standard input
 does, so that no server outlives a benchmark that was killed.
@@ -20,8 +20,8 @@ def _end_with_standard_input() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(name: str, directory: str) -> None:
-    app = import_module(f"benchmarks.apps.{name}").create(directory)
+def main(module: str, directory: str) -> None:
+    app = import_module(f"benchmarks.apps.{module}").create(directory)
     config = uvicorn.Config(app, access_log=False, log_level="warning")
     with socket.create_server(("127.0.0.1", 0), backlog=config.backlog) as listener:
         print(listener.getsockname()[1], flush=True)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.question import Figure, Target
-from benchmarks.servers import CEILING, PEER, SUBJECT
+from benchmarks.servers import CEILING, SUBJECT
 
-HEADER = ("question", "figure", SUBJECT, PEER, "ratio", "target", CEILING)
+HEADER = ("question", "figure", SUBJECT, "peer", "ratio", "target", CEILING)
 _ABSENT = "-"
 
 
@@ -27,7 +27,7 @@ class Row:
     @property
     def ratio(self) -> float | None:
         """How many times better asgihive is than the peer; below 1 it is worse."""
-        ours, theirs = self.value(SUBJECT), self.value(PEER)
+        ours, theirs = self.value(SUBJECT), self.value(self.figure.peer)
         if not ours or not theirs:
             return None
         return ours / theirs if self.figure.better == "higher" else theirs / ours
@@ -75,11 +75,16 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.question,
         row.figure.name,
         _quantity(row.value(SUBJECT), unit),
-        _quantity(row.value(PEER), unit),
+        _peer(row),
         ratio,
         _target(row.figure.target, unit, row.met),
         _quantity(row.value(CEILING), unit),
     )
+
+
+def _peer(row: Row) -> str:
+    value = row.value(row.figure.peer)
+    return _ABSENT if value is None else f"{row.figure.peer} {_quantity(value, row.figure.unit)}"
 
 
 def _target(target: Target | None, unit: str, met: bool | None) -> str:

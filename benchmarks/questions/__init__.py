@@ -6,9 +6,13 @@ from benchmarks.questions import (
     data_16k,
     download_1g,
     gzip_frames,
+    hive_hooks,
+    hive_plain,
+    hive_startup,
     json_beside,
     meta_small,
     meta_wide_cold,
+    typed_handler,
 )
 
 QUESTIONS: tuple[Question, ...] = (
@@ -19,4 +23,9 @@ QUESTIONS: tuple[Question, ...] = (
     download_1g.QUESTION,
     json_beside.QUESTION,
     gzip_frames.QUESTION,
+    hive_plain.QUESTION,
+    hive_hooks.QUESTION,
+    hive_hooks.AWAITING,
+    typed_handler.QUESTION,
+    hive_startup.QUESTION,
 )

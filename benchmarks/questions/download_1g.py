@@ -8,7 +8,7 @@ from pathlib import PurePath
 from benchmarks import rate, verify
 from benchmarks.client import BenchmarkError
 from benchmarks.data import DataFolder, one_gib
-from benchmarks.question import Figure, Target, Turn
+from benchmarks.question import HDF5_SERVERS, Figure, Target, Turn
 from benchmarks.servers import SUBJECT, Server
 
 _MEMORY = Target(below=250)
@@ -27,9 +27,9 @@ class Download1G:
         Figure(name="gzip", unit="MiB/s", better="higher"),
         Figure(name="gzip, memory", unit="MiB", better="lower", target=_MEMORY, turns="worst"),
     )
+    servers = HDF5_SERVERS
     environment: Mapping[str, str] = {}
     heavy = True
-    ceiling = False
 
     def prepare(self, data: DataFolder) -> None:
         self._data, self._places = data, one_gib(data)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks import verify
 from benchmarks.data import DataFolder, Place, float_tables
 from benchmarks.probe import probing
-from benchmarks.question import Figure, Target, Turn
+from benchmarks.question import HDF5_SERVERS, Figure, Target, Turn
 from benchmarks.servers import Server
 
 
@@ -27,9 +27,9 @@ class JsonBeside:
         Figure(name="median `/`", unit="ms", better="lower"),
         Figure(name="JSON, raw size", unit="MiB/s", better="higher"),
     )
+    servers = HDF5_SERVERS
     environment: Mapping[str, str] = {}
     heavy = True
-    ceiling = False
 
     def prepare(self, data: DataFolder) -> None:
         self._data, self._places = data, float_tables(data)

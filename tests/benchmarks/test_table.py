@@ -63,6 +63,18 @@ def test_target(measured: Row, met: bool | None) -> None:
     assert measured.met is met
 
 
+def test_rows_of_several_peers_share_what_was_measured() -> None:
+    measured = {"asgihive": [30], "one": [20], "two": [10]}
+    figures = [
+        Figure(name="requests", unit="/s", better="higher", target=Target(ratio=2), peer=peer)
+        for peer in ("one", "two", "absent")
+    ]
+    rows = [Row("hooks", figure, measured) for figure in figures]
+    assert [each.ratio for each in rows] == [1.5, 3, None]
+    assert [each.met for each in rows] == [False, True, None]
+    assert "two 10/s" in render(rows)
+
+
 def test_table_is_padded_markdown() -> None:
     rows = [
         Row("meta", RATE, {"asgihive": [12_345], "h5grove": [1_000], "ceiling": [44_000.4]}),
@@ -73,14 +85,16 @@ def test_table_is_padded_markdown() -> None:
     assert len({len(line) for line in lines}) == 1
     assert tuple(cells[0]) == HEADER
     assert set("".join(cells[1])) == {":", "-"}
-    assert cells[2] == ["meta", "requests", "12,300/s", "1,000/s", "12.3x", "≥ 4x met", "44,000/s"]
+    assert cells[2] == [
+        "meta", "requests", "12,300/s", "h5grove 1,000/s", "12.3x", "≥ 4x met", "44,000/s"
+    ]  # fmt: skip
     assert cells[3] == [
-        "json", "slowest", "120 ms", "0.5 ms", "0.00415x", "< 100 ms missed", "-"
+        "json", "slowest", "120 ms", "h5grove 0.5 ms", "0.00415x", "< 100 ms missed", "-"
     ]  # fmt: skip
 
 
 def test_table_of_what_was_not_measured() -> None:
     (line,) = render([Row("meta", RATE, {"h5grove": [7]})]).splitlines()[2:]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
-        "meta", "requests", "-", "7/s", "-", "≥ 4x", "-"
+        "meta", "requests", "-", "h5grove 7/s", "-", "≥ 4x", "-"
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The hooks around requests whose clients leave, under real servers."""
 
+import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -8,6 +9,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.lowlevel
 import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import StreamingResponse
@@ -15,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from asgihive.asgi import Body, Router
 from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, Part
+from tests.asgi.exchange import http
 from tests.service import servers
 
 BLOCK = b"x" * (1 << 16)
@@ -204,7 +207,7 @@ def test_a_websocket_that_its_client_leaves(service: Service, server: str) -> No
     assert calls == [*BEFORE, *after("101 WebSocketDisconnect")]
 
 
-@pytest.mark.parametrize("server", servers.HYPERCORN)
+@pytest.mark.parametrize("server", servers.SERVERS)
 def test_a_request_that_its_server_cancels(service: Service, server: str) -> None:
     """At shutdown, since the client is patient and the handler never ends."""
     with servers.serving(service.hive, server) as url:
@@ -216,3 +219,49 @@ def test_a_request_that_its_server_cancels(service: Service, server: str) -> Non
         calls = service.await_end()
     error = "Cancelled" if server.endswith("trio") else "CancelledError"
     assert calls == [*BEFORE, "begun", *after(f"None {error}")]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_a_task_that_is_cancelled_once_more_during_its_hooks(anyio_backend: str) -> None:
+    """As `asyncio.run` does at the end: no shield keeps that off, and the hooks left still run."""
+    done: list[str] = []
+    waiting = asyncio.Event()
+
+    class First(CornerstoneHooks):
+        async def post_endpoint_call(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            done.append("first")
+
+    class Second(CornerstoneHooks):
+        async def post_endpoint_call(self) -> None:
+            waiting.set()
+            await anyio.sleep_forever()
+
+    cornerstones = [
+        Component(kind="cornerstone", container="c", name=name, parts=(Part(hooks=(hooks,)),))
+        for name, hooks in (("a", First), ("b", Second))
+    ]
+    hive = Hive(
+        HiveConfig(cornerstone_package_path=()),
+        cornerstones=cornerstones,
+        entry_points=False,
+        docs=False,
+    )
+    begun = asyncio.Event()
+
+    @hive.router.get("/")
+    async def forever() -> None:
+        begun.set()
+        await anyio.sleep_forever()
+
+    exchange = http("/")
+    async with hive.running():
+        request = asyncio.create_task(hive(exchange.scope, exchange.receive, exchange.send))
+        await begun.wait()
+        request.cancel()
+        await waiting.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    assert done == ["first"]

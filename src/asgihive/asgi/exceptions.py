@@ -14,8 +14,8 @@ from asgihive.asgi.responses import BufferedResponse
 
 _logger = logging.getLogger(__name__)
 
-# What has become of a connection, by the last message that changed it.
-_PHASES = {
+# What has become of a connection, by the last message that changed it; at first it is "new".
+PHASES = {
     "http.response.start": "begun",
     "websocket.accept": "open",
     "websocket.close": "begun",
@@ -107,21 +107,31 @@ class ErrorBoundary:
 
         async def noting_send(message: Message) -> None:
             nonlocal phase
-            phase = _PHASES.get(message["type"], phase)
+            phase = PHASES.get(message["type"], phase)
             await send(message)
 
         try:
             await self.app(scope, receive, noting_send)
-        except (ClientDisconnect, WebSocketDisconnect):
+        except Exception as error:  # noqa: BLE001  # answered or raised again
+            await self.answer(error, phase, scope, receive, send)
+
+    async def answer(
+        self, error: Exception, phase: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer an exception of whatever sent what brought the connection to `phase`.
+
+        Raises:
+            Exception: `error` itself, where the response has begun.
+        """
+        if isinstance(error, ClientDisconnect | WebSocketDisconnect):
             return
-        except Exception as error:
-            if phase == "begun":
-                raise
-            answer = self._answer(error, scope)
-            if phase == "open":
-                await send(_close(answer))
-            else:
-                await send_error(answer, scope, receive, send)
+        if phase == "begun":
+            raise error
+        answer = self._answer(error, scope)
+        if phase == "open":
+            await send(_close(answer))
+        else:
+            await send_error(answer, scope, receive, send)
 
     def _answer(self, error: Exception, scope: Scope) -> HTTPException:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:

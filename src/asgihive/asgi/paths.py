@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -120,6 +121,23 @@ def route_path(scope: Scope) -> str:
     return path if rest and rest[0] != "/" else rest
 
 
+# Takes something of what is registered for a path, by method, or nothing.
+_Choose = Callable[[dict[str, T]], T | None]
+
+
+def _value_for(method: str, place: dict[str, T]) -> T | None:
+    value = place.get(method)
+    if value is None and method == "HEAD":
+        value = place.get("GET")
+    return place.get(ANY_METHOD) if value is None else value
+
+
+# One for each of the common methods, made once.
+_CHOOSE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    method: partial(_value_for, method) for method in ("GET", "POST", "PUT", "DELETE", "HEAD")
+}
+
+
 class _Node(Generic[T]):
     """One segment deep in the tree of templates that have parameters."""
 
@@ -138,24 +156,34 @@ class _Node(Generic[T]):
         self.typed = {kind: self.typed[kind] for kind in _CONVERTORS if kind in self.typed}
         return node
 
-    def walk(
-        self, path: str, start: int, captured: tuple[Any, ...]
-    ) -> Iterator[tuple[dict[str, T], tuple[Any, ...]]]:
+    def search(
+        self, path: str, start: int, captured: tuple[Any, ...], choose: "_Choose[T]"
+    ) -> tuple[T, tuple[Any, ...]] | None:
+        """The first thing that `choose` takes, with what was captured on the way to it."""
         # Visits a node once at most: a lookup is bounded by the templates, not by the path.
         end = path.find("/", start)
         segment = path[start:] if end < 0 else path[start:end]
-        branches: list[tuple[_Node[T], tuple[Any, ...]]] = []
+        found = None
         if (child := self.static.get(segment)) is not None:
-            branches.append((child, captured))
+            found = child.below(path, end, captured, choose)
         for kind, child in self.typed.items():
+            if found is not None:
+                break
             if (value := _CONVERTORS[kind](segment)) is not None:
-                branches.append((child, (*captured, value)))
-        for child, values in branches:
-            if end < 0:
-                yield child.here, values
-            else:
-                yield from child.walk(path, end + 1, values)
-        yield self.rest, (*captured, path[start:])
+                found = child.below(path, end, (*captured, value), choose)
+        if found is None and self.rest and (rest := choose(self.rest)) is not None:
+            found = rest, (*captured, path[start:])
+        return found
+
+    def below(
+        self, path: str, end: int, captured: tuple[Any, ...], choose: "_Choose[T]"
+    ) -> tuple[T, tuple[Any, ...]] | None:
+        """As `search`, of this node itself where the path ends with its segment."""
+        if end >= 0:
+            return self.search(path, end + 1, captured, choose)
+        if self.here and (here := choose(self.here)) is not None:
+            return here, captured
+        return None
 
 
 class RouteTable(Generic[T]):
@@ -190,27 +218,22 @@ class RouteTable(Generic[T]):
         place = self._static.get(path)
         if place is not None and (value := place.get(method)) is not None:
             return value, ()
-        for place, captured in self._candidates(path):
-            value = place.get(method)
-            if value is None and method == "HEAD":
-                value = place.get("GET")
-            if value is None:
-                value = place.get(ANY_METHOD)
-            if value is not None:
-                return value, captured
-        return None
+        return self._search(path, _CHOOSE.get(method) or partial(_value_for, method))
 
     def allowed(self, path: str) -> list[str]:
         """The methods that would find something, sorted; empty where the path is unknown."""
-        methods = {method for place, _ in self._candidates(path) for method in place}
+        methods: set[str] = set()
+        # Takes nothing, so that it is asked about every place.
+        self._search(path, methods.update)
         return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
-    def _candidates(self, path: str) -> Iterator[tuple[dict[str, T], tuple[Any, ...]]]:
+    def _search(self, path: str, choose: _Choose[T]) -> tuple[T, tuple[Any, ...]] | None:
         if not path.startswith("/"):
-            return
-        if (place := self._static.get(path)) is not None:
-            yield place, ()
-        yield from self._tree.walk(path, 1, ())
+            return None
+        place = self._static.get(path)
+        if place is not None and (value := choose(place)) is not None:
+            return value, ()
+        return self._tree.search(path, 1, (), choose)
 
     def _place(self, segments: Segments) -> dict[str, T]:
         if not parameters_of(segments):

@@ -38,12 +38,19 @@ def parse_query(raw: bytes) -> QueryFields:
     if count > MAX_FIELDS:
         raise BadParameter("query", f"{count} fields", f"at most {MAX_FIELDS} are accepted")
     fields: dict[str, list[str]] = {}
-    for each in raw.replace(b"+", b" ").split(b"&"):
+    # Decoded as a whole first: no separator is ever a part of a longer UTF-8 sequence.
+    for each in _text(raw).replace("+", " ").split("&"):
         if each:
-            name, _, value = each.partition(b"=")
-            fields.setdefault(_decoded(name), []).append(_decoded(value))
+            name, _, value = each.partition("=")
+            if "%" in each:
+                name, value = _unquoted(name), _unquoted(value)
+            fields.setdefault(name, []).append(value)
     return QueryFields(fields)
 
 
-def _decoded(raw: bytes) -> str:
-    return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "surrogateescape")
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _unquoted(text: str) -> str:
+    return _text(unquote_to_bytes(text.encode("utf-8", "surrogateescape")))

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
+import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, ErrorBoundary, Router
@@ -60,6 +61,7 @@ class Assembly:
             for each in self._endpoints
             if each.router is not None and (lifespan := _lifespan_of(each.router)) is not None
         }
+        self._request_hooks: list[RequestHooks] = []
         self._statuses: dict[type[Exception], int] = {}
         for each in components:
             self._statuses.update(each.statuses)
@@ -98,7 +100,7 @@ class Assembly:
         steps = self._request_steps()
         app: ASGIApp
         if any(steps):
-            app = RequestHooks(self.router, steps, self._statuses, self._seconds)
+            app = self._around(self.router, steps)
         else:
             app = ErrorBoundary(self.router, self._statuses)
         hive, known = self._hive, self._metadata(self._cornerstones)
@@ -112,7 +114,7 @@ class Assembly:
     def surrounding(self, app: ASGIApp) -> ASGIApp:
         """The hooks around another application, which keeps its own `scope["app"]`."""
         steps = self._request_steps()
-        inner = RequestHooks(Outer(app), steps, self._statuses, self._seconds) if steps else app
+        inner = self._around(Outer(app), steps) if steps else app
         hive, known = self._hive, self._metadata(self._cornerstones)
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +122,17 @@ class Assembly:
             await inner({"app": hive, **scope, "state": state}, receive, send)
 
         return application
+
+    def _around(self, app: ASGIApp, steps: Sequence[Sequence[RequestStep]]) -> RequestHooks:
+        hooks = RequestHooks(app, steps, self._statuses, self._seconds)
+        self._request_hooks.append(hooks)
+        return hooks
+
+    async def left(self) -> None:
+        """Return when the hooks after requests have run, or have had their time."""
+        with anyio.move_on_after(self._seconds):
+            for each in self._request_hooks:
+                await each.left()
 
     @staticmethod
     def _metadata(components: Sequence[Component]) -> dict[str, Any]:

@@ -174,6 +174,7 @@ class Hive:
                 finally:
                     self._phase = "stopping"
                     self._answer = self._unavailable
+                    await life.left()
         finally:
             self._phase = "stopped"
             self._life = None

@@ -1,6 +1,7 @@
 """The hook classes, and what each hook may see."""
 
 import contextvars
+import dis
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -268,6 +269,17 @@ def is_overridden(hooks: type[Hooks], name: str) -> bool:
 def is_async(hooks: type[Hooks], name: str) -> bool:
     """Whether the step `name` of a hooks class is an `async def` of its own."""
     return is_overridden(hooks, name) and inspect.iscoroutinefunction(getattr(hooks, name))
+
+
+def never_waits(hooks: type[Hooks], name: str) -> bool:
+    """Whether the step `name` is an `async def` without `await`, `async for` or `async with`.
+
+    Such a coroutine ends at its first step, so that no cancellation ever reaches it.
+    """
+    code = getattr(getattr(hooks, name), "__code__", None)
+    if code is None or not code.co_flags & inspect.CO_COROUTINE:
+        return False
+    return not any(each.opname.startswith("YIELD") for each in dis.get_instructions(code))
 
 
 async def call(function: Callable[[], Any], *, abandon: bool = False) -> Any:

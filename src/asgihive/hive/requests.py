@@ -2,15 +2,19 @@
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from operator import methodcaller
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import ErrorBoundary, HTTPException, send_error
+from asgihive.asgi.exceptions import PHASES
+from asgihive.hive.bounds import bounded_once_it_waits
 from asgihive.hive.components import RequestManager, class_of, request_factory
 from asgihive.hive.hooks import (
     Hooks,
@@ -20,6 +24,7 @@ from asgihive.hive.hooks import (
     call,
     is_async,
     is_overridden,
+    never_waits,
 )
 from asgihive.hive.states import ComponentState, RequestStates
 
@@ -30,30 +35,34 @@ _EXCHANGE = "asgihive.exchange"
 
 
 class Exchange:
-    """One request: what its hooks share, and how far they came."""
+    """One request: what its hooks share, what was sent, and how far they came."""
 
     __slots__ = (
         "_receive",
         "_request",
+        "_send",
         "_taken",
         "error",
         "failure",
         "is_over",
         "opened",
+        "phase",
         "scope",
         "states",
         "status",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, states: RequestStates) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
-        self.states = states
+        self.states: RequestStates = scope["state"]["cornerstones"]
         self.error: BaseException | None = None
         self.failure: Exception | None = None
         self.status: int | None = None
+        self.phase = "new"
         self.is_over = False
         self.opened: list[Any] = []
         self._receive = receive
+        self._send = send
         self._request: HTTPConnection | None = None
         self._taken: deque[Message] = deque()
 
@@ -72,18 +81,24 @@ class Exchange:
         """For the endpoint: what the hooks read of the body is there once more."""
         return self._receive if self._request is None else self._again
 
+    async def send(self, message: Message) -> None:
+        """For the endpoint: keeps the status of what is sent."""
+        kind = message["type"]
+        if kind in PHASES:
+            self.phase = PHASES[kind]
+            self._note_status(kind, message)
+        await self._send(message)
+
     def state_of(self, key: str) -> ComponentState:
         """What a cornerstone keeps for the request."""
         return self.states[key]
 
-    def note(self, message: Message) -> None:
-        """Keep the status of what is sent."""
-        kind = message["type"]
-        if kind in {"http.response.start", "websocket.http.response.start"}:
+    def _note_status(self, kind: str, message: Message) -> None:
+        if "status" in message:
             self.status = message["status"]
         elif kind == "websocket.accept":
             self.status = 101
-        elif kind == "websocket.close" and self.status is None:
+        elif self.status is None:  # closed
             self.status = 403  # what a server makes of it before the handshake
 
     async def _take(self) -> Message:
@@ -99,16 +114,18 @@ class Exchange:
 class RequestStep(Protocol):
     """What is done before the endpoint, and after it if that came to its end.
 
-    `enter` adds one to `exchange.opened` once it is done, and returns an answer, if it has
-    one; `leave` gets that back.
+    `open` makes what the two others get; what `before` awaits is an answer, if there is one.
+    `after` needs no shield and no bound of time where it `never_waits`.
     """
 
-    @property
-    def owner(self) -> str: ...
+    owner: str
+    never_waits: bool
 
-    async def enter(self, exchange: Exchange) -> ASGIApp | None: ...
+    def open(self, exchange: Exchange) -> Any: ...
 
-    async def leave(self, opened: Any, exchange: Exchange) -> None: ...
+    def before(self, opened: Any) -> Awaitable[Any]: ...
+
+    def after(self, opened: Any, exchange: Exchange) -> Awaitable[object]: ...
 
 
 class HookStep:
@@ -118,51 +135,39 @@ class HookStep:
         self.owner = owner
         self._life = life
         self._create = request_factory(hooks)
-        of = class_of(hooks)
-        self._has_pre, self._has_post = is_overridden(of, PRE_CALL), is_overridden(of, POST_CALL)
-        self._pre_is_async, self._post_is_async = is_async(of, PRE_CALL), is_async(of, POST_CALL)
+        self.before = _caller(class_of(hooks), PRE_CALL)
+        self._after = _caller(class_of(hooks), POST_CALL, abandon=True)
+        # An object may have other methods than its class.
+        self.never_waits = isinstance(hooks, type) and (
+            never_waits(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
+        )
 
-    async def enter(self, exchange: Exchange) -> ASGIApp | None:
-        hooks: Any = self._create()
+    def open(self, exchange: Exchange) -> Hooks:
+        hooks = self._create()
         attach(hooks, RequestContext(self._life, exchange))
-        answer = None
-        if self._pre_is_async:
-            answer = await hooks.pre_endpoint_call()
-        elif self._has_pre:
-            answer = await call(hooks.pre_endpoint_call)
-        exchange.opened.append(hooks)
-        if answer is not None and not callable(answer):
-            message = (
-                f"{PRE_CALL} of {self.owner} returned {answer!r}: a response or None is accepted"
-            )
-            raise TypeError(message)
-        response: ASGIApp | None = answer
-        return response
+        return hooks
 
-    async def leave(self, opened: Any, exchange: Exchange) -> None:  # noqa: ARG002  # in its context
-        if self._post_is_async:
-            await opened.post_endpoint_call()
-        elif self._has_post:
-            await call(opened.post_endpoint_call, abandon=True)
+    def after(self, opened: Any, exchange: Exchange) -> Awaitable[object]:  # noqa: ARG002  # in its context
+        return self._after(opened)
 
 
 class ManagerStep:
     """A `request(context)` of a cornerstone; what went wrong is thrown into it."""
+
+    never_waits = False
 
     def __init__(self, owner: str, life: LifeContext, make: RequestManager) -> None:
         self.owner = owner
         self._life = life
         self._make = make
 
-    async def enter(self, exchange: Exchange) -> ASGIApp | None:
-        manager: AbstractAsyncContextManager[object] = self._make(
-            RequestContext(self._life, exchange)
-        )
-        await manager.__aenter__()
-        exchange.opened.append(manager)
-        return None
+    def open(self, exchange: Exchange) -> AbstractAsyncContextManager[object]:
+        return self._make(RequestContext(self._life, exchange))
 
-    async def leave(self, opened: Any, exchange: Exchange) -> None:
+    async def before(self, opened: Any) -> None:
+        await opened.__aenter__()
+
+    async def after(self, opened: Any, exchange: Exchange) -> None:
         error = exchange.error
         trace = None if error is None else error.__traceback__
         try:
@@ -198,62 +203,99 @@ class RequestHooks:
         self._app = app
         self._steps = tuple(step for group in steps for step in group)
         self._seconds = seconds
-        self._boundary = ErrorBoundary(self._inside, statuses)
+        self._boundary = ErrorBoundary(app, statuses)
+        self._leaving_now = 0
+        self._all_left: anyio.Event | None = None
         self._leaving = tuple(_leaving_order(steps, count) for count in range(len(self._steps) + 1))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, scope["state"]["cornerstones"])
-        scope[_EXCHANGE] = exchange
-
-        async def noting_send(message: Message) -> None:
-            exchange.note(message)
-            await send(message)
-
+        exchange = scope[_EXCHANGE] = Exchange(scope, receive, send)
         try:
-            await self._boundary(scope, receive, noting_send)
+            await self._answer(exchange)
         except BaseException as error:
             exchange.error = exchange.error or error
             raise
         finally:
-            if exchange.opened:
-                await self._leave(exchange)
+            try:
+                if exchange.opened:
+                    await self._leave(exchange)
+            finally:
+                # Else both would wait in cycles for the garbage collector, at each request.
+                exchange.opened.clear()
+                del scope[_EXCHANGE]
         if exchange.failure is not None:
             raise exchange.failure
 
-    async def _inside(
-        self,
-        scope: Scope,
-        receive: Receive,  # noqa: ARG002  # the exchange knows what hooks took from it
-        send: Send,
-    ) -> None:
-        exchange: Exchange = scope[_EXCHANGE]
+    async def _answer(self, exchange: Exchange) -> None:
+        scope = exchange.scope
         try:
             for step in self._steps:
-                answer = await step.enter(exchange)
+                opened = step.open(exchange)
+                answer = await step.before(opened)
+                exchange.opened.append(opened)
                 if answer is not None:
-                    await _send_answer(answer, scope, exchange.receive, send)
+                    await _send_answer(_checked(answer, step), exchange)
                     return
-            await self._app(scope, exchange.receive, send)
-        except BaseException as error:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001  # answered or raised again
             exchange.error = error
-            raise
+            boundary = self._boundary
+            await boundary.answer(error, exchange.phase, scope, exchange.receive, exchange.send)
+
+    async def left(self) -> None:
+        """Return when no hooks after a request are running, and none is about to.
+
+        A server that gives up its requests at shutdown does not wait for what they do then.
+        """
+        await anyio.lowlevel.checkpoint()
+        if self._leaving_now:
+            self._all_left = anyio.Event()
+            await self._all_left.wait()
 
     async def _leave(self, exchange: Exchange) -> None:
         exchange.is_over = True
-        left = list(self._leaving[len(exchange.opened)])
+        self._leaving_now += 1
+        try:
+            await self._leave_steps(list(self._leaving[len(exchange.opened)]), exchange)
+        finally:
+            self._leaving_now -= 1
+            if self._all_left is not None and not self._leaving_now:
+                self._all_left.set()
+
+    async def _leave_steps(self, left: list[int], exchange: Exchange) -> None:
+        cancelled: BaseException | None = None
         while left:
-            owner = ""
-            with anyio.move_on_after(self._seconds, shield=True) as scope:
-                while left:
-                    index = left.pop()
-                    owner = self._steps[index].owner
-                    try:
-                        await self._steps[index].leave(exchange.opened[index], exchange)
-                    except Exception:
-                        _logger.exception("%s of %s failed", POST_CALL, owner)
-            if scope.cancelled_caught:
-                text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-                _logger.error(text, POST_CALL, owner, self._seconds)
+            # Most of what a hook costs is a scope, and most of that its timer.
+            if self._steps[left[-1]].never_waits:
+                await self._leave_step(left.pop(), exchange)
+                continue
+            try:
+                await self._leave_in_time(left, exchange)
+            except BaseException as error:  # noqa: BLE001  # raised below, once all are left
+                # A server that shuts down cancels asyncio's tasks, which no shield keeps off.
+                cancelled = error
+                del left[-1:]
+        if cancelled is not None:
+            raise cancelled
+
+    async def _leave_in_time(self, left: list[int], exchange: Exchange) -> None:
+        with anyio.CancelScope(shield=True) as scope:
+            await bounded_once_it_waits(self._leave_all(left, exchange), scope, self._seconds)
+        if scope.cancelled_caught:
+            text = "%s of %s was cancelled: the hooks after a request have %g seconds"
+            _logger.error(text, POST_CALL, self._steps[left.pop()].owner, self._seconds)
+
+    async def _leave_all(self, left: list[int], exchange: Exchange) -> None:
+        while left:
+            await self._leave_step(left[-1], exchange)
+            left.pop()
+
+    async def _leave_step(self, index: int, exchange: Exchange) -> None:
+        step = self._steps[index]
+        try:
+            await step.after(exchange.opened[index], exchange)
+        except Exception:
+            _logger.exception("%s of %s failed", POST_CALL, step.owner)
 
 
 class Outer:
@@ -285,8 +327,32 @@ def _leaving_order(steps: Sequence[Sequence[RequestStep]], count: int) -> tuple[
     return tuple(index for group in groups for index in reversed(group))
 
 
-async def _send_answer(answer: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+def _caller(
+    hooks: type[Hooks], name: str, *, abandon: bool = False
+) -> Callable[[Any], Awaitable[Any]]:
+    """What calls the step `name` of an object of a hooks class; `abandon` as in `call`."""
+    if is_async(hooks, name):
+        return methodcaller(name)
+    if is_overridden(hooks, name):
+        return lambda opened: call(getattr(opened, name), abandon=abandon)
+    return _nothing
+
+
+async def _nothing(_opened: Any) -> None:
+    """Of a step that a hooks class does not have."""
+
+
+def _checked(answer: Any, step: RequestStep) -> ASGIApp:
+    if not callable(answer):
+        text = f"{PRE_CALL} of {step.owner} returned {answer!r}: a response or None is accepted"
+        raise TypeError(text)
+    response: ASGIApp = answer
+    return response
+
+
+async def _send_answer(answer: ASGIApp, exchange: Exchange) -> None:
     """The response of a hook; to a handshake as a refusal, where the server can send one."""
+    scope, receive, send = exchange.scope, exchange.receive, exchange.send
     if scope["type"] == "http":
         await answer(scope, receive, send)
         return

@@ -1,0 +1,35 @@
+"""The same hive with three cornerstones, each of which times the request in its hooks."""
+
+import time
+
+from asgihive.hive import Component, CornerstoneHooks, Hive, Part
+from benchmarks.apps.hive_plain import CONFIG, endpoint
+
+
+class Timing(CornerstoneHooks):
+    """The hooks of each cornerstone."""
+
+    async def pre_endpoint_call(self) -> None:
+        self.begun = time.perf_counter()
+
+    async def post_endpoint_call(self) -> None:
+        self.app_state["seconds"] += time.perf_counter() - self.begun
+
+
+def hive_of(hooks: type[CornerstoneHooks]) -> Hive:
+    """The hive with three cornerstones of these hooks."""
+    cornerstones = [
+        Component(
+            kind="cornerstone",
+            container="cornerstones",
+            name=name,
+            parts=(Part(hooks=(hooks,)),),
+            state={"seconds": 0.0},
+        )
+        for name in ("one", "two", "three")
+    ]
+    return Hive(CONFIG, cornerstones=cornerstones, endpoints=[endpoint()], entry_points=False)
+
+
+def create(_directory: str) -> Hive:
+    return hive_of(Timing)
