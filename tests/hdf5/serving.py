@@ -11,7 +11,7 @@ import numpy as np
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import LinkResolution, walk
-from asgihive.hdf5.opening import find_dataset
+from asgihive.hdf5.opening import Source, find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.selection import Selection, parse_selection
@@ -54,7 +54,7 @@ def values(root: Path, file: str, path: str, selection: str | None = None) -> np
 
 def selected(lease: Lease, dataset: Dataset, selection: Selection) -> np.ndarray[Any, Any]:
     """The elements of `selection`, shaped as NumPy shapes them."""
-    read = read_whole(dataset, lease, selection.axes)
+    read = read_whole(Source(dataset, lease), selection.axes, dataset.dtype)
     return read.reshape((*selection.shape, *dataset.item_shape))
 
 

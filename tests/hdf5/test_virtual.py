@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from asgihive.errors import AsgihiveError, FileMissing, KindMismatch, TypeUnsupported
 from asgihive.hdf5.mapping import Mapping, Slab
-from asgihive.hdf5.selection import Axis, parse_selection
-from tests.hdf5.serving import dataset_of, described, selected, values
+from asgihive.hdf5.opening import find_dataset
+from asgihive.hdf5.selection import Axis, parse_selection, whole
+from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
 
 Shape = tuple[int, ...]
@@ -380,3 +381,17 @@ def test_slabs_count_what_they_select(
     positions, ordinals = slab.ordinals(Axis(0, 1, 60))
     assert positions.tolist() == indices
     assert ordinals.tolist() == list(range(len(indices)))
+
+
+def test_those_of_a_fixed_extent_are_kept_open_and_circles_still_end(sources: Path) -> None:
+    one_source(sources, "virtual.h5", "again")
+    with h5py.File(sources / "virtual.h5", "a") as file:
+        mapping = (space_of((4,), None), ".", "data", space_of((4,), None))
+        create_virtual(file, "again", [mapping], space_of((4,), None))
+    with leased(sources) as lease:
+        file = lease.open_asked("virtual.h5")
+        for _ in range(3):
+            dataset = find_dataset(lease, file, "data", HOPS)
+            assert find_dataset(lease, file, "data", HOPS) is dataset
+            with pytest.raises(TypeUnsupported, match="nested more than 8 deep"):
+                selected(lease, dataset, whole((4,)))

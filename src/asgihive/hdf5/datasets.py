@@ -58,7 +58,6 @@ class Dataset:
     memory_type: h5t.TypeID
     chunked: ChunkedStorage | None
     max_hops: int
-    depth: int = 0
 
     @property
     def item_bytes(self) -> int:

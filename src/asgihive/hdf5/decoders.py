@@ -92,7 +92,7 @@ def shuffle(stored: Bytes, values: tuple[int, ...], room: Room) -> Bytes:
         pairs = planes[1].astype("<u2")
         pairs <<= np.uint16(8)
         pairs |= planes[0]
-        return pairs.view(np.uint8)
+        return as_bytes(pairs)
     decoded = np.empty(stored.size, np.uint8)
     elements = decoded[: count * item].reshape(count, item)
     # Many short copies take longest.

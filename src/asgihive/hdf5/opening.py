@@ -49,7 +49,7 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
     dataset = _opened(lease, entity, max_hops, depth)
     # Its path and extent depend on this file alone.
     alone = len(lease.depends) == 1 and entity.file is file and not file.live
-    if alone and dataset.virtual is None:
+    if alone and (dataset.virtual is None or not dataset.virtual.grows):
         index_bytes = 0 if dataset.chunked is None else dataset.chunked.index.bytes
         through_libhdf5 = dataset.chunked is not None and dataset.chunked.fill is None
         lease.pool.keep_dataset(
@@ -98,7 +98,6 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
             memory_type=memory_type(dataset_id.get_type(), dtype),
             chunked=chunked,
             max_hops=max_hops,
-            depth=depth,
         )
     except NoEquivalent as error:
         raise TypeUnsupported(entity.file.place.name, entity.path, str(error)) from None
@@ -141,10 +140,14 @@ def dataset_shape(
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source of a virtual dataset together with the lease that holds it."""
+    """A dataset, a source of a virtual one perhaps, together with the lease that holds it.
+
+    depth: how many virtual datasets it is in.
+    """
 
     dataset: Dataset
     lease: Lease
+    depth: int = 0
 
     @property
     def shape(self) -> tuple[int, ...] | None:
@@ -192,7 +195,7 @@ class Sources:
             raise NoEquivalent(error.detail) from None
         except AsgihiveError:
             return None
-        return Source(found, lease)
+        return Source(found, lease, self._depth + 1)
 
     def give_back(self, keep: Source | None = None) -> None:
         """Release all but `keep`; the virtual dataset's lease depends on what they did.

@@ -12,6 +12,7 @@ import numpy as np
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Array, Dataset
+from asgihive.hdf5.opening import Source
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
@@ -108,7 +109,8 @@ class Reader:
         self, held: Held, layout: VirtualLayout, axes: tuple[Axis, ...]
     ) -> Array:
         library = self.lanes.library
-        begin = partial(VirtualRead, held.dataset, layout, held.lease, axes, held.dataset.dtype)
+        source = Source(held.dataset, held.lease)
+        begin = partial(VirtualRead, source, layout, axes, held.dataset.dtype)
         reading = await library.run(begin, patient=True)
         try:
             while shares := await library.run(reading.advance, patient=True):

@@ -39,6 +39,11 @@ class VirtualLayout:
     mappings: tuple[Mapping, ...]
     written_shape: tuple[int, ...]
 
+    @property
+    def grows(self) -> bool:
+        """Whether its extent depends on its sources."""
+        return any(each.unlimited_axis is not None for each in self.mappings)
+
     def shape(self, open_source: SourceOpener) -> tuple[int, ...]:
         """The extent now: along an unlimited dimension, as far as the farthest source reaches.
 

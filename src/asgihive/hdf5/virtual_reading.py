@@ -51,17 +51,13 @@ class VirtualRead:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        layout: VirtualLayout,
-        lease: Lease,
-        axes: tuple[Axis, ...],
-        dtype: np.dtype[Any],
+        self, source: Source, layout: VirtualLayout, axes: tuple[Axis, ...], dtype: np.dtype[Any]
     ) -> None:
+        dataset, lease = source.dataset, source.lease
         self._dataset = dataset
         self._lease = lease
         self._axes = axes
-        self._sources = Sources(lease, dataset.file, dataset.max_hops, dataset.depth)
+        self._sources = Sources(lease, dataset.file, dataset.max_hops, source.depth)
         self._mappings: Iterator[Mapping] = mappings_of(layout, axes)
         self._source: Source | None = None
         self._pieces: Iterator[Piece] = iter(())
@@ -145,22 +141,22 @@ class VirtualRead:
         dataset, lease = source.dataset, source.lease
         wanted = self.values[piece.target]
         if dataset.virtual is not None or dataset.needs_library or wanted.dtype != dataset.dtype:
-            wanted[...] = read_whole(dataset, lease, piece.axes, wanted.dtype).reshape(wanted.shape)
+            read = read_whole(source, piece.axes, wanted.dtype)
+            wanted[...] = read.reshape(wanted.shape)
             return None
         places = dataset.places() or dataset.locate(lease, piece.axes)
         return SourceShare(dataset, lease, piece.axes, places, wanted)
 
 
-def read_whole(
-    dataset: Dataset, lease: Lease, axes: tuple[Axis, ...], dtype: np.dtype[Any] | None = None
-) -> Array:
+def read_whole(source: Source, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> Array:
     """The elements at `axes` of a dataset of any layout, in the library lane.
 
     Raises as `Dataset.read` and `VirtualRead.advance`.
     """
+    dataset = source.dataset
     if dataset.virtual is None:
-        return dataset.read(lease, axes, dtype)
-    return VirtualRead(dataset, dataset.virtual, lease, axes, dtype or dataset.dtype).read()
+        return dataset.read(source.lease, axes, dtype)
+    return VirtualRead(source, dataset.virtual, axes, dtype).read()
 
 
 def _overlap(first: tuple[slice, ...], second: tuple[slice, ...]) -> bool:
