@@ -226,3 +226,21 @@ def test_nbit_of_compounds() -> None:
     swollen = pipeline_of((Filter(number, "nbit", (*values[:4], 24, *values[5:])),), 120)
     with pytest.raises(BadChunk, match="gives 240 bytes, 120 are expected"):
         swollen.decode(as_bytes(stored), 0)
+
+
+@pytest.mark.parametrize("shape", [(20_000,), (300, 260), (7, 70, 80), (3, 5, 4, 30)])
+@pytest.mark.parametrize("dtype", ["u1", "<f8", ">i4", "<c16"])
+@pytest.mark.parametrize("content", ["noise", "zeros", "sevens"])
+def test_blosc2_frames_with_and_without_blocks(
+    shape: tuple[int, ...], dtype: str, content: str
+) -> None:
+    random = np.random.default_rng(1)
+    made = {"noise": random.integers(0, 9, shape), "zeros": np.zeros(shape)}
+    stored = made.get(content, np.full(shape, 7)).astype(dtype)
+    with h5py.File("x", "w", driver="core", backing_store=False) as file:
+        data = file.create_dataset("x", data=stored, chunks=shape, **hdf5plugin.Blosc2())
+        number, _, values, _ = data.id.get_create_plist().get_filter(0)
+        _, chunk = data.id.read_direct_chunk((0,) * len(shape))
+    pipeline = pipeline_of((Filter(number, "blosc2", values),), stored.nbytes)
+    assert not pipeline.needs_library
+    assert pipeline.decode(as_bytes(chunk), 0).tobytes() == stored.tobytes()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from asgihive.hdf5.blosc2 import blosc2_decoder
 from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, as_bytes, deflate
 
 imagecodecs: Any
@@ -27,7 +28,7 @@ except ImportError:
     decompress_lz4 = None
 
 _DEFLATE, _SZIP, _NBIT, _SCALE_OFFSET = 1, 4, 5, 6
-_LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTD = 32000, 32001, 32004, 32008, 32015
+_LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTD, _BLOSC2 = 32000, 32001, 32004, 32008, 32015, 32026
 
 # Of bitshuffle, by its fifth value.
 _BITSHUFFLE_LZ4, _BITSHUFFLE_ZSTD = 2, 3
@@ -90,6 +91,11 @@ def _blosc(stored: Bytes, _values: tuple[int, ...], room: Room) -> Bytes:
     decoded = _decoded("blosc", lambda: decode(stored, numthreads=1, out=size))
     room.check("blosc", decoded.size)
     return decoded
+
+
+def _blosc2_buffer(stored: Bytes, size: int) -> Bytes:
+    decode = imagecodecs.blosc2_decode
+    return _decoded("blosc2", lambda: decode(stored, numthreads=1, out=size))
 
 
 def _szip_size(stored: Bytes, room: Room) -> int:
@@ -358,6 +364,7 @@ def installed() -> dict[int, Decoder]:
         _SZIP: (_szip, ("SZIP",)),
         _LZF: (_lzf, ("LZF",)),
         _BLOSC: (_blosc, ("BLOSC",)),
+        _BLOSC2: (blosc2_decoder(_blosc2_buffer), ("BLOSC2",)),
         _LZ4: (_lz4, ("LZ4",)),
         _BITSHUFFLE: (_bitshuffle, ("BITSHUFFLE", "LZ4", "ZSTD")),
         _ZSTD: (_zstd, ("ZSTD",)),

@@ -1,0 +1,128 @@
+"""Decoder of filter 32026: a chunk of Blosc 2 in a contiguous frame, as the HDF5 plugin writes it.
+
+Sources: README_CFRAME_FORMAT.rst, README_CHUNK_FORMAT.rst and b2nd.h of c-blosc2, and
+blosc2_filter.c of hdf5-blosc2. Arrays of several dimensions are cut into blocks (b2nd).
+"""
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, as_bytes
+
+# Decodes one Blosc 2 buffer of an announced size.
+Decode = Callable[[Bytes, int], Bytes]
+
+_MAGIC = b"b2frame\0"
+_FIXED_BYTES = 15
+_CHUNK_HEADER_BYTES = 16
+_MOST_DIMENSIONS = 16
+
+# Blocks reach beyond the chunk by less than its length along each dimension.
+_MOST_PADDING = 16
+
+# In the highest byte of an offset of the index: instead of a chunk there is a value.
+_ZEROS = 0x81
+
+
+def blosc2_decoder(decode: Decode) -> Decoder:
+    """The decoder, given one of Blosc 2 buffers."""
+
+    def blosc2(stored: Bytes, _values: tuple[int, ...], room: Room) -> Bytes:
+        header, metalayers, start = _frame(stored)
+        chunk_shape, block_shape = _array_shapes(stored, metalayers)
+        item = _integer(header, 6)
+        padded = [-(-n // m) * m for n, m in zip(chunk_shape, block_shape, strict=True)]
+        raw_size = item * math.prod(chunk_shape) if chunk_shape else _integer(header, 4)
+        room.check("blosc2", raw_size)
+        size = item * math.prod(padded) if chunk_shape else raw_size
+        if size > _MOST_PADDING * room.most:
+            raise BadChunk(f"blosc2: blocks of {size} bytes for {raw_size} are too many")
+        raw = _chunk(stored, start, size, decode, is_stored=_integer(header, 5) != 0)
+        if padded == chunk_shape == block_shape:
+            return raw
+        return _without_blocks(raw, item, chunk_shape, block_shape, padded)
+
+    return blosc2
+
+
+def _frame(stored: Bytes) -> tuple[Sequence[Any], Sequence[Any], int]:
+    """The header's fields, its metalayers, and where its chunks begin."""
+    content = stored.tobytes() if stored.size < _FIXED_BYTES else stored[:_FIXED_BYTES].tobytes()
+    if stored.size < _FIXED_BYTES or content[2:10] != _MAGIC:
+        raise BadChunk("blosc2: there is no frame")
+    (size,) = struct.unpack(">i", content[11:15])
+    if not _FIXED_BYTES < size <= stored.size:
+        raise BadChunk(f"blosc2: a header of {size} bytes is announced, {stored.size} are stored")
+    try:
+        header = msgpack.unpackb(stored[:size].tobytes(), raw=True, strict_map_key=False)
+        _, offsets, _ = header[-1]
+        return header, tuple(offsets.items()), size
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise BadChunk(f"blosc2: its header cannot be read ({error})") from None
+
+
+def _integer(header: Sequence[Any], position: int) -> int:
+    value = header[position] if position < len(header) else None
+    if not isinstance(value, int) or value < 0:
+        raise BadChunk(f"blosc2: field {position} of its header is {value!r}")
+    return value
+
+
+def _array_shapes(stored: Bytes, metalayers: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """The shapes of the chunk and of its blocks; empty when it is not cut into any."""
+    place = dict(metalayers).get(b"b2nd")
+    if place is None:
+        return [], []
+    try:
+        content = stored[place : place + 5].tobytes()
+        (size,) = struct.unpack(">xI", content)
+        _, _, _, chunks, blocks, *_ = msgpack.unpackb(
+            stored[place + 5 : place + 5 + size].tobytes(), raw=True
+        )
+        pairs = list(zip(chunks, blocks, strict=True))
+        if 0 < len(pairs) <= _MOST_DIMENSIONS and all(0 < m <= n < 1 << 31 for n, m in pairs):
+            return list(chunks), list(blocks)
+    except (ValueError, TypeError, struct.error) as error:
+        raise BadChunk(f"blosc2: its shape cannot be read ({error})") from None
+    raise BadChunk(f"blosc2: chunks of {chunks} in blocks of {blocks}")
+
+
+def _chunk(stored: Bytes, start: int, size: int, decode: Decode, *, is_stored: bool) -> Bytes:
+    """The first chunk of the frame, of `size` bytes."""
+    if is_stored:
+        return _buffer(stored, start, size, decode)
+    index = _buffer(stored, start, 8, decode)
+    if index.size != 8 or index[7] != _ZEROS:
+        raise BadChunk("blosc2: the frame has no chunk, nor zeros instead")
+    return np.zeros(size, np.uint8)
+
+
+def _buffer(stored: Bytes, start: int, size: int, decode: Decode) -> Bytes:
+    header = stored[start : start + _CHUNK_HEADER_BYTES]
+    if header.size < _CHUNK_HEADER_BYTES:
+        raise BadChunk("blosc2: the frame ends before its chunk")
+    announced, _, compressed = struct.unpack("<III", header[4:].tobytes())
+    if announced != size:
+        raise BadChunk(f"blosc2: {announced} bytes are announced, {size} are expected")
+    if compressed > stored.size - start:
+        raise BadChunk(f"blosc2: a chunk of {compressed} bytes does not fit into what is stored")
+    decoded = decode(stored[start : start + compressed], size)
+    Room(size).check("blosc2", decoded.size)
+    return decoded
+
+
+def _without_blocks(
+    raw: Bytes, item: int, chunks: Sequence[int], blocks: Sequence[int], padded: Sequence[int]
+) -> Bytes:
+    """Elements in C order of the chunk, of those in C order of the blocks, padding dropped."""
+    counts = [n // m for n, m in zip(padded, blocks, strict=True)]
+    dimensions = range(len(blocks))
+    order = [each for k in dimensions for each in (k, len(blocks) + k)]
+    cut = raw.view(np.dtype((np.void, item))).reshape(*counts, *blocks)
+    whole = cut.transpose(order).reshape(padded)[tuple(slice(n) for n in chunks)]
+    return as_bytes(np.ascontiguousarray(whole).reshape(-1).view(np.uint8))
