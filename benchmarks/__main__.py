@@ -15,6 +15,7 @@ from benchmarks.client import BenchmarkError
 from benchmarks.data import DataFolder
 from benchmarks.load import CONNECTIONS, best_load
 from benchmarks.machine import describe
+from benchmarks.peers import missing
 from benchmarks.questions import QUESTIONS
 from benchmarks.run import FULL, QUICK, run_question
 from benchmarks.table import Row, render
@@ -29,23 +30,33 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load = best_load()
     effort = QUICK if options.quick else FULL
-    asked = [each for each in QUESTIONS if not options.only or each.name in options.only]
+    chosen = [each for each in QUESTIONS if not options.only or each.name in options.only]
+    asked = [question for question in chosen if effort.takes(question)]
+    names = {name for question in asked for name in question.servers}
+    absent = {name: why for name, why in missing().items() if name in names}
+    servers = [name for name in options.servers if name not in absent]
+    skipped = _skipped(absent, [each.name for each in chosen if not effort.takes(each)])
+    for line in skipped:
+        print(line, file=sys.stderr)
     rows: list[Row] = []
+    ended = ""
     try:
         with _data_folder(options.data) as data:
             for question in asked:
                 print(f"{question.name}: {question.asks}", file=sys.stderr, flush=True)
-                rows += run_question(question, options.servers, data, load, effort)
+                rows += run_question(question, servers, data, load, effort)
     except (BenchmarkError, OSError) as error:
-        print(f"{question.name}: {error}", file=sys.stderr)
-        return 1
+        # What was measured before that took long, and is true.
+        ended = f"Ended by {question.name}: {error}"
+        print(ended, file=sys.stderr)
+        skipped = [*skipped, ended]
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     about = describe(load.name, CONNECTIONS)
-    report = _markdown(rows, about, options.quick)
+    report = "\n\n".join([_markdown(rows, about, options.quick), *skipped])
     print(report)
-    _save(options.out, report, _record(rows, about, options.quick))
-    return 0
+    _save(options.out, report, _record(rows, about, options.quick, skipped))
+    return 1 if ended else 0
 
 
 def _options() -> argparse.Namespace:
@@ -68,6 +79,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _skipped(absent: Mapping[str, str], heavy: Sequence[str]) -> Sequence[str]:
+    """A line for each peer that is not here, and one for the questions that are left out."""
+    lines = [f"Skipped: {name}: {why}." for name, why in absent.items()]
+    if heavy:
+        lines.append(f"Left out of a quick run: {', '.join(heavy)}.")
+    return lines
+
+
 @contextmanager
 def _data_folder(kept: Path | None) -> Iterator[DataFolder]:
     if kept is not None:
@@ -86,11 +105,14 @@ def _markdown(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> str
     )
 
 
-def _record(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> dict[str, Any]:
+def _record(
+    rows: Sequence[Row], about: Mapping[str, str], quick: bool, skipped: Sequence[str]
+) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
         **about,
+        "skipped": list(skipped),
         "rows": [
             {
                 "question": row.question,

@@ -1,7 +1,7 @@
 """A small HTTP/1.1 client over raw sockets, so that nothing but the server is measured."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,12 +17,22 @@ class BenchmarkError(Exception):
     """The run cannot go on, or what it measured would be worth nothing."""
 
 
-def request_bytes(target: str, method: str = "GET", document: bytes = b"") -> bytes:
-    """A request (RFC 9112) on a connection that is kept alive; `document` is a JSON body."""
-    head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    if document:
-        head += f"Content-Type: application/json\r\nContent-Length: {len(document)}\r\n"
-    return f"{head}\r\n".encode() + document
+class ConnectionEndedError(BenchmarkError):
+    """The server closed the connection before its answer was there."""
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def request_bytes(
+    target: str, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] = _NO_HEADERS
+) -> bytes:
+    """A request (RFC 9112) on a connection that is kept alive; a body is JSON by default."""
+    fields = {"Host": "127.0.0.1"}
+    if body:
+        fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines = [f"{name}: {value}\r\n" for name, value in {**fields, **headers}.items()]
+    return f"{method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body
 
 
 class AnswerParser:
@@ -62,7 +72,7 @@ class _Exchange:
 class Connection:
     """One blocking connection, kept alive between requests."""
 
-    def __init__(self, port: int, timeout_seconds: float = 120) -> None:
+    def __init__(self, port: int, timeout_seconds: float) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout_seconds)
 
     def __enter__(self) -> Self:
@@ -87,13 +97,14 @@ class Connection:
             raise BenchmarkError(f"{_named(request)}: status {exchange.status}")
         return exchange.size
 
-    def status(self, request: bytes) -> int:
-        """The status of the answer to a request, whatever it is.
+    def exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a request, whatever it is.
 
         Raises:
             BenchmarkError: the connection ended before the answer.
         """
-        return self._exchange(request, len).status
+        body = bytearray()
+        return self._exchange(request, body.extend).status, bytes(body)
 
     def stream(self, target: str, sink: Sink = len) -> int:
         """Ask for `target`; the rest as `send`."""
@@ -113,7 +124,7 @@ class Connection:
             received = self._socket.recv(RECEIVE_BYTES)
             if not received:
                 text = f"{_named(request)}: the connection ended before the answer did"
-                raise BenchmarkError(text)
+                raise ConnectionEndedError(text)
             parser.feed(received)
         return exchange
 

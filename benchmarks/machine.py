@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 _PACKAGES = ("asgihive", "h5grove", "uvicorn", "uvloop", "httptools", "starlette", "fastapi")
-_LIBRARIES = ("h5py", "numpy")
+_LIBRARIES = ("h5py", "numpy", "isal", "imagecodecs", "bitshuffle", "hdf5plugin")
 
 
 def describe(load: str, connections: int) -> Mapping[str, str]:

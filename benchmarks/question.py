@@ -43,18 +43,22 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn of one server; `number`, from 0, is also the seed, the same for all servers."""
+    """One turn of one server; `number`, from 0, is also the seed, the same for all servers.
+
+    `probe` asks for the slowest `/` beside the load as well, where a question has that figure.
+    """
 
     load: Load
     seconds: int
     number: int
+    probe: bool = False
 
 
 class Question(Protocol):
     """One question; `benchmarks.questions` lists them all.
 
     `servers` are those side by side, by their name in the table; `environment` is what they
-    are started with. `heavy` questions get fewer turns.
+    are started with. `heavy` questions get fewer turns, and none in a quick run.
     """
 
     @property

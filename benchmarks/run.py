@@ -1,11 +1,11 @@
 """Runs one question: data, servers, verification, then turns A B A B …"""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.data import DataFolder
 from benchmarks.load import Load
-from benchmarks.question import Question, Turn
+from benchmarks.question import Figure, Question, Turn
 from benchmarks.servers import CEILING, Server, running
 from benchmarks.table import Row
 
@@ -18,15 +18,29 @@ class Effort:
     heavy_turns: int
     seconds: int
 
+    def takes(self, question: Question) -> bool:
+        return self._turns(question) > 0
+
+    def turns_of(self, question: Question, load: Load) -> Sequence[Turn]:
+        """The turns of each server; the first also probes, where that is not too long."""
+        probe = self.heavy_turns > 0
+        return [
+            Turn(load, self.seconds, number, probe=probe and number == 0)
+            for number in range(self._turns(question))
+        ]
+
+    def _turns(self, question: Question) -> int:
+        return self.heavy_turns if question.heavy else self.turns
+
 
 FULL = Effort(turns=5, heavy_turns=3, seconds=3)
-QUICK = Effort(turns=2, heavy_turns=1, seconds=1)
+QUICK = Effort(turns=1, heavy_turns=0, seconds=1)
 
 
 def run_question(
     question: Question, names: Sequence[str], data: DataFolder, load: Load, effort: Effort
 ) -> list[Row]:
-    """One row for each figure of the question.
+    """One row for each figure of the question that was measured.
 
     Of the question's servers those in `names` are measured. They are started anew for each
     question, so that none meets the memory, the caches or the settings of another.
@@ -38,11 +52,10 @@ def run_question(
     launches = {name: each for name, each in question.servers.items() if name in names}
     with running(launches, data.root, question.environment) as servers:
         question.verify([server for server in servers if server.name != CEILING])
-        turns = effort.heavy_turns if question.heavy else effort.turns
         measured = [
-            (server.name, question.measure(server, Turn(load, effort.seconds, turn)))
-            for turn in range(turns)
-            for server in _alternating(servers, turn)
+            (server.name, question.measure(server, turn))
+            for turn in effort.turns_of(question, load)
+            for server in _alternating(servers, turn.number)
         ]
     return [
         Row(
@@ -57,8 +70,21 @@ def run_question(
                 for name in launches
             },
         )
-        for figure in question.figures
+        for figure in shown(question.figures, launches)
+        if any(figure.name in values for _, values in measured)
     ]
+
+
+def shown(figures: Sequence[Figure], names: Container[str]) -> Iterator[Figure]:
+    """The figures whose peer was there; without any peer one of each name, for the subject."""
+    with_peer = {figure.name for figure in figures if figure.peer in names}
+    alone: set[str] = set()
+    for figure in figures:
+        if figure.peer in names:
+            yield figure
+        elif figure.name not in with_peer | alone:
+            alone.add(figure.name)
+            yield figure
 
 
 def _alternating(servers: Sequence[Server], turn: int) -> Sequence[Server]:

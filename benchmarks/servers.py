@@ -1,9 +1,12 @@
 """Starts the measured servers as processes of their own and ends them by id, always."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +15,7 @@ from pathlib import Path
 from benchmarks.client import BenchmarkError, Connection, request_bytes
 
 SUBJECT, CEILING = "asgihive", "ceiling"
+_START_SECONDS = 60
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -23,8 +27,8 @@ class Server:
     process_id: int
     port: int
 
-    def connect(self) -> Connection:
-        return Connection(self.port)
+    def connect(self, timeout_seconds: float = 120) -> Connection:
+        return Connection(self.port, timeout_seconds)
 
     def get(self, target: str) -> bytes:
         """The body of one answer over a new connection."""
@@ -58,6 +62,17 @@ def on_uvicorn(app: str) -> Launch:
     return partial(_uvicorn, app)
 
 
+def with_setting(launch: Launch, variable: str, value: str) -> Launch:
+    """The same with one more environment variable: to hold a server against itself."""
+
+    def changed(
+        name: str, directory: Path, environment: Mapping[str, str]
+    ) -> AbstractContextManager[Server]:
+        return launch(name, directory, {**environment, variable: value})
+
+    return changed
+
+
 @contextmanager
 def without_server(
     name: str, _directory: Path, _environment: Mapping[str, str]
@@ -70,16 +85,16 @@ def without_server(
 def running(
     launches: Mapping[str, Launch], directory: Path, environment: Mapping[str, str]
 ) -> Iterator[list[Server]]:
-    """Start the servers, by their names; they have ended when the context has.
+    """Start the servers at once, by their names; they have ended when the context has.
 
     Raises:
         BenchmarkError: a server does not start; what it says is on standard error.
     """
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(launch(name, directory, environment))
-            for name, launch in launches.items()
-        ]
+        contexts = [launch(name, directory, environment) for name, launch in launches.items()]
+        with ThreadPoolExecutor(len(contexts) or 1) as threads:
+            started = [threads.submit(stack.enter_context, context) for context in contexts]
+        yield [each.result() for each in started]
 
 
 @contextmanager
@@ -92,34 +107,62 @@ def _uvicorn(
         line = started.stdout.readline()
         if not line:
             raise BenchmarkError(f"{name} did not start")
-        server = Server(name, started.pid, int(line))
+        yield until_it_answers(name, started, int(line))
+
+
+def until_it_answers(
+    name: str, started: subprocess.Popen[bytes], port: int, target: str = "/", word: bytes = b""
+) -> Server:
+    """The server, as soon as it answers `target` with any status, and a body with `word` in it.
+
+    Raises:
+        BenchmarkError: it ends before that, or needs too long.
+    """
+    server = Server(name, started.pid, port)
+    end = time.monotonic() + _START_SECONDS
+    while True:
         try:
             with server.connect() as connection:
-                connection.status(request_bytes("/"))  # any: it answers
-        except (BenchmarkError, OSError) as error:
-            raise BenchmarkError(f"{name} did not start: {error}") from error
-        yield server
+                if word in connection.exchange(request_bytes(target))[1]:
+                    return server
+            error = "it is not ready"
+        except (BenchmarkError, OSError) as problem:
+            error = str(problem)
+        if started.poll() is not None or time.monotonic() > end:
+            raise BenchmarkError(f"{name} did not start: {error}")
+        time.sleep(0.05)
 
 
 @contextmanager
 def process(
-    command: Sequence[str], environment: Mapping[str, str]
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    quiet: bool = False,
+    end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command beside this process; it has ended, or was killed, when the context has."""
+    """Run a command beside this process; it has ended, or was killed, when the context has.
+
+    Args:
+        quiet: whether what it says is dropped: peers log each request, and nobody reads it.
+        end: the signal that ends it and its own processes.
+    """
+    output = subprocess.DEVNULL if quiet else None
     with subprocess.Popen(
         command,
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=output or subprocess.PIPE,
+        stderr=output,
         # Ctrl-C goes to the whole foreground group: only the benchmark itself shall handle it.
         start_new_session=True,
     ) as started:
         try:
             yield started
         finally:
-            started.terminate()
+            started.send_signal(end)
             try:
                 started.wait(timeout=5)
             except subprocess.TimeoutExpired:
-                started.kill()
+                os.killpg(started.pid, signal.SIGKILL)

@@ -11,22 +11,24 @@ import orjson
 
 from benchmarks.client import BenchmarkError
 from benchmarks.data import DataFolder, Place
-from benchmarks.servers import Server
+from benchmarks.servers import SUBJECT, Server
+
+Asked = Sequence[tuple[Server, bytes]]
+"""The servers, and the request that asks each of them for one place."""
+
+Check = Callable[[Asked, DataFolder, Place], None]
 
 
-def same_bytes(
-    servers: Sequence[Server], data: DataFolder, places: Sequence[Place], target: Callable[..., str]
-) -> None:
+def same_bytes(asked: Asked, data: DataFolder, place: Place) -> None:
     """Each answer holds exactly the bytes of the values.
 
     Raises:
         BenchmarkError: as all functions here, at the first answer that is wrong.
     """
-    for place in places:
-        expected = data.read(place).tobytes()
-        for server in servers:
-            if server.get(target(place)) != expected:
-                raise BenchmarkError(f"{server.name}: wrong bytes for {place}")
+    expected = data.read(place).tobytes()
+    for server, request in asked:
+        if server.answer(request) != expected:
+            raise BenchmarkError(f"{server.name}: wrong bytes for {place}")
 
 
 def same_long_bytes(server: Server, data: DataFolder, place: Place, target: str) -> None:
@@ -41,40 +43,69 @@ def same_long_bytes(server: Server, data: DataFolder, place: Place, target: str)
         raise BenchmarkError(f"{server.name}: wrong bytes for {place}")
 
 
-def same_json_values(server: Server, data: DataFolder, place: Place, target: str) -> None:
-    """The JSON answer holds exactly the numbers."""
-    if not np.array_equal(np.array(_json(server, target)), data.read(place)):
-        raise BenchmarkError(f"{server.name}: wrong numbers for {place}")
+def same_json_values(asked: Asked, data: DataFolder, place: Place) -> None:
+    """Each JSON answer holds exactly the numbers."""
+    expected = data.read(place)
+    for server, request in asked:
+        if not np.array_equal(np.array(_json(server, request)), expected):
+            raise BenchmarkError(f"{server.name}: wrong numbers for {place}")
 
 
-def same_metadata(
-    servers: Sequence[Server], data: DataFolder, places: Sequence[Place], target: Callable[..., str]
-) -> None:
+def same_metadata(asked: Asked, data: DataFolder, place: Place) -> None:
     """All servers say the same of a group, and it is what h5py finds there."""
-    for place in places:
-        with h5py.File(data.file(place), "r") as file:
-            expected = dict(_children(file[place.path]))
-        answers = [_json(server, target(place)) for server in servers]
-        for server, answer in zip(servers, answers, strict=True):
-            if answer != answers[-1]:
-                raise BenchmarkError(f"{server.name} and {servers[-1].name} differ on {place}")
-            found = {
-                child["name"]: (
-                    child["shape"],
-                    child["type"]["dtype"],
-                    [attribute["name"] for attribute in child["attributes"]],
-                )
-                for child in answer["children"]
-            }
-            if found != expected:
-                raise BenchmarkError(f"{server.name}: wrong metadata of {place}")
+    with h5py.File(data.file(place), "r") as file:
+        expected = dict(_children(file[place.path]))
+    answers = [(server, _json(server, request)) for server, request in asked]
+    last, agreed = answers[-1]
+    for server, answer in answers:
+        if answer != agreed:
+            raise BenchmarkError(f"{server.name} and {last.name} differ on {place}")
+        found = {
+            child["name"]: (
+                child["shape"],
+                child["type"]["dtype"],
+                [attribute["name"] for attribute in child["attributes"]],
+            )
+            for child in answer["children"]
+        }
+        if found != expected:
+            raise BenchmarkError(f"{server.name}: wrong metadata of {place}")
 
 
-def _json(server: Server, target: str) -> Any:
+def same_statistics(asked: Asked, data: DataFolder, place: Place) -> None:
+    """The statistics are those of all frames, summed here in integers, frame by frame."""
+    expected = _statistics(data, place)
+    for server, request in asked:
+        answer = _json(server, request)
+        for name, value in expected.items():
+            # h5grove converts all of them to the type of the dataset: 4 for a mean of 4.457.
+            right = value if server.name == SUBJECT else int(value)
+            if not np.isclose(answer[name], right, rtol=1e-9, atol=0):
+                text = f"{server.name}: {name} of {place} is {answer[name]}, not {value}"
+                raise BenchmarkError(text)
+
+
+def _statistics(data: DataFolder, place: Place) -> dict[str, float]:
+    count = total = squares = highest = 0
+    lowest = np.iinfo(np.int64).max
+    with h5py.File(data.file(place), "r") as file:
+        for frame in file[place.path]:
+            values = frame.astype(np.int64)
+            count += values.size
+            total += int(values.sum())
+            squares += int((values * values).sum())
+            lowest, highest = min(lowest, int(values.min())), max(highest, int(values.max()))
+    variance = (squares - total * total / count) / count
+    return {"min": lowest, "max": highest, "mean": total / count, "std": variance**0.5}
+
+
+def _json(server: Server, request: bytes) -> Any:
     try:
-        return orjson.loads(server.get(target))
+        return orjson.loads(server.answer(request))
     except orjson.JSONDecodeError as error:
-        raise BenchmarkError(f"{server.name}: {target} is not JSON: {error}") from None
+        raise BenchmarkError(
+            f"{server.name}: the answer to {request!r} is not JSON: {error}"
+        ) from None
 
 
 def _children(group: h5py.Group) -> Iterator[tuple[str, tuple[list[int], str, list[str]]]]:

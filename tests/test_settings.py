@@ -23,6 +23,9 @@ def test_defaults_are_those_that_the_design_promises() -> None:
     assert settings.read_timeout_seconds == 60
     assert settings.follow_symlinks is False
     assert settings.cors_origins == ()
+    assert settings.cache_control == "no-cache"
+    assert settings.compress_over_bytes == 1024
+    assert settings.compress_arrays is False
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -44,7 +47,15 @@ def test_a_number_out_of_range_is_refused_by_name(name: str, value: object) -> N
 
 
 @pytest.mark.parametrize(
-    "given", [{"max_open_files": 1.5}, {"cors_origins": "https://x"}, {"follow_symlinks": 1}]
+    "given",
+    [
+        {"max_open_files": 1.5},
+        {"cors_origins": "https://x"},
+        {"follow_symlinks": 1},
+        {"cache_control": None},
+        {"cache_control": "no-cache\r\nx: y"},
+        {"cache_control": "ä"},
+    ],
 )
 def test_a_value_of_another_type_is_refused_by_name(given: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"{next(iter(given))} is .* is accepted"):
@@ -59,6 +70,8 @@ def test_a_value_of_another_type_is_refused_by_name(given: dict[str, object]) ->
         ("answer_cache_bytes", "3 kB", 3000),
         ("read_timeout_seconds", "0.5", 0.5),
         ("follow_symlinks", "Yes", True),
+        ("cache_control", "max-age=60", "max-age=60"),
+        ("cache_control", "", ""),
         (
             "cors_origins",
             "https://a.example, https://b.example,",

@@ -28,4 +28,5 @@ AWAITING = ExchangeQuestion(
     exchanges=GREETINGS,
     targets=_TARGETS,
     servers={SUBJECT: on_uvicorn("hive_awaiting_hooks"), **_PEERS},
+    heavy=True,
 )

@@ -4,15 +4,13 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 
-from benchmarks import verify
-from benchmarks.data import DataFolder, Place, float_tables
+from benchmarks import rate, verify
+from benchmarks.client import request_bytes
+from benchmarks.data import DataFolder
+from benchmarks.kinds.arrays import float_tables
 from benchmarks.probe import probing
 from benchmarks.question import HDF5_SERVERS, Figure, Target, Turn
 from benchmarks.servers import Server
-
-
-def _as_json(place: Place) -> str:
-    return place.target("/data", format="json")
 
 
 class JsonBeside:
@@ -35,12 +33,12 @@ class JsonBeside:
         self._data, self._places = data, float_tables(data)
 
     def verify(self, servers: Sequence[Server]) -> None:
-        for server in servers:
-            place = self._places[0]
-            verify.same_json_values(server, self._data, place, _as_json(place))
+        place = self._places[0]
+        request = request_bytes(rate.numbers(place))
+        verify.same_json_values([(server, request) for server in servers], self._data, place)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
-        targets = [_as_json(place) for place in self._places]
+        targets = [rate.numbers(place) for place in self._places]
         reads = 0
         start = time.perf_counter()
         with server.connect() as connection, probing(server.port) as probe:

@@ -8,7 +8,8 @@
     │   ├── FileMissing         not there, outside the directory, or not a regular file
     │   ├── FileForbidden       the process may not read it
     │   ├── FileUnreadable      not HDF5, or too damaged to open
-    │   └── FileChanged         changed while it was read; ask again
+    │   ├── FileChanged         changed while it was read; ask again
+    │   └── ReaderCrashed       crashed the process that read it
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
     │   ├── LinkUnresolved      a link that had to be followed and could not be
@@ -101,6 +102,14 @@ class FileChanged(FileError):
 
     def __str__(self) -> str:
         return self._sentence("The file changed while it was read, ask again")
+
+
+class ReaderCrashed(FileError):
+    """The process that read the file crashed, or hung; only with `isolation="process"`."""
+
+    def __str__(self) -> str:
+        named = _shorten(self.file) or "The request"
+        return f"{named} crashed the reader" + (f": {self.detail}" if self.detail else "")
 
 
 class EntityError(AsgihiveError):

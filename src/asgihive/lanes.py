@@ -3,13 +3,19 @@
 The library lane has one token, because h5py holds one lock for all of libhdf5 and further
 threads would only queue at it. That exclusiveness is also what makes the pool of open files
 safe without locks: inside the library lane nothing else touches HDF5.
+
+Who waits for a lane takes turns by `caller`: one with a hundred calls waits for its own, and
+nobody else for them.
 """
 
 import itertools
 import threading
 import traceback
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeVar
 
 import anyio
@@ -18,13 +24,18 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from asgihive.errors import Overloaded
+from asgihive.timings import timings
+from asgihive.visits import visitor
 
 T = TypeVar("T")
+
+caller: ContextVar[str] = ContextVar("asgihive caller", default="")
+"""For whom a call is made; set where a request comes in, and seen by the tasks it starts."""
 
 _LANE_NUMBERS = itertools.count()
 
 
-@dataclass(slots=True, eq=False)  # limiters hash it as the borrower of a token
+@dataclass(slots=True)
 class _Job:
     """Says who gives the token back: the waiting task, or the thread that outlived it."""
 
@@ -51,8 +62,90 @@ class _Job:
             return not self._running
 
 
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A call that waits for a token. `is_served`: True has it, False never gets one."""
+
+    is_patient: bool
+    event: anyio.Event = field(default_factory=anyio.Event)
+    is_served: bool | None = None
+
+    def serve(self, is_served: bool) -> None:
+        self.is_served = is_served
+        self.event.set()
+
+
+class _Tokens:
+    """The tokens of a lane in one event loop; all calls come from that loop.
+
+    A token that is given back goes to the next caller in turn, to its oldest call (fair
+    queueing, as in RFC 970). Where as many wait as may, the caller with the longest queue
+    gives up its youngest call for one whose own queue is shorter.
+    """
+
+    def __init__(self, total: int, max_waiting: int) -> None:
+        self.free = total
+        self.waiting = 0
+        self._max_waiting = max_waiting
+        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # none is empty
+
+    def take(self) -> bool:
+        """Take a token if one is free, which none is while anyone waits."""
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+    def give(self) -> None:
+        """Give a token back."""
+        if not self._queues:
+            self.free += 1
+            return
+        key, queue = next(iter(self._queues.items()))
+        self._queues.move_to_end(key)
+        self._leave(key, queue[0]).serve(True)
+
+    async def wait(self, key: str, *, is_patient: bool) -> bool:
+        """Wait for a token; False where too many wait already, and come before this one.
+
+        Who is cancelled meanwhile has no token.
+        """
+        if not is_patient and self.waiting >= self._max_waiting and not self._make_room(key):
+            return False
+        waiting = _Waiting(is_patient)
+        self._queues.setdefault(key, deque()).append(waiting)
+        self.waiting += 1
+        try:
+            await waiting.event.wait()
+        except BaseException:
+            if waiting.is_served:
+                self.give()
+            elif waiting.is_served is None:
+                self._leave(key, waiting)
+            raise
+        return bool(waiting.is_served)
+
+    def _make_room(self, key: str) -> bool:
+        longest = max(self._queues, key=lambda each: len(self._queues[each]), default=key)
+        if len(self._queues.get(longest, ())) <= len(self._queues.get(key, ())) + 1:
+            return False
+        for waiting in reversed(self._queues[longest]):
+            if not waiting.is_patient:
+                self._leave(longest, waiting).serve(False)
+                return True
+        return False
+
+    def _leave(self, key: str, waiting: _Waiting) -> _Waiting:
+        queue = self._queues[key]
+        queue.remove(waiting)
+        self.waiting -= 1
+        if not queue:
+            del self._queues[key]
+        return waiting
+
+
 # The tokens of a lane, and the threads that anyio may start for it.
-_Limiters = tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]
+_Limits = tuple[_Tokens, anyio.CapacityLimiter]
 
 
 class Lane:
@@ -61,7 +154,8 @@ class Lane:
     Args:
         name: what the lane is for, shown when it is full.
         threads: how many calls run at once.
-        max_waiting: how many calls may wait; one more raises `Overloaded`.
+        max_waiting: how many calls may wait; one more raises `Overloaded`: that one, or the
+            youngest of whoever has most of them waiting.
     """
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
@@ -71,12 +165,13 @@ class Lane:
         # Per event loop: an application may be run, stopped and run again (tests, reload).
         # Older anyio knows variables by name alone, so that each lane needs names of its own.
         number = next(_LANE_NUMBERS)
-        self._limiters: RunVar[_Limiters] = RunVar(f"asgihive lane {number} {name}")
+        self._limits: RunVar[_Limits] = RunVar(f"asgihive lane {number} {name}")
 
     async def run(self, function: Callable[[], T], *, patient: bool = False) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
 
-        A `patient` call, one for an answer that has begun, waits however many wait already.
+        Calls that wait take turns by `caller`, and one caller's are in order. A `patient`
+        call, one for an answer that has begun, waits however many wait already.
 
         Cancellation frees the waiting task at once, even when the thread is stuck in a
         system call; the token stays taken until the thread is done, so that what runs in
@@ -85,28 +180,27 @@ class Lane:
         Raises:
             Overloaded: too many calls wait already.
         """
-        tokens, threads = self._limiters_here()
+        asked = perf_counter()
+        tokens, threads = self._limits_here()
         job = _Job()
-        try:
-            # Mostly one is free, and a checkpoint would cost as much as a small read.
-            tokens.acquire_on_behalf_of_nowait(job)
-        except anyio.WouldBlock:
-            if not patient and self.waiting() >= self.max_waiting:
-                message = f"{self.max_waiting} requests wait for the {self.name} threads"
-                raise Overloaded(message) from None
-            await tokens.acquire_on_behalf_of(job)
+        # Mostly one is free, and a checkpoint would cost as much as a small read.
+        if not tokens.take() and not await tokens.wait(caller.get(), is_patient=patient):
+            raise Overloaded(f"{self.max_waiting} requests wait for the {self.name} threads")
 
         def in_thread() -> T:
             if not job.begin():
                 raise RuntimeError  # nobody sees it: the task was cancelled before this began
+            if (mine := timings.get()) is not None:
+                mine.add("queue", perf_counter() - asked)
+            who = visitor.get()
             try:
-                return function()
+                return function() if who is None else who.visit(function)
             except BaseException as error:
                 _forget_locals(error)
                 raise
             finally:
                 if job.end():
-                    _release_from_thread(tokens, job)
+                    _give_from_thread(tokens)
 
         try:
             return await anyio.to_thread.run_sync(
@@ -114,21 +208,25 @@ class Lane:
             )
         finally:
             if job.leave():
-                tokens.release_on_behalf_of(job)
+                tokens.give()
 
     def waiting(self) -> int:
         """How many calls wait for a thread now, in the running event loop."""
-        return self._limiters_here()[0].statistics().tasks_waiting
+        return self._limits_here()[0].waiting
 
-    def _limiters_here(self) -> _Limiters:
+    def busy(self) -> int:
+        """How many threads are taken now, also by calls that were given up."""
+        return self.threads - self._limits_here()[0].free
+
+    def _limits_here(self) -> _Limits:
         try:
-            return self._limiters.get()
+            return self._limits.get()
         except LookupError:
             # The threads of calls that were given up come on top, within reason.
             spare = self.threads + 64
-            limiters = (anyio.CapacityLimiter(self.threads), anyio.CapacityLimiter(spare))
-            self._limiters.set(limiters)
-            return limiters
+            limits = (_Tokens(self.threads, self.max_waiting), anyio.CapacityLimiter(spare))
+            self._limits.set(limits)
+            return limits
 
 
 def _forget_locals(error: BaseException | None) -> None:
@@ -141,11 +239,11 @@ def _forget_locals(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _release_from_thread(tokens: anyio.CapacityLimiter, job: _Job) -> None:
+def _give_from_thread(tokens: _Tokens) -> None:
     try:
-        anyio.from_thread.run_sync(tokens.release_on_behalf_of, job)
+        anyio.from_thread.run_sync(tokens.give)
     except RuntimeError:
-        # The event loop ended while the thread was stuck: its limiter died with it.
+        # The event loop ended while the thread was stuck: its tokens died with it.
         return
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 ENVIRONMENT_PREFIX = "ASGIHIVE_"
 
@@ -18,12 +18,20 @@ def _available_cores() -> int:
 
 
 def _setting(
-    purpose: str, default: Any = dataclasses.MISSING, factory: Any = dataclasses.MISSING
+    purpose: str,
+    default: Any = dataclasses.MISSING,
+    factory: Any = dataclasses.MISSING,
+    *,
+    secret: bool = False,
 ) -> Any:
-    """A field whose purpose is also its help text on the command line."""
+    """A field whose purpose is also its help text on the command line.
+
+    What is secret is in no `repr` and no error.
+    """
+    metadata = {"purpose": purpose, "secret": secret}
     if factory is not dataclasses.MISSING:
-        return field(default_factory=factory, metadata={"purpose": purpose})
-    return field(default=default, metadata={"purpose": purpose})
+        return field(default_factory=factory, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +61,41 @@ class H5Settings:
         "may a symbolic link inside the directory lead out of it", default=False
     )
     cors_origins: tuple[str, ...] = _setting("origins that browsers may ask from", ())
+    cache_control: str = _setting(
+        "the Cache-Control of answers made of files, empty = none", "no-cache"
+    )
+    compress_over_bytes: int = _setting("size of a body over which it is compressed", 1 << 10)
+    compress_arrays: bool = _setting(
+        "compress bin, npy and tiff, which then come without their length", default=False
+    )
+    token: str | None = _setting("what every request must show, None = nothing", None, secret=True)
+    max_body_bytes: int = _setting("size of a request's body, over it 413", 1 << 20)
+    max_batch_requests: int = _setting("requests in one batch, over it 422", 1000)
+    max_listed_files: int = _setting("files on one page of a directory, over it 422", 1000)
+    server_timing: bool = _setting("do answers say what took how long", default=True)
+    docs: bool = _setting("are there /openapi.json and /docs", default=True)
+    metrics: bool = _setting("is there /metrics, for Prometheus", default=True)
+    health: bool = _setting("is there /health, for load balancers", default=True)
+    health_timeout_seconds: float = _setting("how long /health waits, over it 503", 5.0)
+    isolation: Literal["none", "process"] = _setting(
+        "process: read files in worker processes, which damaged ones may crash", "none"
+    )
+    quarantine_seconds: float = _setting(
+        "how long a file that crashed a worker process is refused, unless it changes", 600.0
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if each.type is bool:
+            if each.metadata["secret"]:
+                _check_secret(each.name, value)
+            elif each.type is bool:
                 _check(each.name, value, isinstance(value, bool), "True or False")
+            elif get_origin(each.type) is Literal:
+                choices = get_args(each.type)
+                _check(each.name, value, value in choices, " or ".join(map(repr, choices)))
+            elif each.type is str:
+                _check_field_value(each.name, value)
             elif each.type in {int, float}:
                 _check(each.name, value, _is_in_range(each, value), _accepted_number(each))
             else:
@@ -93,7 +130,18 @@ _LEAST: dict[str, float] = {
     "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,
     "max_link_hops": 1,
+    "compress_over_bytes": 0,
+    "max_body_bytes": 1,
+    "max_batch_requests": 1,
+    "max_listed_files": 1,
+    "health_timeout_seconds": 0.001,
+    "quarantine_seconds": 0,
 }
+
+_FIELD_VALUE = re.compile(r"[\x20-\x7e]*")  # of RFC 9110, section 5.5, without obsolete text
+
+# What `Authorization: Bearer` can carry: the `b64token` of RFC 6750, section 2.1.
+_SECRET = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 def _is_in_range(each: dataclasses.Field[Any], value: object) -> bool:
@@ -115,6 +163,21 @@ def _check(name: str, value: object, is_good: bool, accepted: str) -> None:
     if not is_good:
         message = f"{name} is {value!r}: {accepted} is accepted"
         raise ValueError(message)
+
+
+def _check_field_value(name: str, value: object) -> None:
+    is_good = isinstance(value, str) and _FIELD_VALUE.fullmatch(value) is not None
+    _check(name, value, is_good, "ASCII text without control characters")
+
+
+def _check_secret(name: str, value: object) -> None:
+    if value is None or (isinstance(value, str) and _SECRET.fullmatch(value)):
+        return
+    # An empty one is a mistake, too: of whoever thinks that there is one.
+    what = "is empty" if value == "" else "cannot be used"
+    accepted = "letters, digits and - . _ ~ + /, with any number of = at the end, are accepted"
+    message = f"{name} {what}: {accepted}"
+    raise ValueError(message)
 
 
 def environment_variables(
@@ -168,11 +231,14 @@ def parse_list(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-_CONVERTERS: dict[type, Callable[[str], Any]] = {
+_CONVERTERS: dict[Any, Callable[[str], Any]] = {
     int: int,
     float: float,
     bool: parse_boolean,
     tuple[str, ...]: parse_list,
+    str: str,
+    str | None: str,
+    Literal["none", "process"]: str,
 }
 
 
@@ -180,7 +246,7 @@ def _converted(variable: str, each: dataclasses.Field[Any], text: str) -> Any:
     try:
         if each.name.endswith("_bytes"):
             return parse_size(text)
-        return _CONVERTERS[each.type](text)  # type: ignore[index]  # annotations are live here
+        return _CONVERTERS[each.type](text)
     except ValueError as error:
         message = f"{variable} is {text!r}: {error}"
         raise ValueError(message) from None

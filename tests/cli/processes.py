@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,10 @@ class Server:
         self.lines: list[str] = []
         self.url = ""
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def read_until(self, pattern: str) -> re.Match[str]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -32,6 +37,9 @@ class Server:
             if match := re.search(pattern, line):
                 return match
         pytest.fail(f"{self._process.stderr and self._process.stderr.read()}\n{self.lines}")
+
+    def tell(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """The exit code, and what was said on stderr."""
@@ -43,9 +51,25 @@ class Server:
         os.killpg(self._process.pid, signal.SIGINT)
         return self._end()
 
+    def wait(self) -> tuple[int, str]:
+        """As `stop`, of a server that was told already."""
+        return self._end()
+
+    def workers(self) -> list[int]:
+        """The process ids of its worker processes."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(each) for each in children if b"spawn_main" in _command_line(each)]
+
     def _end(self) -> tuple[int, str]:
         _, complaints = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, complaints
+
+
+def _command_line(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return b""
 
 
 @contextmanager
@@ -70,7 +94,7 @@ def running(*arguments: str, module: str = "asgihive") -> Iterator[Server]:
             guard.start()
         try:
             server = Server(process)
-            server.url = server.read_until(r"http://[^\s']+")[0]
+            server.url = server.read_until(r"https?://[^\s']+")[0]
             yield server
         finally:
             if process.poll() is None:

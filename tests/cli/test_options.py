@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from typing import Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,17 @@ from asgihive import cli
 from asgihive.cli import options
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
 
-FIELDS = {each.name: each for each in dataclasses.fields(H5Settings)}
+FIELDS = {each.name: each for each in dataclasses.fields(H5Settings) if not each.metadata["secret"]}
 
 
 def parsed(*arguments: str) -> H5Settings:
-    return options.settings_of(cli._parser().parse_args(["serve", ".", *arguments]))
+    return options.read_options(cli._parser().parse_args(["serve", ".", *arguments])).settings
 
 
 SAMPLES: dict[object, tuple[str, object]] = {
     int: ("65537", 65537),
     float: ("2.5", 2.5),
+    str: ("private", "private"),
     tuple[str, ...]: ("https://a.example", ("https://a.example",)),
 }
 
@@ -32,7 +34,8 @@ def test_every_setting_is_an_option(name: str) -> None:
         assert getattr(parsed(option), name) is True
         assert getattr(parsed(option.replace("--", "--no-", 1)), name) is False
     else:
-        text, value = SAMPLES[FIELDS[name].type]
+        words = get_args(FIELDS[name].type) if get_origin(FIELDS[name].type) is Literal else ()
+        text, value = (words[-1], words[-1]) if words else SAMPLES[FIELDS[name].type]
         assert getattr(parsed(option, text), name) == value
 
 
@@ -47,6 +50,7 @@ def test_help_shows_every_setting_with_its_purpose_and_default(
     for each in FIELDS.values():
         assert f"{each.metadata['purpose']} (default: " in shown
     assert "(default: 256MiB)" in shown
+    assert "--token" not in shown
     assert ENVIRONMENT_PREFIX in shown
 
 

@@ -1,6 +1,5 @@
 """`asgihive serve`: servers in processes of their own."""
 
-import argparse
 import errno
 import signal
 import socket
@@ -12,6 +11,8 @@ import pytest
 from uvicorn.supervisors import Multiprocess
 
 from asgihive.cli import server as serving
+from asgihive.cli.listening import url_of
+from asgihive.cli.options import ServerOptions
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
 
@@ -87,7 +88,7 @@ def test_workers_start_deaf_to_control_c(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_access_log_is_there_on_demand(directory: Path) -> None:
-    with running("serve", str(directory), "--port", "0", "--access-log") as server:
+    with running("serve", str(directory), "--port", "0", "--access-log", "text") as server:
         httpx.get(server.url)
         assert '"GET / HTTP/1.1" 200' in server.read_until("GET").string
 
@@ -104,8 +105,8 @@ def test_the_access_log_is_there_on_demand(directory: Path) -> None:
 )
 def test_the_url_shown_can_be_opened_on_this_machine(host: str, url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        options = argparse.Namespace(host=host, prefix="")
-        assert serving.url_of(options, listener) == url.format(listener.getsockname()[1])
+        options = ServerOptions(host=host)
+        assert url_of(options, listener) == url.format(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

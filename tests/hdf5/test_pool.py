@@ -295,8 +295,8 @@ def test_a_file_that_changes_while_it_is_opened(
     write(root / "main.h5")
     open_id = FilePool._open_id
 
-    def changing(pool: FilePool, place: object, name: bytes) -> object:
-        opened = open_id(pool, place, name)  # type: ignore[arg-type]
+    def changing(pool: FilePool, place: object, name: bytes, descriptor: int) -> object:
+        opened = open_id(pool, place, name, descriptor)  # type: ignore[arg-type]
         touched(root / "main.h5")
         return opened
 

@@ -58,6 +58,18 @@ class BufferedResponse:
         length = None if self.status < 200 or self.status in {204, 304} else len(self.body)
         object.__setattr__(self, "raw_headers", _raw_headers(self.headers, length))
 
+    def with_body(self, body: bytes) -> "BufferedResponse":
+        """The same answer with another body, which is as long if it is to be sent."""
+        other = object.__new__(BufferedResponse)
+        for name, value in (
+            ("body", body),
+            ("status", self.status),
+            ("headers", self.headers),
+            ("raw_headers", self.raw_headers),
+        ):
+            object.__setattr__(other, name, value)
+        return other
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         # Messages and header lists belong to whoever receives them: middleware edits both.
         await send(_start(self.status, self.raw_headers))

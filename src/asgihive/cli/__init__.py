@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     A server that is asked to stop (SIGINT, SIGTERM, SIGHUP) finishes what it is answering,
-    for ten seconds at most, and then this returns 0.
+    for `--graceful-seconds` at most, and then this returns 0. Of several workers SIGHUP
+    replaces one after the other instead.
 
     Args:
         arguments: without the program's name; those of the process by default.

@@ -6,8 +6,9 @@ import tempfile
 from typing import Any
 
 from asgihive.cli.console import STYLE, tell
-from asgihive.cli.options import SETTINGS_HELP, add_server_options, settings_of
-from asgihive.cli.server import listen, listen_problem, run, url_of
+from asgihive.cli.listening import certificate_problem, listen, listen_problem, url_of
+from asgihive.cli.options import SETTINGS_HELP, add_server_options, read_options
+from asgihive.cli.server import run
 from asgihive.demo import invitation, write_demo
 
 
@@ -29,22 +30,23 @@ def add_demo(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    settings = settings_of(options)
+    given = read_options(options)
+    server = given.server
+    if problem := certificate_problem(server):
+        options.parser.error(problem)
     notes = []
     try:
         try:
-            listener = listen(options.host, options.port)
+            listener = listen(server.host, server.port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            listener = listen(options.host, 0)
-            notes.append(
-                f"Port {options.port} is taken: using {listener.getsockname()[1]} instead."
-            )
+            listener = listen(server.host, 0)
+            notes.append(f"Port {server.port} is taken: using {listener.getsockname()[1]} instead.")
     except OSError as error:
-        options.parser.error(listen_problem(options.host, options.port, error))
+        options.parser.error(listen_problem(server, error))
     with listener, tempfile.TemporaryDirectory(prefix="asgihive-demo-") as directory:
         write_demo(directory)
         notes.append(f"Sample files are in {directory}, until Ctrl+C stops the server.")
-        tell("\n".join([*notes, *invitation(url_of(options, listener))]))
-        return run(options, directory, settings, listener)
+        tell("\n".join([*notes, *invitation(url_of(server, listener))]))
+        return run(server, directory, given.settings, listener)

@@ -1,75 +1,169 @@
-"""The options of a server: where it listens, and every setting of the service."""
+"""The options of a server: where and how it serves, and every setting of the service."""
 
 import argparse
 import dataclasses
+import os
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
+from asgihive.cli.config import Option, read_config
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_size
 
 SETTINGS_HELP = f"""\
-A setting on the command line wins over its environment variable, which is {ENVIRONMENT_PREFIX} and
-its name in upper case (for --cors, {ENVIRONMENT_PREFIX}CORS_ORIGINS), and that over its default.
+What is given here wins over environment variables, these over the file of --config, and that
+over the defaults. A setting's variable is its name in upper case after {ENVIRONMENT_PREFIX},
+such as {ENVIRONMENT_PREFIX}MAX_OPEN_FILES (for --cors, {ENVIRONMENT_PREFIX}CORS_ORIGINS).
+The file is TOML. Its keys are the names of the options, without the dashes before them:
+port = 8080, cors = ["https://viewer.example.org"], follow-symlinks = true. Paths in it begin at
+its own directory. A token is read from {ENVIRONMENT_PREFIX}TOKEN or from the file, as anybody
+can see a command line.
 SIZE is a number of bytes, or ends in K M G T (also KiB MiB GiB TiB: powers of 1024), or
 in KB MB GB TB (powers of 1000).
 """
 
+_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+_ACCESS_LOGS = ("text", "json", "off")
 
-def add_server_options(parser: argparse.ArgumentParser) -> None:
-    """Let a command take what `server.run` and `settings_of` read."""
-    server = parser.add_argument_group("server")
-    server.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at (default: %(default)s)"
-    )
-    server.add_argument(
-        "--port",
-        default=8000,
-        type=_number(0, 65535),
-        metavar="N",
-        help="port to listen at, 0 = any free one (default: %(default)s)",
-    )
-    server.add_argument(
-        "--workers",
-        default=1,
-        type=_number(1, 1024),
-        metavar="N",
-        help="processes (default: %(default)s)",
-    )
-    server.add_argument(
-        "--prefix", default="", type=_prefix, metavar="/PATH", help="path before every route"
-    )
-    server.add_argument(
-        "--access-log", action="store_true", help="log every request and the server's life"
-    )
-    settings = parser.add_argument_group("settings")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Where and how to serve; `uds`, the path of a Unix socket, instead of host and port."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    prefix: str = ""
+    workers: int = 1
+    graceful_seconds: int = 25
+    access_log: str = "off"
+    log_level: str = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a command was asked for, from the command line, the environment and a file.
+
+    directory: None where nobody named one.
+    """
+
+    server: ServerOptions
+    settings: H5Settings
+    directory: str | None = None
+
+
+def add_server_options(
+    parser: argparse.ArgumentParser,
+    more: Mapping[str, Option] | None = None,
+    in_files: Mapping[str, Option] | None = None,
+) -> None:
+    """Let a command take what `read_options` reads.
+
+    Args:
+        more: options that only this command has.
+        in_files: what only its files may have.
+    """
+    server = dict(_server_options()) | dict(more or {})
+    groups = {"server": server, "settings": dict(_setting_options())}
+    for title, options in groups.items():
+        group = parser.add_argument_group(title)
+        for name, option in options.items():
+            if not option.is_secret:
+                option.add_to(group, name)
+    help_of_config = "a TOML file with any of these options"
+    parser.add_argument("--config", metavar="FILE", help=help_of_config)
+    parser.set_defaults(options=server | groups["settings"] | dict(in_files or {}))
+
+
+def read_options(given: argparse.Namespace) -> Given:
+    """The options of the command line, else of the environment, else of the file, or defaults.
+
+    Raises:
+        SystemExit: 2 after one line on stderr, when one of them cannot be used.
+    """
+    parser: argparse.ArgumentParser = given.parser
+    options: Mapping[str, Option] = given.options
+    server = {each.name for each in dataclasses.fields(ServerOptions)}
+    settings = {each.name for each in dataclasses.fields(H5Settings)}
+    try:
+        values = read_config(given.config, options) if given.config else {}
+        for name in settings:
+            if ENVIRONMENT_PREFIX + name.upper() in os.environ:
+                values.pop(name, None)
+        for option in options.values():
+            if (value := getattr(given, option.dest, None)) is not None:
+                values[option.dest] = value
+        if "cors_origins" in values:
+            values["cors_origins"] = tuple(values["cors_origins"])
+        return Given(
+            ServerOptions(**{name: values[name] for name in server & values.keys()}),
+            H5Settings.from_environment(
+                **{name: values[name] for name in settings & values.keys()}
+            ),
+            values.get("directory"),
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _server_options() -> Iterator[tuple[str, Option]]:
+    """By their names on the command line."""
+    default = ServerOptions()
+    port, workers, seconds = _number(0, 65535), _number(1, 1024), _number(0, 86400)
+    of_path: dict[str, Any] = {"metavar": "PATH", "is_path": True}
+    yield "host", Option("host", f"address to listen at (default: {default.host})")
+    text = f"port to listen at, 0 = any free one (default: {default.port})"
+    yield "port", Option("port", text, port, "N")
+    text = "serve HTTPS with this certificate chain (PEM)"
+    yield "ssl-certfile", Option("ssl_certfile", text, **of_path)
+    text = "its private key, if that is in another file"
+    yield "ssl-keyfile", Option("ssl_keyfile", text, **of_path)
+    yield "prefix", Option("prefix", "path before every route", _prefix, "/PATH")
+    text = f"processes, replaced when they crash (default: {default.workers})"
+    yield "workers", Option("workers", text, workers, "N")
+    text = f"time for answers under way once told to stop (default: {default.graceful_seconds})"
+    yield "graceful-seconds", Option("graceful_seconds", text, seconds, "N")
+    text = "a line on stdout for every request; json: every log line is JSON (default: off)"
+    yield "access-log", Option("access_log", text, choices=_ACCESS_LOGS)
+    text = f"of the log on stderr (default: {default.log_level})"
+    yield "log-level", Option("log_level", text, choices=_LOG_LEVELS)
+
+
+def _setting_options() -> Iterator[tuple[str, Option]]:
     for each in dataclasses.fields(H5Settings):
         name = "cors" if each.name == "cors_origins" else each.name.replace("_", "-")
-        settings.add_argument(f"--{name}", **_option(each))
+        parse, metavar, shown = _reading(each)
+        option = Option(
+            each.name,
+            f"{each.metadata['purpose']} (default: {shown})",
+            parse,
+            metavar,
+            choices=get_args(each.type) if get_origin(each.type) is Literal else None,
+            is_repeated=each.type == tuple[str, ...],
+            is_secret=each.metadata["secret"],
+        )
+        yield name, option
 
 
-def _option(each: dataclasses.Field[Any]) -> dict[str, Any]:
-    """How argparse reads one setting; what is not given stays out of the namespace."""
+def _reading(each: dataclasses.Field[Any]) -> tuple[Callable[[str], Any] | None, str | None, str]:
+    """How a setting is parsed, what stands for its value, and how its default is shown."""
     default = getattr(H5Settings(), each.name)
-    option: dict[str, Any] = {"dest": each.name, "default": argparse.SUPPRESS}
     if each.type is bool:
-        option |= {"action": argparse.BooleanOptionalAction}
-        shown = "yes" if default else "no"
-    elif each.type is float:
-        option |= {"type": float, "metavar": "SECONDS"}
-        shown = f"{default:g}"
-    elif each.type is int and each.name.endswith("_bytes"):
-        option |= {"type": _size, "metavar": "SIZE"}
-        shown = _size_text(default)
-    elif each.type is int:
-        option |= {"type": int, "metavar": "N"}
-        shown = str(default)
-    else:
-        option |= {"type": _origin, "metavar": "ORIGIN", "action": "append"}
-        shown = f"{', '.join(default) or 'none'}; * = all, may be repeated"
-    purpose = each.metadata["purpose"].replace("%", "%%")
-    return option | {"help": f"{purpose} (default: {shown})"}
+        return None, None, "yes" if default else "no"
+    if each.type is float:
+        return _real, "SECONDS", f"{default:g}"
+    if each.type is int and each.name.endswith("_bytes"):
+        return _size, "SIZE", _size_text(default)
+    if each.type is int:
+        return _whole, "N", str(default)
+    if each.type == tuple[str, ...]:
+        return _origin, "ORIGIN", f"{', '.join(default) or 'none'}; * = all, may be repeated"
+    metavar = None if get_origin(each.type) is Literal else "TEXT"
+    return str, metavar, "none" if default is None else str(default)
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:
@@ -81,6 +175,19 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number is accepted")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number is accepted") from None
 
 
 def _prefix(text: str) -> str:
@@ -119,23 +226,3 @@ def _size_text(size: int) -> str:
     while size and size % 1024 == 0 and power < 4:
         size, power = size // 1024, power + 1
     return f"{size}{('', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
-
-
-def settings_of(options: argparse.Namespace) -> H5Settings:
-    """The settings: of the command line, else of the environment, else the defaults.
-
-    Raises:
-        SystemExit: 2 after one line on stderr, when one of them cannot be used.
-    """
-    parser: argparse.ArgumentParser = options.parser
-    given = {
-        each.name: getattr(options, each.name)
-        for each in dataclasses.fields(H5Settings)
-        if each.name in options
-    }
-    if "cors_origins" in given:
-        given["cors_origins"] = tuple(given["cors_origins"])
-    try:
-        return H5Settings.from_environment(**given)
-    except ValueError as error:
-        parser.error(str(error))

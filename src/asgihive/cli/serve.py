@@ -2,17 +2,30 @@
 
 import argparse
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from asgihive.cli.config import Option
 from asgihive.cli.console import STYLE, tell
-from asgihive.cli.options import SETTINGS_HELP, add_server_options, settings_of
-from asgihive.cli.server import listen, listen_problem, run, url_of
+from asgihive.cli.listening import (
+    certificate_problem,
+    listen,
+    listen_problem,
+    listening_at_path,
+    url_of,
+)
+from asgihive.cli.options import SETTINGS_HELP, ServerOptions, add_server_options, read_options
+from asgihive.cli.server import run
 from asgihive.settings import ENVIRONMENT_PREFIX
 
 _EXAMPLES = f"""
 examples:
   asgihive serve /data --port 8080 --prefix /h5
   asgihive serve /data --cors https://viewer.example.org --chunk-cache-bytes 2GiB
+  asgihive serve /data --uds /run/asgihive/socket --workers 4 --access-log json
+  asgihive serve --config /etc/asgihive.toml
   {ENVIRONMENT_PREFIX}DECODE_LANES=8 asgihive serve /data
 """
 
@@ -26,9 +39,18 @@ def add_serve(commands: Any) -> None:
         epilog=SETTINGS_HELP + _EXAMPLES,
         **STYLE,
     )
-    parser.add_argument("directory", metavar="DIR", type=_directory, help="the directory to serve")
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        type=_directory,
+        nargs="?",
+        help="the directory to serve, if the file of --config has no `directory`",
+    )
     parser.set_defaults(run=_serve, parser=parser)
-    add_server_options(parser)
+    text = "listen at a Unix socket instead, which is made, and removed at the end"
+    uds = Option("uds", text, metavar="PATH", is_path=True)
+    directory = Option("directory", "", _directory, is_path=True)
+    add_server_options(parser, {"uds": uds}, {"directory": directory})
 
 
 def _directory(text: str) -> str:
@@ -43,12 +65,26 @@ def _directory(text: str) -> str:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = settings_of(options)
-    try:
-        listener = listen(options.host, options.port)
-    except OSError as error:
-        options.parser.error(listen_problem(options.host, options.port, error))
-    with listener:
-        url = url_of(options, listener)
-        tell(f"Serving {options.directory} at {url}/ (Ctrl+C stops)")
-        return run(options, options.directory, settings, listener)
+    parser: argparse.ArgumentParser = options.parser
+    given = read_options(options)
+    if given.directory is None:
+        parser.error("DIR is missing: the directory to serve")
+    if problem := certificate_problem(given.server):
+        parser.error(problem)
+    with _listening(parser, given.server) as listener:
+        at = f"{given.server.uds}, " if given.server.uds else ""
+        tell(f"Serving {given.directory} at {at}{url_of(given.server, listener)}/ (Ctrl+C stops)")
+        return run(given.server, given.directory, given.settings, listener)
+
+
+@contextmanager
+def _listening(parser: argparse.ArgumentParser, options: ServerOptions) -> Iterator[socket.socket]:
+    with ExitStack() as stack:
+        try:
+            if options.uds is None:
+                listener = stack.enter_context(listen(options.host, options.port))
+            else:
+                listener = stack.enter_context(listening_at_path(options.uds))
+        except OSError as error:
+            parser.error(listen_problem(options, error))
+        yield listener

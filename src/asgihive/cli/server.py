@@ -1,11 +1,14 @@
 """Runs the service over a directory, in this process or in several."""
 
-import argparse
-import errno
 import functools
+import multiprocessing
 import os
 import signal
 import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,11 +16,14 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from asgihive.asgi import Router
+from asgihive.cli.logs import log_config
+from asgihive.cli.options import ServerOptions
 from asgihive.service import H5App
+from asgihive.service import metrics as measures
 from asgihive.settings import H5Settings
 
-# Seconds that answers under way have to finish once the server is asked to stop.
-_GRACE = 10
+# A worker that says nothing for so long is replaced.
+_HEALTHCHECK_SECONDS = 30
 
 
 def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
@@ -33,70 +39,82 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
         app = service if scope["type"] == "lifespan" else router
         await app(scope, receive, send)
 
-    return mounted
+    # What is not below the prefix is counted and logged, too.
+    return service.observer.around(mounted)
 
 
-def run(
-    options: argparse.Namespace, root: str, settings: H5Settings, listener: socket.socket
-) -> int:
+def run(options: ServerOptions, root: str, settings: H5Settings, listener: socket.socket) -> int:
     """Serve `root` at a listening socket until a signal ends it; the exit code."""
+    build = _build_worker if options.workers > 1 else build_app
     config = uvicorn.Config(
-        functools.partial(build_app, root, settings, options.prefix),
+        functools.partial(build, root, settings, options.prefix),
         factory=True,
         lifespan="on",
         workers=options.workers,
-        log_level="info" if options.access_log else "warning",
-        access_log=options.access_log,
-        timeout_graceful_shutdown=_GRACE,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        log_config=log_config(options.log_level, options.access_log),
+        log_level=options.log_level,
+        access_log=False,  # ours hides the token, and says more
+        timeout_graceful_shutdown=options.graceful_seconds,
+        # Imports from a network file system take long, and what is slow is not dead.
+        timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
     )
     if options.workers == 1:
         uvicorn.Server(config).run(sockets=[listener])
         return 0
-    supervisor = _Supervisor(config, sockets=[listener])
-    supervisor.run()
+    with _shared_metrics(settings):
+        supervisor = _Supervisor(config, sockets=[listener])
+        supervisor.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return STARTUP_FAILURE if failed else 0
 
 
+def _build_worker(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return build_app(root, settings, prefix)
+
+
+def _end_with_parent() -> None:
+    """Stop when the supervisor was killed: nobody else would, and the port would stay taken."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextmanager
+def _shared_metrics(settings: H5Settings) -> Iterator[None]:
+    """Let the workers share their metrics, unless whoever began this has seen to it."""
+    if not settings.metrics or os.environ.get(measures.SHARED_DIRECTORY):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="asgihive-metrics-") as directory:
+        os.environ[measures.SHARED_DIRECTORY] = directory
+        try:
+            yield
+        finally:
+            del os.environ[measures.SHARED_DIRECTORY]
+
+
 class _Supervisor(Multiprocess):
-    """Starts workers that ignore Ctrl+C, which a terminal sends to them too, until they are up."""
+    """Replaces workers that end, and holds the socket for them until all are told to stop."""
 
     def init_processes(self) -> None:
+        """Start workers that ignore Ctrl+C until they are up: a terminal tells them, too."""
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().init_processes()
         signal.signal(signal.SIGINT, handler)
 
+    def keep_subprocess_alive(self) -> None:
+        """Replace each worker that has ended, and forget what it did at the end."""
+        before = {each.pid for each in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {each.pid for each in self.processes}:
+            measures.forget_process(pid)
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: from here on connections wait to be accepted.
-
-    Raises:
-        OSError: the address cannot be resolved or bound.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except UnicodeError as error:  # a name that IDNA cannot encode
-        raise socket.gaierror(socket.EAI_NONAME, str(error)) from None
-    family, _, _, _, address = found[0]
-    return socket.create_server(address, family=family, backlog=2048)
-
-
-def listen_problem(host: str, port: int, error: OSError) -> str:
-    """Why `listen` failed, and what to do."""
-    if isinstance(error, socket.gaierror):
-        return f"host {host!r} is not an address or a known name"
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken: choose another with --port, or stop its owner"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs privileges: choose one above 1023 with --port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is not an address of this machine: choose another with --host"
-    return f"cannot listen at {host}, port {port}: {os.strerror(error.errno or 0)}"
-
-
-def url_of(options: argparse.Namespace, listener: socket.socket) -> str:
-    """The URL to open on this machine, without a slash at its end."""
-    # A server that listens everywhere is reached at the loopback address, too.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{listener.getsockname()[1]}{options.prefix}"
+    def terminate_all(self) -> None:
+        """Tell the workers to stop; from here on nobody waits to be accepted."""
+        for each in self.sockets:
+            each.close()
+        super().terminate_all()

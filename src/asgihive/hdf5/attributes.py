@@ -42,8 +42,7 @@ def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]
         TypeUnsupported: one of `names` has a type without NumPy equivalent.
         DamagedData
     """
-    stored: list[bytes] = []
-    h5a.iterate(entity.id, stored.append)
+    stored = _stored(entity)
     if names is not None:
         return {name: _read(entity, _find(entity, stored, name)) for name in names}
     values = {}
@@ -53,6 +52,16 @@ def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]
         except TypeUnsupported:
             values[text(each)] = None
     return values
+
+
+def _stored(entity: Resolved) -> list[bytes]:
+    names: list[bytes] = []
+    try:
+        h5a.iterate(entity.id, names.append)
+    except (OSError, RuntimeError, ValueError) as error:
+        detail = f"its attributes ({libhdf5_reason(error)})"
+        raise DamagedData(entity.file.place.name, entity.path, detail) from error
+    return names
 
 
 def _find(entity: Resolved, stored: list[bytes], name: str) -> bytes:

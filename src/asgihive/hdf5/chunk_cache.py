@@ -24,10 +24,16 @@ class ChunkCache:
     """Decoded chunks, at most `max_bytes` in all; 0 keeps nothing. For all threads.
 
     A closed file has none here, so that its entries are never the last to hold it.
+
+    Attributes:
+        hits: chunks that were here, or being decoded by another thread.
+        misses: chunks that were decoded for who asked.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.hits = 0
+        self.misses = 0
         self._lock = threading.Lock()
         self._chunks: BytesCache[ChunkKey, Bytes] = BytesCache(max_bytes)
         self._flights: dict[ChunkKey, _Flight] = {}
@@ -56,10 +62,14 @@ class ChunkCache:
         with self._lock:
             kept = self._chunks.get(key)
             if kept is not None:
+                self.hits += 1
                 return kept
             flight = self._flights.get(key)
             if flight is None:
+                self.misses += 1
                 mine = self._flights[key] = _Flight()
+            else:
+                self.hits += 1
         if flight is not None:
             flight.landed.wait()
             # What another thread failed to decode says more when it fails here.

@@ -28,6 +28,7 @@ from asgihive.hdf5.layout import Layout
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import without_dimensions
+from asgihive.timings import measured
 
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16
@@ -197,6 +198,7 @@ class ChunkedStorage:
         keep = keep or not part.is_whole(self.index.grid.chunks)
         return self.cache.chunk(key, lambda: self._raw(places, part), keep=keep)
 
+    @measured("decode")
     def _raw(self, places: Places, part: _Part) -> Bytes | None:
         try:
             return self._read(places, part)
@@ -245,6 +247,7 @@ class ChunkedStorage:
         item_bytes = self.pipeline.chunk_bytes // math.prod(self.index.grid.chunks)
         return first * item_bytes, (last + 1) * item_bytes
 
+    @measured("read")
     def _stored(self, offset: int, size: int) -> Bytes:
         stored = os.pread(self.file.descriptor, size, offset)
         while len(stored) < size:

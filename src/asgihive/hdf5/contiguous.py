@@ -11,6 +11,7 @@ import numpy as np
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import spans, windows
 from asgihive.hdf5.selection import Axis
+from asgihive.timings import measured
 
 Array = np.ndarray[Any, Any]
 
@@ -75,21 +76,11 @@ class ContiguousStorage:
             read = scratch[:size].view(self.dtype).reshape(*window.shape, *self.item_shape)
             target[...] = read if window.inside is None else read[window.inside]
 
+    @measured("read")
     def read_at_once(self, run: tuple[int, int]) -> Array | None:
-        """The elements of a `run`, flat, if the kernel has them in memory; else None.
-
-        For the event loop, which must not wait for a disk: RWF_NOWAIT (Linux, preadv2(2))
-        reads from the page cache or not at all.
-        """
-        offset, size = run
-        if not _NOWAIT:
-            return None
-        buffer = bytearray(size)
-        try:
-            read = os.preadv(self.file.descriptor, [buffer], offset, _NOWAIT)
-        except OSError:
-            return None
-        return np.frombuffer(bytes(buffer), self.dtype) if read == size else None
+        """The elements of a `run`, flat, if the kernel has them in memory; else None."""
+        stored = bytes_at_once(self.file.descriptor, run)
+        return None if stored is None else np.frombuffer(stored, self.dtype)
 
     def _fill(self, part: np.ndarray[Any, np.dtype[np.uint8]], offset: int) -> None:
         """Read over `part`; zeros where the file ends."""
@@ -101,3 +92,20 @@ class ContiguousStorage:
                 part[done:] = 0
                 return
             done += read
+
+
+def bytes_at_once(descriptor: int, run: tuple[int, int]) -> bytes | None:
+    """Some bytes of a file from an offset on, if the kernel has them in memory; else None.
+
+    For the event loop, which must not wait for a disk: RWF_NOWAIT (Linux, preadv2(2)) reads
+    from the page cache or not at all.
+    """
+    offset, size = run
+    if not _NOWAIT:
+        return None
+    buffer = bytearray(size)
+    try:
+        read = os.preadv(descriptor, [buffer], offset, _NOWAIT)
+    except OSError:
+        return None
+    return bytes(buffer) if read == size else None

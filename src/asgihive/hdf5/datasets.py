@@ -22,6 +22,8 @@ from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
 from asgihive.hdf5.virtual import VirtualLayout
+from asgihive.timings import measured
+from asgihive.visits import touch
 
 Array = np.ndarray[Any, Any]
 
@@ -64,6 +66,7 @@ class Dataset:
         """Bytes of one element in memory, without what its pointers point to."""
         return self.dtype.itemsize * math.prod(self.item_shape)
 
+    @measured("read")
     def read(
         self,
         lease: Lease,
@@ -92,6 +95,7 @@ class Dataset:
         with self.diagnosed(lease, axes):
             return self._read(lease, axes, dtype, places, keep=keep)
 
+    @measured("read")
     def read_into(
         self,
         values: Array,
@@ -133,6 +137,7 @@ class Dataset:
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
+        touch(self.file.place.name, self.file.identity.content)
         try:
             yield
         except READ_ERRORS as error:

@@ -91,7 +91,12 @@ def list_directory(sandbox: Sandbox, name: str, after: bytes, limit: int) -> Pag
 
 
 def has_signature(descriptor: int, size: int) -> bool:
-    """Whether a file begins as HDF5 does, user block or not.
+    """Whether a file begins as HDF5 does, user block or not."""
+    return signature_offset(descriptor, size) is not None
+
+
+def signature_offset(descriptor: int, size: int) -> int | None:
+    """Where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
 
     HDF5 File Format Specification, section II.A: the superblock is at the offset 0, 512,
     1024, 2048 and so on.
@@ -99,9 +104,9 @@ def has_signature(descriptor: int, size: int) -> bool:
     offset = 0
     while offset + len(_SIGNATURE) <= size:
         if os.pread(descriptor, len(_SIGNATURE), offset) == _SIGNATURE:
-            return True
+            return offset
         offset = max(512, 2 * offset)
-    return False
+    return None
 
 
 def _not_a_directory(place: Place) -> str:

@@ -8,7 +8,7 @@ from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
-    PASSING,
+    CHANGING,
     Entity,
     ExternalLink,
     LinkResolution,
@@ -89,7 +89,7 @@ class Describer:
             if isinstance(child, Resolved):
                 return self._describe_object(shown, child.file, child.id)
             return _describe_link(shown, child)
-        except PASSING:
+        except CHANGING:
             raise
         except (AsgihiveError, *LIBRARY_ERRORS):
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Self
 
+from asgihive.visits import Content
+
 # Longest time for which two changes may leave one timestamp. Linux stamps files from a
 # clock that ticks at 100 to 1,000 Hz; file systems without sub-second stamps (FAT, old
 # network file systems) tick in whole seconds, FAT in two.
@@ -26,6 +28,11 @@ class Identity:
         return cls(
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         )
+
+    @property
+    def content(self) -> Content:
+        """The same without the change time, which moves with names and permissions, too."""
+        return self.device, self.inode, self.size, self.mtime_ns
 
     def differs(self, status: os.stat_result, links: int) -> bool:
         """Whether the content of an open file may not be that of this identity any more.

@@ -3,6 +3,7 @@
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from h5py import h5d, h5g, h5l, h5o, h5t
 
@@ -13,6 +14,7 @@ from asgihive.errors import (
     FileUnreadable,
     LinkUnresolved,
     Overloaded,
+    ReaderCrashed,
 )
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
@@ -78,8 +80,12 @@ class Broken(Exception):  # control flow inside this module
     """A link could not be followed; the message says why."""
 
 
-# Conditions of the moment, which say nothing about a link.
-PASSING = (FileChanged, Overloaded, Unsettled)
+# Conditions of the moment, which say nothing about a link: those that are over soon, and all.
+CHANGING = (FileChanged, Overloaded, Unsettled)
+PASSING = (*CHANGING, ReaderCrashed)
+
+# What libhdf5's refusals look like through h5py.
+_REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)
 
 
 def walk(
@@ -153,9 +159,9 @@ class _Walker:
         """The soft or external link of that name here, None for a hard one."""
         stored, kind = self._look_up(name)
         if kind == h5l.TYPE_SOFT:
-            return SoftLink(self.shown, self.file, text(self.object.links.get_val(stored)))
+            return SoftLink(self.shown, self.file, text(self._value(stored)))
         if kind == h5l.TYPE_EXTERNAL:
-            target_file, target_path = self.object.links.get_val(stored)
+            target_file, target_path = self._value(stored)
             return ExternalLink(self.shown, self.file, text(target_file), text(target_path))
         return None
 
@@ -185,12 +191,12 @@ class _Walker:
         if self.hops_left < 0:
             raise Broken("it is cyclic, or passes through too many links")
         if kind == h5l.TYPE_SOFT:
-            target = self.object.links.get_val(name)
+            target = self._value(name)
             if target.startswith(b"/"):
                 self.object = self.file.root
             return components(target)
         if kind == h5l.TYPE_EXTERNAL:
-            target_file, target = self.object.links.get_val(name)
+            target_file, target = self._value(name)
             try:
                 named = target_file.decode("utf-8", "surrogateescape")
                 self.file = self.lease.open_linked(self.file, named)
@@ -206,22 +212,35 @@ class _Walker:
         """The name as stored, and the type of its link."""
         if not isinstance(self.object, h5g.GroupID):
             raise EntityMissing(self.origin.place.name, self.shown)
-        links = self.object.links
         try:
-            return name, links.get_info(name).type
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            return name, self._type(name)
+        except _REFUSALS as error:
             # h5py's versions differ in what they raise for a name that is not there.
             if self._exists(name):
                 raise self._damaged(error) from error
             stored = self._stored(name)
             if stored is None:
                 raise EntityMissing(self.origin.place.name, self.shown) from None
-            return stored, links.get_info(stored).type
+            try:
+                return stored, self._type(stored)
+            except _REFUSALS as damage:
+                raise self._damaged(damage) from damage
+
+    def _type(self, name: bytes) -> int:
+        kind: int = self.object.links.get_info(name).type
+        return kind
+
+    def _value(self, name: bytes) -> Any:
+        """What a link says of its target: a path, or a file and a path."""
+        try:
+            return self.object.links.get_val(name)
+        except _REFUSALS as error:
+            raise self._damaged(error) from error
 
     def _exists(self, name: bytes) -> bool:
         try:
             return bool(self.object.links.exists(name))
-        except (OSError, RuntimeError, ValueError) as error:
+        except _REFUSALS as error:
             raise self._damaged(error) from error
 
     def _stored(self, name: bytes) -> bytes | None:
@@ -230,14 +249,17 @@ class _Walker:
         if "\ufffd" not in wanted:
             return None
         names: list[bytes] = []
-        self.object.links.iterate(names.append)
+        try:
+            self.object.links.iterate(names.append)
+        except _REFUSALS as error:
+            raise self._damaged(error) from error
         found = [each for each in names if text(each) == wanted]
         return found[0] if len(found) == 1 else None
 
     def _open(self, name: bytes) -> h5g.GroupID | h5d.DatasetID | h5t.TypeID:
         try:
             return h5o.open(self.object, name)
-        except (KeyError, OSError, RuntimeError, ValueError, TypeError) as error:
+        except _REFUSALS as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> FileUnreadable:

@@ -10,11 +10,7 @@ from h5py import h5d, h5f, h5g, h5o
 from asgihive.errors import AsgihiveError
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.sandbox import Place
-
-# Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
-# that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
-_FLAGS_OFFSET = 11
-_SWMR_WRITING = 0x04
+from asgihive.hdf5.swmr import is_written
 
 # The path asked for and the inode: relative link targets start at the path, so that two
 # names of one inode are two open files, and a file that was replaced is not its successor.
@@ -67,7 +63,7 @@ class OpenFile:
         """Whether the content may differ from what it was when the file was opened."""
         try:
             status = os.fstat(self.descriptor)
-            written = self.live and self._is_written()
+            written = self.live and is_written(self.descriptor, self.base)
         except OSError:
             return True
         # Asked last: the descriptor of a file revoked meanwhile may be another file's.
@@ -76,10 +72,6 @@ class OpenFile:
         if self.live:
             return not written or status.st_size < self.identity.size
         return self.identity.differs(status, self.links)
-
-    def _is_written(self) -> bool:
-        flags = os.pread(self.descriptor, 1, self.base + _FLAGS_OFFSET)
-        return bool(flags) and bool(flags[0] & _SWMR_WRITING)
 
     def shows(self, identity: Identity) -> bool:
         """Whether this is certainly the content that `identity` stands for."""

@@ -5,6 +5,7 @@ time. That is why a changed file can be closed at once, under the feet of reques
 still hold it: they are between two calls, and their next one finds the file revoked.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -20,12 +21,16 @@ from asgihive.errors import (
     FileMissing,
     FileUnreadable,
     Overloaded,
+    ReaderCrashed,
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunk_cache import ChunkCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import Key, OpenFile, Unsettled, inode_of, key_of, libhdf5_reason
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
+from asgihive.hdf5.swmr import reading_live, seems_written
+from asgihive.timings import measured
+from asgihive.visits import touch
 
 # Opening through the descriptor means that what was checked is what is opened.
 _BY_DESCRIPTOR = os.path.isdir("/proc/self/fd")
@@ -69,6 +74,7 @@ class Lease:
 
         Raises:
             FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
+            ReaderCrashed: it did before, and is refused.
         """
         known = self.pool.known(name)
         if known is not None:
@@ -81,6 +87,8 @@ class Lease:
         """Open `place`, or find it open; raises as `open_asked`."""
         # Before trying, so that what turns up after it failed is a change.
         identity = identity_on_loop(place.asked)
+        if identity is not None:
+            self._touch(place.name, identity)
         try:
             file = self.pool.acquire(place)
         except (FileMissing, FileForbidden, FileUnreadable):
@@ -90,7 +98,8 @@ class Lease:
         return self.hold(file)
 
     def hold(self, file: OpenFile) -> OpenFile:
-        """Keep `file` open, and depend on it; raises FileChanged."""
+        """Keep `file` open, and depend on it; raises FileChanged, ReaderCrashed."""
+        self._touch(file.place.name, file.identity)
         if self.files.setdefault(file.key, file) is not file:
             raise FileChanged(file.place.name)
         self._depend(file.place.asked, file.seen)
@@ -99,6 +108,14 @@ class Lease:
         if self.released:
             file.holders.discard(self)
         return file
+
+    def _touch(self, name: str, identity: Identity) -> None:
+        try:
+            touch(name, identity.content)
+        except ReaderCrashed:
+            # What is made without the file is not the answer for good.
+            self.lasting = False
+            raise
 
     def _depend(self, path: str, identity: Identity | None) -> None:
         if self.depends.setdefault(path, identity) != identity:
@@ -188,10 +205,12 @@ class FilePool:
         # Beamlines write while others read, and network file systems refuse locks.
         self._access.set_file_locking(False, True)
         self._access.set_cache(0, 8191, self._chunk_cache_per_dataset, 0.75)
+        self._live_access = reading_live(self._access)
 
     def __len__(self) -> int:
         return len(self._files)
 
+    @measured("open")
     def acquire(self, place: Place) -> OpenFile:
         """The open file of `place`."""
         self._discarded.clear()
@@ -304,7 +323,7 @@ class FilePool:
                 for other in list(_everywhere):
                     if inode_of(other.identity) == inode_of(identity) and not other.shows(identity):
                         other.close()
-                file_id, live = self._open_id(place, os.fsencode(name))
+                file_id, live = self._open_id(place, os.fsencode(name), descriptor)
                 wait = 0.0 if live else identity.settles_in(time.time_ns())
                 if wait > 0:
                     file_id.close()
@@ -328,15 +347,17 @@ class FilePool:
             raise FileChanged(place.name)
         return file
 
-    def _open_id(self, place: Place, name: bytes) -> tuple[h5f.FileID, bool]:
+    def _open_id(self, place: Place, name: bytes, descriptor: int) -> tuple[h5f.FileID, bool]:
         try:
             return h5f.open(name, h5f.ACC_RDONLY, self._access), False
         except (OSError, RuntimeError, ValueError) as error:
             reason = error
-        try:
-            return h5f.open(name, h5f.ACC_RDONLY | h5f.ACC_SWMR_READ, self._access), True
-        except (OSError, RuntimeError, ValueError):
-            raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
+        # Not any file: with SWMR access libhdf5 opens one that is cut off as well.
+        if self._live_access is not None and seems_written(descriptor):
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                mode = h5f.ACC_RDONLY | h5f.ACC_SWMR_READ
+                return h5f.open(name, mode, self._live_access), True
+        raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
 
     def _open_root(self, place: Place, file_id: h5f.FileID) -> h5g.GroupID:
         try:

@@ -19,12 +19,14 @@ class WholeFile:
         name: as the client knows it.
         identity: of the content that is sent, and of no other.
         settled: whether each later change is certain to change the identity.
+        is_direct: whether no symbolic link is passed through, which may lead elsewhere later.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.identity = Identity(0, 0, 0, 0, 0)
         self.settled = False
+        self.is_direct = False
         self._links = 0
         self._descriptor = -1
         # The request, and the threads that may outlive it: who leaves last closes the file.
@@ -47,6 +49,7 @@ class WholeFile:
 
     def _open(self, place: Place) -> None:
         self._descriptor = open_regular(place)
+        self.is_direct = place.asked == place.real
         with translated(self.name):
             status = os.fstat(self._descriptor)
             is_hdf5 = has_signature(self._descriptor, status.st_size)

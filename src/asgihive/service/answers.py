@@ -1,11 +1,12 @@
-"""Encoded answers kept in memory, served from the event loop while their files are unchanged."""
+"""Answers kept in memory, served from the event loop while their files are unchanged."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import anyio
 
-from asgihive.asgi import BufferedResponse
+from asgihive.asgi import BufferedResponse, Validators
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.lanes import Lane
@@ -13,54 +14,99 @@ from asgihive.lanes import Lane
 # A `stat` takes microseconds; one that takes this long tells of a sick file system.
 _SLOW_STAT_SECONDS = 0.005
 
-Key = tuple[str, bytes, bytes]
-Depends = dict[str, Identity | None]
+# Beyond that, the event loop has no time for them.
+_MOST_STATS_ON_LOOP = 256
+
+Key = tuple[object, ...]
+Depends = Mapping[str, Identity | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    response: BufferedResponse
+class Answer:
+    """What is known of an answer, or all of it.
+
+    validators: of the answer as it is, in no content coding.
+    depends: the identities of all files that took part in it.
+    is_large: whether it is worth compression.
+    body: None = it is made anew each time.
+    responses: what was sent of it already, by content coding; None = as it is.
+    """
+
+    validators: Validators
     depends: Depends
+    is_large: bool
+    body: BufferedResponse | None = None
+    responses: Mapping[str | None, BufferedResponse] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, about."""
+        # Unless it is coded, a response has the body itself.
+        bodies = {id(each.body): len(each.body) for each in self.responses.values()}
+        if self.body is not None:
+            bodies[id(self.body.body)] = len(self.body.body)
+        return sum(bodies.values()) + sum(len(path) + 200 for path in self.depends)
 
 
 class AnswerCache:
-    """Responses by request, each with the identities of all files that took part in it.
+    """Answers by request, each with the identities of all files that took part in it.
 
     Args:
         max_bytes: bodies kept in all; 0 keeps none.
         lane: where identities are checked when the file system is slow.
+
+    Attributes:
+        hits, misses: how often an answer was kept, and still right, or not.
     """
 
     def __init__(self, max_bytes: int, lane: Lane) -> None:
-        self._kept: BytesCache[Key, _Kept] = BytesCache(max_bytes)
+        self._kept: BytesCache[Key, Answer] = BytesCache(max_bytes)
         self._landed: dict[Key, anyio.Event] = {}
         self._lane = lane
         self._slow = False
+        self.hits = 0
+        self.misses = 0
 
-    async def find(self, key: Key) -> BufferedResponse | None:
+    @property
+    def bytes(self) -> int:
+        """What is kept, with the overhead of keeping it."""
+        return self._kept.bytes
+
+    async def find(self, key: Key) -> Answer | None:
         """The answer, if it is kept and no file of it has changed.
 
         This is where the event loop makes system calls: a `stat` per file. Once one takes
-        over 5 ms, all further ones are made in a lane.
+        over 5 ms, all further ones are made in a lane, as very many are.
         """
         kept = self._kept.get(key)
         if kept is None:
+            self.misses += 1
             return None
-        if self._slow:
+        if self._slow or len(kept.depends) > _MOST_STATS_ON_LOOP:
             unchanged = await self._lane.run(lambda: _unchanged(kept.depends))
         else:
             start = time.perf_counter()
             unchanged = _unchanged(kept.depends)
             self._slow = time.perf_counter() - start > _SLOW_STAT_SECONDS * len(kept.depends)
         if unchanged:
-            return kept.response
+            self.hits += 1
+            return kept
+        self.misses += 1
         self._kept.drop(key)
         return None
 
-    def keep(self, key: Key, response: BufferedResponse, depends: Depends) -> None:
-        """Keep an answer that was made of files of these identities."""
-        paths = sum(len(path) + 200 for path in depends)
-        self._kept.put(key, _Kept(response, depends), len(response.body) + len(key[1]) + paths)
+    def keep(self, key: Key, answer: Answer) -> None:
+        """Keep an answer, the body that it has included."""
+        size = answer.bytes + sum(len(each) for each in key if isinstance(each, str | bytes))
+        self._kept.put(key, answer, size)
+
+    def keep_response(
+        self, key: Key, answer: Answer, coding: str | None, response: BufferedResponse
+    ) -> None:
+        """Keep what is sent of `answer` in a content coding, if that is kept itself."""
+        kept = self._kept.peek(key)
+        if kept is not None and kept.body is answer.body:
+            self.keep(key, replace(kept, responses={**kept.responses, coding: response}))
 
     async def join(self, key: Key) -> bool:
         """Whether the caller is to make the answer; else someone did, successfully or not.

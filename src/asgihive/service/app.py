@@ -5,7 +5,14 @@ import os
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, Part
+from asgihive.service.access import Guard
+from asgihive.service.isolation.proxy import isolated
+from asgihive.service.metrics import Metrics
+from asgihive.service.observing import Observer
+from asgihive.service.openapi import ServiceDocumentation
+from asgihive.service.operation import add_operation
 from asgihive.service.routes import Routes
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
@@ -22,8 +29,11 @@ _CONFIG = HiveConfig(
 
 # What a page of another origin may read of an answer, beside what each may (Fetch standard).
 EXPOSED_HEADERS = (
+    "accept-ranges",
     "content-disposition",
     "content-length",
+    "content-range",
+    "etag",
     "x-asgihive-factors",
     "x-asgihive-method",
     "x-asgihive-shape",
@@ -43,31 +53,49 @@ class H5App(Hive):
 
     Raises:
         FileNotFoundError, NotADirectoryError: `root` is not there, or no directory.
+        ValueError: there can be no worker processes here, for `isolation="process"`.
     """
 
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         self.store = Store(root, self.settings)
+        metrics = Metrics.of(self.store)
+        router, health = Routes(self.store).router, None
+        cornerstone = _store_cornerstone(self.store)
+        if self.settings.isolation == "process":
+            cornerstone, router, health = isolated(self.store, router)
+        add_operation(router, self.store, metrics, health)
         super().__init__(
             _CONFIG,
-            cornerstones=[_store_cornerstone(self.store)],
-            endpoints=[_routes_endpoint(self.store)],
-            docs=False,
+            cornerstones=[cornerstone],
+            endpoints=[_routes_endpoint(router, metrics)],
+            docs=self.settings.docs,
             entry_points=False,
             optional_trailing_slash=True,
         )
-        self._shared: ASGIApp = super().__call__
+        self._shared: ASGIApp = Guard(super().__call__, self.settings.token)
         if self.settings.cors_origins:
             self._shared = CORSMiddleware(
                 self._shared,
                 allow_origins=self.settings.cors_origins,
-                allow_methods=("GET", "HEAD"),
+                allow_methods=("GET", "HEAD", "POST"),
                 allow_headers=("*",),
                 expose_headers=EXPOSED_HEADERS,
             )
 
+        self.observer = Observer(
+            self._shared,
+            routes=[each.url for each in self.route_records()],
+            metrics=metrics,
+            server_timing=self.settings.server_timing,
+            timing_origins=self.settings.cors_origins,
+        )
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._shared(scope, receive, send)
+        await self.observer(scope, receive, send)
+
+    def _documentation(self, router: Router) -> Documentation | None:
+        return ServiceDocumentation(router, self.settings) if self.settings.docs else None
 
 
 def _store_cornerstone(store: Store) -> Component:
@@ -82,11 +110,12 @@ def _store_cornerstone(store: Store) -> Component:
     )
 
 
-def _routes_endpoint(store: Store) -> Component:
+def _routes_endpoint(router: Router, metrics: Metrics | None) -> Component:
     return Component(
         kind="endpoint",
         container="hdf5",
         name="routes",
-        router=Routes(store).router,
+        router=router,
+        parts=() if metrics is None else (Part(lifespan=lambda _: metrics.running()),),
         needs_lifespan=False,
     )

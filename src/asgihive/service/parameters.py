@@ -75,6 +75,14 @@ class DataParameters:
             view=view_request(query),
         )
 
+    @property
+    def canonical(self) -> tuple[object, ...]:
+        """What is asked for, in one form, and in which format."""
+        selection = "".join((self.selection or "").split())
+        entity, encoder = self.entity, self.encoder.name
+        flags = (self.safe, self.flatten)
+        return ("data", encoder, entity.file, entity.path, selection, *flags, self.view)
+
 
 @dataclass(frozen=True, slots=True)
 class HistogramParameters:
@@ -92,7 +100,7 @@ class HistogramParameters:
     def of(cls, query: QueryFields) -> "HistogramParameters":
         text = query.first("bins")
         accepted = f"a whole number from 1 to {MAX_BINS} is accepted"
-        bins = DEFAULT_BINS if not text else _count("bins", text, accepted, MAX_BINS)
+        bins = DEFAULT_BINS if not text else count("bins", text, accepted, MAX_BINS)
         return cls(EntityParameters.of(query), query.first("selection"), bins, _range(query))
 
 
@@ -116,9 +124,9 @@ def view_request(query: QueryFields) -> ViewRequest | None:
         raise BadParameter("method", method, accepted) from None
     if points:
         accepted = "a whole number of at least 1 is accepted"
-        return ViewRequest(max_points=_count("max_points", points, accepted), method=chosen)
+        return ViewRequest(max_points=count("max_points", points, accepted), method=chosen)
     accepted = "comma-separated whole numbers of at least 1 are accepted, one per dimension"
-    members = tuple(_count("shape", each, accepted, text=shape) for each in shape.split(","))
+    members = tuple(count("shape", each, accepted, text=shape) for each in shape.split(","))
     return ViewRequest(shape=members, method=chosen)
 
 
@@ -169,7 +177,7 @@ def _value_encoder(name: str | None, accept: str) -> Encoder:
     return json if chosen is None else offered[chosen]
 
 
-def _count(
+def count(
     parameter: str, member: str, accepted: str, most: int | None = None, text: str | None = None
 ) -> int:
     """A whole number of at least 1; `text` is the whole value that `member` is part of."""

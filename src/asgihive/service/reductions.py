@@ -14,6 +14,7 @@ from asgihive.hdf5.reader import Held
 from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection
 from asgihive.service.parameters import EntityParameters, HistogramParameters
+from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected
 from asgihive.service.store import Store
 
@@ -44,15 +45,16 @@ class _Numbers:
 
 
 async def compute_statistics(
-    store: Store, entity: EntityParameters, selection: str | None
+    store: Store, entity: EntityParameters, selection: str | None, representation: Representation
 ) -> dict[str, Any]:
     """`/stats`: of the finite values of the selection.
 
     Raises:
+        NotModified
         KindMismatch: the values are not real numbers.
         and whatever reading raises.
     """
-    numbers = await _numbers(store, entity, selection)
+    numbers = await _numbers(store, entity, selection, representation)
     statistics = Statistics()
 
     def take(part: Statistics) -> None:
@@ -66,17 +68,20 @@ async def compute_statistics(
     return statistics.described()
 
 
-async def compute_histogram(store: Store, parameters: HistogramParameters) -> dict[str, Any]:
+async def compute_histogram(
+    store: Store, parameters: HistogramParameters, representation: Representation
+) -> dict[str, Any]:
     """`/histogram`: how many of the finite values of the selection are in each bin.
 
     Without a range the values are read twice, the first time for their extent, unless their
     type has few values.
 
     Raises:
+        NotModified
         KindMismatch: the values are not real numbers.
         and whatever reading raises.
     """
-    numbers = await _numbers(store, parameters.entity, parameters.selection)
+    numbers = await _numbers(store, parameters.entity, parameters.selection, representation)
     dtype = numbers.held.dataset.dtype
     try:
         span = parameters.range
@@ -102,13 +107,17 @@ def _histogram(bins: int, dtype: Any, span: Extent | None, block: Array) -> Hist
     return histogram
 
 
-async def _numbers(store: Store, entity: EntityParameters, selection: str | None) -> _Numbers:
+async def _numbers(
+    store: Store, entity: EntityParameters, selection: str | None, representation: Representation
+) -> _Numbers:
     def begin(lease: Lease) -> tuple[Dataset, Selection | None]:
         dataset = found(store.settings, entity, lease)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
             raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
-        return dataset, selected(dataset, selection)
+        chosen = selected(dataset, selection)
+        representation.identify(lease, dataset, chosen)
+        return dataset, chosen
 
     (dataset, chosen), lease = await store.read(lambda lease: store.in_library(lease, begin))
     keep = chosen is not None and is_kept(store, dataset, chosen)

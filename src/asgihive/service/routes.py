@@ -6,7 +6,15 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, QueryFields, Router, parse_query, while_connected
+from asgihive.asgi import (
+    BufferedResponse,
+    QueryFields,
+    Router,
+    StreamedResponse,
+    parse_query,
+    while_connected,
+)
+from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.attributes import read_attributes
@@ -14,6 +22,8 @@ from asgihive.hdf5.entities import Describer, list_paths
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
+from asgihive.service.batch import Batch
+from asgihive.service.files import Files
 from asgihive.service.parameters import (
     DataParameters,
     EntityParameters,
@@ -21,16 +31,22 @@ from asgihive.service.parameters import (
     document_encoder,
     link_resolution,
 )
+from asgihive.service.plain import PlainKey
 from asgihive.service.reductions import compute_histogram, compute_statistics
-from asgihive.service.store import Store
+from asgihive.service.representations import NotModified, Representation
+from asgihive.service.store import DocumentRequest, Store
 from asgihive.service.values import answer_data
 from asgihive.service.views import answer_view
+from asgihive.timings import measured
 
 # From a query to what makes the answer's content in the library lane.
 Question = Callable[[QueryFields], Callable[[Lease], Any]]
 
 # From a query to what makes the answer's content block by block.
-Reduction = Callable[[QueryFields], Callable[[], Awaitable[Any]]]
+Reduction = Callable[[QueryFields, Representation], Callable[[], Awaitable[Any]]]
+
+# The parameters that documents and reductions depend on, beside their format.
+_PARAMETERS = ("file", "path", "resolve_links", "attr_keys", "selection", "bins", "range")
 
 
 class Routes:
@@ -45,8 +61,14 @@ class Routes:
         self.router.add("/attr", self._document("attr", self._attr), name="attr")
         self.router.add("/paths", self._document("paths", self._paths), name="paths")
         self.router.add("/data", self._data, name="data")
-        self.router.add("/stats", self._reduction(self._stats), name="stats")
-        self.router.add("/histogram", self._reduction(self._histogram), name="histogram")
+        self.router.add("/stats", self._reduction("stats", self._stats), name="stats")
+        self.router.add(
+            "/histogram", self._reduction("histogram", self._histogram), name="histogram"
+        )
+        files = Files(store)
+        self.router.add("/files", files.list, name="files")
+        self.router.add("/file", files.send, name="file")
+        self.router.add("/batch", Batch(store, self.router), methods=("POST",), name="batch")
 
     def _document(self, name: str, question: Question) -> ASGIApp:
         """A route whose answers are documents, kept while their files are unchanged."""
@@ -56,15 +78,20 @@ class Routes:
             accept = _accept(scope)
             # Only what may change the answer, or any client's own `Accept` would be a miss.
             key = (name, scope["query_string"], accept if b"msgpack" in accept else b"")
-            response = await self.store.answers.find(key)
-            if response is None:
+            representation = Representation.of(self.store, scope, key, is_compressible=True)
+            answer = await self.store.answers.find(key)
+            if answer is None:
                 query = parse_query(scope["query_string"])
                 encoder = document_encoder(query, accept.decode("latin-1"))
                 content = question(query)
-                response = await self.store.answer(
-                    key, lambda lease: encoder.document(content(lease)), encoder.media_type
+                request = DocumentRequest(
+                    key=key,
+                    canonical=_canonical(name, query, encoder),
+                    make=lambda lease: _encoded(encoder, content(lease)),
+                    media_type=encoder.media_type,
                 )
-            await response(scope, receive, send)
+                answer = await self.store.answer(request)
+            await _send(representation.finished_answer(answer), scope, receive, send)
 
         return application
 
@@ -106,38 +133,83 @@ class Routes:
         return content
 
     async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parameters = DataParameters.of(scope["query_string"], _accept(scope).decode("latin-1"))
-        view = parameters.view
-        response: ASGIApp | None
-        if view is None or view.method is Method.NEAREST:
-            response = await answer_data(self.store, parameters)
-        else:
-            response = await answer_view(self.store, parameters, view, receive)
-        if response is not None:
-            await response(scope, receive, send)
+        accept = _accept(scope)
+        key = (scope["query_string"], accept)
+        plain = self.store.plain.find(key, scope)
+        if plain is not None:
+            await plain(scope, receive, send)
+            return
+        parameters = DataParameters.of(scope["query_string"], accept.decode("latin-1"))
+        media_type = parameters.encoder.media_type
+        representation = Representation.of(
+            self.store,
+            scope,
+            parameters.canonical,
+            is_compressible=self.store.settings.compress_arrays or not _is_array(media_type),
+        )
+        response = self._values(key, parameters, representation, receive)
+        await _send(response, scope, receive, send)
 
-    def _reduction(self, question: Reduction) -> ASGIApp:
+    async def _values(
+        self,
+        key: PlainKey,
+        parameters: DataParameters,
+        representation: Representation,
+        receive: Receive,
+    ) -> ASGIApp | None:
+        await representation.check_known()
+        view = parameters.view
+        response: BufferedResponse | StreamedResponse | None
+        if view is None or view.method is Method.NEAREST:
+            response = await answer_data(self.store, parameters, representation)
+        else:
+            response = await answer_view(self.store, parameters, view, representation, receive)
+        if response is None:
+            return None
+        finished = await representation.finished(response)
+        source = representation.plain
+        if source is not None and isinstance(finished, BufferedResponse) and finished.status == 200:
+            # Nothing but that file, which is looked at each time, may have a say in the answer.
+            is_alone = representation.depends.keys() == {source.file.place.asked}
+            if is_alone and not self.store.settings.compress_arrays:
+                self.store.plain.keep(key, finished, source)
+        return finished
+
+    def _reduction(self, name: str, question: Reduction) -> ASGIApp:
         """A route whose answers are few numbers made of many values, while the client waits."""
 
         @functools.wraps(question)
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             query = parse_query(scope["query_string"])
             encoder = document_encoder(query, _accept(scope).decode("latin-1"))
-            content = await while_connected(receive, question(query))
-            if content is None:
-                return
-            body = encoder.document(content)
-            response = BufferedResponse(body, headers={"content-type": encoder.media_type})
-            await response(scope, receive, send)
+            key = _canonical(name, query, encoder)
+            representation = Representation.of(self.store, scope, key, is_compressible=True)
+            work = question(query, representation)
+
+            async def answer() -> ASGIApp | None:
+                await representation.check_known()
+                content = await while_connected(receive, work)
+                if content is None:
+                    return None
+                body = _encoded(encoder, content)
+                headers = {"content-type": encoder.media_type}
+                return await representation.finished(BufferedResponse(body, headers=headers))
+
+            await _send(answer(), scope, receive, send)
 
         return application
 
-    def _stats(self, query: QueryFields) -> Callable[[], Awaitable[Any]]:
+    def _stats(
+        self, query: QueryFields, representation: Representation
+    ) -> Callable[[], Awaitable[Any]]:
         entity, selection = EntityParameters.of(query), query.first("selection")
-        return functools.partial(compute_statistics, self.store, entity, selection)
+        return functools.partial(compute_statistics, self.store, entity, selection, representation)
 
-    def _histogram(self, query: QueryFields) -> Callable[[], Awaitable[Any]]:
-        return functools.partial(compute_histogram, self.store, HistogramParameters.of(query))
+    def _histogram(
+        self, query: QueryFields, representation: Representation
+    ) -> Callable[[], Awaitable[Any]]:
+        parameters = HistogramParameters.of(query)
+        return functools.partial(compute_histogram, self.store, parameters, representation)
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})
@@ -147,6 +219,33 @@ async def _ok(scope: Scope, receive: Receive, send: Send) -> None:
     await _OK(scope, receive, send)
 
 
+async def _send(
+    answer: Awaitable[ASGIApp | None], scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Send what comes of `answer`; nothing to a client that went away."""
+    try:
+        response = await answer
+    except NotModified as unchanged:
+        response = unchanged.response()
+    if response is not None:
+        await response(scope, receive, send)
+
+
+def _canonical(name: str, query: QueryFields, encoder: DocumentEncoder) -> tuple[object, ...]:
+    """What is asked for, in whatever order, and in which format."""
+    return (name, encoder.name, *map(query.all, _PARAMETERS))
+
+
+def _is_array(media_type: str) -> bool:
+    """Whether it is of numbers as they are, of which compression takes the length away."""
+    return media_type == "application/octet-stream" or media_type.startswith("image/")
+
+
 def _accept(scope: Scope) -> bytes:
     """All `Accept` fields as one (RFC 9110, section 5.3)."""
     return b",".join(value for name, value in scope["headers"] if name == b"accept")
+
+
+@measured("encode")
+def _encoded(encoder: DocumentEncoder, content: Any) -> bytes:
+    return encoder.document(content)

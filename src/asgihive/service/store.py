@@ -4,19 +4,23 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import anyio
 
-from asgihive.asgi import BufferedResponse
+from asgihive.asgi import BufferedResponse, Validators
 from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
+from asgihive.hdf5.buffers import keep_freed_buffers
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.lanes import Lanes
-from asgihive.service.answers import AnswerCache, Key
+from asgihive.service.answers import Answer, AnswerCache, Key
+from asgihive.service.plain import PlainAnswers
+from asgihive.service.versions import validators_of, versions_seed
 from asgihive.settings import H5Settings
 
 T = TypeVar("T")
@@ -25,6 +29,21 @@ T = TypeVar("T")
 # one to stop changing: the coarsest clock that stamps files ticks every two seconds.
 _ATTEMPTS = 3
 _SETTLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRequest:
+    """What is asked of a file, and answered by a document.
+
+    key: by which the answer is kept.
+    canonical: what is asked for, in one form, and the format: the part of its entity-tag.
+    make: makes the document, in the library lane.
+    """
+
+    key: Key
+    canonical: tuple[object, ...]
+    make: Callable[[Lease], bytes]
+    media_type: str
 
 
 class Store:
@@ -39,6 +58,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings) -> None:
+        keep_freed_buffers()
         self.settings = settings
         self.sandbox = Sandbox(root, follow_symlinks=settings.follow_symlinks)
         self.pool = FilePool(
@@ -50,6 +70,8 @@ class Store:
         self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
         self.reader = Reader(self.lanes, settings.read_ahead_bytes, settings.read_timeout_seconds)
         self.answers = AnswerCache(settings.answer_cache_bytes, self.lanes.decode)
+        self.plain = PlainAnswers(self.pool, settings.answer_cache_bytes // 4)
+        self.versions_seed = versions_seed(settings)
 
     def open(self, lease: Lease, file: str) -> OpenFile:
         """The client's `file`, held by `lease`. In the library lane."""
@@ -100,36 +122,39 @@ class Store:
                 lease.release()
                 raise
 
-    async def answer(
-        self, key: Key, make: Callable[[Lease], bytes], media_type: str
-    ) -> BufferedResponse:
-        """The answer to `key`, not found in memory, made by `make` in the library lane.
+    async def answer(self, request: DocumentRequest) -> Answer:
+        """The answer to a request, not found in memory, made in the library lane.
 
         However many ask at once, it is made once; what cannot be kept, by each of them.
 
         Raises:
-            AnswerTooLarge, ReadTimeout, Overloaded: and whatever `make` raises.
+            AnswerTooLarge, ReadTimeout, Overloaded: and whatever `request.make` raises.
         """
+        key = request.key
         if not self.settings.answer_cache_bytes:
-            return await self._make(key, make, media_type)
+            return await self._make(request)
         if not await self.answers.join(key):
-            return await self.answers.find(key) or await self._make(key, make, media_type)
+            return await self.answers.find(key) or await self._make(request)
         try:
-            return await self._make(key, make, media_type)
+            return await self._make(request)
         finally:
             self.answers.land(key)
 
-    async def _make(
-        self, key: Key, make: Callable[[Lease], bytes], media_type: str
-    ) -> BufferedResponse:
-        body, lease = await self.read(lambda lease: self.in_library(lease, make))
+    async def _make(self, request: DocumentRequest) -> Answer:
+        def make(lease: Lease) -> tuple[bytes, Validators]:
+            body = request.make(lease)
+            return body, validators_of(self.versions_seed, request.canonical, lease)
+
+        (body, validators), lease = await self.read(lambda lease: self.in_library(lease, make))
         lease.release()
         if len(body) > self.settings.max_response_bytes:
             raise AnswerTooLarge(len(body), self.settings.max_response_bytes)
-        response = BufferedResponse(body, headers={"content-type": media_type})
+        response = BufferedResponse(body, headers={"content-type": request.media_type})
+        is_large = len(body) > self.settings.compress_over_bytes
+        answer = Answer(validators, lease.depends, is_large, response)
         if lease.settled:
-            self.answers.keep(key, response, lease.depends)
-        return response
+            self.answers.keep(request.key, answer)
+        return answer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

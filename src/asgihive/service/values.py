@@ -3,7 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -12,16 +12,30 @@ from asgihive.asgi import BufferedResponse, StreamedResponse, closing
 from asgihive.encoders.protocol import Values
 from asgihive.encoders.registry import check
 from asgihive.errors import AnswerTooLarge, FileChanged
+from asgihive.hdf5.boxes import plan_run
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.opening import dataset_key
 from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
+from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.views import View, plan_view
-from asgihive.service.bodies import encode, headers_of, whole_response
+from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
-from asgihive.service.selecting import answer_dtype, found, is_kept, planned, selected
+from asgihive.service.parts import Part, has_parts, part_of
+from asgihive.service.plain import PlainSource
+from asgihive.service.representations import Representation
+from asgihive.service.selecting import (
+    answer_dtype,
+    block_bytes_of,
+    found,
+    is_kept,
+    item_bytes_of,
+    planned,
+    selected,
+)
 from asgihive.service.store import Store
+from asgihive.timings import measured
 
 # What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16
@@ -31,32 +45,57 @@ _INLINE_BYTES = 1 << 16
 class ValuesRead:
     """A selection of a dataset that is being read and encoded.
 
-    block: the first one; None when nothing is selected. `pieces` is what it is encoded to.
+    wanted: the number of elements that are read.
+    block: the first one; None when nothing is. `pieces` is what it is encoded to.
     blocks: those after it.
     keep: whether its chunks are likely to be asked for again.
+    part: the range of the body that is sent; None = all of it.
     """
 
     dataset: Dataset
     parameters: DataParameters
     values: Values
+    selection: Selection | None
+    wanted: int
     block: Block | None
     blocks: Iterator[Block]
     keep: bool
     view: View | None = None
+    part: Part | None = None
     pieces: list[bytes] = field(default_factory=list)
 
     @property
     def is_one_piece(self) -> bool:
         """Whether the whole body is little enough to be sent at once."""
-        most = self.parameters.encoder.block_elements
-        is_last = self.block is None or self.block.size == self.selected
-        return is_last and self.values.size <= most
+        is_last = self.block is None or self.block.size == self.wanted
+        return is_last and self.wanted * self.item_size <= self.parameters.encoder.block_elements
 
     @property
-    def selected(self) -> int:
-        """The number of elements of the dataset that are selected."""
-        size = math.prod(self.dataset.item_shape)
-        return self.values.size // size if size else 0
+    def item_size(self) -> int:
+        """How many values an element of the dataset is."""
+        return math.prod(self.dataset.item_shape)
+
+    @property
+    def head(self) -> bytes:
+        """What is sent before the values."""
+        return self.parameters.encoder.head(self.values) if self.part is None else self.part.head
+
+    @property
+    def tail(self) -> bytes:
+        """What is sent behind them; what has parts has none."""
+        return self.parameters.encoder.tail(self.values)
+
+    @property
+    def plain(self) -> PlainSource | None:
+        """Of what the body is made, if it is all values as they lie in a file, and few."""
+        dataset = self.dataset
+        is_as_stored = self.values.dtype == dataset.dtype and self.part is None
+        if self.block is None or dataset.contiguous is None or not is_as_stored:
+            return None
+        run = dataset.contiguous.run(self.block.axes)
+        if run is None or run[1] > _INLINE_BYTES or not has_parts(self.parameters.encoder):
+            return None
+        return PlainSource(self.head, dataset.file, run)
 
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """The pieces of a block as it was read."""
@@ -67,39 +106,59 @@ class ValuesRead:
         shape = (*block.shape, *self.dataset.item_shape)
         flattened = self.values.shape is not None and len(self.values.shape) < len(shape)
         array = array.reshape(-1 if flattened else shape)
-        first = block.first * math.prod(self.dataset.item_shape)
+        first = block.first * self.item_size
         return encode(self.parameters.encoder, self.values, array, first)
 
 
 async def answer_data(
-    store: Store, parameters: DataParameters
+    store: Store, parameters: DataParameters, representation: Representation
 ) -> BufferedResponse | StreamedResponse:
-    """The values as `parameters` ask for them; whole when they are one piece, else streamed."""
-    begun = await _begin_at_hand(store, parameters)
+    """The values as `parameters` ask for them; whole when they are one piece, else streamed.
+
+    Raises:
+        NotModified
+        HTTPException: 412 or 416.
+        and whatever reading raises.
+    """
+    begun = await _begin_at_hand(store, parameters, representation)
     if begun is None:
-        begun = await store.read(partial(_begin, store, parameters))
+        begun = await store.read(partial(_begin, store, parameters, representation))
     reading, lease = begun
-    encoder, values = parameters.encoder, reading.values
+    encoder, values, part = parameters.encoder, reading.values, reading.part
     try:
+        headers = headers_of(encoder, values, reading.view)
+        if has_parts(encoder):
+            headers["accept-ranges"] = "bytes"
+        status, length = 200, encoder.length(values)
+        if part is not None:
+            headers |= part.headers
+            status, length = 206, part.range.length
         if reading.is_one_piece:
+            representation.plain = reading.plain
             lease.release()
-            return whole_response(encoder, values, reading.pieces, reading.view)
+            body = joined([reading.head, *reading.pieces, reading.tail])
+            if part is not None:
+                body = part.cut(body, 0)
+            return BufferedResponse(body, status, headers)
         return StreamedResponse(
             blocks=_body(store, reading, lease),
-            content_length=encoder.length(values),
-            headers=headers_of(encoder, values, reading.view),
+            content_length=length,
+            status=status,
+            headers=headers,
         )
     except BaseException:
         lease.release()
         raise
 
 
-async def _begin(store: Store, parameters: DataParameters, lease: Lease) -> ValuesRead:
+async def _begin(
+    store: Store, parameters: DataParameters, representation: Representation, lease: Lease
+) -> ValuesRead:
     """Everything before the first byte."""
 
     def begin(lease: Lease) -> tuple[ValuesRead, Array | None]:
         dataset = found(store.settings, parameters.entity, lease)
-        reading = _prepared(store, parameters, dataset)
+        reading = _represented(store, representation, _prepared(store, parameters, dataset), lease)
         block = reading.block
         if block is None or dataset.virtual is not None:
             return reading, None
@@ -115,7 +174,7 @@ async def _begin(store: Store, parameters: DataParameters, lease: Lease) -> Valu
 
 
 async def _begin_at_hand(
-    store: Store, parameters: DataParameters
+    store: Store, parameters: DataParameters, representation: Representation
 ) -> tuple[ValuesRead, Lease] | None:
     """The same for values of a file that is open already that need no libhdf5.
 
@@ -129,11 +188,13 @@ async def _begin_at_hand(
         if not isinstance(dataset, Dataset):
             return None
         lease.objects.append(dataset)
-        reading = _prepared(store, parameters, dataset)
-        block = reading.block
-        if block is None or dataset.needs_library:
+        if dataset.needs_library:
             lease.release()
             return None
+        reading = _represented(store, representation, _prepared(store, parameters, dataset), lease)
+        block = reading.block
+        if block is None:
+            return reading, lease
         await _read_first(store, reading, block, lease, _read_at_once(dataset, block, lease))
     except FileChanged:
         lease.release()
@@ -168,6 +229,7 @@ async def _read_first(
         reading.pieces = await store.lanes.decode.run(partial(encode_block, array), patient=True)
 
 
+@measured("plan")
 def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> ValuesRead:
     """What will be read of `dataset`, and that it may be; reads nothing."""
     name = dataset.path.rsplit("/", 1)[-1]
@@ -176,7 +238,7 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
         dtype = answer_dtype(dataset.dtype, safe=parameters.safe)
         values = Values(name, None, dtype)
         check(parameters.encoder, values)
-        return ValuesRead(dataset, parameters, values, None, iter(()), keep=False)
+        return ValuesRead(dataset, parameters, values, None, 0, None, iter(()), keep=False)
     view = None
     if parameters.view is not None:
         view = plan_view(selection, dataset.dtype, parameters.view, dataset.item_shape)
@@ -192,7 +254,35 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
     check(parameters.encoder, values)
     blocks = planned(dataset, selection, store.settings)
     first, keep = next(blocks, None), is_kept(store, dataset, selection)
-    return ValuesRead(dataset, parameters, values, first, blocks, keep, view)
+    size = selection.size
+    return ValuesRead(dataset, parameters, values, selection, size, first, blocks, keep, view)
+
+
+def _represented(
+    store: Store, representation: Representation, reading: ValuesRead, lease: Lease
+) -> ValuesRead:
+    """What will be read of it for this request: nothing the client has, and only what it wants.
+
+    In the library lane for virtual datasets. Raises as `answer_data`.
+    """
+    encoder, values, selection = reading.parameters.encoder, reading.values, reading.selection
+    dataset, length = reading.dataset, encoder.length(values)
+    is_streamed = not reading.is_one_piece
+    representation.identify(lease, dataset, selection, length=length, is_streamed=is_streamed)
+    wanted = None
+    if length is not None and has_parts(encoder):
+        wanted = representation.range_of(length)
+    if wanted is None:
+        return reading
+    part = part_of(encoder, values, reading.item_size, wanted)
+    first, stop = part.elements
+    blocks: Iterator[Block] = iter(())
+    if selection is not None:
+        block_bytes = block_bytes_of(dataset, selection, store.settings)
+        chunks, item_bytes = dataset.layout.chunks, item_bytes_of(dataset)
+        blocks = plan_run(selection, part.elements, chunks, item_bytes, block_bytes)
+    block = next(blocks, None)
+    return replace(reading, part=part, wanted=stop - first, block=block, blocks=blocks)
 
 
 @asynccontextmanager
@@ -216,18 +306,19 @@ async def _body(
 
 
 async def _pieces(reading: ValuesRead, ahead: ReadAhead[list[bytes]]) -> AsyncIterator[bytes]:
-    encoder, values = reading.parameters.encoder, reading.values
-    pieces = [encoder.head(values), *reading.pieces]
+    part, before = reading.part, 0
+    pieces = [reading.head, *reading.pieces]
     reading.pieces = []
     while pieces:
         # Let go of each before the next one is asked for.
         pieces.reverse()
         while pieces:
             piece = pieces.pop()
+            if part is not None:
+                before, piece = before + len(piece), part.cut(piece, before)
             if piece:
                 yield piece
             del piece
         pieces = await anext(ahead, [])
-    tail = encoder.tail(values)
-    if tail:
-        yield tail
+    if reading.tail:
+        yield reading.tail

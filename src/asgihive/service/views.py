@@ -19,6 +19,7 @@ from asgihive.hdf5.view_reducer import ViewReducer
 from asgihive.hdf5.views import View, ViewBlock, ViewRequest, plan_view, plan_view_blocks
 from asgihive.service.bodies import encode, headers_of, whole_response
 from asgihive.service.parameters import DataParameters
+from asgihive.service.representations import Representation
 from asgihive.service.selecting import (
     answer_dtype,
     block_bytes_of,
@@ -28,22 +29,36 @@ from asgihive.service.selecting import (
     selected,
 )
 from asgihive.service.store import Store
+from asgihive.timings import measured
 
 
 async def answer_view(
-    store: Store, parameters: DataParameters, request: ViewRequest, receive: Receive
+    store: Store,
+    parameters: DataParameters,
+    request: ViewRequest,
+    representation: Representation,
+    receive: Receive,
 ) -> BufferedResponse | StreamedResponse | None:
     """The view that `request` means; None when the client went away before it was there.
 
     Not for `nearest`, which is a selection like others. A view of many points is streamed.
 
     Raises:
+        NotModified
         FormatMismatch, BadParameter, AnswerTooLarge: and whatever reading raises.
     """
 
     def begin(lease: Lease) -> tuple[Dataset, Values, View | None]:
         dataset = found(store.settings, parameters.entity, lease)
-        return dataset, *_planned(store, parameters, request, dataset)
+        values, view = _planned(store, parameters, request, dataset)
+        representation.identify(
+            lease,
+            dataset,
+            None if view is None else view.selection,
+            length=parameters.encoder.length(values),
+            is_streamed=values.size > parameters.encoder.block_elements,
+        )
+        return dataset, values, view
 
     (dataset, values, view), lease = await store.read(lambda lease: store.in_library(lease, begin))
     encoder = parameters.encoder
@@ -66,6 +81,7 @@ async def answer_view(
         raise
 
 
+@measured("plan")
 def _planned(
     store: Store, parameters: DataParameters, request: ViewRequest, dataset: Dataset
 ) -> tuple[Values, View | None]:

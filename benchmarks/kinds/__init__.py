@@ -1,0 +1,1 @@
+"""The kinds of data that the questions read: a function each makes its folder once."""

@@ -1,0 +1,100 @@
+"""Detector-like frames, in stacks of one frame a chunk, and what such stacks are made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from benchmarks.client import BenchmarkError
+from benchmarks.data import DataFolder, Place
+
+SHAPE = (1024, 1024)
+FILES, FRAMES = 4, 16
+"""Of each kind of frames."""
+
+
+def contiguous_4m(data: DataFolder) -> Sequence[Place]:
+    """Frames of 4 MiB (uint32) in contiguous stacks."""
+
+    def write(folder: Path, random: np.random.Generator) -> None:
+        for index in range(FILES):
+            with h5py.File(folder / f"{index}.h5", "w") as file:
+                stack = file.create_dataset("stack", (FRAMES, *SHAPE), np.uint32)
+                for frame in range(FRAMES):
+                    stack[frame] = random.integers(1 << 32, size=SHAPE, dtype=np.uint32)
+
+    data.require("contiguous_4m", write)
+    return _places("contiguous_4m")
+
+
+def gzip_frames(data: DataFolder) -> Sequence[Place]:
+    """1024x1024 uint16, each one gzip+shuffle chunk."""
+    return _compressed(data, "gzip_frames", lambda: {"compression": "gzip", "shuffle": True})
+
+
+def bitshuffle_lz4_frames(data: DataFolder) -> Sequence[Place]:
+    """The same as bitshuffle-LZ4, as the detectors of today write it."""
+    return _compressed(data, "bitshuffle_lz4_frames", lambda: _plugin("Bitshuffle", cname="lz4"))
+
+
+def zstd_frames(data: DataFolder) -> Sequence[Place]:
+    """The same as zstd."""
+    return _compressed(data, "zstd_frames", lambda: _plugin("Zstd"))
+
+
+def frame_stack(file: h5py.File, frames: int, **filters: Any) -> h5py.Dataset:
+    """An empty stack of frames, one a chunk."""
+    shape = (frames, *SHAPE)
+    return file.create_dataset("stack", shape, np.uint16, chunks=(1, *SHAPE), **filters)
+
+
+def detector_frame(random: np.random.Generator, counts: float) -> np.ndarray:
+    """Counting noise on a background that falls off from `counts` to the sides."""
+    rows = np.linspace(-1, 1, SHAPE[0])[:, None]
+    columns = np.linspace(-1, 1, SHAPE[1])
+    return random.poisson(counts * np.exp(-(rows**2) - columns**2)).astype(np.uint16)
+
+
+def repeat_frames(
+    stack: h5py.Dataset, random: np.random.Generator, different: int, counts: float
+) -> None:
+    """Fill a long stack with few different frames in random order: each is compressed once."""
+    for frame in range(different):
+        stack[frame] = detector_frame(random, counts)
+    chunks = [stack.id.read_direct_chunk((frame, 0, 0)) for frame in range(different)]
+    for frame in range(different, len(stack)):
+        mask, stored = chunks[int(random.integers(different))]
+        stack.id.write_direct_chunk((frame, 0, 0), stored, mask)
+
+
+def _compressed(
+    data: DataFolder, kind: str, filters: Callable[[], Mapping[str, Any]]
+) -> Sequence[Place]:
+    def write(folder: Path, random: np.random.Generator) -> None:
+        for index in range(FILES):
+            with h5py.File(folder / f"{index}.h5", "w") as file:
+                stack = frame_stack(file, FRAMES, **filters())
+                for frame in range(FRAMES):
+                    stack[frame] = detector_frame(random, counts=8)
+
+    data.require(kind, write)
+    return _places(kind)
+
+
+def _plugin(name: str, **values: Any) -> Mapping[str, Any]:
+    try:
+        import hdf5plugin  # noqa: PLC0415  # of the extra `codecs`: other questions need it not
+    except ImportError:
+        raise BenchmarkError("needs hdf5plugin: pip install 'asgihive[codecs]'") from None
+    filters: Mapping[str, Any] = getattr(hdf5plugin, name)(**values)
+    return filters
+
+
+def _places(kind: str) -> Sequence[Place]:
+    return [
+        Place(f"{kind}/{index}.h5", "/stack", (frame,))
+        for index in range(FILES)
+        for frame in range(FRAMES)
+    ]

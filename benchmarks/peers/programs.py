@@ -1,0 +1,35 @@
+"""Finds the peers' programs, and ports for those that cannot choose one themselves."""
+
+import os
+import shutil
+import socket
+
+
+def program(name: str) -> str | None:
+    """Where a program is: as its variable (BENCHMARK_TILED, …) says, else on the PATH."""
+    return shutil.which(os.environ.get(variable(name), name))
+
+
+def missing(name: str) -> str | None:
+    """Why a program cannot be run; None if it can."""
+    if program(name) is not None:
+        return None
+    return f"no {name} on the PATH, nor does {variable(name)} name one"
+
+
+def variable(name: str) -> str:
+    return f"BENCHMARK_{name.upper()}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on; it stays so unless somebody is very quick."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def installed(name: str) -> str:
+    """As `program`, for one that was found before."""
+    found = program(name)
+    assert found is not None, name
+    return found

@@ -1,0 +1,83 @@
+"""From what was seen to the tables and the verdict: pure functions, tested alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from benchmarks.soak.clients import Record, Tally
+from benchmarks.soak.processes import Sample, Trend, trend
+
+# What a process may have more at the end of the watched time, by what the line says: caches that
+# fill up late, a connection and an open file more or less.
+MOST_MEMORY_BYTES = 24 << 20
+MOST_DESCRIPTORS = 4
+MOST_THREADS = 4
+
+_FEWEST_SAMPLES = 8
+_SHOWN = 20
+
+
+def answers_table(record: Record) -> str:
+    """A line for each kind of request."""
+    header = ("request", "count", "outcomes", "median", "99 %", "longest")
+    lines = [header, *(_answers_line(kind, tally) for kind, tally in record.tallies.items())]
+    return _aligned(lines)
+
+
+def processes_table(samples: Mapping[int, Sequence[Sample]]) -> str:
+    """Memory, descriptors and threads of each worker, and how they went."""
+    header = ("worker", "figure", "first quarter", "last quarter", "per minute")
+    lines: list[tuple[str, ...]] = [header]
+    for pid, seen in samples.items():
+        for name, each in _trends(seen).items():
+            scale = 1 << 20 if name == "memory MiB" else 1
+            numbers = (each.first / scale, each.last / scale, each.per_minute / scale)
+            lines.append((str(pid), name, *(f"{number:.2f}" for number in numbers)))
+    return _aligned(lines)
+
+
+def problems(
+    record: Record, samples: Mapping[int, Sequence[Sample]], left_open: Sequence[str]
+) -> list[str]:
+    """Whatever must not be; nothing when all is well."""
+    found = [*record.wrong[:_SHOWN]]
+    if len(record.wrong) > _SHOWN:
+        found.append(f"and {len(record.wrong) - _SHOWN} more wrong answers")
+    if not record.tallies:
+        found.append("nothing was asked")
+    for pid, seen in samples.items():
+        if len(seen) < _FEWEST_SAMPLES:
+            found.append(f"worker {pid} was seen {len(seen)} times: the run is too short")
+            continue
+        bounds = (MOST_MEMORY_BYTES, MOST_DESCRIPTORS, MOST_THREADS)
+        for (name, each), most in zip(_trends(seen).items(), bounds, strict=True):
+            if each.growth > most:
+                found.append(f"worker {pid}: {name} grow, {each.per_minute:.2f} a minute")
+    found += [f"still open at the end: {each}" for each in left_open]
+    return found
+
+
+def _trends(seen: Sequence[Sample]) -> dict[str, Trend]:
+    if len(seen) < 2:
+        return {}
+    return {
+        "memory MiB": trend([(each.seconds, each.memory_bytes) for each in seen]),
+        "descriptors": trend([(each.seconds, each.descriptors) for each in seen]),
+        "threads": trend([(each.seconds, each.threads) for each in seen]),
+    }
+
+
+def _answers_line(kind: str, tally: Tally) -> tuple[str, ...]:
+    outcomes = ", ".join(f"{count} x {name}" for name, count in tally.outcomes.most_common())
+    # One is its own median, and its own everything.
+    cuts = statistics.quantiles([*tally.seconds, tally.seconds[-1]], n=100)
+    times = (cuts[49], cuts[98], max(tally.seconds))
+    count = f"{len(tally.seconds):,}"
+    return (kind, count, outcomes, *(f"{1000 * each:.1f} ms" for each in times))
+
+
+def _aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,125 @@
+"""Where a server listens: sockets, what is wrong with an address, and the URL to open."""
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from asgihive.cli.options import ServerOptions
+
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket: from here on connections wait to be accepted.
+
+    Raises:
+        OSError: the address cannot be resolved or bound.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # a name that IDNA cannot encode
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from None
+    family, _, _, _, address = found[0]
+    return socket.create_server(address, family=family, backlog=_BACKLOG)
+
+
+@contextmanager
+def listening_at_path(path: str) -> Iterator[socket.socket]:
+    """A listening Unix socket at `path`, removed at the end.
+
+    Every user may connect whom the directories let through, as at a port. What a server
+    left there that is gone is replaced.
+
+    Raises:
+        OSError: it cannot be made; `EADDRINUSE` when another server listens there, `EEXIST`
+            when there is something else.
+    """
+    with socket.socket(socket.AF_UNIX) as listener:
+        _remove_dead(path)
+        listener.bind(path)
+        made = os.lstat(path)
+        try:
+            os.chmod(path, 0o666)  # noqa: S103  # as anyone may connect to a port
+            listener.listen(_BACKLOG)
+            yield listener
+        finally:
+            # Not what somebody else has put there meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(made, os.lstat(path)):
+                    os.unlink(path)
+
+
+def _remove_dead(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def listen_problem(options: ServerOptions, error: OSError) -> str:
+    """Why a server cannot listen where `options` say, and what to do."""
+    if options.uds is not None:
+        return _path_problem(options.uds, error)
+    host, port = options.host, options.port
+    if isinstance(error, socket.gaierror):
+        return f"host {host!r} is not an address or a known name"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken: choose another with --port, or stop its owner"
+    if error.errno == errno.EACCES:
+        return f"port {port} needs privileges: choose one above 1023 with --port"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine: choose another with --host"
+    return f"cannot listen at {host}, port {port}: {os.strerror(error.errno or 0)}"
+
+
+def _path_problem(path: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"another server listens at {path}: choose another path with --uds, or stop it"
+    if error.errno == errno.EEXIST:
+        return f"{path} is there already, and no socket: choose another path with --uds"
+    # A path that is too long has no number.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"cannot listen at {path}: {reason}"
+
+
+def certificate_problem(options: ServerOptions) -> str | None:
+    """Why HTTPS cannot be served with the certificate and key of `options`, None if it can."""
+    certificate, key = options.ssl_certfile, options.ssl_keyfile
+    if certificate is None:
+        return None if key is None else "--ssl-keyfile needs --ssl-certfile"
+    for path in (certificate, key or certificate):
+        if not os.access(path, os.R_OK):
+            return f"{path!r} cannot be read: the certificate and key are PEM files"
+    try:
+        # A password is never asked for: nobody is there when a service starts.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        files = certificate if key is None else f"{certificate} and {key}"
+        return f"{files}: no certificate chain and its unencrypted key in PEM ({reason})"
+    return None
+
+
+def url_of(options: ServerOptions, listener: socket.socket) -> str:
+    """The URL to open on this machine, without a slash at its end."""
+    scheme = "http" if options.ssl_certfile is None else "https"
+    if options.uds is not None:
+        return f"{scheme}://localhost{options.prefix}"
+    # A server that listens everywhere is reached at the loopback address, too.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{listener.getsockname()[1]}{options.prefix}"

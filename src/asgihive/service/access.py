@@ -1,0 +1,229 @@
+"""Who may ask for what: the bearer token, and the permission that an application brings."""
+
+import hmac
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgihive.asgi import ErrorBoundary, HTTPException, QueryFields, parse_query, route_path
+from asgihive.errors import FileForbidden
+from asgihive.hdf5.names import components, encoded
+from asgihive.hdf5.sandbox import normalised
+from asgihive.lanes import caller
+from asgihive.service.statuses import STATUSES
+
+OPEN_ROUTES = frozenset({"", "health", "metrics", "openapi.json", "docs"})
+"""What is answered without a token: nothing of it is of a file. What is below it is, too."""
+
+PERMISSION = "h5_permission"
+"""The key of `scope["state"]`, which is `request.state`, where a `Permission` is looked for."""
+
+# The parameter that stands in for the header where a link carries none, and who logs queries.
+_PARAMETER = "token"
+_LOGGERS = ("uvicorn.access", "uvicorn.asgi", "hypercorn.access", "granian.access")
+_FIELD = re.compile(r"(^|[?&\s\"'])([^?&=\s\"']+)=[^&\s\"']*")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for, by the names that the service itself goes by.
+
+    route: `meta`, `data`, `file` and so on, without slashes.
+    file: relative to the served directory, without `.`, `..` and needless slashes; of the
+        route `files` a directory, `""` being the served one. Bytes that are not UTF-8 are
+        surrogates (PEP 383).
+    path: in the file, with one leading slash and no other needless one, likewise.
+    """
+
+    route: str
+    file: str
+    path: str
+
+
+Permission = Callable[[Target], bool | Awaitable[bool]]
+"""May it be answered? Anything but true is 403; an `HTTPException` answers as it says."""
+
+
+class Guard:
+    """An ASGI application: another one, which only answers who may ask.
+
+    A request has to show the token, if there is one, and what it asks for has to have the
+    permission in its `scope["state"]`, if there is one. The application does not see the
+    token, so that it is in nothing that is logged, kept or answered.
+
+    Args:
+        token: None = none is needed.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None = None) -> None:
+        self._app = Permitted(app)
+        self._token = None if token is None else token.encode()
+        self._boundary = ErrorBoundary(app, STATUSES)
+        if token is not None:
+            hide_tokens()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        # Not the port: who opens many connections has no more of the lanes by that.
+        client = scope.get("client")
+        before = caller.set(client[0] if client else "")
+        try:
+            if self._token is not None and not is_open(route_of(scope)):
+                await self._answer(self._token, scope, receive, send)
+            else:
+                await self._app(scope, receive, send)
+        finally:
+            caller.reset(before)
+
+    async def _answer(self, token: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_varying(message: Message) -> None:
+            # Or a shared cache would answer others with it (RFC 9111, section 4.1).
+            if message["type"] == "http.response.start":
+                headers = [*message["headers"], (b"vary", b"authorization")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        shown = _bearer(scope)
+        if shown is None:
+            shown = _token_of(scope["query_string"])
+        # In constant time: how long it takes says nothing of how much of a guess is right.
+        if shown is None or not hmac.compare_digest(shown, token):
+            refusal = _unauthorized(is_wrong=shown is not None)
+            await self._boundary.answer(refusal, "new", scope, receive, send_varying)
+            return
+        scope = {**scope, "query_string": without_token(scope["query_string"])}
+        await self._app(scope, receive, send_varying)
+
+
+class Permitted:
+    """An ASGI application: another one, which is asked only for what the permission allows."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._boundary = ErrorBoundary(app, STATUSES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        permission = scope.get("state", {}).get(PERMISSION)
+        if permission is not None and scope["type"] != "lifespan":
+            try:
+                await _check(permission, target_of(scope))
+            except Exception as error:  # noqa: BLE001  # answered
+                await self._boundary.answer(error, "new", scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def route_of(scope: Scope) -> str:
+    """The name of the route that a request to the service asks."""
+    return route_path(scope).strip("/")
+
+
+def is_open(route: str) -> bool:
+    """Whether a route is answered without a token."""
+    return route.partition("/")[0] in OPEN_ROUTES
+
+
+def target_of(scope: Scope) -> Target | None:
+    """What a request asks for; None where that is no file.
+
+    Raises:
+        BadParameter, FileMissing: nothing can be meant.
+    """
+    route, query = route_of(scope), parse_query(scope["query_string"])
+    if route == "files":
+        return Target(route, normalised(query.first("dir") or ""), "/")
+    file = query.first("file")
+    if not file:
+        return None
+    return Target(route, normalised(file), _path(query))
+
+
+def without_token(query: bytes) -> bytes:
+    """A query without the fields that are the token; the others as they are."""
+    return b"&".join(each for each in query.split(b"&") if not _is_token(each))
+
+
+def hide_tokens() -> None:
+    """Let the access logs of servers show `token=***`, in this process."""
+    for name in _LOGGERS:
+        log = logging.getLogger(name)
+        if not any(isinstance(each, TokenFilter) for each in log.filters):
+            log.addFilter(TokenFilter())
+
+
+class TokenFilter(logging.Filter):
+    """Takes tokens out of the URLs in log records."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record, and let it pass."""
+        arguments = record.args or ()
+        if isinstance(arguments, tuple) and all(isinstance(each, str | int) for each in arguments):
+            # Formatters of access logs take these apart.
+            record.msg = _redacted(record.msg)
+            record.args = tuple(_redacted(each) for each in arguments)
+        else:
+            record.msg, record.args = _redacted(record.getMessage()), ()
+        return True
+
+
+def _redacted(text: Any) -> Any:
+    return _FIELD.sub(_redacted_field, text) if isinstance(text, str) else text
+
+
+def _redacted_field(field: re.Match[str]) -> str:
+    before, name = field.groups()
+    return f"{before}{name}=***" if _is_token(name.encode()) else field[0]
+
+
+def _is_token(field: bytes) -> bool:
+    return unquote_to_bytes(field.partition(b"=")[0]) == _PARAMETER.encode()
+
+
+def _bearer(scope: Scope) -> bytes | None:
+    """The credentials of the scheme Bearer (RFC 6750, section 2.1; its name in any case)."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, credentials = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                found: bytes = credentials.strip(b" \t")
+                return found
+    return None
+
+
+def _token_of(query: bytes) -> bytes | None:
+    fields = [each for each in query.split(b"&") if _is_token(each)]
+    return unquote_to_bytes(fields[0].partition(b"=")[2]) if fields else None
+
+
+def _unauthorized(*, is_wrong: bool) -> HTTPException:
+    # RFC 6750, section 3: a request without credentials is told of no error.
+    challenge = 'Bearer realm="asgihive"'
+    if not is_wrong:
+        message = "A token is needed: send it as `Authorization: Bearer …`, or as `?token=…`"
+        return HTTPException(401, message, {"WWW-Authenticate": challenge})
+    challenge += ', error="invalid_token"'
+    return HTTPException(401, "This is not the token", {"WWW-Authenticate": challenge})
+
+
+def _path(query: QueryFields) -> str:
+    path = b"/".join(components(encoded(query.first("path") or "/")))
+    return "/" + path.decode("utf-8", "surrogateescape")
+
+
+async def _check(permission: Permission, target: Target | None) -> None:
+    """Raises FileForbidden, or whatever `permission` raises."""
+    if target is None:
+        return
+    allowed = permission(target)
+    if inspect.isawaitable(allowed):
+        allowed = await allowed
+    if allowed is not True:
+        raise FileForbidden(target.file or "/")

@@ -1,0 +1,136 @@
+"""One line a request: what was asked by whom, what was sent, and what took how long."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from starlette.types import Scope
+
+logger = logging.getLogger("asgihive.access")
+
+# Printable ASCII but blank, quote and backslash, which would break a line or its quotes.
+_PLAIN = re.compile(rb"[!#-\[\]-~]*")
+_SAFE = "".join(chr(each) for each in range(0x21, 0x7F) if chr(each) not in '"\\')
+
+_SECRET = b"token"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessEntry:
+    """One answered request; its text is a line of the access log.
+
+    client: address, `-` where the server does not say.
+    path, query: as they were sent, percent-encoded, the value of `token` left out.
+    sent_bytes: of the body.
+    seconds: until the last byte.
+    is_complete: whether the whole answer was handed to the server.
+    timings: seconds by stage.
+    """
+
+    client: str
+    method: str
+    path: str
+    query: str
+    http_version: str
+    status: int
+    sent_bytes: int
+    seconds: float
+    is_complete: bool
+    timings: Mapping[str, float]
+
+    def __str__(self) -> str:
+        target = f"{self.path}?{self.query}" if self.query else self.path
+        words = [
+            self.client,
+            f'"{self.method} {target} HTTP/{self.http_version}"',
+            str(self.status),
+            str(self.sent_bytes),
+            f"{self.seconds * 1000:.1f}ms",
+            *(f"{stage}={seconds * 1000:.1f}ms" for stage, seconds in self.timings.items()),
+        ]
+        return " ".join(words if self.is_complete else [*words, "incomplete"])
+
+    def fields(self) -> dict[str, Any]:
+        """The same as JSON has it, times in milliseconds."""
+        return {
+            "client": self.client,
+            "method": self.method,
+            "path": self.path,
+            "query": self.query,
+            "http_version": self.http_version,
+            "status": self.status,
+            "bytes": self.sent_bytes,
+            "duration_ms": round(self.seconds * 1000, 3),
+            "complete": self.is_complete,
+            "timings_ms": {name: round(each * 1000, 3) for name, each in self.timings.items()},
+        }
+
+
+class JSONFormatter(logging.Formatter):
+    """Log records as JSON objects, one a line; for `logging.config` and handlers of your own.
+
+    Each has `time` (RFC 3339, UTC), `level`, `logger` and `process`; records of
+    `asgihive.access` have the fields of `AccessEntry`, others `message` and, with a
+    traceback, `exception`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+        }
+        entry = record.__dict__.get("access")
+        if isinstance(entry, AccessEntry):
+            return json.dumps(fields | entry.fields())
+        fields["message"] = record.getMessage()
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def is_logged() -> bool:
+    """Whether anyone wants lines of the access log."""
+    return logger.isEnabledFor(logging.INFO)
+
+
+def log(entry: AccessEntry) -> None:
+    """Write one line, to whatever handlers `asgihive.access` has."""
+    logger.info("%s", entry, extra={"access": entry})
+
+
+def client_of(scope: Scope) -> str:
+    """The address of the client, `-` where there is none, as at a Unix socket."""
+    client = scope.get("client")
+    return printable(str(client[0]).encode()) if client else "-"
+
+
+def path_of(scope: Scope) -> str:
+    """The whole path, percent-encoded: as it was sent, where the server says so."""
+    raw: bytes = scope.get("raw_path") or quote(scope["path"], errors="surrogatepass").encode()
+    return printable(raw.partition(b"?")[0])
+
+
+def query_of(scope: Scope) -> str:
+    """The query as it was sent, but `token=***` for any token, however its name is spelt."""
+    raw: bytes = scope.get("query_string", b"")
+    if b"%" in raw or _SECRET in raw:
+        raw = b"&".join(_without_secret(each) for each in raw.split(b"&"))
+    return printable(raw)
+
+
+def _without_secret(field: bytes) -> bytes:
+    name, _, _ = field.partition(b"=")
+    return name + b"=***" if unquote_to_bytes(name) == _SECRET else field
+
+
+def printable(raw: bytes) -> str:
+    """Printable ASCII without blanks and quotes: nothing that a client sends ends a line."""
+    return raw.decode() if _PLAIN.fullmatch(raw) else quote(raw, safe=_SAFE)

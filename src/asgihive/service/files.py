@@ -1,0 +1,230 @@
+"""The files themselves: `/files` lists a directory, `/file` gives one HDF5 file as it is."""
+
+import base64
+import binascii
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgihive.asgi import (
+    BufferedResponse,
+    QueryFields,
+    StreamedResponse,
+    closing,
+    content_disposition,
+    parse_query,
+)
+from asgihive.asgi.conditional import (
+    RequestFields,
+    Validators,
+    asked,
+    check,
+    not_modified_headers,
+    range_applies,
+)
+from asgihive.asgi.ranges import ByteRange, parse_range
+from asgihive.errors import BadParameter, Overloaded, ReadTimeout
+from asgihive.hdf5.directory import Entry, Page, list_directory
+from asgihive.hdf5.names import encoded, text
+from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.whole_file import WholeFile
+from asgihive.service.parameters import EntityParameters, count, document_encoder
+from asgihive.service.representations import NotModified, Representation
+from asgihive.service.store import Store
+
+DEFAULT_LIMIT = 200
+
+MEDIA_TYPE = "application/x-hdf5"
+
+_BLOCK_BYTES = 1 << 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Files:
+    """The two routes over one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sending = 0
+
+    async def list(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`/files`: a page of a directory, made in a lane."""
+        query = parse_query(scope["query_string"])
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        encoder = document_encoder(query, accept.decode("latin-1"))
+        directory, after, limit = _page_parameters(query, self._store.settings.max_listed_files)
+        sandbox, seconds = self._store.sandbox, self._store.settings.read_timeout_seconds
+
+        def document() -> bytes:
+            page = list_directory(sandbox, directory, after, limit)
+            return encoder.document(_described(directory, page))
+
+        body = None
+        with anyio.move_on_after(seconds):
+            body = await self._store.lanes.decode.run(document)
+        if body is None:
+            raise ReadTimeout(seconds)
+        response = BufferedResponse(body, headers={"content-type": encoder.media_type})
+        key = ("files", directory, after, limit, encoder.name)
+        form = Representation.of(self._store, scope, key, is_compressible=True)
+        answer: ASGIApp
+        try:
+            answer = await form.finished(response)
+        except NotModified as unchanged:  # of `If-None-Match: *` alone: a page has no version
+            answer = unchanged.response()
+        await answer(scope, receive, send)
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`/file`: the bytes of one HDF5 file, or a range of them.
+
+        They are read from the descriptor that was checked, block by block. The extension
+        `http.response.pathsend` is not used where a server has it: a server that sends a
+        path neither sends what was checked, nor stops when the file changes meanwhile.
+        """
+        name = EntityParameters.of(parse_query(scope["query_string"])).file
+        with self._one_more():
+            file, lease = await self._store.read(partial(self._opened, name))
+            lease.release()
+            try:
+                response = self._response(file, asked(scope), scope["method"])
+                await response(scope, receive, send)
+            finally:
+                file.close()
+
+    @contextmanager
+    def _one_more(self) -> Iterator[None]:
+        """Each file that is sent is one that is open, whatever the pool holds."""
+        most = self._store.settings.max_open_files
+        if self._sending >= most:
+            raise Overloaded(f"{most} files are being sent")
+        self._sending += 1
+        try:
+            yield
+        finally:
+            self._sending -= 1
+
+    async def _opened(self, name: str, _lease: Lease) -> WholeFile:
+        file = WholeFile(name)
+        try:
+            await self._store.lanes.decode.run(partial(file.open, self._store.sandbox))
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _response(self, file: WholeFile, fields: RequestFields, method: str) -> ASGIApp:
+        """The answer: the file, a range of it, or that the client has it.
+
+        Raises:
+            HTTPException: 412 or 416.
+        """
+        size = file.identity.size
+        validators = _validators(file)
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "content-disposition": content_disposition(text(encoded(file.name)).rpartition("/")[2]),
+            "accept-ranges": "bytes",
+            **validators.headers(),
+        }
+        if self._store.settings.cache_control:
+            headers["cache-control"] = self._store.settings.cache_control
+        if check(fields, validators):
+            return BufferedResponse(b"", 304, not_modified_headers(headers))
+        part = None
+        # Of HEAD, a range means nothing (RFC 9110 §14.2).
+        if method == "GET" and range_applies(fields, validators):
+            part = parse_range(fields.get("range"), size)
+        if part is not None:
+            headers["content-range"] = part.content_range(size)
+        wanted = part or ByteRange(0, size)
+        return StreamedResponse(
+            blocks=closing(self._blocks(file, wanted)),
+            content_length=wanted.length,
+            status=200 if part is None else 206,
+            headers=headers,
+        )
+
+    async def _blocks(self, file: WholeFile, wanted: ByteRange) -> AsyncIterator[bytes]:
+        """A lane is held for each block alone, never while a client takes it."""
+        seconds = self._store.settings.read_timeout_seconds
+        for start in range(wanted.start, wanted.stop, _BLOCK_BYTES):
+            length = min(_BLOCK_BYTES, wanted.stop - start)
+            yield await self._block(partial(file.read, start, length), seconds)
+
+    async def _block(self, read: Callable[[], bytes], seconds: float) -> bytes:
+        with anyio.move_on_after(seconds):
+            return await self._store.lanes.decode.run(read, patient=True)
+        raise ReadTimeout(seconds)
+
+
+def _validators(file: WholeFile) -> Validators:
+    """Of a file whose next change might not show, none: no two answers are certainly the same."""
+    if not file.settled:
+        return Validators()
+    identity = file.identity
+    # Without the device: machines that share a network file system number it as they like.
+    parts = (identity.inode, identity.size, identity.mtime_ns, identity.ctime_ns)
+    tag = f'"{hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()}"'
+    if not file.is_direct:  # an older file may be there next, and its date would say nothing
+        return Validators(tag)
+    return Validators.dated(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
+
+
+def _page_parameters(query: QueryFields, most: int) -> tuple[str, bytes, int]:
+    """Which directory, behind which name, and how many entries."""
+    limit = query.first("limit")
+    accepted = f"a whole number from 1 to {most} is accepted"
+    wanted = count("limit", limit, accepted, most) if limit else min(DEFAULT_LIMIT, most)
+    return query.first("dir") or "", _cursor(query.first("after") or ""), wanted
+
+
+def _cursor(after: str) -> bytes:
+    try:
+        return base64.b64decode(after + "=" * (-len(after) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        accepted = "the `next` of the page before is accepted"
+        raise BadParameter("after", after, accepted) from None
+
+
+def _described(directory: str, page: Page) -> dict[str, Any]:
+    """A page as a document.
+
+    `file` is the path to ask with; in `encoded` it is what stands behind `file=` or `dir=` in
+    a URL, which also says names that are not UTF-8.
+    """
+    cursor = None
+    if page.next is not None:
+        cursor = base64.urlsafe_b64encode(page.next).decode().rstrip("=")
+    return {
+        "dir": text(encoded(directory)),
+        "entries": [_entry(each) for each in page.entries],
+        "next": cursor,
+    }
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return {
+        "name": text(encoded(entry.name)),
+        "file": text(encoded(entry.file)),
+        "encoded": quote(encoded(entry.file)),
+        "kind": str(entry.kind),
+        "size": entry.size,
+        "modified": _iso(entry.modified_ns),
+    }
+
+
+def _iso(time_ns: int) -> str | None:
+    """ISO 8601 in UTC, to the microsecond; None beyond the years 1 to 9999."""
+    try:
+        moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,110 @@
+"""`/health`: whether the service can do its work now."""
+
+import errno
+import os
+import time
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from asgihive.asgi import BufferedResponse, HTTPException
+from asgihive.errors import Overloaded
+from asgihive.lanes import Lane, caller, run_in_worker
+from asgihive.service.store import Store
+
+# However many ask, the directory is looked at this often.
+_KEPT_SECONDS = 1.0
+
+_CALLER = "asgihive health"
+_HEADERS = {"cache-control": "no-store"}
+_WELL = BufferedResponse(
+    b'{"status":"ok"}', headers={"content-type": "application/json", **_HEADERS}
+)
+
+
+class Health:
+    """An ASGI application: 200 while the directory is readable and the lanes answer, else 503.
+
+    Asked often, it looks once a second. A look that is stuck, in a network file system that
+    hangs, is the only one: no further thread follows it there.
+
+    Args:
+        store: whose directory and lanes.
+        timeout_seconds: how long both may take to answer.
+    """
+
+    def __init__(self, store: Store, timeout_seconds: float) -> None:
+        self._store = store
+        self._timeout = timeout_seconds
+        self._problem: str | None = None
+        self._looked = -_KEPT_SECONDS
+        self._looking: anyio.Event | None = None
+        self._is_stuck = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = await self.problem()
+        response = _WELL
+        if problem is not None:
+            response = HTTPException(503, problem, {**_HEADERS, "retry-after": "1"}).response()
+        await response(scope, receive, send)
+
+    async def problem(self) -> str | None:
+        """Why the service cannot do its work, None when it can; at most a second old."""
+        while self._looking is not None:
+            await self._looking.wait()
+        if time.monotonic() - self._looked >= _KEPT_SECONDS:
+            self._looking = anyio.Event()
+            # It takes no longer than the bound, and others wait for it, too.
+            with anyio.CancelScope(shield=True):
+                self._problem = await self._look()
+            self._looked = time.monotonic()
+            self._looking.set()
+            self._looking = None
+        return self._problem
+
+    async def _look(self) -> str | None:
+        problems: list[str] = []
+
+        async def ask(lane: Lane) -> None:
+            # A turn of its own, whatever the client who asks has waiting.
+            caller.set(_CALLER)
+            try:
+                with anyio.fail_after(self._timeout):
+                    await lane.run(_nothing)
+            except TimeoutError:
+                problems.append(f"The {lane.name} threads do not answer in {self._timeout:g} s")
+            except Overloaded as error:
+                problems.append(f"Overloaded: {error}")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, self._store.lanes.library)
+            tasks.start_soon(ask, self._store.lanes.decode)
+            directory = await self._ask_directory()
+        return "; ".join([directory, *problems] if directory else problems) or None
+
+    async def _ask_directory(self) -> str | None:
+        text = f"The served directory does not answer in {self._timeout:g} s"
+        if self._is_stuck:
+            return text
+        reasons: list[str] = []
+        with anyio.move_on_after(self._timeout):
+            reasons.append(await run_in_worker(self._read_directory, abandon=True))
+        if not reasons:
+            return text
+        return f"The served directory cannot be read: {reasons[0]}" if reasons[0] else None
+
+    def _read_directory(self) -> str:
+        """Why it cannot be read, nothing when it can; in a thread."""
+        self._is_stuck = True
+        try:
+            with os.scandir(self._store.sandbox.root) as entries:
+                next(entries, None)
+        except OSError as error:
+            return os.strerror(error.errno or errno.EIO)
+        finally:
+            self._is_stuck = False
+        return ""
+
+
+def _nothing() -> None:
+    """What a lane that answers has done at once."""

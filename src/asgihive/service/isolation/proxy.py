@@ -1,0 +1,72 @@
+"""The endpoint of a service in isolation: the same routes, answered by workers."""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgihive.asgi import Router, while_connected
+from asgihive.hive import Component, Part
+from asgihive.service.batch import Batch
+from asgihive.service.isolation.relay import ClientGone, Relay
+from asgihive.service.isolation.supervisor import Supervisor
+from asgihive.service.statuses import STATUSES
+from asgihive.service.store import Store
+
+# An answer that takes no longer is not worth watching whether its client goes away meanwhile.
+_UNWATCHED_SECONDS = 0.05
+
+
+class Proxy:
+    """An ASGI application: answers as the workers' does, whatever happens to them."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        crew = self._supervisor.crew()
+        relay = Relay(crew, scope, send)
+        crew.enter()
+        try:
+            if not await relay.begin(_UNWATCHED_SECONDS):
+                await while_connected(receive, relay.rest)
+        except ClientGone:
+            return
+        finally:
+            relay.end()
+            crew.leave()
+
+
+def isolated(store: Store, router: Router) -> tuple[Component, Router, ASGIApp]:
+    """A cornerstone of worker processes, the routes that they answer, and a proxy.
+
+    Args:
+        store: of this process, where nothing is opened through it.
+        router: the service's routes.
+
+    Raises:
+        ValueError: there can be no worker processes here.
+    """
+    supervisor = Supervisor(store.sandbox.root, store.settings)
+    proxy = Proxy(supervisor)
+    cornerstone = Component(
+        kind="cornerstone",
+        container="hdf5",
+        name="store",
+        parts=(Part(lifespan=lambda _: supervisor.running()),),
+        state={"store": store, "supervisor": supervisor},
+        statuses=STATUSES,
+        needs_lifespan=False,
+    )
+    return cornerstone, _proxied(store, router, proxy), proxy
+
+
+def _proxied(store: Store, router: Router, proxy: Proxy) -> Router:
+    """The same routes, answered by workers.
+
+    A batch is taken apart here, so that each of its requests has to have the permission that an
+    application brings, and only the one that crashes a worker fails.
+    """
+    proxied = Router(optional_trailing_slash=router.optional_trailing_slash)
+    for route in router.registered:
+        is_batch = isinstance(route.endpoint.target, Batch)
+        app: ASGIApp = Batch(store, proxied) if is_batch else proxy
+        proxied.add(route.path, app, methods=route.methods, name=route.name)
+    return proxied

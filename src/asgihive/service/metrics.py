@@ -1,0 +1,202 @@
+"""`/metrics`: what the service does, in Prometheus' text format.
+
+Several processes of one service share their numbers through files in the directory that
+`PROMETHEUS_MULTIPROC_DIR` names, as `prometheus_client` has it: whichever process is asked
+answers for all of them, and what a process counted stays counted after its end.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Self
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from asgihive.asgi import BufferedResponse, HTTPException
+from asgihive.lanes import run_in_worker
+from asgihive.service.store import Store
+
+try:
+    import prometheus_client as prometheus
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+except ImportError:  # the extra `metrics`
+    is_installed = False
+else:
+    is_installed = True
+
+SHARED_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+
+# Up to the longest download that anyone would wait for.
+_BUCKETS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0),
+)
+# How old what another process says of its lanes, files and requests under way may be.
+_REFRESH_SECONDS = 1.0
+
+
+class Instruments:
+    """The families of metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = prometheus.CollectorRegistry()
+        gauge = partial(prometheus.Gauge, registry=registry, multiprocess_mode="livesum")
+        self.requests = prometheus.Counter(
+            "asgihive_requests", "Answered requests.", ("route", "status"), registry=registry
+        )
+        self.sent = prometheus.Counter(
+            "asgihive_sent_bytes", "Bytes of bodies handed to the server.", ("route",),
+            registry=registry,
+        )  # fmt: skip
+        self.seconds = prometheus.Histogram(
+            "asgihive_request_seconds", "From the request to its last byte.", ("route",),
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.in_progress = gauge("asgihive_requests_in_progress", "Requests being answered.")
+        self.open_files = gauge("asgihive_open_files", "HDF5 files that are open.")
+        self.threads = gauge("asgihive_lane_threads", "Threads of a lane.", ("lane",))
+        self.busy = gauge("asgihive_lane_busy_threads", "Threads at work.", ("lane",))
+        self.waiting = gauge("asgihive_lane_waiting_calls", "Calls that wait.", ("lane",))
+        self.hits = prometheus.Counter(
+            "asgihive_cache_hits", "Found in memory.", ("cache",), registry=registry
+        )
+        self.misses = prometheus.Counter(
+            "asgihive_cache_misses", "Not found in memory.", ("cache",), registry=registry
+        )
+        self.kept = gauge("asgihive_cache_bytes", "Bytes kept in memory.", ("cache",))
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The text and its media type, as the client accepts it."""
+        encode, media_type = choose_encoder(accept)
+        registry = self.registry
+        if os.environ.get(SHARED_DIRECTORY):
+            registry = prometheus.CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # partly typed
+        return await run_in_worker(encode, registry), media_type
+
+
+@cache
+def _shared_instruments() -> Instruments:
+    """Those of all services of this process: its files hold each number once."""
+    return Instruments()
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A number that is kept elsewhere, and by how much an instrument is to be changed."""
+
+    read: Callable[[], float]
+    change: Callable[[float], object]
+    last: float = 0.0
+
+    def refresh(self) -> None:
+        now = self.read()
+        if now != self.last:
+            self.change(now - self.last)
+            self.last = now
+
+
+class Metrics:
+    """The numbers of one service.
+
+    Args:
+        store: whose lanes, files and caches.
+    """
+
+    def __init__(self, store: Store) -> None:
+        is_shared = bool(os.environ.get(SHARED_DIRECTORY))
+        self.instruments = _shared_instruments() if is_shared else Instruments()
+        self._count = cache(self._counted)
+        self._in_progress = 0
+        in_progress = _Followed(lambda: self._in_progress, self.instruments.in_progress.inc)
+        self._followed = (in_progress, *_followed(store, self.instruments))
+
+    @classmethod
+    def of(cls, store: Store) -> Self | None:
+        """Of `store`, if its settings want metrics and `prometheus-client` is installed."""
+        return cls(store) if store.settings.metrics and is_installed else None
+
+    def begin(self) -> None:
+        """A request came in."""
+        self._in_progress += 1
+
+    def end(self, route: str, status: int, sent_bytes: int, seconds: float) -> None:
+        """It was answered. `route` and `status` are of few values: each pair is kept for good."""
+        requests, sent, duration = self._count(route, status)
+        requests.inc()
+        sent.inc(sent_bytes)
+        duration.observe(seconds)
+        self._in_progress -= 1
+
+    def _counted(
+        self, route: str, status: int
+    ) -> "tuple[prometheus.Counter, prometheus.Counter, prometheus.Histogram]":
+        """Looking labels up takes as long as counting."""
+        instruments = self.instruments
+        return (
+            instruments.requests.labels(route, str(status)),
+            instruments.sent.labels(route),
+            instruments.seconds.labels(route),
+        )
+
+    def refresh(self) -> None:
+        """Take over what lanes, files and caches have come to. On the event loop."""
+        for each in self._followed:
+            each.refresh()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep what the other processes can see of this one up to date."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._refresh_often)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+
+    async def _refresh_often(self) -> None:
+        while os.environ.get(SHARED_DIRECTORY):
+            self.refresh()
+            await anyio.sleep(_REFRESH_SECONDS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.refresh()
+        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
+        body, media_type = await self.instruments.exposition(accept.decode("latin-1"))
+        headers = {"content-type": media_type, "cache-control": "no-store"}
+        await BufferedResponse(body, headers=headers)(scope, receive, send)
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """What is at `/metrics` where `prometheus-client` is not installed."""
+    message = "Metrics need the package prometheus-client: pip install 'asgihive[metrics]'"
+    await HTTPException(501, message).response()(scope, receive, send)
+
+
+def _followed(store: Store, instruments: Instruments) -> list[_Followed]:
+    followed = [
+        _Followed(lambda: len(store.pool), instruments.open_files.inc),
+    ]
+    for name, kept in (("chunks", store.pool.chunks), ("answers", store.answers)):
+        followed += [
+            _Followed(partial(getattr, kept, "bytes"), instruments.kept.labels(name).inc),
+            _Followed(partial(getattr, kept, "hits"), instruments.hits.labels(name).inc),
+            _Followed(partial(getattr, kept, "misses"), instruments.misses.labels(name).inc),
+        ]
+    for name, lane in (("library", store.lanes.library), ("decode", store.lanes.decode)):
+        followed += [
+            _Followed(partial(getattr, lane, "threads"), instruments.threads.labels(name).inc),
+            _Followed(lane.busy, instruments.busy.labels(name).inc),
+            _Followed(lane.waiting, instruments.waiting.labels(name).inc),
+        ]
+    return followed
+
+
+def forget_process(pid: int | None) -> None:
+    """Drop what a process that ended was doing then; what it counted stays."""
+    if is_installed and os.environ.get(SHARED_DIRECTORY):
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # partly typed

@@ -1,0 +1,109 @@
+"""What is asked for, the seeded data, and which turns and rows a run has."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from benchmarks.data import DataFolder, Place
+from benchmarks.kinds import arrays, large
+from benchmarks.load import AsyncioLoad
+from benchmarks.question import H5GROVE, Figure, Question
+from benchmarks.questions import QUESTIONS
+from benchmarks.run import FULL, QUICK, shown
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgihive.hdf5.selection import parse_selection
+
+LENGTH = 20
+members = st.integers(0, LENGTH - 1) | st.builds(
+    slice,
+    st.none() | st.integers(0, LENGTH - 1),
+    st.none() | st.integers(1, LENGTH),
+    st.none() | st.integers(1, 5),
+)
+
+
+@given(st.tuples(members, members))
+def test_a_selection_is_asked_for_as_numpy_takes_it(chosen: tuple[int | slice, ...]) -> None:
+    target = Place("a.h5", "/b", chosen).target("/data")
+    text = target.partition("selection=")[2].replace("%2C", ",").replace("%3A", ":")
+    values = np.zeros((LENGTH, LENGTH))
+    assert parse_selection(text, values.shape).shape == values[chosen].shape
+
+
+def test_data_are_made_once_and_never_half(tmp_path: Path) -> None:
+    made = []
+
+    def write(folder: Path, random: np.random.Generator) -> None:
+        made.append(int(random.integers(1 << 30)))
+        (folder / "file").write_text("whole")
+
+    def fail(folder: Path, _: np.random.Generator) -> None:
+        (folder / "file").write_text("half")
+        raise OSError
+
+    data = DataFolder(tmp_path / "one")
+    with pytest.raises(OSError):  # noqa: PT011  # the one above, without a message
+        data.require("kind", fail)
+    for _ in range(2):
+        data.require("kind", write)
+    assert (data.root / "kind" / "file").read_text() == "whole"
+    DataFolder(tmp_path / "two").require("kind", write)
+    assert made == [made[0]] * 2
+
+
+def test_boxes_lie_anywhere_in_the_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "_VOLUME", (8, 1024, 1024))
+    monkeypatch.setattr(arrays, "_VOLUME_CHUNKS", (4, 512, 512))
+    data = DataFolder(tmp_path)
+    place = arrays.volume(data)
+    with h5py.File(data.file(place), "r") as file:
+        assert file[place.path].chunks == (4, 512, 512)
+        assert file[place.path].shape == (8, 1024, 1024)
+    monkeypatch.setattr(arrays, "_VOLUME", (16, 1024, 1024))
+    places = arrays.slabs(data)
+    assert len({str(each.selection) for each in places}) == arrays.PICKS
+
+
+def test_each_of_many_chunks_is_asked_for_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "CHUNK_COUNTS", (100, 1000))
+    data = DataFolder(tmp_path)
+    for chunks, places in zip((100, 1000), large.many_chunks(data), strict=True):
+        with h5py.File(data.file(places[0]), "r") as file:
+            assert file["curve"].id.get_num_chunks() == chunks
+        assert {data.read(place).shape for place in places} == {(16,)}
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=[each.name for each in QUESTIONS])
+def test_a_question_measures_asgihive_and_all_peers_of_its_figures(question: Question) -> None:
+    assert "asgihive" in question.servers
+    peers = {figure.peer for figure in question.figures}
+    assert peers <= {*question.servers, H5GROVE}
+    assert len({(figure.name, figure.peer) for figure in question.figures}) == len(question.figures)
+
+
+def test_names_of_questions_differ() -> None:
+    assert len({each.name for each in QUESTIONS}) == len(QUESTIONS)
+
+
+def test_heavy_questions_are_left_out_of_a_quick_run() -> None:
+    load = AsyncioLoad()
+    for question in QUESTIONS:
+        assert QUICK.takes(question) is not question.heavy
+        turns = FULL.turns_of(question, load)
+        assert [turn.number for turn in turns] == list(range(3 if question.heavy else 5))
+        assert [turn.number for turn in turns if turn.probe] == [0]
+        assert not any(turn.probe for turn in QUICK.turns_of(question, load))
+
+
+def test_rows_of_peers_that_are_not_there_are_left_out() -> None:
+    figures = [
+        Figure(name=name, unit="/s", better="higher", peer=peer)
+        for name, peer in (("a", "one"), ("a", "two"), ("b", "two"), ("b", "three"))
+    ]
+    assert list(shown(figures, ["asgihive", "one"])) == [figures[0], figures[2]]
+    assert list(shown(figures, ["two"])) == figures[1:3]

@@ -1,0 +1,75 @@
+"""What a server writes while it serves: requests on stdout, the rest on stderr."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.cli.processes import PATIENCE, running
+
+QUERY = "data?file=x.h5&path=/values&format=json"
+
+
+def test_requests_as_text(directory: Path) -> None:
+    options = ("--port", "0", "--access-log", "text", "--prefix", "/h5")
+    with running("serve", str(directory), *options) as server:
+        httpx.get(server.url + QUERY)
+        line = server.read_until("GET").string
+        assert '127.0.0.1 "GET /h5/data?file=x.h5&path=/values&format=json HTTP/1.1" 200 11' in line
+        assert "queue=" in line
+        httpx.get(server.url.removesuffix("h5/") + "elsewhere")
+        assert "GET /elsewhere" in server.read_until("GET").string
+        assert server.stop() == (0, "")
+
+
+def test_requests_as_json_and_the_rest_too(directory: Path) -> None:
+    options = ("--port", "0", "--access-log", "json", "--log-level", "info")
+    with running("serve", str(directory), *options) as server:
+        httpx.get(server.url + QUERY)
+        entry = json.loads(server.read_until("{").string)
+        assert (entry["path"], entry["status"], entry["bytes"]) == ("/data", 200, 11)
+        assert entry["timings_ms"]["queue"] > 0
+        code, said = server.stop()
+        assert code == 0
+        messages = [json.loads(line)["message"] for line in said.splitlines()]
+        assert any("Finished server process" in each for each in messages)
+
+
+def test_a_token_is_in_no_log(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASGIHIVE_TOKEN", "open-sesame")
+    options = ("--port", "0", "--access-log", "text", "--log-level", "debug")
+    with running("serve", str(directory), *options) as server:
+        assert httpx.get(server.url + QUERY).status_code == 401
+        for spelling in ("token", "%74oken"):
+            asked = f"{server.url}{QUERY}&{spelling}=open-sesame"
+            assert httpx.get(asked).json() == [0, 1, 2, 3, 4]
+        server.read_until("%74oken=")
+        code, said = server.stop()
+    assert code == 0
+    assert "open-sesame" not in "".join(server.lines) + said
+
+
+def test_silence(directory: Path) -> None:
+    with running("serve", str(directory), "--port", "0") as server:
+        assert httpx.get(server.url).text == "ok"
+        assert server.stop() == (0, "")
+        assert len(server.lines) == 1
+
+
+@pytest.mark.slow
+def test_whichever_worker_is_asked_tells_what_all_have_done(directory: Path) -> None:
+    asked = 24
+    with running("serve", str(directory), "--port", "0", "--workers", "3") as server:
+        for _ in range(asked):
+            # A new connection each, for any of the workers.
+            assert httpx.get(server.url + QUERY, timeout=PATIENCE).status_code == 200
+        for _ in range(6):
+            lines = httpx.get(server.url + "metrics", timeout=PATIENCE).text.splitlines()
+            (counted,) = [
+                each
+                for each in lines
+                if each.startswith("asgihive_requests_total{") and 'route="/data"' in each
+            ]
+            assert float(counted.split()[-1]) == asked
+        assert server.stop() == (0, "")

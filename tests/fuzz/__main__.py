@@ -1,0 +1,68 @@
+"""`python -m tests.fuzz`: ask for damaged copies of the zoo, or for one of them again."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import orjson
+
+from tests import zoo
+from tests.fuzz.asking import Asker, Effort, name_of, sources
+from tests.fuzz.mutations import mutant
+from tests.fuzz.runs import fuzz
+
+
+def main() -> int:
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="asgihive-fuzz-") as folder:
+        root = Path(folder)
+        zoo.build(root)
+        if options.repeat is not None:
+            anyio.run(_repeat, root, options)
+            return 0
+        report = fuzz(root, options.seed, options.mutants, _effort(options), options.jobs)
+    print(report)
+    return 1 if report.failures else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--mutants", type=int, default=2000, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first one (%(default)s)")
+    parser.add_argument("--requests", type=int, default=30, help="about each (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=5, help="for a request (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes at once (%(default)s)")
+    parser.add_argument("--isolation", choices=("none", "process"), default="none")
+    parser.add_argument(
+        "--repeat", type=int, metavar="SEED", help="ask for this one alone, here, and say all"
+    )
+    parser.add_argument("--keep", type=Path, help="with --repeat: keep the damaged file there")
+    return parser.parse_args()
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    return Effort(options.requests, options.seconds, options.isolation)
+
+
+async def _repeat(root: Path, options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO)
+    known = sources(root)
+    found = mutant(known, options.repeat)
+    print(found)
+    for file in filter(None, (root / name_of(found.seed), options.keep)):
+        file.write_bytes(found.content)
+    asker = Asker(root, known, _effort(options), _show)
+    async with asker.app.running():
+        await asker.ask_about(found)
+
+
+def _show(**what: Any) -> None:
+    print(orjson.dumps(what, default=str).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Runs over many seeds, in processes that may crash; the next goes on where one died."""
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tests.fuzz.asking import Effort
+
+MODULE = "tests.fuzz.asking"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Seconds without a word, after which a process hangs, beside what its requests may take.
+PATIENCE = 30.0
+
+# Where bytes are decoded without libhdf5: what crashes there is not its fault.
+_OWN_DECODERS = ("codecs.py", "decoders.py", "library_filters.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process that ended in the middle, or had to be ended.
+
+    how: `SIGSEGV` and so on; `hung` when it said nothing for too long.
+    frames: the innermost Python functions of the thread that crashed.
+    """
+
+    seed: int
+    source: str
+    request: str
+    how: str
+    frames: tuple[str, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it happened in a decoder, and not in libhdf5."""
+        return bool(self.frames) and any(each in self.frames[0] for each in _OWN_DECODERS)
+
+    def __str__(self) -> str:
+        at = "\n      ".join(self.frames)
+        return f"{self.how}: seed {self.seed} ({self.source}), {self.request}\n      {at}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a run."""
+
+    mutants: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    slowest: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
+
+    def add(self, other: "Report") -> None:
+        """Take over what another part of the run found."""
+        self.mutants += other.mutants
+        self.requests += other.requests
+        self.slowest = max(self.slowest, other.slowest)
+        self.statuses.update(other.statuses)
+        self.complaints += other.complaints
+        self.deaths += other.deaths
+
+    @property
+    def failures(self) -> list[str]:
+        """What must not be: answers outside the contract, and crashes of our own."""
+        return [*self.complaints, *(str(each) for each in self.deaths if each.is_ours)]
+
+    def __str__(self) -> str:
+        statuses = ", ".join(f"{name} {count}" for name, count in self.statuses.most_common())
+        lines = [
+            f"{self.mutants} damaged files, {self.requests} requests in {self.seconds:.1f} s",
+            f"the slowest file took {self.slowest:.2f} s",
+            f"answers: {statuses}",
+            f"answers outside the contract: {len(self.complaints)}",
+            *(f"  - {each}" for each in self.complaints),
+            f"crashes and hangs of the process: {len(self.deaths)}",
+            *(f"  - {each}" for each in self.deaths),
+        ]
+        return "\n".join(lines)
+
+
+def fuzz(root: Path, first: int, count: int, effort: Effort, jobs: int = 1) -> Report:
+    """Ask for the mutants of `count` seeds from `first` on.
+
+    Args:
+        root: the zoo; damaged copies come and go there.
+        jobs: processes at once.
+    """
+    began = time.monotonic()
+    share = -(-count // jobs)
+    parts = [(first + done, min(share, count - done)) for done in range(0, count, share)]
+    report = Report()
+    with ThreadPoolExecutor(jobs) as threads:
+        for found in threads.map(lambda part: _part(root, part, effort), parts):
+            report.add(found)
+    report.seconds = time.monotonic() - began
+    return report
+
+
+def _part(root: Path, part: tuple[int, int], effort: Effort) -> Report:
+    first, count = part
+    report, stop = Report(), first + count
+    while first < stop:
+        child = _Child(root, first, stop - first, effort)
+        first = child.follow(report)
+    return report
+
+
+class _Child:
+    """One process, followed until it is done or dead."""
+
+    def __init__(self, root: Path, first: int, count: int, effort: Effort) -> None:
+        arguments = (root, first, count, effort.requests, effort.seconds, effort.isolation)
+        self._command = [sys.executable, "-m", MODULE, *map(str, arguments)]
+        self._first = first
+        self._stop = first + count
+        self._patience = PATIENCE + 3 * effort.seconds
+
+    def follow(self, report: Report) -> int:
+        """Add what it says to `report`; the seed that is next."""
+        last: dict[str, Any] = {"seed": self._first, "source": "", "request": "the start"}
+        with subprocess.Popen(
+            self._command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            stderr = _Drain(process.stderr)
+            watch = _Watch(process, self._patience)
+            for said in _documents(process.stdout):
+                watch.heard()
+                if "request" in said:
+                    last = said
+                    report.requests += 1
+                elif "complaint" in said:
+                    report.complaints.append(_complaint(last, said))
+                else:
+                    report.mutants += 1
+                    report.statuses.update(said["statuses"])
+                    report.slowest = max(report.slowest, said["seconds"])
+            watch.end()
+            process.wait()
+            text = stderr.text()
+        if process.returncode == 0:
+            return self._stop
+        how = "hung" if watch.has_killed else _signal(process.returncode)
+        report.mutants += 1
+        report.deaths.append(
+            Death(last["seed"], last["source"], last["request"], how, _frames(text))
+        )
+        if last["request"] == "the start" or (process.returncode > 0 and not watch.has_killed):
+            raise RuntimeError(f"The process that asks failed by itself:\n{text}")
+        return int(last["seed"]) + 1
+
+
+class _Watch:
+    """Kills a process that says nothing for too long."""
+
+    def __init__(self, process: subprocess.Popen[bytes], patience: float) -> None:
+        self.has_killed = False
+        self._process = process
+        self._patience = patience
+        self._heard = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def heard(self) -> None:
+        self._heard = time.monotonic()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(1.0):
+            if time.monotonic() - self._heard > self._patience:
+                self.has_killed = True
+                self._process.kill()
+                return
+
+
+class _Drain:
+    """Reads what a process says on stderr while it runs, so that it never waits for that."""
+
+    def __init__(self, stream: Any) -> None:
+        self._lines: list[bytes] = []
+        self._thread = threading.Thread(target=lambda: self._lines.extend(stream))
+        self._thread.start()
+
+    def text(self) -> str:
+        self._thread.join()
+        return b"".join(self._lines[-400:]).decode("utf-8", "replace")
+
+
+def _documents(stream: Any) -> Iterator[dict[str, Any]]:
+    for line in stream:
+        # libhdf5 sometimes prints on the standard output, too, and a death cuts a line off.
+        if line.startswith(b"{") and line.endswith(b"}\n"):
+            yield orjson.loads(line)
+
+
+def _complaint(asked: dict[str, Any], said: dict[str, Any]) -> str:
+    details = "\n      ".join(str(said["details"]).strip().splitlines()[-6:])
+    return (
+        f"{said['complaint']}: seed {asked['seed']} ({asked['source']}), {asked['request']}\n"
+        f"      {'; '.join(said['damages'])}\n      {details}"
+    )
+
+
+def _signal(returncode: int) -> str:
+    names = {-11: "SIGSEGV", -6: "SIGABRT", -7: "SIGBUS", -8: "SIGFPE", -4: "SIGILL"}
+    return names.get(returncode, f"exit code {returncode}")
+
+
+def _frames(text: str) -> tuple[str, ...]:
+    """The innermost frames of the thread that crashed, as `faulthandler` wrote them."""
+    _, found, after = text.partition("Current thread")
+    frames = re.findall(r'File "(.*?)", line (\d+) in (\S+)', after) if found else []
+    return tuple(f"{Path(file).name}:{line} {name}" for file, line, name in frames[:4])

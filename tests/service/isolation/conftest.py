@@ -1,0 +1,32 @@
+"""A directory of files with faults, and a service in isolation over it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asgihive.service import H5App
+from asgihive.service.isolation import process
+from asgihive.settings import H5Settings
+from tests.service.isolation import doubles
+from tests.service.isolation.services import close
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = tmp_path / "data"
+    root.mkdir()
+    doubles.write(root / "good.h5")
+    return root
+
+
+@pytest.fixture
+def app(
+    root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[H5App]:
+    """With the settings of `@limited(…)`; its workers have faults, and are gone at the end."""
+    monkeypatch.setattr(process, "MODULE", doubles.MODULE)
+    given = {"isolation": "process", "decode_lanes": 2, **getattr(request, "param", {})}
+    app = H5App(root, H5Settings(**given))
+    yield app
+    close(app)

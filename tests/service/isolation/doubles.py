@@ -1,0 +1,117 @@
+"""A worker process with faults: files whose user block names one act accordingly.
+
+Run as a worker in the place of the real module; the rest of it is the real one.
+"""
+
+import ctypes
+import os
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.pool import FilePool, Lease
+from asgihive.hdf5.sandbox import Place
+from asgihive.service.isolation import worker
+
+MODULE = "tests.service.isolation.doubles"
+
+BLOCK = 512
+GATE = "gate"  # a FIFO in the served directory, where two meet
+RELEASED = "released"  # another one, which hears of each lease that is given back
+
+VALUES = np.arange(100_000, dtype="<i4")  # more than is read anywhere but in a decode lane
+
+
+def write(path: Path, fault: str = "", values: Any = VALUES) -> None:
+    """A file that does what `fault` says; the whole and healthy one that it could be without."""
+    with h5py.File(path, "w", userblock_size=BLOCK) as file:
+        file["values"] = values
+        file.attrs["name"] = path.stem
+    with path.open("r+b") as raw:
+        raw.write(fault.encode().ljust(16, b"\0"))
+
+
+def _fault(path: str | int) -> str:
+    descriptor = os.open(path, os.O_RDONLY) if isinstance(path, str) else path
+    try:
+        return os.pread(descriptor, 16, 0).rstrip(b"\0").decode("ascii", "replace")
+    finally:
+        if isinstance(path, str):
+            os.close(descriptor)
+
+
+def _abort_at_the_gate(gate: str) -> None:
+    """Once somebody else is in a lane, and only the first time."""
+    if os.path.exists(gate):
+        with open(gate, "rb"):
+            os.unlink(gate)
+    os.abort()
+
+
+def _wait_at_the_gate(gate: str) -> None:
+    """Until the process ends; not if the gate is gone."""
+    if os.path.exists(gate):
+        with open(gate, "wb"):
+            threading.Event().wait()
+
+
+# What happens where a file is opened, in the library lane.
+AT_OPENING: dict[str, Callable[[str], object]] = {
+    "abort": lambda _: os.abort(),
+    "abort at gate": _abort_at_the_gate,
+    "exit": lambda _: os._exit(3),
+    "mistake": lambda _: 1 // 0,
+    "hang": lambda _: threading.Event().wait(),
+    # Which holds the GIL, so that the event loop hangs with it.
+    "hang as a whole": lambda _: ctypes.PyDLL(None).pause(),
+}
+
+# And where values are read, in a decode lane.
+AT_READING: dict[str, Callable[[str], object]] = {
+    "segfault": lambda _: ctypes.string_at(0),
+    "wait at gate": _wait_at_the_gate,
+}
+
+
+def _install() -> None:
+    open_id, read, release = FilePool._open_id, Dataset.read, Lease.release
+
+    def faulty_open(self: FilePool, place: Place, *arguments: Any) -> Any:
+        act = AT_OPENING.get(_fault(place.real))
+        if act is not None:
+            act(os.path.join(self.sandbox.root, GATE))
+        return open_id(self, place, *arguments)
+
+    def faulty_read(self: Dataset, lease: Lease, *arguments: Any, **options: Any) -> Any:
+        file: OpenFile = self.file
+        act = AT_READING.get(_fault(file.descriptor))
+        if act is not None:
+            with self.diagnosed(lease, ()):
+                act(os.path.join(lease.pool.sandbox.root, GATE))
+        return read(self, lease, *arguments, **options)
+
+    def noted_release(self: Lease) -> None:
+        release(self)
+        fifo = os.path.join(self.pool.sandbox.root, RELEASED)
+        if os.path.exists(fifo):
+            descriptor = os.open(fifo, os.O_WRONLY)
+            os.write(descriptor, b".")
+            os.close(descriptor)
+
+    pool: Any = FilePool
+    dataset: Any = Dataset
+    lease: Any = Lease
+    pool._open_id, dataset.read, lease.release = faulty_open, faulty_read, noted_release
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _install()
+    worker.main()

@@ -1,0 +1,179 @@
+"""Files that crash or hang a worker: who is to blame, who is refused, who notices nothing."""
+
+import os
+from pathlib import Path
+
+import anyio
+import h5py
+import pytest
+
+from asgihive.service import H5App
+from tests.asgi.exchange import http, run
+from tests.service import servers
+from tests.service.isolation import doubles
+from tests.service.isolation.services import (
+    ask,
+    check_good,
+    check_values,
+    limited,
+    pids,
+    refused,
+    supervisor,
+)
+from tests.zoo.client import client
+
+pytestmark = pytest.mark.anyio
+
+VALUES = {"path": "values", "format": "bin"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "route", "reason"),
+    [("abort", "/meta", "SIGABRT"), ("segfault", "/data", "SIGSEGV"), ("exit", "/meta", "code 3")],
+)
+async def test_a_file_that_crashes_its_worker_is_refused(
+    app: H5App, root: Path, fault: str, route: str, reason: str
+) -> None:
+    query = VALUES if route == "/data" else {}
+    doubles.write(root / "bad.h5", fault)
+    await check_good(app)
+    before = pids(app)
+    first = await ask(app, route, "bad.h5", **query)
+    refused(first, "bad.h5", reason, "600 seconds")
+    await check_good(app)
+    after = pids(app)
+    assert not before & after
+    again = await ask(app, route, "./bad.h5", **query)
+    assert (again.status, again.message) == (500, f"./{first.message}")
+    await check_good(app)
+    assert pids(app) == after
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["hang", "hang as a whole"])
+async def test_a_file_that_hangs_its_worker_is_refused(app: H5App, root: Path, fault: str) -> None:
+    supervisor(app).patience = 1.5
+    doubles.write(root / "bad.h5", fault)
+    await check_good(app)
+    answers = {}
+
+    async def keep(file: str, route: str) -> None:
+        answers[file] = await ask(app, route, file)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep, "bad.h5", "/meta")
+        tasks.start_soon(keep, "good.h5", "/meta")  # which waits behind it
+    refused(answers["bad.h5"], "bad.h5", "hung")
+    assert answers["good.h5"].status == 200
+    refused(await ask(app, "/meta", "bad.h5"), "bad.h5", "hung")
+    await check_good(app)
+
+
+async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "abort")
+    refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
+    doubles.write(root / "bad.h5", values=doubles.VALUES[:5])
+    check_values(await ask(app, "/data", "bad.h5", **VALUES), doubles.VALUES[:5])
+
+
+@limited(quarantine_seconds=0.0)
+async def test_it_is_asked_again_after_a_while(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "abort")
+    seen: set[int] = set()
+    for _ in range(2):
+        refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
+        await check_good(app)
+        assert not seen & pids(app)
+        seen |= pids(app)
+
+
+async def test_of_several_in_the_lanes_only_the_guilty_one_is_refused(
+    app: H5App, root: Path
+) -> None:
+    os.mkfifo(root / doubles.GATE)
+    doubles.write(root / "waits.h5", "wait at gate")
+    doubles.write(root / "bad.h5", "abort at gate")
+    await check_good(app)
+    answers = {}
+
+    async def keep(file: str, route: str) -> None:
+        answers[file] = await ask(app, route, file, **VALUES if route == "/data" else {})
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keep, "waits.h5", "/data")
+        tasks.start_soon(keep, "bad.h5", "/meta")
+    check_values(answers["waits.h5"])
+    refused(answers["bad.h5"], "bad.h5", "SIGABRT")
+    # And from now on, neither is doubted.
+    check_values(await ask(app, "/data", "waits.h5", **VALUES))
+    before = pids(app)
+    refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
+    assert pids(app) == before
+
+
+async def test_a_linked_file_is_the_one_that_is_refused(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "abort")
+    with h5py.File(root / "links.h5", "w") as file:
+        file["own"] = doubles.VALUES
+        file["link"] = h5py.ExternalLink("bad.h5", "/values")
+    refused(await ask(app, "/data", "links.h5", path="link", format="bin"), "bad.h5")
+    check_values(await ask(app, "/data", "links.h5", path="own", format="bin"))
+    before = pids(app)
+    refused(await ask(app, "/data", "links.h5", path="link", format="bin"), "bad.h5")
+    refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
+    children = (await ask(app, "/meta", "links.h5")).json["children"]
+    assert {each["name"]: each["kind"] for each in children} == {"own": "dataset", "link": "other"}
+    assert pids(app) == before
+    # What it leads to is not refused for good, nor is the answer without it kept.
+    doubles.write(root / "bad.h5")
+    children = (await ask(app, "/meta", "links.h5")).json["children"]
+    assert {each["kind"] for each in children} == {"dataset"}
+
+
+async def test_of_a_batch_one_member_fails(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "abort")
+    members = [
+        {"route": "meta", "params": {"file": name}} for name in ("good.h5", "bad.h5", "good.h5")
+    ]
+    async with client(app) as asker:
+        answers = (await asker.post("/batch", json=members)).json()
+    assert [each["status"] for each in answers] == [200, 500, 200]
+    assert "bad.h5 crashed the reader" in str(answers[1])
+
+
+async def test_when_many_crash_requests_are_refused_for_a_while(app: H5App, root: Path) -> None:
+    supervisor(app)._ends.extend([float("inf")] * 20)
+    answer = await ask(app, "/meta")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "20 readers crashed" in answer.message
+    supervisor(app)._ends.clear()
+    await check_good(app)
+
+
+async def test_whoever_kills_a_worker_blames_nobody(app: H5App) -> None:
+    await check_good(app)
+    [pid] = pids(app)
+    os.kill(pid, 9)
+    await check_good(app)
+    assert len(supervisor(app).bans) == 0
+    assert pid not in pids(app)
+
+
+async def test_what_a_worker_logs_is_logged_here(
+    app: H5App, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubles.write(root / "odd.h5", "mistake")
+    answer = await ask(app, "/meta", "odd.h5")
+    assert (answer.status, answer.message) == (500, "Internal server error")
+    [record] = [each for each in caplog.records if each.name.startswith("asgihive.asgi")]
+    assert record.levelname == "ERROR"
+    assert "ZeroDivisionError" in record.getMessage()
+
+
+async def test_a_worker_that_does_not_start_is_said(
+    app: H5App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with anyio.fail_after(servers.PATIENCE):
+        answer = await run(app, http("/meta?file=good.h5"))
+    assert (answer.status, "No such file" in answer.message) == (503, True)

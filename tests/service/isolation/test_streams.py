@@ -1,0 +1,225 @@
+"""Answers that are on their way when a worker ends, and clients that do not wait for theirs."""
+
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import h5py
+import numpy as np
+import pytest
+from starlette.types import Message
+
+from asgihive.service import H5App
+from asgihive.service.isolation.frames import MOST_BODY_BYTES, WINDOW_BYTES
+from asgihive.service.isolation.relay import AnswerBroken
+from tests.asgi.exchange import Exchange, http, run
+from tests.service import servers
+from tests.service.isolation import doubles
+from tests.service.isolation.services import (
+    ask,
+    check_good,
+    check_values,
+    limited,
+    pids,
+    refused,
+    supervisor,
+)
+
+pytestmark = pytest.mark.anyio
+
+LARGE_BYTES = 64 << 20
+LARGE = "/data?file=large.h5&path=large&format=bin"
+OTHERS = 50
+
+
+@pytest.fixture(scope="module")
+def large() -> Any:
+    return np.random.default_rng(1).integers(0, 256, LARGE_BYTES, "u1")
+
+
+@pytest.fixture
+def root(root: Path, large: Any) -> Path:
+    with h5py.File(root / "large.h5", "w") as file:
+        file.create_dataset("large", data=large, chunks=(1 << 20,))
+    return root
+
+
+@dataclass
+class Slow(Exchange):
+    """A client that stops after so many bytes, until it is let go on."""
+
+    stop_after: int = LARGE_BYTES // 2
+    taken: int = 0
+    is_refusing: bool = False
+    stopped: anyio.Event = field(default_factory=anyio.Event)
+    goes_on: anyio.Event = field(default_factory=anyio.Event)
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    async def send(self, message: Message) -> None:
+        if self.is_refusing:
+            raise OSError("the client is gone")
+        body = message.get("body", b"")
+        self.taken += len(body)
+        self.digest.update(body)
+        await super().send({**message, "body": b""})
+        if self.taken >= self.stop_after:
+            self.stopped.set()
+            await self.goes_on.wait()
+
+
+def slow(query: str = LARGE) -> Slow:
+    return Slow(http(query).scope)
+
+
+async def test_nobody_else_notices_a_crash(app: H5App, root: Path, large: Any) -> None:
+    for number in range(OTHERS):
+        values = np.arange(number, number + 10_000, dtype="<i4")
+        doubles.write(root / f"{number}.h5", values=values)
+    doubles.write(root / "bad.h5", "segfault")
+    stream, right = slow(), []
+
+    async def check_other(number: int) -> None:
+        values = np.arange(number, number + 10_000, dtype="<i4")
+        wanted = {"path": "values", "format": "bin"}
+        check_values(await ask(app, "/data", f"{number}.h5", **wanted), values)
+        right.append(number)
+
+    async def check_bad() -> None:
+        refused(await ask(app, "/data", "bad.h5", path="values", format="bin"), "bad.h5")
+
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, app, stream)
+            await stream.stopped.wait()
+            before = pids(app)
+            async with anyio.create_task_group() as others:
+                for number in range(OTHERS):
+                    others.start_soon(check_other, number)
+                    if number == OTHERS // 2:
+                        others.start_soon(check_bad)
+            stream.goes_on.set()
+    assert not before & pids(app)
+    assert len(right) == OTHERS
+    assert (stream.status, stream.complete) == (200, True)
+    assert (stream.taken, stream.headers["content-length"]) == (LARGE_BYTES, str(LARGE_BYTES))
+    assert stream.digest.digest() == hashlib.sha256(large.tobytes()).digest()
+
+
+@limited(compress_over_bytes=1)
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_an_answer_goes_on_in_its_content_coding(app: H5App, root: Path, coding: str) -> None:
+    with h5py.File(root / "noise.h5", "w") as file:
+        file["noise"] = np.random.default_rng(2).random(400_000)
+    headers = [(b"accept-encoding", coding.encode())]
+    query = "/data?file=noise.h5&path=noise&format=json"
+    whole = await run(app, http(query, headers=headers))
+    stream = Slow(http(query, headers=headers).scope, stop_after=len(whole.body) // 2)
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, app, stream)
+            await stream.stopped.wait()
+            kill(app)
+            stream.goes_on.set()
+    assert stream.headers["content-encoding"] == coding
+    assert stream.digest.digest() == hashlib.sha256(whole.body).digest()
+
+
+async def test_an_answer_does_not_go_on_as_another_one(app: H5App, root: Path, large: Any) -> None:
+    stream = slow()
+
+    async def fails() -> None:
+        with pytest.raises(AnswerBroken, match="a file has changed since"):
+            await run(app, stream)
+
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails)
+            await stream.stopped.wait()
+            kill(app)
+            with h5py.File(root / "new.h5", "w") as file:
+                file.create_dataset("large", data=large[::-1], chunks=(1 << 20,))
+            os.replace(root / "new.h5", root / "large.h5")
+            stream.goes_on.set()
+    assert not stream.complete
+    assert stream.taken < LARGE_BYTES
+    await check_good(app)
+
+
+async def test_an_answer_that_breaks_off_breaks_off(app: H5App, root: Path) -> None:
+    stream = slow()
+
+    async def fails() -> None:
+        with pytest.raises(AnswerBroken, match="The file changed while it was read"):
+            await run(app, stream)
+
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fails)
+            await stream.stopped.wait()
+            with h5py.File(root / "large.h5", "r+") as file:
+                file["more"] = 1
+            stream.goes_on.set()
+    assert not stream.complete
+
+
+async def test_a_slow_client_fills_no_memory_and_holds_up_nobody(app: H5App) -> None:
+    clients = [slow() for _ in range(5)]
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for each in clients:
+                each.stop_after = 1
+                tasks.start_soon(run, app, each)
+            for each in clients:
+                await each.stopped.wait()
+            await check_good(app)
+            crew = supervisor(app).crew()
+            link = crew.at_hand()
+            assert link is not None
+            for conversation in link._conversations.values():
+                there = sum(len(frame.payload) for frame in conversation._frames)
+                assert there <= WINDOW_BYTES + MOST_BODY_BYTES
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("how", ["silently", "by send", "by cancellation"])
+async def test_a_client_that_goes_away_ends_the_reading(app: H5App, root: Path, how: str) -> None:
+    await check_good(app)
+    stream = slow()
+    with anyio.fail_after(servers.PATIENCE), releases(root) as heard:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, app, stream)
+            await stream.stopped.wait()
+            if how == "silently":
+                stream.gone.set()
+            elif how == "by send":
+                stream.is_refusing = True
+                stream.goes_on.set()
+            else:
+                tasks.cancel_scope.cancel()
+        await anyio.wait_readable(heard)
+        assert os.read(heard, 100) == b"."
+    assert stream.taken < LARGE_BYTES
+    await check_good(app)
+
+
+def kill(app: H5App) -> None:
+    for each in pids(app):
+        os.kill(each, signal.SIGKILL)
+
+
+@contextmanager
+def releases(root: Path) -> Iterator[int]:
+    """A descriptor that is readable when a lease has been given back."""
+    os.mkfifo(root / doubles.RELEASED)
+    descriptor = os.open(root / doubles.RELEASED, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield descriptor
+    finally:
+        os.unlink(root / doubles.RELEASED)
+        os.close(descriptor)

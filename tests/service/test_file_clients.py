@@ -1,0 +1,215 @@
+"""Who takes files from `/file`: clients that stall or go away, and programs that read HDF5."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import h5py
+import httpx
+import numpy as np
+import pytest
+
+from asgihive.errors import ReadTimeout
+from asgihive.hdf5 import whole_file
+from asgihive.hdf5.directory import has_signature
+from asgihive.service import H5App, files
+from asgihive.settings import H5Settings
+from tests.asgi.exchange import http, run
+from tests.service import servers, versions
+from tests.service.test_limits import Gate
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    (root / "x.h5").write_bytes(versions.content(1))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 1 << 16)
+
+
+@pytest.fixture
+def app(served: Path) -> Iterator[H5App]:
+    app = H5App(served)
+    yield app
+    assert not servers.descriptors_below(served)
+
+
+@pytest.fixture
+def whole(served: Path) -> bytes:
+    return (served / "x.h5").read_bytes()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()  # a failed test must not leave a thread behind
+
+
+# Clients that stall or go away
+
+
+def test_clients_that_stall_hold_no_lane(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file["x"] = np.zeros(24 << 20, "u1")  # more than the buffers of two sockets hold
+        file["small"] = 5
+    app = H5App(tmp_path, H5Settings(decode_lanes=1))
+
+    def stall(url: str, number: int) -> None:
+        if number:
+            with httpx.stream("GET", f"{url}/file?file=large.h5", trust_env=False) as answer:
+                assert answer.status_code == 200
+                stall(url, number - 1)
+            return
+        with servers.client(url) as other:
+            for _ in range(3):
+                assert other.get("/data?file=large.h5&path=small").json() == 5
+                assert other.get("/files").status_code == 200
+
+    with servers.serving(app, "uvicorn-httptools") as url:
+        stall(url, 3)
+
+
+async def test_more_downloads_than_files_may_be_open(served: Path, whole: bytes) -> None:
+    app = H5App(served, H5Settings(max_open_files=2))
+    begun = [anyio.Event(), anyio.Event()]
+    go_on = anyio.Event()
+    exchanges = [http("/file?file=x.h5"), http("/file?file=x.h5")]
+
+    async def stall(number: int) -> None:
+        async def send(message: Any) -> None:
+            await exchanges[number].send(message)
+            begun[number].set()
+            await go_on.wait()
+
+        await app(exchanges[number].scope, exchanges[number].receive, send)
+
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            for number in range(2):
+                tasks.start_soon(stall, number)
+                await begun[number].wait()
+            refused = await run(app, http("/file?file=x.h5"))
+            assert refused.status == 503
+            assert "2 files are being sent" in refused.message
+            go_on.set()
+    assert [each.body for each in exchanges] == [whole, whole]
+    assert (await run(app, http("/file?file=x.h5"))).body == whole
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+async def test_a_client_that_goes_away(app: H5App, blocks: int) -> None:
+    exchange = http("/file?file=x.h5")
+
+    async def send(message: Any) -> None:
+        await exchange.send(message)
+        if len(exchange.sent) > blocks:
+            raise OSError
+
+    await app(exchange.scope, exchange.receive, send)
+    assert len(exchange.sent) == blocks + 1
+    # That nothing is open any more, the fixture says.
+
+
+@pytest.mark.parametrize("step", ["open", "read"])
+async def test_cancelled_while_a_thread_is_stuck(
+    app: H5App, served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The thread closes what it opened, or was reading, when nobody waits any more."""
+    name = {"open": "has_signature", "read": "os"}[step]
+    stuck = _StuckOs(gate) if step == "read" else _after(gate, has_signature)
+    with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):
+        patch.setattr(f"asgihive.hdf5.whole_file.{name}", stuck)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, app, http("/file?file=x.h5"))
+            await gate.begun()
+            tasks.cancel_scope.cancel()
+        assert len(servers.descriptors_below(served)) == 1
+        gate.open()
+        for _ in range(app.store.lanes.decode.threads):
+            await app.store.lanes.decode.run(int)
+        while servers.descriptors_below(served):
+            await anyio.lowlevel.checkpoint()
+
+
+def _after(gate: Gate, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        gate()
+        return function(*arguments)
+
+    return call
+
+
+class _StuckOs:
+    """The module `os`, but that `pread` waits."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.pread = _after(gate, os.pread)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+async def test_a_block_that_takes_too_long(
+    served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = H5App(served, H5Settings(read_timeout_seconds=0.1))
+    read = whole_file.WholeFile.read
+
+    def slow(self: whole_file.WholeFile, start: int, length: int) -> bytes:
+        if start:
+            gate()
+        return read(self, start, length)
+
+    monkeypatch.setattr(whole_file.WholeFile, "read", slow)
+    with pytest.raises(ReadTimeout):
+        await run(app, http("/file?file=x.h5"))
+
+
+# Programs that read HDF5 over HTTP
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service over one file of some MB, chunked and not."""
+    root = tmp_path_factory.mktemp("remote")
+    with h5py.File(root / "scan 1.h5", "w", userblock_size=512) as file:
+        file["group/plain"] = np.arange(500_000)
+        values = np.arange(500_000).reshape(500, 1000)
+        file.create_dataset("chunked", data=values, chunks=(100, 100), compression="gzip")
+        file.attrs["text"] = "é"
+    with servers.serving(H5App(root), "uvicorn-httptools") as url:
+        yield f"{url}/file?file=scan%201.h5"
+
+
+def _read_remotely(file: h5py.File) -> None:
+    assert file.attrs["text"] == "é"
+    assert file["group/plain"][123_456] == 123_456
+    assert file["chunked"][250, 990:].tolist() == list(range(250_990, 251_000))
+    assert file["chunked"].shape == (500, 1000)
+
+
+def test_h5py_through_fsspec(remote: str) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    filesystem = fsspec.filesystem("http", block_size=1 << 16)
+    with filesystem.open(remote) as opened, h5py.File(opened) as file:
+        _read_remotely(file)
+        assert opened.size == filesystem.info(remote)["size"]
+        # By ranges: a small part of it was fetched.
+        assert opened.cache.total_requested_bytes < opened.size / 2
+
+
+@pytest.mark.skipif("ros3" not in h5py.registered_drivers(), reason="this h5py has no ROS3 driver")
+def test_h5py_through_ros3(remote: str) -> None:
+    with h5py.File(remote, driver="ros3") as file:
+        _read_remotely(file)

@@ -1,0 +1,158 @@
+"""Small answers asked for again: as before, from the event loop, until the file changes."""
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from asgihive import H5App, H5Settings
+from asgihive.hdf5 import contiguous
+from asgihive.lanes import Lane
+from tests.zoo.client import client
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not contiguous._NOWAIT, reason="the kernel does not read without waiting"),
+]
+
+VALUES = np.arange(100, dtype="<i4")
+QUERIES: dict[str, tuple[dict[str, str], Any]] = {
+    "bin": ({"format": "bin"}, VALUES),
+    "npy": ({"format": "npy"}, VALUES),
+    "rows": ({"format": "bin", "selection": "10:20"}, VALUES[10:20]),
+    "flat": ({"format": "npy", "flatten": "true", "selection": "3"}, VALUES[3]),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    write(tmp_path / "x.h5", VALUES)
+    return tmp_path / "x.h5"
+
+
+def made(values: Any) -> bytes:
+    """A file with these values."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as opened:
+        opened["data"] = values
+    return content.getvalue()
+
+
+def write(path: Path, values: Any) -> None:
+    """Over what is there, as another process does."""
+    path.write_bytes(made(values))
+
+
+@pytest.fixture
+def app(file: Path) -> H5App:
+    # Older than the clock's tick: a change will show.
+    os.utime(file, (1, 1))
+    return H5App(file.parent)
+
+
+async def ask(app: H5App, name: str = "bin", method: str = "GET", **headers: str) -> Any:
+    params = {"file": "x.h5", "path": "data", **QUERIES[name][0]}
+    async with client(app) as asks:
+        named = {key.replace("_", "-"): value for key, value in headers.items()}
+        return await asks.request(method, "/data", params=params, headers=named)
+
+
+def values_of(name: str, content: bytes) -> Any:
+    if QUERIES[name][0]["format"] == "npy":
+        return np.load(io.BytesIO(content))
+    return np.frombuffer(content, "<i4")
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_the_same_again_without_a_thread(
+    app: H5App, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(lane: Lane, *_: Any, **__: Any) -> Any:
+        raise AssertionError(lane.name)
+
+    first, second = await ask(app, name), await ask(app, name)
+    monkeypatch.setattr(Lane, "run", refuse)
+    third, head = await ask(app, name), await ask(app, name, "HEAD")
+    for answer in (first, second, third):
+        assert answer.status_code == 200
+        np.testing.assert_array_equal(values_of(name, answer.content), QUERIES[name][1])
+    untimed = [
+        {key: value for key, value in answer.headers.items() if key != "server-timing"}
+        for answer in (first, second, third, head)
+    ]
+    assert untimed == [untimed[0]] * 4
+    assert head.content == b""
+
+
+async def test_conditions_and_ranges_are_seen_to(app: H5App) -> None:
+    whole = [await ask(app) for _ in range(3)][-1]
+    tag = whole.headers["etag"]
+    assert (await ask(app, if_none_match=tag)).status_code == 304
+    part = await ask(app, range="bytes=8-15")
+    assert (part.status_code, part.content) == (206, VALUES[2:4].tobytes())
+    assert (await ask(app, if_match='"other"')).status_code == 412
+
+
+@pytest.mark.parametrize("change", ["rewrite", "replace", "grow", "remove"])
+async def test_a_changed_file_is_read_anew(app: H5App, file: Path, change: str) -> None:
+    for _ in range(3):
+        assert (await ask(app)).content == VALUES.tobytes()
+    new = VALUES[::-1].copy()
+    if change == "remove":
+        os.remove(file)
+    elif change == "replace":
+        write(file.with_suffix(".new"), new)
+        os.replace(file.with_suffix(".new"), file)
+    elif change == "grow":
+        new = np.arange(200, dtype="<i4")
+        write(file, new)
+    else:
+        write(file, new)
+    answer = await ask(app)
+    if change == "remove":
+        assert answer.status_code == 404
+    else:
+        assert (answer.status_code, answer.content) == (200, new.tobytes())
+
+
+async def test_a_closed_file_is_opened_again(app: H5App) -> None:
+    for _ in range(3):
+        await ask(app)
+    await app.store.lanes.library.run(app.store.pool.close)
+    for _ in range(2):
+        assert (await ask(app)).content == VALUES.tobytes()
+
+
+async def test_what_another_writes_over_while_it_is_read_is_not_sent(
+    app: H5App, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        await ask(app)
+    read = os.preadv
+    new = VALUES[::-1].copy()
+    content = made(new)
+
+    def writing(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        done = read(*arguments)
+        os.pwrite(descriptor, content, 0)
+        return done
+
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        monkeypatch.setattr(os, "preadv", writing)
+        assert (await ask(app)).content == new.tobytes()
+    finally:
+        os.close(descriptor)
+
+
+async def test_nothing_is_remembered_where_that_is_switched_off(file: Path) -> None:
+    os.utime(file, (1, 1))
+    app = H5App(file.parent, H5Settings(answer_cache_bytes=0))
+    for _ in range(3):
+        assert (await ask(app)).content == VALUES.tobytes()
+    assert not len(app.store.plain)
