@@ -56,7 +56,7 @@ async def _repeat(root: Path, options: argparse.Namespace) -> None:
     for file in filter(None, (root / name_of(found.seed), options.keep)):
         file.write_bytes(found.content)
     asker = Asker(root, known, _effort(options), _show)
-    async with asker.app.running():
+    async with asker.running():
         await asker.ask_about(found)
 
 

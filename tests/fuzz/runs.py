@@ -28,9 +28,10 @@ _OWN_DECODERS = ("codecs.py", "decoders.py", "library_filters.py")
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A process that ended in the middle, or had to be ended.
+    """A process that ended in the middle, had to be ended, or stood still.
 
-    how: `SIGSEGV` and so on; `hung` when it said nothing for too long.
+    how: `SIGSEGV` and so on; `hung` when it said nothing for too long; that it stood still, when
+        libhdf5 took too long for something, while h5py lets nobody else run.
     frames: the innermost Python functions of the thread that crashed.
     """
 
@@ -84,7 +85,7 @@ class Report:
             f"answers: {statuses}",
             f"answers outside the contract: {len(self.complaints)}",
             *(f"  - {each}" for each in self.complaints),
-            f"crashes and hangs of the process: {len(self.deaths)}",
+            f"crashes, hangs and stalls of the process: {len(self.deaths)}",
             *(f"  - {each}" for each in self.deaths),
         ]
         return "\n".join(lines)
@@ -142,6 +143,9 @@ class _Child:
                     report.requests += 1
                 elif "complaint" in said:
                     report.complaints.append(_complaint(last, said))
+                elif "stalled" in said:
+                    how = f"held the interpreter for {said['stalled']:.1f} s"
+                    report.deaths.append(_death(last, how, ()))
                 else:
                     report.mutants += 1
                     report.statuses.update(said["statuses"])
@@ -153,9 +157,7 @@ class _Child:
             return self._stop
         how = "hung" if watch.has_killed else _signal(process.returncode)
         report.mutants += 1
-        report.deaths.append(
-            Death(last["seed"], last["source"], last["request"], how, _frames(text))
-        )
+        report.deaths.append(_death(last, how, _frames(text)))
         if last["request"] == "the start" or (process.returncode > 0 and not watch.has_killed):
             raise RuntimeError(f"The process that asks failed by itself:\n{text}")
         return int(last["seed"]) + 1
@@ -214,6 +216,10 @@ def _complaint(asked: dict[str, Any], said: dict[str, Any]) -> str:
         f"{said['complaint']}: seed {asked['seed']} ({asked['source']}), {asked['request']}\n"
         f"      {'; '.join(said['damages'])}\n      {details}"
     )
+
+
+def _death(asked: dict[str, Any], how: str, frames: tuple[str, ...]) -> Death:
+    return Death(asked["seed"], asked["source"], asked["request"], how, frames)
 
 
 def _signal(returncode: int) -> str:

@@ -32,7 +32,7 @@ def test_deaths_are_counted_and_the_next_seed_is_next(
     [line] = report.failures
     assert "it is blue: seed 5 (a.h5), /meta?seed=5" in line
     assert "ValueError: blue" in line
-    assert "crashes and hangs of the process: 3" in str(report)
+    assert "crashes, hangs and stalls of the process: 3" in str(report)
     assert "hung: seed 4 (a.h5), /meta?seed=4" in str(report)
 
 

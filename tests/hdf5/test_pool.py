@@ -13,7 +13,7 @@ import pytest
 from asgihive.errors import FileChanged, FileMissing, FileUnreadable, Overloaded
 from asgihive.hdf5 import identity
 from asgihive.hdf5.identity import Identity
-from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, Unsettled, close_id, libhdf5_reason
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.selection import whole
@@ -305,6 +305,22 @@ def test_a_file_that_changes_while_it_is_opened(
     with no_descriptor_left(), pytest.raises(FileChanged):
         Lease(pool).open_asked("main.h5")
     assert len(pool) == 0
+
+
+def test_what_libhdf5_says_of_a_damaged_file_as_it_is_closed_is_nobodys_matter() -> None:
+    """It has closed the file then; the next request needs the place that this makes."""
+
+    class Damaged:
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+            message = "Can't decrement id ref count (Pinned entry count not decreasing)"
+            raise RuntimeError(message)
+
+    file_id = Damaged()
+    close_id(file_id)
+    assert file_id.closed == 1
 
 
 def test_closing_closes_every_descriptor(root: Path) -> None:

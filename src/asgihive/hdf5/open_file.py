@@ -1,5 +1,6 @@
 """One open HDF5 file, and what tells whether it is still what it was."""
 
+import contextlib
 import os
 import re
 import time
@@ -94,8 +95,19 @@ class OpenFile:
             self.revoked = True
             # As h5py.File.close does: objects left open would keep the file open. A strong
             # close degree would do it too, but then nobody else in the process could open it.
-            self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
-            self.id.close()
+            with contextlib.suppress(RuntimeError):
+                self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
+            close_id(self.id)
+
+
+def close_id(file_id: h5f.FileID) -> None:
+    """Close a file that may be damaged.
+
+    libhdf5 says so once more of what it found damaged in its cache, and has closed it then. It is
+    no matter of whoever needs the place in the pool.
+    """
+    with contextlib.suppress(RuntimeError):
+        file_id.close()
 
 
 def key_of(place: Place, identity: Identity) -> Key:

@@ -26,7 +26,15 @@ from asgihive.errors import (
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunk_cache import ChunkCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
-from asgihive.hdf5.open_file import Key, OpenFile, Unsettled, inode_of, key_of, libhdf5_reason
+from asgihive.hdf5.open_file import (
+    Key,
+    OpenFile,
+    Unsettled,
+    close_id,
+    inode_of,
+    key_of,
+    libhdf5_reason,
+)
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.swmr import reading_live, seems_written
 from asgihive.timings import measured
@@ -326,7 +334,7 @@ class FilePool:
                 file_id, live = self._open_id(place, os.fsencode(name), descriptor)
                 wait = 0.0 if live else identity.settles_in(time.time_ns())
                 if wait > 0:
-                    file_id.close()
+                    close_id(file_id)
                     raise Unsettled(place.name, wait)
                 file = OpenFile(
                     place=place,
@@ -363,7 +371,7 @@ class FilePool:
         try:
             return h5g.open(file_id, b"/")
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            file_id.close()
+            close_id(file_id)
             raise FileUnreadable(place.name, libhdf5_reason(error)) from error
 
     def _make_room(self, key: Key) -> None:
