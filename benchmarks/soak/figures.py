@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from benchmarks.soak.clients import Record, Tally
 from benchmarks.soak.processes import Sample, Trend, trend
 
-# What a process may have more at the end of the watched time, by what the line says: caches that
-# fill up late, a connection and an open file more or less.
-MOST_MEMORY_BYTES = 24 << 20
-MOST_DESCRIPTORS = 4
-MOST_THREADS = 4
+# What a process may have more at the end of the watched time, by what the line says: a cache that
+# fills up late, a connection and an open file more or less.
+MOST_GROWTH = {"memory MiB": 24 << 20, "descriptors": 4, "threads": 4}
 
+# Memory is what was needed at once so far, which rises in steps for some minutes, the more rarely
+# the later. A shorter time says nothing of it but what it is.
+MEMORY_MINUTES = 4.0
+MOST_MEMORY_BYTES = 640 << 20
+
+_SCALE = {"memory MiB": 1 << 20, "descriptors": 1, "threads": 1}
 _FEWEST_SAMPLES = 8
 _SHOWN = 20
 
@@ -29,7 +33,7 @@ def processes_table(samples: Mapping[int, Sequence[Sample]]) -> str:
     lines: list[tuple[str, ...]] = [header]
     for pid, seen in samples.items():
         for name, each in _trends(seen).items():
-            scale = 1 << 20 if name == "memory MiB" else 1
+            scale = _SCALE[name]
             numbers = (each.first / scale, each.last / scale, each.per_minute / scale)
             lines.append((str(pid), name, *(f"{number:.2f}" for number in numbers)))
     return _aligned(lines)
@@ -48,11 +52,20 @@ def problems(
         if len(seen) < _FEWEST_SAMPLES:
             found.append(f"worker {pid} was seen {len(seen)} times: the run is too short")
             continue
-        bounds = (MOST_MEMORY_BYTES, MOST_DESCRIPTORS, MOST_THREADS)
-        for (name, each), most in zip(_trends(seen).items(), bounds, strict=True):
-            if each.growth > most:
-                found.append(f"worker {pid}: {name} grow, {each.per_minute:.2f} a minute")
+        found += [f"worker {pid}: {each}" for each in _growing(seen)]
     found += [f"still open at the end: {each}" for each in left_open]
+    return found
+
+
+def _growing(seen: Sequence[Sample]) -> list[str]:
+    found = []
+    most = max(each.memory_bytes for each in seen)
+    if most > MOST_MEMORY_BYTES:
+        found.append(f"memory is up to {most / 2**20:.0f} MiB")
+    for name, each in _trends(seen).items():
+        is_known = name != "memory MiB" or each.minutes >= MEMORY_MINUTES
+        if is_known and each.growth > MOST_GROWTH[name]:
+            found.append(f"{name} grow by {each.per_minute / _SCALE[name]:.2f} a minute")
     return found
 
 

@@ -14,6 +14,9 @@ from asgihive.lanes import Lane
 # A `stat` takes microseconds; one that takes this long tells of a sick file system.
 _SLOW_STAT_SECONDS = 0.005
 
+# So often in a row it must have been quick again: a busy machine is slow now and then.
+_QUICK_AGAIN = 32
+
 # Beyond that, the event loop has no time for them.
 _MOST_STATS_ON_LOOP = 256
 
@@ -64,6 +67,7 @@ class AnswerCache:
         self._landed: dict[Key, anyio.Event] = {}
         self._lane = lane
         self._slow = False
+        self._quick = 0
         self.hits = 0
         self.misses = 0
 
@@ -76,24 +80,28 @@ class AnswerCache:
         """The answer, if it is kept and no file of it has changed.
 
         This is where the event loop makes system calls: a `stat` per file. Once one takes
-        over 5 ms, all further ones are made in a lane, as very many are.
+        over 5 ms, further ones are made in a lane, as very many are, until they were quick for
+        a while.
         """
         kept = self._kept.get(key)
         if kept is None:
             self.misses += 1
             return None
         if self._slow or len(kept.depends) > _MOST_STATS_ON_LOOP:
-            unchanged = await self._lane.run(lambda: _unchanged(kept.depends))
+            unchanged, seconds = await self._lane.run(lambda: _compared(kept.depends))
         else:
-            start = time.perf_counter()
-            unchanged = _unchanged(kept.depends)
-            self._slow = time.perf_counter() - start > _SLOW_STAT_SECONDS * len(kept.depends)
+            unchanged, seconds = _compared(kept.depends)
+        self._note(is_quick=seconds <= _SLOW_STAT_SECONDS * len(kept.depends))
         if unchanged:
             self.hits += 1
             return kept
         self.misses += 1
         self._kept.drop(key)
         return None
+
+    def _note(self, *, is_quick: bool) -> None:
+        self._quick = self._quick + 1 if is_quick else 0
+        self._slow = not is_quick or (self._slow and self._quick < _QUICK_AGAIN)
 
     def keep(self, key: Key, answer: Answer) -> None:
         """Keep an answer, the body that it has included."""
@@ -125,5 +133,8 @@ class AnswerCache:
         self._landed.pop(key).set()
 
 
-def _unchanged(depends: Depends) -> bool:
-    return all(identity_on_loop(path) == identity for path, identity in depends.items())
+def _compared(depends: Depends) -> tuple[bool, float]:
+    """Whether all files are what they were, and how many seconds it took to see that."""
+    start = time.perf_counter()
+    unchanged = all(identity_on_loop(path) == identity for path, identity in depends.items())
+    return unchanged, time.perf_counter() - start
