@@ -163,6 +163,7 @@ async def longest_pause(app: H5App, loads: list[tuple[str, str]]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_loop_is_never_held_up_for_long(loads: tuple[Path, list[tuple[str, str]]]) -> None:
     """Of some rounds the quietest counts: other processes hold a loop up as well."""
     root, asked = loads

@@ -22,7 +22,7 @@ from asgihive.settings import H5Settings
 from tests.service.servers import client, serving
 
 FEW = 12
-MANY = int(os.environ.get("ASGIHIVE_SCHEMATHESIS_EXAMPLES", "500"))
+MANY = int(os.environ.get("ASGIHIVE_SCHEMATHESIS_EXAMPLES", "150"))
 
 WITHOUT_PARAMETERS = ("/", "/health", "/metrics")
 WITH_PARAMETERS = (
