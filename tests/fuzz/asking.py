@@ -34,8 +34,8 @@ from tests.fuzz.judging import complaint
 from tests.fuzz.mutations import Mutant, Source, mutant, source
 from tests.zoo import FILES, awkward
 
-# What a sound answer about the zoo never takes.
-MEMORY_BYTES = 8 << 30
+# Of the process: far beyond any sound answer. Damage to a heap may ask for memory for ever.
+MEMORY_BYTES = 3 << 30
 RESPONSE_BYTES = 1 << 20
 
 # Files are written so many at a time, that the first are old enough when they are asked for.
@@ -73,6 +73,15 @@ class Effort:
     requests: int = 30
     seconds: float = 5.0
     isolation: Literal["none", "process"] = "none"
+
+    @property
+    def patience(self) -> float:
+        """Longer than the service has, by what its own time limits may take to show.
+
+        A worker that hangs is given up after twice the time, and so is the one that shows who is
+        to blame for it.
+        """
+        return (6 if self.isolation == "process" else 2) * self.seconds + 1
 
 
 class Asker:
@@ -148,8 +157,7 @@ class Asker:
         exchange, error = http(route, query_string=query_string.encode()), None
         self._logged.text, self._longest_gap, self._ticked = "", 0.0, time.monotonic()
         try:
-            # Longer than the service has, by what its own time limit may take to show.
-            with anyio.fail_after(2 * self._effort.seconds + 1):
+            with anyio.fail_after(self._effort.patience):
                 await run(self._app, exchange)
         except Exception as escaped:  # noqa: BLE001  # whatever it is, it is judged
             error = escaped

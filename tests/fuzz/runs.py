@@ -47,7 +47,8 @@ class Death:
         return bool(self.frames) and any(each in self.frames[0] for each in _OWN_DECODERS)
 
     def __str__(self) -> str:
-        at = "\n      ".join(self.frames)
+        # Whoever overwrites the stack leaves none.
+        at = "\n      ".join(self.frames or ("no Python frame is known",))
         return f"{self.how}: seed {self.seed} ({self.source}), {self.request}\n      {at}"
 
 
@@ -126,7 +127,7 @@ class _Child:
         self._command = [sys.executable, "-m", MODULE, *map(str, arguments)]
         self._first = first
         self._stop = first + count
-        self._patience = PATIENCE + 3 * effort.seconds
+        self._patience = PATIENCE + 2 * effort.patience
 
     def follow(self, report: Report) -> int:
         """Add what it says to `report`; the seed that is next."""
