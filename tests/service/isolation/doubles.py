@@ -23,7 +23,7 @@ from asgihive.service.isolation import worker
 MODULE = "tests.service.isolation.doubles"
 
 BLOCK = 512
-GATE = "gate"  # a FIFO in the served directory, where two meet
+GATE = "gate"  # a FIFO in the served directory, where one tells that it waits
 RELEASED = "released"  # another one, which hears of each lease that is given back
 
 VALUES = np.arange(100_000, dtype="<i4")  # more than is read anywhere but in a decode lane
@@ -47,25 +47,17 @@ def _fault(path: str | int) -> str:
             os.close(descriptor)
 
 
-def _abort_at_the_gate(gate: str) -> None:
-    """Once somebody else is in a lane, and only the first time."""
-    if os.path.exists(gate):
-        with open(gate, "rb"):
-            os.unlink(gate)
-    os.abort()
-
-
 def _wait_at_the_gate(gate: str) -> None:
-    """Until the process ends; not if the gate is gone."""
+    """Tell whoever listens there, and wait until the process ends; not if the gate is gone."""
     if os.path.exists(gate):
-        with open(gate, "wb"):
+        with open(gate, "wb", buffering=0) as fifo:
+            fifo.write(b".")
             threading.Event().wait()
 
 
 # What happens where a file is opened, in the library lane.
 AT_OPENING: dict[str, Callable[[str], object]] = {
     "abort": lambda _: os.abort(),
-    "abort at gate": _abort_at_the_gate,
     "exit": lambda _: os._exit(3),
     "mistake": lambda _: 1 // 0,
     "hang": lambda _: threading.Event().wait(),
