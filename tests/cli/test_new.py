@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive import __version__
@@ -66,6 +66,7 @@ def test_its_name_and_this_version_are_in_it(service: Path) -> None:
     assert f"asgihive>={__version__}\n" in (service / "requirements.txt").read_text()
 
 
+@pytest.mark.slow
 def test_its_tests_pass_at_once(service: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error"],
@@ -158,6 +159,7 @@ def test_a_long_name(write: Write, capsys: Output) -> None:
     assert "at most 64 characters" in complaint(capsys, ["new", "b" * 65])
 
 
+@settings(max_examples=25)  # each compiles all files
 @given(st.from_regex(r"[A-Za-z]([A-Za-z0-9_-]{0,20}[A-Za-z0-9])?", fullmatch=True))
 def test_whatever_the_name_the_files_can_be_read(name: str) -> None:
     for path, text in template(name).items():

@@ -53,7 +53,9 @@ def test_settings_of_the_command_line_reach_the_service(directory: Path) -> None
         assert answer.headers["Access-Control-Allow-Origin"] == origin
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_several_workers_share_the_socket_and_the_settings(
     directory: Path, number: signal.Signals
 ) -> None:

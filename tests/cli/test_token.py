@@ -17,7 +17,7 @@ def token(monkeypatch: pytest.MonkeyPatch, no_settings_in_the_environment: None)
 
 
 @pytest.mark.parametrize("log", ["text", "json"])
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_service_asks_for_it_and_logs_none(directory: Path, log: str, workers: str) -> None:
     arguments = ("--port", "0", "--access-log", log, "--log-level", "debug", "--workers", workers)
     with running("serve", str(directory), *arguments) as server:

@@ -73,6 +73,7 @@ def test_not_even_a_crash_reaches_a_client_in_isolation(root: Path) -> None:
     assert not report.deaths, str(report)
 
 
+@pytest.mark.slow
 def test_over_a_socket(root: Path) -> None:
     known = sources(root)
     for seed in range(SEED, SEED + ON_A_SOCKET):

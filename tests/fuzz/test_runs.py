@@ -13,6 +13,7 @@ from tests.fuzz.judging import complaint
 JSON = b"application/json"
 
 
+@pytest.mark.slow
 def test_deaths_are_counted_and_the_next_seed_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,13 +13,15 @@ _SHUFFLE, _FLETCHER32 = 2, 3
 # What the filters before one may have added to a chunk, beyond doubling it.
 _SLACK_BYTES = 1 << 16
 
-_DECODERS: dict[int, Decoder] = {
+# What is decoded here, also where no codecs are installed.
+_ALWAYS: dict[int, Decoder] = {
     1: decoders.deflate,
     _SHUFFLE: decoders.shuffle,
     _FLETCHER32: decoders.fletcher32,
     307: decoders.bzip2,
-    **codecs.installed(),
 }
+
+_DECODERS: dict[int, Decoder] = {**_ALWAYS, **codecs.installed()}
 
 
 class NoDecoder(Exception):  # translated at once by those who know the entity

@@ -12,6 +12,18 @@ from tests.service.isolation import doubles
 from tests.service.isolation.services import close
 
 
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        # Each test starts processes, which takes most of its time.
+        pytest.param(("trio", {}), id="trio", marks=pytest.mark.slow),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
+    backend: tuple[str, dict[str, object]] = request.param
+    return backend
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     root = tmp_path / "data"
