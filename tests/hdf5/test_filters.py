@@ -13,7 +13,7 @@ from h5py import h5d, h5p, h5s, h5t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5 import codecs, decoders, filters
+from asgihive.hdf5 import decoders, filters
 from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
 from asgihive.hdf5.filters import NoDecoder, pipeline_of
 from asgihive.hdf5.layout import Filter
