@@ -1,6 +1,7 @@
 """`H5App`: the HDF5 service, a hive of one cornerstone and one endpoint."""
 
 import os
+from functools import partial
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -8,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, Part
 from asgihive.service.access import Guard
+from asgihive.service.core import Core
+from asgihive.service.figures import Figures
 from asgihive.service.isolation.proxy import isolated
 from asgihive.service.metrics import Metrics
 from asgihive.service.observing import Observer
@@ -59,16 +62,16 @@ class H5App(Hive):
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         self.store = Store(root, self.settings)
-        metrics = Metrics.of(self.store)
-        router, health = Routes(self.store).router, None
-        cornerstone = _store_cornerstone(self.store)
+        router = Routes(self.store).router
+        core = Core(_store_cornerstone(self.store), router, partial(Figures.of, self.store))
         if self.settings.isolation == "process":
-            cornerstone, router, health = isolated(self.store, router)
-        add_operation(router, self.store, metrics, health)
+            core = isolated(self.store, router)
+        metrics = Metrics.of(self.settings, core.figures)
+        add_operation(core.router, self.store, metrics, core.health)
         super().__init__(
             _CONFIG,
-            cornerstones=[cornerstone],
-            endpoints=[_routes_endpoint(router, metrics)],
+            cornerstones=[core.cornerstone],
+            endpoints=[_routes_endpoint(core.router, metrics)],
             docs=self.settings.docs,
             entry_points=False,
             optional_trailing_slash=True,

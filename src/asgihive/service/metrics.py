@@ -17,7 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException
 from asgihive.lanes import run_in_worker
-from asgihive.service.store import Store
+from asgihive.service.figures import Figures
+from asgihive.settings import H5Settings
 
 try:
     import prometheus_client as prometheus
@@ -89,12 +90,10 @@ def _shared_instruments() -> Instruments:
 class _Followed:
     """A number that is kept elsewhere, and by how much an instrument is to be changed."""
 
-    read: Callable[[], float]
     change: Callable[[float], object]
     last: float = 0.0
 
-    def refresh(self) -> None:
-        now = self.read()
+    def refresh(self, now: float) -> None:
         if now != self.last:
             self.change(now - self.last)
             self.last = now
@@ -104,21 +103,22 @@ class Metrics:
     """The numbers of one service.
 
     Args:
-        store: whose lanes, files and caches.
+        figures: of its files, lanes and caches, asked on the event loop.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, figures: Callable[[], Figures]) -> None:
         is_shared = bool(os.environ.get(SHARED_DIRECTORY))
         self.instruments = _shared_instruments() if is_shared else Instruments()
         self._count = cache(self._counted)
         self._in_progress = 0
-        in_progress = _Followed(lambda: self._in_progress, self.instruments.in_progress.inc)
-        self._followed = (in_progress, *_followed(store, self.instruments))
+        self._progress = _Followed(self.instruments.in_progress.inc)
+        self._figures = figures
+        self._followed = _followed(self.instruments)
 
     @classmethod
-    def of(cls, store: Store) -> Self | None:
-        """Of `store`, if its settings want metrics and `prometheus-client` is installed."""
-        return cls(store) if store.settings.metrics and is_installed else None
+    def of(cls, settings: H5Settings, figures: Callable[[], Figures]) -> Self | None:
+        """If the settings want metrics, and `prometheus-client` is installed."""
+        return cls(figures) if settings.metrics and is_installed else None
 
     def begin(self) -> None:
         """A request came in."""
@@ -145,8 +145,9 @@ class Metrics:
 
     def refresh(self) -> None:
         """Take over what lanes, files and caches have come to. On the event loop."""
-        for each in self._followed:
-            each.refresh()
+        self._progress.refresh(self._in_progress)
+        for name, now in self._figures()._asdict().items():
+            self._followed[name].refresh(now)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -177,22 +178,21 @@ async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     await HTTPException(501, message).response()(scope, receive, send)
 
 
-def _followed(store: Store, instruments: Instruments) -> list[_Followed]:
-    followed = [
-        _Followed(lambda: len(store.pool), instruments.open_files.inc),
-    ]
-    for name, kept in (("chunks", store.pool.chunks), ("answers", store.answers)):
-        followed += [
-            _Followed(partial(getattr, kept, "bytes"), instruments.kept.labels(name).inc),
-            _Followed(partial(getattr, kept, "hits"), instruments.hits.labels(name).inc),
-            _Followed(partial(getattr, kept, "misses"), instruments.misses.labels(name).inc),
-        ]
-    for name, lane in (("library", store.lanes.library), ("decode", store.lanes.decode)):
-        followed += [
-            _Followed(partial(getattr, lane, "threads"), instruments.threads.labels(name).inc),
-            _Followed(lane.busy, instruments.busy.labels(name).inc),
-            _Followed(lane.waiting, instruments.waiting.labels(name).inc),
-        ]
+def _followed(instruments: Instruments) -> dict[str, _Followed]:
+    """By the name that each has among the figures."""
+    followed = {"open_files": _Followed(instruments.open_files.inc)}
+    for lane in ("library", "decode"):
+        followed |= {
+            f"{lane}_threads": _Followed(instruments.threads.labels(lane).inc),
+            f"{lane}_busy": _Followed(instruments.busy.labels(lane).inc),
+            f"{lane}_waiting": _Followed(instruments.waiting.labels(lane).inc),
+        }
+    for one, cache_name in (("chunk", "chunks"), ("answer", "answers")):
+        followed |= {
+            f"{one}_bytes": _Followed(instruments.kept.labels(cache_name).inc),
+            f"{one}_hits": _Followed(instruments.hits.labels(cache_name).inc),
+            f"{one}_misses": _Followed(instruments.misses.labels(cache_name).inc),
+        }
     return followed
 
 

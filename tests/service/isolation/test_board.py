@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.errors import ReaderCrashed
+from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.blame import Verdict, judged
 from asgihive.service.isolation.board import Board, Touched, Visit, Visitor
@@ -53,6 +54,25 @@ def test_a_visit_is_seen_while_it_lasts(boards: tuple[Board, Board]) -> None:
     with pytest.raises(KeyError):
         visitor.visit(lambda: os.environ["NO_SUCH_VARIABLE"])
     assert shown(reader) == []
+
+
+def test_figures_lie_beside_the_visits(boards: tuple[Board, Board]) -> None:
+    writer, reader = boards
+    assert reader.figures() == Figures()
+    told = Figures(*range(1, 1 + len(Figures._fields)))
+    visitor = Visitor(writer, Bans(), 2**64 - 1)
+
+    def work(slots: int) -> None:
+        writer.tell(told)
+        assert len(reader.visits()) == SLOTS - slots
+        if slots:
+            visitor.touch(B.name, B.content)
+            visitor.visit(lambda: work(slots - 1))
+        assert reader.figures() == told
+
+    work(SLOTS)
+    assert shown(reader) == []
+    assert reader.figures() == told
 
 
 def test_more_visits_than_slots_are_not_held_up(boards: tuple[Board, Board]) -> None:

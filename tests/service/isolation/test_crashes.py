@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import h5py
+import numpy as np
 import pytest
 
 from asgihive.service import H5App
@@ -138,6 +139,27 @@ async def test_a_linked_file_is_the_one_that_is_refused(app: H5App, root: Path) 
     doubles.write(root / "bad.h5")
     children = (await ask(app, "/meta", "links.h5")).json["children"]
     assert {each["kind"] for each in children} == {"dataset"}
+
+
+async def test_a_virtual_source_is_the_one_that_is_refused(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "abort")
+    layout = h5py.VirtualLayout((2, len(doubles.VALUES)), "<i4")
+    for row, name in enumerate(("good.h5", "bad.h5")):
+        layout[row] = h5py.VirtualSource(name, "values", (len(doubles.VALUES),))
+    with h5py.File(root / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("rows", layout)
+    rows = {"path": "rows", "format": "bin"}
+    refused(await ask(app, "/data", "virtual.h5", **rows), "bad.h5", "SIGABRT")
+    await check_good(app)
+    before = pids(app)
+    refused(await ask(app, "/data", "virtual.h5", **rows), "bad.h5")
+    # What has no part in it is read as before, and refused is the source alone.
+    check_values(await ask(app, "/data", "virtual.h5", **rows, selection="0"))
+    assert (await ask(app, "/meta", "virtual.h5", path="rows")).status == 200
+    assert pids(app) == before
+    doubles.write(root / "bad.h5")
+    answer = await ask(app, "/data", "virtual.h5", **rows)
+    check_values(answer, np.concatenate([doubles.VALUES] * 2))
 
 
 async def test_of_a_batch_one_member_fails(app: H5App, root: Path) -> None:

@@ -1,4 +1,7 @@
-"""Notes of who is in the lanes, in memory that outlives the process that wrote them."""
+"""Notes of who is in the lanes, in memory that outlives the process that wrote them.
+
+Before them lies what the process has come to.
+"""
 
 import mmap
 import os
@@ -11,12 +14,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
+from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.visits import Content
 
 T = TypeVar("T")
 
 _MOST_NAME_BYTES = 220
+
+_FIGURES = struct.Struct(f"<{len(Figures._fields)}q")
 
 # Of a slot: the request (0 = nobody is there), since when, and two files.
 _HEAD = struct.Struct("<Qd")
@@ -62,14 +68,14 @@ class Board:
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, 0)
-        self._offsets = range(0, len(self._memory), _SLOT_BYTES)
+        self._offsets = range(_FIGURES.size, len(self._memory), _SLOT_BYTES)
         self._free = deque(self._offsets)  # the one that was left last is taken first
 
     @classmethod
     def create(cls, slots: int) -> tuple[Self, int]:
         """A new board, and a descriptor for whoever shares it."""
         descriptor = _anonymous_file()
-        os.ftruncate(descriptor, slots * _SLOT_BYTES)
+        os.ftruncate(descriptor, _FIGURES.size + slots * _SLOT_BYTES)
         return cls(descriptor), descriptor
 
     def enter(self, request: int, asked: bytes, inside: bytes) -> int | None:
@@ -101,6 +107,14 @@ class Board:
                 asked = _unpacked(self._memory, slot + _ASKED)
                 found.append(Visit(request, since, asked, _unpacked(self._memory, slot + _INSIDE)))
         return found
+
+    def tell(self, figures: Figures) -> None:
+        """Note what the process has come to."""
+        _FIGURES.pack_into(self._memory, 0, *figures)
+
+    def figures(self) -> Figures:
+        """What was told last; zeros before."""
+        return Figures(*_FIGURES.unpack_from(self._memory, 0))
 
     def close(self) -> None:
         """Let go of the memory."""

@@ -40,7 +40,7 @@ class Kind(IntEnum):
     BODY = 19  # bytes, and more will come
     LAST = 20  # bytes: the answer is complete
     BROKEN = 21  # str: why it never will be
-    PONG = 22  # dict: Figures
+    PONG = 22  # nothing: I am
     LOG = 23  # LogNote
 
 

@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgihive.asgi import Router, while_connected
 from asgihive.hive import Component, Part
 from asgihive.service.batch import Batch
+from asgihive.service.core import Core
 from asgihive.service.isolation.relay import ClientGone, Relay
 from asgihive.service.isolation.supervisor import Supervisor
 from asgihive.service.statuses import STATUSES
@@ -34,8 +35,8 @@ class Proxy:
             crew.leave()
 
 
-def isolated(store: Store, router: Router) -> tuple[Component, Router, ASGIApp]:
-    """A cornerstone of worker processes, the routes that they answer, and a proxy.
+def isolated(store: Store, router: Router) -> Core:
+    """A cornerstone of worker processes, the routes that they answer, and what they come to.
 
     Args:
         store: of this process, where nothing is opened through it.
@@ -55,7 +56,7 @@ def isolated(store: Store, router: Router) -> tuple[Component, Router, ASGIApp]:
         statuses=STATUSES,
         needs_lifespan=False,
     )
-    return cornerstone, _proxied(store, router, proxy), proxy
+    return Core(cornerstone, _proxied(store, router, proxy), supervisor.figures, health=proxy)
 
 
 def _proxied(store: Store, router: Router, proxy: Proxy) -> Router:

@@ -17,8 +17,10 @@ from anyio.lowlevel import RunVar
 
 from asgihive.errors import Overloaded
 from asgihive.lanes import run_in_worker
+from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.blame import Verdict, judged
+from asgihive.service.isolation.board import Board
 from asgihive.service.isolation.frames import Setup
 from asgihive.service.isolation.link import Link
 from asgihive.service.isolation.logs import lowest_level
@@ -75,6 +77,9 @@ class Supervisor:
         self._slots = 1 + settings.decode_lanes + _MORE_SLOTS
         self._idle: deque[Link] = deque()
         self._all: set[WorkerProcess] = set()
+        # Of the workers that are not discarded, and what those that are had counted.
+        self._boards: set[Board] = set()
+        self._counted = Figures()
         self._is_stopping = False
         self._ends: deque[float] = deque(maxlen=_MANY_ENDS)
         # Per event loop: an application may be run, stopped and run again (tests, reload).
@@ -148,8 +153,16 @@ class Supervisor:
         refused = f"the file is refused for {self._ban_seconds:g} seconds, unless it changes"
         return f"{verdict.reason}; {refused}"
 
+    def figures(self) -> Figures:
+        """What all workers have come to, and those before them."""
+        return Figures.sum([self._counted, *(each.figures() for each in list(self._boards))])
+
     async def discard(self, link: Link) -> None:
         """End a worker, and let go of it; not interrupted by cancellation."""
+        board = link.process.board
+        if board in self._boards:
+            self._boards.remove(board)
+            self._counted = Figures.sum([self._counted, board.figures().at_end()])
         with anyio.CancelScope(shield=True):
             await run_in_worker(link.process.close)
         self._all.discard(link.process)
@@ -196,6 +209,7 @@ class Supervisor:
         setup = Setup(self._root, self._settings, 2 * self.patience, lowest_level())
         process = WorkerProcess(setup, self._slots)
         self._all.add(process)
+        self._boards.add(process.board)
         # On the left, as what has worked already knows more.
         self._idle.appendleft(Link(process, self.patience))
 

@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 import anyio
 from anyio.abc import TaskGroup
-from starlette.types import ASGIApp, Message
+from starlette.types import Message
 
 from asgihive.service.app import H5App
+from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.board import Board, Visitor
 from asgihive.service.isolation.channel import Channel, ChannelClosed
@@ -45,11 +46,11 @@ class Worker:
     Args:
         app: what answers them.
         channel: to the parent.
-        board: where it is noted who is in the lanes.
+        board: where it is noted who is in the lanes, and what the process has come to.
         patience: seconds after which a process that is stuck as a whole ends itself.
     """
 
-    def __init__(self, app: ASGIApp, channel: Channel, board: Board, patience: float) -> None:
+    def __init__(self, app: H5App, channel: Channel, board: Board, patience: float) -> None:
         self._app = app
         self._channel = channel
         self._board = board
@@ -77,6 +78,10 @@ class Worker:
     def put(self, kind: Kind, request: int, payload: bytes | memoryview = b"") -> None:
         """Let `flush` send a frame."""
         self._channel.put(kind, request, payload)
+
+    def tell_figures(self) -> None:
+        """Let the parent know what files, lanes and caches have come to."""
+        self._board.tell(Figures.of(self._app.store))
 
     def flush(self) -> None:
         """Send what was put, now or as soon as the parent takes it.
@@ -136,6 +141,7 @@ class Worker:
         while True:
             faulthandler.dump_traceback_later(self._patience, exit=True)
             await anyio.sleep(_LOOK_SECONDS)
+            self.tell_figures()
             self.flush()  # what other threads logged
 
 
@@ -191,6 +197,7 @@ class Answer:
         if spent:
             self._worker.put(Kind.SPENT, self.number, encoded(spent))
         self.is_complete = True
+        self._worker.tell_figures()
         self._worker.put(Kind.LAST, self.number, body)
         self._worker.flush()
 
