@@ -65,13 +65,29 @@ def test_the_sum_of_old_files_is_accepted(swapped: bool) -> None:
         decoders.fletcher32(as_bytes(data[:-1] + b"K" + written), (), Room(len(data)))
 
 
-@given(st.binary(max_size=400), st.integers(1, 20))
-def test_shuffle_keeps_the_remainder_in_place(data: bytes, item: int) -> None:
+SHUFFLE = {"NumPy": decoders.shuffle, "chosen": filters._DECODERS[2]}
+
+
+@pytest.mark.parametrize("name", SHUFFLE)
+@given(st.one_of(st.integers(0, 400), st.integers(4000, 40_000)), st.integers(1, 300))
+def test_shuffle_keeps_the_remainder_in_place(name: str, size: int, item: int) -> None:
+    data = np.random.default_rng(size).bytes(size)
     count = len(data) // item
     shuffled = b"".join(data[at : count * item : item] for at in range(item))
     shuffled = (shuffled if count > 1 else data[: count * item]) + data[count * item :]
-    raw = decoders.shuffle(as_bytes(shuffled), (item,), Room(len(data)))
+    raw = SHUFFLE[name](as_bytes(shuffled), (item,), Room(len(data)))
     assert raw.tobytes() == data
+
+
+@pytest.mark.parametrize("name", SHUFFLE)
+@pytest.mark.parametrize("size", [100, 1 << 16])
+def test_shuffle_trusts_nothing(name: str, size: int) -> None:
+    stored = as_bytes(bytes(size))
+    with pytest.raises(BadChunk, match=f"gives {size} bytes, {size + 4} are expected"):
+        SHUFFLE[name](stored, (4,), Room(size + 4))
+    for values in ((), (0,), (4, 4)):
+        with pytest.raises(BadChunk, match="not the size of an element"):
+            SHUFFLE[name](stored, values, Room(size))
 
 
 DEFLATE = {"isal": decoders.deflate, "chosen": filters._DECODERS[1]}

@@ -14,6 +14,7 @@ import numpy as np
 
 from asgihive.hdf5.blosc2 import blosc2_decoder
 from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, as_bytes, deflate
+from asgihive.hdf5.unshuffle import shuffle_decoder
 
 imagecodecs: Any
 try:
@@ -27,7 +28,7 @@ try:
 except ImportError:
     decompress_lz4 = None
 
-_DEFLATE, _SZIP, _NBIT, _SCALE_OFFSET = 1, 4, 5, 6
+_DEFLATE, _SHUFFLE, _SZIP, _NBIT, _SCALE_OFFSET = 1, 2, 4, 5, 6
 _LZF, _BLOSC, _LZ4, _BITSHUFFLE, _ZSTD, _BLOSC2 = 32000, 32001, 32004, 32008, 32015, 32026
 
 # Of bitshuffle, by its fifth value.
@@ -86,11 +87,14 @@ def _blosc_size(stored: Bytes, room: Room) -> int:
 
 
 def _blosc(stored: Bytes, _values: tuple[int, ...], room: Room) -> Bytes:
-    size = _blosc_size(stored, room)
-    decode = imagecodecs.blosc_decode
-    decoded = _decoded("blosc", lambda: decode(stored, numthreads=1, out=size))
+    decoded = _blosc_buffer(stored, _blosc_size(stored, room))
     room.check("blosc", decoded.size)
     return decoded
+
+
+def _blosc_buffer(stored: Bytes, size: int) -> Bytes:
+    decode = imagecodecs.blosc_decode
+    return _decoded("blosc", lambda: decode(stored, numthreads=1, out=size))
 
 
 def _blosc2_buffer(stored: Bytes, size: int) -> Bytes:
@@ -361,6 +365,7 @@ def installed() -> dict[int, Decoder]:
     # By number: its own name, and the codecs that must have been built into imagecodecs.
     table: dict[int, tuple[Decoder, tuple[str, ...]]] = {
         _DEFLATE: (_deflate, ("DEFLATE",)),
+        _SHUFFLE: (shuffle_decoder(_blosc_buffer), ("BLOSC",)),
         _SZIP: (_szip, ("SZIP",)),
         _LZF: (_lzf, ("LZF",)),
         _BLOSC: (_blosc, ("BLOSC",)),
