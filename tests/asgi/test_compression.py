@@ -86,10 +86,10 @@ def test_no_field_breaks_it(field: str) -> None:
 
 @pytest.mark.parametrize("part", [",", "gzip;q=", ";", "gzip ", "a" * 10 + ","])
 def test_long_hostile_fields_take_linear_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     preferred_coding(part * 10_000)
     forbids_transforms(part * 10_000)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,6 @@ def test_no_field_breaks_it(first: str, second: str, third: str) -> None:
 
 @pytest.mark.parametrize("part", ['"', 'W/"', 'W/"a', ",", '"a",'])
 def test_long_hostile_fields_take_linear_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     verdict({"if-none-match": part * 20_000}, XYZZY)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

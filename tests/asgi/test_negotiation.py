@@ -75,9 +75,9 @@ def test_no_header_breaks_it(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("part", ['"', "\\", '"\\', ";", "; ", ";a=", ',"', "a/b;", 'a/b;x="\\"'])
 def test_long_hostile_headers_take_linear_time(part: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     preferred("a/b" + part * 20_000, ["a/b"])
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_an_offer_must_be_a_media_type() -> None:
