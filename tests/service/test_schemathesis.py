@@ -81,7 +81,11 @@ def _narrowed(document: Any) -> Any:
             given[:] = [each for each in given if each["name"] not in UNLIKELY]
             for parameter in given:
                 if parameter["name"] in LIKELY:
-                    parameter["schema"] = {"enum": LIKELY[parameter["name"]]}
+                    # Its type says how a list is written.
+                    kind = parameter["schema"].get("type", "string")
+                    parameter["schema"] = {"type": kind, "enum": LIKELY[parameter["name"]]}
+                if parameter["name"] == "path":
+                    parameter["required"] = True
     return narrowed
 
 
