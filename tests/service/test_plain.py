@@ -1,4 +1,4 @@
-"""Small answers asked for again: as before, from the event loop, until the file changes."""
+"""Answers at hand, asked for again: as before, from the event loop, until the file changes."""
 
 import io
 import os
@@ -20,11 +20,25 @@ pytestmark = [
 ]
 
 VALUES = np.arange(100, dtype="<i4")
+# Frames that are a chunk each, and too large to be copied where nothing may take long; the one
+# that sticks out of the dataset is none.
+FRAMES = np.arange(3 * 250 * 250, dtype="<i4").reshape(3, 250, 250)
+BANDS = np.arange(70 * 1000, dtype="<i4").reshape(70, 1000)
 QUERIES: dict[str, tuple[dict[str, str], Any]] = {
     "bin": ({"format": "bin"}, VALUES),
     "npy": ({"format": "npy"}, VALUES),
     "rows": ({"format": "bin", "selection": "10:20"}, VALUES[10:20]),
     "flat": ({"format": "npy", "flatten": "true", "selection": "3"}, VALUES[3]),
+    "frame": ({"path": "frames", "format": "bin", "selection": "1"}, FRAMES[1].ravel()),
+    "frame_npy": ({"path": "frames", "format": "npy", "selection": "1:2"}, FRAMES[1:2]),
+    "frame_flat": (
+        {"path": "frames", "format": "npy", "flatten": "true", "selection": "2"},
+        FRAMES[2].ravel(),
+    ),
+    "frame_sum": ({"path": "summed", "format": "bin", "selection": "1"}, FRAMES[1].ravel()),
+    "row_of_frame": ({"path": "frames", "format": "bin", "selection": "1,7"}, FRAMES[1, 7]),
+    "band": ({"path": "bands", "format": "bin", "selection": "20:40"}, BANDS[20:40].ravel()),
+    "row_of_edge": ({"path": "bands", "format": "npy", "selection": "65"}, BANDS[65]),
 }
 
 
@@ -35,11 +49,21 @@ def file(tmp_path: Path) -> Path:
 
 
 def made(values: Any) -> bytes:
-    """A file with these values."""
+    """A file with these values, and frames that begin as they do."""
     content = io.BytesIO()
     with h5py.File(content, "w") as opened:
         opened["data"] = values
+        frames = FRAMES.copy()
+        frames[1, 0, :50] = values[:50]
+        chunked: dict[str, Any] = {"compression": "gzip", "shuffle": True}
+        opened.create_dataset("frames", data=frames, chunks=(1, 250, 250), **chunked)
+        chunked["fletcher32"] = True
+        opened.create_dataset("summed", data=frames, chunks=(1, 250, 250), **chunked)
+        opened.create_dataset("bands", data=BANDS, chunks=(20, 1000), **chunked)
     return content.getvalue()
+
+
+FRAMES[1, 0, :50] = VALUES[:50]
 
 
 def write(path: Path, values: Any) -> None:
@@ -95,6 +119,42 @@ async def test_conditions_and_ranges_are_seen_to(app: H5App) -> None:
     part = await ask(app, range="bytes=8-15")
     assert (part.status_code, part.content) == (206, VALUES[2:4].tobytes())
     assert (await ask(app, if_match='"other"')).status_code == 412
+
+
+@pytest.mark.parametrize("change", ["rewrite", "replace", "remove"])
+async def test_a_changed_chunk_is_read_anew(app: H5App, file: Path, change: str) -> None:
+    for _ in range(3):
+        assert (await ask(app, "frame")).content == FRAMES[1].tobytes()
+    new = FRAMES[1].copy()
+    new[0, :50] = VALUES[::-1][:50]
+    if change == "remove":
+        os.remove(file)
+        assert (await ask(app, "frame")).status_code == 404
+        return
+    other = file.with_suffix(".new") if change == "replace" else file
+    write(other, VALUES[::-1].copy())
+    os.replace(other, file)
+    for _ in range(3):
+        assert (await ask(app, "frame")).content == new.tobytes()
+
+
+async def test_a_chunk_that_is_kept_no_longer_is_decoded_again(app: H5App) -> None:
+    chunks = app.store.pool.chunks
+    for _ in range(3):
+        await ask(app, "frame")
+    assert chunks.misses == 1
+    [file] = {file for file, *_ in chunks._chunks}
+    chunks.forget(file)
+    for _ in range(3):
+        assert (await ask(app, "frame")).content == FRAMES[1].tobytes()
+    assert chunks.misses == 2
+
+
+async def test_chunks_that_are_never_kept(file: Path) -> None:
+    os.utime(file, (1, 1))
+    app = H5App(file.parent, H5Settings(chunk_cache_bytes=0))
+    for _ in range(3):
+        assert (await ask(app, "frame")).content == FRAMES[1].tobytes()
 
 
 @pytest.mark.parametrize("change", ["rewrite", "replace", "grow", "remove"])

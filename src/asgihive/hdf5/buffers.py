@@ -1,4 +1,6 @@
-"""The memory of blocks and chunks: megabytes at a time, freed and needed again at once."""
+"""The memory of blocks and chunks: megabytes at a time, freed and needed again at once, or sent."""
+
+from typing import Any
 
 import numpy as np
 
@@ -16,3 +18,11 @@ def keep_freed_buffers() -> None:
     freed. Elsewhere that does nothing. Harmless when repeated.
     """
     np.empty(_HINT_BYTES, np.uint8)
+
+
+def all_of_bytes(view: memoryview | np.ndarray[Any, Any]) -> bytes | None:
+    """The bytes object of which it shows all, if it does: that one needs no copy to be sent."""
+    owner: Any = view
+    while isinstance(owner, memoryview | np.ndarray):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    return owner if isinstance(owner, bytes) and len(owner) == view.nbytes else None

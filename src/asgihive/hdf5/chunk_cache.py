@@ -4,8 +4,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.cache import BytesCache
-from asgihive.hdf5.decoders import Bytes
+from asgihive.hdf5.decoders import Bytes, as_bytes
 from asgihive.hdf5.open_file import OpenFile
 
 # A chunk by its open file, the address of its dataset there, and its number in the dataset.
@@ -75,18 +76,35 @@ class ChunkCache:
             # What another thread failed to decode says more when it fails here.
             return decode() if flight.chunk is None else flight.chunk
         try:
-            mine.chunk = decode()
+            chunk = decode()
+            mine.chunk = _sendable(chunk) if keep and chunk is not None else chunk
             return mine.chunk
         finally:
             with self._lock:
                 del self._flights[key]
                 if keep and mine.chunk is not None and not key[0].revoked:
-                    mine.chunk.flags.writeable = False
                     self._chunks.put(key, mine.chunk, mine.chunk.nbytes)
             mine.landed.set()
+
+    def at_hand(self, key: ChunkKey) -> Bytes | None:
+        """The chunk if it is kept; for the event loop, which waits for no other thread."""
+        if not self._lock.acquire(blocking=False):
+            return self._chunks.peek(key)
+        try:
+            kept = self._chunks.get(key)
+            if kept is not None:
+                self.hits += 1
+            return kept
+        finally:
+            self._lock.release()
 
     def forget(self, file: OpenFile) -> None:
         """Drop all chunks of `file`, which was closed."""
         with self._lock:
             for key in [each for each in self._chunks if each[0] is file]:
                 self._chunks.drop(key)
+
+
+def _sendable(chunk: Bytes) -> Bytes:
+    """The same as a bytes object shows it: what servers take, each time without a copy."""
+    return as_bytes(bytes(chunk)) if all_of_bytes(chunk) is None else chunk

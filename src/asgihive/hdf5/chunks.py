@@ -9,10 +9,10 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from h5py import h5d, h5o, h5p, h5t
+from h5py import h5d, h5o, h5p
 
 from asgihive.hdf5.chunk_cache import ChunkCache
 from asgihive.hdf5.chunk_index import (
@@ -27,6 +27,7 @@ from asgihive.hdf5.filters import Pipeline, pipeline_of
 from asgihive.hdf5.layout import Layout
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
 from asgihive.timings import measured
 
@@ -68,6 +69,13 @@ class Share:
 
     axes: tuple[Axis, ...]
     target: tuple[slice, ...]
+
+
+class KeptChunk(NamedTuple):
+    """A chunk by the address of its dataset in its file, and by its number in the dataset."""
+
+    address: int
+    number: int
 
 
 @dataclass(slots=True, eq=False)
@@ -141,6 +149,35 @@ class ChunkedStorage:
             progress()
             values[part.outside] = self._taken(places, part, keep)
 
+    def kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
+        """The chunk that these elements are all of, if such a chunk is ever kept."""
+        if self.needs_library or self.file.live or not self.pipeline.filters:
+            return None
+        if _touched(axes, self.index.grid.chunks) != 1:
+            return None
+        (part,) = _parts(axes, self.index.grid.chunks)
+        if not part.is_whole(self.index.grid.chunks):
+            return None
+        return KeptChunk(self.address, self.index.grid.number(part.coordinates))
+
+    def read_at_hand(self, axes: tuple[Axis, ...], most_copied: int) -> Array | None:
+        """The elements at `axes`, as `read` returns them, if they lie in a chunk that is kept.
+
+        For the event loop: nothing is waited for, and more than `most_copied` bytes are returned
+        only where nothing is copied.
+        """
+        grid = self.index.grid
+        if self.needs_library or self.file.live or _touched(axes, grid.chunks) != 1:
+            return None
+        (part,) = _parts(axes, grid.chunks)
+        raw = self.cache.at_hand((self.file, self.address, grid.number(part.coordinates)))
+        if raw is None:
+            return None
+        taken = self._within(raw, part)
+        if taken.nbytes > most_copied and taken.nbytes != raw.nbytes:
+            return None
+        return np.ascontiguousarray(taken)
+
     def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
         """`axes` cut between chunks into up to `most` parts that are worth a thread each."""
         chunks = self.index.grid.chunks
@@ -184,6 +221,9 @@ class ChunkedStorage:
         if raw is None:
             assert self.fill is not None  # noqa: S101  # who has none is read by libhdf5
             return self.fill
+        return self._within(raw, part)
+
+    def _within(self, raw: Bytes, part: _Part) -> Array:
         chunk_shape = (*self.index.grid.chunks, *self.item_shape)
         taken: Array = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
         return taken
@@ -271,7 +311,7 @@ def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset i
 ) -> ChunkedStorage:
     """The chunks of `dataset`; `as_in_memory`: what they decode to is NumPy's bytes."""
     chunks = layout.chunks or ()
-    chunk_bytes = math.prod(chunks) * _stored_size(file, dataset.get_type())
+    chunk_bytes = math.prod(chunks) * stored_size(file, dataset.get_type())
     base, item_shape = without_dimensions(dtype)
     return ChunkedStorage(
         file=file,
@@ -303,37 +343,6 @@ def _fill(
     except (OSError, RuntimeError, TypeError, ValueError):
         return None
     return fill
-
-
-def _stored_size(file: OpenFile, type_id: h5t.TypeID) -> int:
-    """The bytes of an element in the file; of one in memory where it says nothing else."""
-    size: int = type_id.get_size()
-    if not type_id.detect_class(h5t.VLEN) and not type_id.detect_class(h5t.STRING):
-        return size
-    address_bytes, _ = file.id.get_create_plist().get_sizes()
-    return size + _pointers_growth(type_id, address_bytes)
-
-
-def _pointers_growth(type_id: h5t.TypeID, address_bytes: int) -> int:
-    """By how much an element is larger in the file than in memory.
-
-    What has a variable length is there a length and a place in a global heap, four bytes, an
-    address and four bytes (HDF5 File Format Specification, section III.E); members of
-    compounds move with it (H5T_set_loc).
-    """
-    match type_id:
-        case h5t.TypeCompoundID():
-            members = map(type_id.get_member_type, range(type_id.get_nmembers()))
-            return sum(_pointers_growth(member, address_bytes) for member in members)
-        case h5t.TypeArrayID():
-            count = math.prod(type_id.get_array_dims())
-            growth = _pointers_growth(type_id.get_super(), address_bytes)
-            return int(count) * growth
-        case h5t.TypeVlenID():
-            return 8 + address_bytes - int(type_id.get_size())
-        case h5t.TypeStringID() if type_id.is_variable_str():
-            return 8 + address_bytes - int(type_id.get_size())
-    return 0
 
 
 def _touched(axes: tuple[Axis, ...], chunks: tuple[int, ...]) -> int:

@@ -1,12 +1,10 @@
 """From values to the bytes and headers of an answer."""
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
 
 from asgihive.asgi import BufferedResponse, content_disposition
 from asgihive.encoders.protocol import Encoder, Values
+from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.datasets import Array
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import whole
@@ -61,13 +59,7 @@ def _cut(array: Array, most: int) -> Iterator[tuple[Array, int]]:
 
 
 def _as_bytes(block: bytes | memoryview) -> bytes:
-    """ASGI takes bytes, and servers differ in what else they put up with.
-
-    What views the whole of a bytes object, as contiguous data do, is that object.
-    """
-    owner: Any = block
-    while isinstance(owner, memoryview | np.ndarray):
-        owner = owner.obj if isinstance(owner, memoryview) else owner.base
-    if isinstance(owner, bytes) and len(owner) == len(block):
-        return owner
-    return bytes(block)
+    """ASGI takes bytes, and servers differ in what else they put up with."""
+    if isinstance(block, bytes):
+        return block
+    return all_of_bytes(block) or bytes(block)

@@ -1,6 +1,6 @@
-"""Few plain bytes, asked for again: read on the event loop, without planning anything anew.
+"""Plain bytes at hand, asked for again: from the event loop, without planning anything anew.
 
-What a small answer costs is not its bytes but parsing, planning and describing, which are the
+What such an answer costs is not its bytes but parsing, planning and describing, which are the
 same each time as long as the file is.
 """
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from asgihive.asgi import BufferedResponse
+from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.cache import BytesCache
+from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.contiguous import bytes_at_once
 from asgihive.hdf5.identity import identity_on_loop
 from asgihive.hdf5.open_file import OpenFile
@@ -38,16 +40,19 @@ PlainKey = tuple[bytes, bytes]
 
 @dataclass(frozen=True, slots=True)
 class PlainSource:
-    """Of what a body is made: `head`, and a run of bytes of a file (offset, number)."""
+    """Of what a body is made: `head`, and values that are bytes of `file`, or a chunk of it.
+
+    values: a run of bytes (offset, number) as they lie there, or a whole chunk.
+    """
 
     head: bytes
     file: OpenFile
-    run: tuple[int, int]
+    values: tuple[int, int] | KeptChunk
 
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """An answer that is `head` and a run of bytes of a file.
+    """An answer that is made of a `PlainSource`.
 
     response: as it was sent, without its body.
     file: weakly, since whoever lets go of one last waits for HDF5.
@@ -56,11 +61,13 @@ class _Plain:
     response: BufferedResponse
     head: bytes
     file: weakref.ref[OpenFile]
-    run: tuple[int, int]
+    values: tuple[int, int] | KeptChunk
 
 
 class PlainAnswers:
-    """Small answers of contiguous bytes, by request, for as long as their files stay open.
+    """Answers of few contiguous bytes, or of one chunk that is kept, by request.
+
+    They are here for as long as their files stay open.
 
     For the event loop. `max_bytes` bounds what is remembered of them, which is not their values;
     0 remembers nothing.
@@ -85,7 +92,7 @@ class PlainAnswers:
         # So that nobody closes it as idle, and its descriptor is not another file's.
         file.holders.add(self)
         try:
-            values = bytes_at_once(file.descriptor, kept.run)
+            values = self._values(file, kept.values)
             if values is None or file.changed():
                 return None
         finally:
@@ -100,5 +107,11 @@ class PlainAnswers:
         file = source.file
         if file.settled and not file.live:
             short = response.with_body(b"")
-            kept = _Plain(short, source.head, weakref.ref(file), source.run)
+            kept = _Plain(short, source.head, weakref.ref(file), source.values)
             self._kept.put(key, kept, _ENTRY_BYTES + len(source.head) + sum(map(len, key)))
+
+    def _values(self, file: OpenFile, values: tuple[int, int] | KeptChunk) -> bytes | None:
+        if not isinstance(values, KeptChunk):
+            return bytes_at_once(file.descriptor, values)
+        chunk = self._pool.chunks.at_hand((file, *values))
+        return None if chunk is None else all_of_bytes(chunk)

@@ -13,6 +13,7 @@ from asgihive.encoders.protocol import Values
 from asgihive.encoders.registry import check
 from asgihive.errors import AnswerTooLarge, FileChanged
 from asgihive.hdf5.boxes import plan_run
+from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.opening import dataset_key
 from asgihive.hdf5.plan import Block
@@ -39,6 +40,9 @@ from asgihive.timings import measured
 
 # What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16
+
+# Of a chunk that is in memory, what the event loop copies behind a head: less than a millisecond.
+_COPIED_BYTES = 1 << 21
 
 
 @dataclass(slots=True)
@@ -86,16 +90,27 @@ class ValuesRead:
         return self.parameters.encoder.tail(self.values)
 
     @property
+    def is_as_stored(self) -> bool:
+        """Whether the body is all values as they lie in memory, so that encoding is no work."""
+        return self.values.dtype == self.dataset.dtype and has_parts(self.parameters.encoder)
+
+    @property
     def plain(self) -> PlainSource | None:
-        """Of what the body is made, if it is all values as they lie in a file, and few."""
+        """Of what the body is made, if it is all values as they lie in a file or chunk."""
         dataset = self.dataset
-        is_as_stored = self.values.dtype == dataset.dtype and self.part is None
-        if self.block is None or dataset.contiguous is None or not is_as_stored:
+        if self.block is None or self.part is not None or not self.is_as_stored:
             return None
-        run = dataset.contiguous.run(self.block.axes)
-        if run is None or run[1] > _INLINE_BYTES or not has_parts(self.parameters.encoder):
+        if dataset.contiguous is not None:
+            run = dataset.contiguous.run(self.block.axes)
+            is_little = run is not None and run[1] <= _INLINE_BYTES
+            return PlainSource(self.head, dataset.file, run) if run and is_little else None
+        chunk = None if dataset.chunked is None else dataset.chunked.kept_chunk(self.block.axes)
+        # Behind a head it is copied.
+        if chunk is None or (
+            self.head and self.block.size * self.dataset.item_bytes > _COPIED_BYTES
+        ):
             return None
-        return PlainSource(self.head, dataset.file, run)
+        return PlainSource(self.head, dataset.file, chunk)
 
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """The pieces of a block as it was read."""
@@ -206,12 +221,16 @@ async def _begin_at_hand(
 
 
 def _read_at_once(dataset: Dataset, block: Block, lease: Lease) -> Array | None:
-    """Few plain bytes, if they are in memory. Raises FileChanged."""
-    run = None if dataset.contiguous is None else dataset.contiguous.run(block.axes)
-    if dataset.contiguous is None or run is None or run[1] > _INLINE_BYTES:
-        return None
-    array = dataset.contiguous.read_at_once(run)
-    lease.check()
+    """Few plain bytes, or those of a chunk, if they are in memory. Raises FileChanged."""
+    array = None
+    if dataset.chunked is not None:
+        array = dataset.chunked.read_at_hand(block.axes, _INLINE_BYTES)
+    elif dataset.contiguous is not None:
+        run = dataset.contiguous.run(block.axes)
+        if run is not None and run[1] <= _INLINE_BYTES:
+            array = dataset.contiguous.read_at_once(run)
+    if array is not None:
+        lease.check()
     return array
 
 
@@ -223,10 +242,18 @@ async def _read_first(
     if array is None:
         held = Held(reading.dataset, lease, reading.keep)
         reading.pieces = await store.reader.read(held, block.axes, encode_block, patient=False)
-    elif array.nbytes <= _INLINE_BYTES and not array.dtype.hasobject:
+    elif _is_encoded_at_once(reading, array):
         reading.pieces = encode_block(array)
     else:
         reading.pieces = await store.lanes.decode.run(partial(encode_block, array), patient=True)
+
+
+def _is_encoded_at_once(reading: ValuesRead, array: Array) -> bool:
+    """Whether that is too little work for a thread, or none."""
+    if array.nbytes <= _INLINE_BYTES:
+        return not array.dtype.hasobject
+    is_one_block = array.size <= reading.parameters.encoder.block_elements
+    return reading.is_as_stored and is_one_block and all_of_bytes(array) is not None
 
 
 @measured("plan")
