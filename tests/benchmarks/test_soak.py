@@ -178,7 +178,7 @@ def test_what_grows_is_a_problem() -> None:
     record = Record()
     record.add("attr", "200", 0.01, 100)
     assert figures.problems(record, {1: _samples()}, []) == []
-    for name, growth in (("memory", 5 << 20), ("descriptors", 1), ("threads", 1)):
+    for name, growth in (("memory", 5 << 20), ("descriptors", 2), ("threads", 1)):
         [found] = figures.problems(record, {7: _samples(**{name: growth})}, [])
         assert "worker 7" in found
         assert name in found
