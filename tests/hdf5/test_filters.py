@@ -4,6 +4,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import h5py
@@ -14,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.hdf5 import decoders, filters
+from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
 from asgihive.hdf5.filters import NoDecoder, pipeline_of
 from asgihive.hdf5.layout import Filter
 from asgihive.hdf5.library_filters import run_filter
+from asgihive.hdf5.unshuffle import Unshuffle
 from tests.zoo import chunks as crafted_chunks
 
 hdf5plugin = pytest.importorskip("hdf5plugin")
@@ -116,6 +119,7 @@ def test_deflate_streams(name: str) -> None:
 
 PIPELINES: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "gzip"},
+    "shuffle_gzip": {"compression": "gzip", "shuffle": True},
     "all": {"compression": "gzip", "shuffle": True, "fletcher32": True},
     "lzf": {"compression": "lzf", "shuffle": True},
     "szip": {"compression": "szip"},
@@ -143,7 +147,8 @@ def stored_by_libhdf5(
     return [Filter(each[0], each[3].decode(), each[2]) for each in found], as_bytes(stored)
 
 
-RAW = (np.arange(501, dtype="<i4") // 3).astype("<i4")
+# More than what is decoded in the simplest way because it is little.
+RAW = (np.arange(5001, dtype="<i4") // 3).astype("<i4")
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -157,6 +162,22 @@ def test_each_pipeline_by_itself_and_by_libhdf5(name: str) -> None:
     by_library = run_filter(last.id, last.name, stored, last.values, room)
     rest = pipeline_of(tuple(applied[:-1]), RAW.nbytes)
     assert rest.decode(by_library, 0).tobytes() == RAW.tobytes()
+
+
+@pytest.mark.parametrize("name", ["shuffle_gzip", "zstd"])
+def test_two_filters_undone_at_once(name: str) -> None:
+    (shuffle, last), stored = stored_by_libhdf5(name, RAW)
+    unshuffle = filters._DECODERS[shuffle.id]
+    assert isinstance(unshuffle, Unshuffle)
+    after = partial(unshuffle.after, last.id)
+    raw = after(stored, shuffle.values, Room(RAW.nbytes))
+    assert raw is not None
+    assert all_of_bytes(raw) == RAW.tobytes()
+    # What is wrong is left to them one by one.
+    assert after(stored[:-9], shuffle.values, Room(RAW.nbytes)) is None
+    for room in (Room(RAW.nbytes + 4), Room(RAW.nbytes - 4), Room(RAW.nbytes, exact=False)):
+        assert after(stored, shuffle.values, room) is None
+    assert unshuffle.after(3, stored, shuffle.values, Room(RAW.nbytes)) is None
 
 
 @pytest.mark.parametrize("name", PIPELINES)

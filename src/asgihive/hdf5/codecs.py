@@ -14,7 +14,7 @@ import numpy as np
 
 from asgihive.hdf5.blosc2 import blosc2_decoder
 from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, as_bytes, deflate
-from asgihive.hdf5.unshuffle import shuffle_decoder
+from asgihive.hdf5.unshuffle import Unshuffle
 
 imagecodecs: Any
 try:
@@ -100,6 +100,15 @@ def _blosc_buffer(stored: Bytes, size: int) -> Bytes:
 def _blosc2_buffer(stored: Bytes, size: int) -> Bytes:
     decode = imagecodecs.blosc2_decode
     return _decoded("blosc2", lambda: decode(stored, numthreads=1, out=size))
+
+
+UNSHUFFLE = Unshuffle(
+    _blosc_buffer,
+    {
+        _DEFLATE: lambda stored, out: imagecodecs.deflate_decode(stored, out=out),
+        _ZSTD: lambda stored, out: imagecodecs.zstd_decode(stored, out=out),
+    },
+)
 
 
 def _szip_size(stored: Bytes, room: Room) -> int:
@@ -365,7 +374,7 @@ def installed() -> dict[int, Decoder]:
     # By number: its own name, and the codecs that must have been built into imagecodecs.
     table: dict[int, tuple[Decoder, tuple[str, ...]]] = {
         _DEFLATE: (_deflate, ("DEFLATE",)),
-        _SHUFFLE: (shuffle_decoder(_blosc_buffer), ("BLOSC",)),
+        _SHUFFLE: (UNSHUFFLE, ("BLOSC", "DEFLATE", "ZSTD")),
         _SZIP: (_szip, ("SZIP",)),
         _LZF: (_lzf, ("LZF",)),
         _BLOSC: (_blosc, ("BLOSC",)),

@@ -7,6 +7,7 @@ from asgihive.hdf5 import codecs, decoders
 from asgihive.hdf5.decoders import Bytes, Decoder, Room
 from asgihive.hdf5.layout import Filter
 from asgihive.hdf5.library_filters import run_filter
+from asgihive.hdf5.unshuffle import Unshuffle
 
 _SHUFFLE, _FLETCHER32 = 2, 3
 
@@ -64,8 +65,8 @@ class Pipeline:
         """
         applied = [each for index, each in enumerate(self.filters) if not filter_mask >> index & 1]
         rooms = self._rooms(applied)
-        for each, room in zip(reversed(applied), reversed(rooms), strict=True):
-            stored = _undone(each, stored, room)
+        while applied:
+            stored = _last_undone(applied, stored, rooms)
         Room(self.chunk_bytes).check("it", stored.size)
         return stored
 
@@ -85,6 +86,19 @@ class Pipeline:
 def pipeline_of(filters: tuple[Filter, ...], chunk_bytes: int) -> Pipeline:
     """The pipeline of a dataset whose chunks have `chunk_bytes` bytes each."""
     return Pipeline(filters, chunk_bytes, any(each.id not in _DECODERS for each in filters))
+
+
+def _last_undone(applied: list[Filter], stored: Bytes, rooms: list[Room]) -> Bytes:
+    """`stored` before the last filter, or the last two, which are taken off the lists."""
+    last, room = applied.pop(), rooms.pop()
+    shuffle = _DECODERS[_SHUFFLE]
+    if applied and applied[-1].id == _SHUFFLE and isinstance(shuffle, Unshuffle):
+        before = shuffle.after(last.id, stored, applied[-1].values, room)
+        if before is not None:
+            applied.pop()
+            rooms.pop()
+            return before
+    return _undone(last, stored, room)
 
 
 def _undone(applied: Filter, stored: Bytes, room: Room) -> Bytes:
