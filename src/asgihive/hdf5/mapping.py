@@ -90,6 +90,11 @@ class Mapping:
         limited_source = all(slab.count is not None for slab in self.source or ())
         return self.unlimited_axis is not None and limited_source and names_number
 
+    def of_one_source(self) -> "Mapping":
+        """The mapping of the source whose names have no number."""
+        file, dataset = self.file.replace("%%", "%"), self.dataset.replace("%%", "%")
+        return Mapping(file, dataset, self.virtual, self.source)
+
     def of_block(self, number: int) -> "Mapping":
         """The mapping of the source that `%b` = `number` names."""
         axis = self.unlimited_axis

@@ -289,8 +289,7 @@ def _expanded(mapping: Mapping, shape: tuple[int, ...]) -> Iterator[Mapping]:
     """
     axis = mapping.unlimited_axis
     if axis is None or not mapping.numbered:
-        file, dataset = mapping.file.replace("%%", "%"), mapping.dataset.replace("%%", "%")
-        yield Mapping(file, dataset, mapping.virtual, mapping.source)
+        yield mapping.of_one_source()
         return
     for number in range(MAX_NUMBERED_SOURCES):
         if mapping.virtual[axis].nth_block(number).start >= shape[axis]:

@@ -131,7 +131,8 @@ def _reach(mapping: Mapping, axis: int, open_source: SourceOpener) -> int:
             if open_source(block.file, block.dataset) is None:
                 return slab.nth_block(number - 1).start + slab.block if number else 0
         return slab.nth_block(MAX_NUMBERED_SOURCES).start
-    source = open_source(*_plain_names(mapping))
+    only = mapping.of_one_source()
+    source = open_source(only.file, only.dataset)
     if source is None or source.shape is None or not mapping.fits(source.shape):
         return 0
     for from_slab, extent in zip(mapping.source or (), source.shape, strict=False):
@@ -144,17 +145,12 @@ def _expanded(mapping: Mapping, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
     """The mapping with its sources' real names: one, or one per block that `axes` touch."""
     unlimited = mapping.unlimited_axis
     if unlimited is None or not mapping.numbered:
-        file, dataset = _plain_names(mapping)
-        yield Mapping(file, dataset, mapping.virtual, mapping.source)
+        yield mapping.of_one_source()
         return
     slab = mapping.virtual[unlimited]
     _, ordinals = slab.ordinals(axes[unlimited])
     for number in np.unique(ordinals // slab.block).tolist():
         yield mapping.of_block(number)
-
-
-def _plain_names(mapping: Mapping) -> tuple[str, str]:
-    return mapping.file.replace("%%", "%"), mapping.dataset.replace("%%", "%")
 
 
 def _source_slabs(space: h5s.SpaceID) -> tuple[Slab, ...] | None:
