@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import lru_cache
 
 _MONTHS = {
     name: number
@@ -27,6 +28,7 @@ _FORMATS = tuple(
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
+@lru_cache(maxsize=1024)  # of the files that are asked for now
 def http_date(seconds: int) -> str:
     """`Sun, 06 Nov 1994 08:49:37 GMT` for whole seconds since 1970.
 

@@ -103,6 +103,12 @@ class ChunkedStorage:
         """Whether reading calls libhdf5, which is for the library lane alone."""
         return self.fill is None or self.pipeline.needs_library
 
+    @property
+    def _is_ever_kept(self) -> bool:
+        """Whether the cache may have a chunk in the form in which it is sent."""
+        is_decoded = bool(self.pipeline.filters) and not (self.needs_library or self.file.live)
+        return is_decoded and self.pipeline.chunk_bytes < self.cache.max_bytes
+
     def locate(self, axes: tuple[Axis, ...]) -> Places:
         """Where the chunks of `axes` lie, or those that are read already. In the library lane."""
         touched = [part.coordinates for part in _parts(axes, self.index.grid.chunks)]
@@ -151,9 +157,7 @@ class ChunkedStorage:
 
     def kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
         """The chunk that these elements are all of, if such a chunk is ever kept."""
-        if self.needs_library or self.file.live or not self.pipeline.filters:
-            return None
-        if _touched(axes, self.index.grid.chunks) != 1:
+        if not self._is_ever_kept or _touched(axes, self.index.grid.chunks) != 1:
             return None
         (part,) = _parts(axes, self.index.grid.chunks)
         if not part.is_whole(self.index.grid.chunks):
@@ -167,7 +171,7 @@ class ChunkedStorage:
         only where nothing is copied.
         """
         grid = self.index.grid
-        if self.needs_library or self.file.live or _touched(axes, grid.chunks) != 1:
+        if not self._is_ever_kept or _touched(axes, grid.chunks) != 1:
             return None
         (part,) = _parts(axes, grid.chunks)
         raw = self.cache.at_hand((self.file, self.address, grid.number(part.coordinates)))
