@@ -92,6 +92,12 @@ def test_too_many_sources_are_not_known(root: Path) -> None:
     assert known(root, "v.h5") is None
 
 
+def test_a_source_that_is_mapped_many_times_is_one(root: Path) -> None:
+    """As detectors write them: a mapping for each frame."""
+    virtual(root, "frames.h5", 500, "source0.h5")
+    assert known(root, "frames.h5") == {"frames.h5": True, "source0.h5": True}
+
+
 def test_a_source_of_a_type_that_numpy_does_not_know(root: Path) -> None:
     with h5py.File(root / "strange.h5", "w") as file:
         time = h5py.h5t.UNIX_D32LE

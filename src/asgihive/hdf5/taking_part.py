@@ -27,10 +27,16 @@ def depends_on_all(lease: Lease, dataset: Dataset, axes: tuple[Axis, ...]) -> bo
     sources = Sources(lease, dataset.file, dataset.max_hops, 0)
     try:
         with dataset.diagnosed(lease, axes):
-            for number, mapping in enumerate(mappings_of(dataset.virtual, axes)):
-                if number == _MOST_SOURCES:
+            # Many a file is mapped frame by frame.
+            known: set[tuple[str, str]] = set()
+            for mapping in mappings_of(dataset.virtual, axes):
+                name = (mapping.file, mapping.dataset)
+                if name in known:
+                    continue
+                if len(known) == _MOST_SOURCES:
                     return False
-                source = sources.open(mapping.file, mapping.dataset)
+                known.add(name)
+                source = sources.open(*name)
                 if source is not None and not _is_plain(source.dataset):
                     return False
                 sources.give_back()
