@@ -28,9 +28,11 @@ WORKERS, CLIENTS = 2, 8
 _KILLS = (0.08, 0.16, 0.24)
 _FLAT_FROM = 0.5
 
-# Small caches fill up at once, and idle files are closed while one waits for it.
+# Small caches fill up at once, what little is in flight is soon as much as it ever is (else memory
+# rises with each rare coincidence of downloads), and idle files are closed while one waits for it.
 _OPTIONS = (
     *("--chunk-cache-bytes", "32MiB", "--answer-cache-bytes", "4MiB"),
+    *("--read-ahead-bytes", "8MiB", "--max-in-flight-bytes", "24MiB"),
     *("--idle-file-seconds", "2", "--workers", str(WORKERS), "--port", "0"),
 )
 _IDLE_SECONDS = 8.0
