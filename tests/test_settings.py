@@ -1,12 +1,21 @@
 """Settings: defaults, bounds, and how environment variables are read."""
 
 import dataclasses
+import logging
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_boolean, parse_list
+from asgihive import settings
+from asgihive.settings import (
+    ENVIRONMENT_PREFIX,
+    H5Settings,
+    parse_boolean,
+    parse_list,
+    parse_origin,
+)
 
 NUMBERS = [each for each in dataclasses.fields(H5Settings) if each.type in {int, float}]
 
@@ -100,6 +109,109 @@ def test_a_variable_that_cannot_be_converted_is_named(name: str) -> None:
     variable = ENVIRONMENT_PREFIX + name.upper()
     with pytest.raises(ValueError, match=f"{variable} is 'many'"):
         H5Settings.from_environment({variable: "many"})
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What nobody was warned of yet is warned of."""
+    settings._warn_of_unknown.cache_clear()
+    caplog.set_level(logging.WARNING, "asgihive.settings")
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ASGIHIVE_TOKN", "ASGIHIVE_TOKEN"),
+        ("ASGIHIVE_token", None),
+        ("ASGIHIVE_CORS", "ASGIHIVE_CORS_ORIGINS"),
+        ("ASGIHIVE_MAX_OPEN_FILE", "ASGIHIVE_MAX_OPEN_FILES"),
+        ("ASGIHIVE_FUZZ_SEED", None),
+        ("ASGIHIVE_X\nY", None),
+    ],
+)
+def test_an_unknown_variable_is_warned_of_once(
+    warnings: pytest.LogCaptureFixture, name: str, meant: str | None
+) -> None:
+    environment = {name: "s3cret", "ASGIHIVE_DOCS": "no", "ASGIHIVE_": "", "ASGI": "", "HIVE_X": ""}
+    for _ in range(2):
+        assert H5Settings.from_environment(environment) == H5Settings(docs=False)
+    (record,) = warnings.records
+    assert (record.name, record.levelname) == ("asgihive.settings", "WARNING")
+    message = record.getMessage()
+    assert repr(name) in message
+    assert "s3cret" not in message
+    assert message.endswith(f" (did you mean {meant}?)" if meant else "ignored")
+
+
+def test_known_variables_are_not_warned_of(warnings: pytest.LogCaptureFixture) -> None:
+    names = {each.name.upper() for each in dataclasses.fields(H5Settings)}
+    given = {each.name: each.default for each in dataclasses.fields(H5Settings)}
+    given["decode_lanes"] = 1
+    H5Settings.from_environment({ENVIRONMENT_PREFIX + each: "" for each in names}, **given)
+    assert not warnings.records
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("*", "*"),
+        ("https://viewer.example", "https://viewer.example"),
+        ("HTTPS://Viewer.Example", "https://viewer.example"),
+        ("http://localhost:5173", "http://localhost:5173"),
+        ("https://viewer.example:443", "https://viewer.example"),
+        ("http://viewer.example:443", "http://viewer.example:443"),
+        ("http://viewer.example:080", "http://viewer.example"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+        ("https://xn--mnchen-3ya.example", "https://xn--mnchen-3ya.example"),
+        ("tauri://localhost", "tauri://localhost"),
+    ],
+)
+def test_origins_are_as_browsers_send_them(text: str, sent: str) -> None:
+    assert parse_origin(text) == sent
+    assert parse_origin(sent) == sent
+    assert H5Settings(cors_origins=(text,)).cors_origins == (sent,)
+    environment = {"ASGIHIVE_CORS_ORIGINS": f"{text}, http://b.example"}
+    assert H5Settings.from_environment(environment).cors_origins == (sent, "http://b.example")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "viewer.example",
+        "viewer.example:8000",
+        "//viewer.example",
+        "https://",
+        "https://viewer.example/",
+        "https://viewer.example/path",
+        "https://viewer.example?",
+        "https://viewer.example#",
+        "https://me@viewer.example",
+        "https://viewer.example:",
+        "https://viewer.example:65536",
+        "https://viewer.example:port",
+        "https://*.example",
+        "https://two words",
+        "https://viewer.example\n",
+        "https://münchen.example",
+        "https://[",
+        "null",
+        "**",
+    ],
+)
+def test_what_no_browser_sends_is_no_origin(text: str) -> None:
+    accepted = r"an origin such as https://viewer\.example\.org .*, or \* is accepted"
+    with pytest.raises(ValueError, match=f"^{accepted}$"):
+        parse_origin(text)
+    with pytest.raises(ValueError, match=f"^cors_origins is {re.escape(repr(text))}: {accepted}$"):
+        H5Settings(cors_origins=("https://good.example", text))
+
+
+def test_a_variable_without_a_scheme_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^cors_origins is 'viewer\.example': an origin such as"):
+        H5Settings.from_environment({"ASGIHIVE_CORS_ORIGINS": "viewer.example"})
 
 
 @given(st.sampled_from(["1", "true", "yes", "on"]), st.booleans(), st.data())

@@ -1,12 +1,17 @@
 """Settings of the HDF5 service: frozen, validated, and the only reader of the environment."""
 
 import dataclasses
+import difflib
+import functools
+import logging
 import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, get_args, get_origin
+
+_logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "ASGIHIVE_"
 
@@ -53,9 +58,15 @@ class H5Settings:
     idle_file_seconds: float = _setting("how long an unused file stays open", 30.0)
     decode_lanes: int = _setting("threads that decode and encode", factory=_available_cores)
     read_ahead_bytes: int = _setting("bytes in flight for one answer", 32 << 20)
+    max_in_flight_bytes: int = _setting(
+        "bytes in flight for all answers, over it each has one block at a time", 256 << 20
+    )
     max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
     max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
     read_timeout_seconds: float = _setting("longest read before the first byte, over it 504", 60.0)
+    send_timeout_seconds: float = _setting(
+        "how long a client may take for a block of some MiB, then it is left", 300.0
+    )
     max_link_hops: int = _setting("links followed for one path", 64)
     follow_symlinks: bool = _setting(
         "may a symbolic link inside the directory lead out of it", default=False
@@ -101,15 +112,23 @@ class H5Settings:
             else:
                 words = isinstance(value, tuple) and all(isinstance(word, str) for word in value)
                 _check(each.name, value, words, "a tuple of strings")
+        # In the form in which browsers send them, since that is what they are compared with.
+        origins = tuple(_checked_origin(each) for each in self.cors_origins)
+        object.__setattr__(self, "cors_origins", origins)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Settings from `ASGIHIVE_…` variables; what is given in code wins.
 
+        A variable that is no setting is warned of, once in a process.
+
         Raises:
             ValueError: a variable cannot be converted; the message names it.
         """
         environment = os.environ if environment is None else environment
+        known = tuple(each.name.upper() for each in fields(cls))
+        for name in sorted(environment_variables(ENVIRONMENT_PREFIX, environment).keys() - known):
+            _warn_of_unknown(name, known)
         values: dict[str, Any] = {}
         for each in fields(cls):
             text = environment.get(ENVIRONMENT_PREFIX + each.name.upper())
@@ -126,9 +145,11 @@ _LEAST: dict[str, float] = {
     "idle_file_seconds": 0,
     "decode_lanes": 1,
     "read_ahead_bytes": 1 << 16,
+    "max_in_flight_bytes": 1 << 16,
     "max_response_bytes": 1,
     "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,
+    "send_timeout_seconds": 0.001,
     "max_link_hops": 1,
     "compress_over_bytes": 0,
     "max_body_bytes": 1,
@@ -180,6 +201,24 @@ def _check_secret(name: str, value: object) -> None:
     raise ValueError(message)
 
 
+def _checked_origin(origin: str) -> str:
+    try:
+        return parse_origin(origin)
+    except ValueError as error:
+        message = f"cors_origins is {origin!r}: {error}"
+        raise ValueError(message) from None
+
+
+@functools.cache  # so once
+def _warn_of_unknown(name: str, known: tuple[str, ...]) -> None:
+    """Not an error: a later version may have that setting, or another program."""
+    near = difflib.get_close_matches(name, known, n=1)
+    near = near or [each for each in known if each.startswith(name)]
+    meant = f" (did you mean {ENVIRONMENT_PREFIX}{near[0]}?)" if near else ""
+    variable = f"{ENVIRONMENT_PREFIX}{name}"
+    _logger.warning("The environment variable %r is no setting, and ignored%s", variable, meant)
+
+
 def environment_variables(
     prefix: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, str]:
@@ -229,6 +268,35 @@ def parse_size(text: str) -> int:
 def parse_list(text: str) -> tuple[str, ...]:
     """Comma-separated words, blanks around them dropped."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+# A scheme, a name or an address in brackets, a port (RFC 6454, section 6.2; RFC 3986, 3.2.2).
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_origin(text: str) -> str:
+    """An origin as a browser sends it: in lower case, without the port that its scheme implies.
+
+    `null`, which is the origin of any page without one, is none; `*` stands for all.
+
+    Raises:
+        ValueError: what no browser sends, such as a bare host, a path or a slash at the end.
+    """
+    if text == "*":
+        return text
+    match = _ORIGIN.fullmatch(text.lower())
+    if match is None or int(match[3] or 0) > 65535:
+        message = (
+            "an origin such as https://viewer.example.org or http://localhost:5173, "
+            "without a path, or * is accepted"
+        )
+        raise ValueError(message)
+    scheme, host, port = match.groups()
+    is_implied = port is None or int(port) == _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" if is_implied else f"{scheme}://{host}:{int(port)}"
 
 
 _CONVERTERS: dict[Any, Callable[[str], Any]] = {

@@ -88,6 +88,7 @@ def test_a_switch_of_the_file_can_be_turned_off(file: Path, directory: Path) -> 
         ("token = ['abc']", "token is a secret: a text or a number is accepted"),
         ("cors = '*'", "cors is '*': a list is accepted"),
         ("cors = ['a']", "cors is 'a': an origin such as"),
+        ("cors = ['https://a.example/']", "cors is 'https://a.example/': an origin such as"),
         ("metrics = 1", "metrics is 1: true or false is accepted"),
         ("access-log = 'xml'", "access-log is 'xml': one of text, json, off is accepted"),
         ("max-open-files = 1.5", "max-open-files is '1.5': a whole number is accepted"),
@@ -103,6 +104,14 @@ def test_what_is_wrong_with_a_file(
 ) -> None:
     file.write_text(text)
     assert words in complaint(capsys, ["serve", ".", "--config", str(file)])
+
+
+def test_an_origin_of_the_environment_is_no_better(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASGIHIVE_CORS_ORIGINS", "viewer.example")
+    line = complaint(capsys, ["serve", str(directory)])
+    assert "cors_origins is 'viewer.example': an origin such as" in line
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

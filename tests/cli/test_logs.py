@@ -50,6 +50,36 @@ def test_a_token_is_in_no_log(directory: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "open-sesame" not in "".join(server.lines) + said
 
 
+def test_nor_where_its_parameter_is_misspelt(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASGIHIVE_TOKEN", "open-sesame")
+    options = ("--port", "0", "--access-log", "text", "--log-level", "debug", "--prefix", "/h5")
+    with running("serve", str(directory), *options) as server:
+        for written in ("&TOKEN=open-sesame", ";token=open-sesame", "&token%3Dopen%2Dsesame"):
+            assert httpx.get(f"{server.url}{QUERY}{written}").status_code == 401
+        assert httpx.get(f"{server.url}meta;token=open-sesame").status_code == 401
+        assert "GET /h5/meta;token=*** HTTP" in server.read_until("meta;").string
+        code, said = server.stop()
+    assert code == 0
+    logged = "".join(server.lines) + said
+    assert "sesame" not in logged
+    assert all(each in logged for each in ("&TOKEN=*** ", ";token=*** ", "&token%3D*** "))
+
+
+@pytest.mark.parametrize("options", [(), ("--access-log", "json")])
+def test_a_misspelt_variable_is_warned_of(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ASGIHIVE_TOKN", "open-sesame")
+    with running("serve", str(directory), "--port", "0", *options) as server:
+        assert httpx.get(server.url).text == "ok"
+        code, said = server.stop()
+    assert code == 0
+    message = "The environment variable 'ASGIHIVE_TOKN' is no setting, and ignored"
+    assert said == f"{message} (did you mean ASGIHIVE_TOKEN?)\n"
+
+
 def test_silence(directory: Path) -> None:
     with running("serve", str(directory), "--port", "0") as server:
         assert httpx.get(server.url).text == "ok"

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from asgihive.errors import DamagedData, ReadTimeout
 from asgihive.hdf5 import chunk_cache, chunks, filters, virtual_reading
+from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.filters import Pipeline
 from asgihive.hdf5.opening import find_dataset
@@ -31,8 +32,14 @@ from tests.hdf5.strategies import selections
 pytestmark = pytest.mark.anyio
 
 
-def reader_of(*, threads: int = 2, read_ahead_bytes: int = 1 << 20, seconds: float = 60) -> Reader:
-    return Reader(Lanes(threads, 1000), read_ahead_bytes, seconds)
+def reader_of(
+    *,
+    threads: int = 2,
+    read_ahead_bytes: int = 1 << 20,
+    in_flight_bytes: int = 1 << 28,
+    seconds: float = 60,
+) -> Reader:
+    return Reader(Lanes(threads, 1000), read_ahead_bytes, InFlight(in_flight_bytes), seconds)
 
 
 @asynccontextmanager
@@ -182,6 +189,49 @@ async def test_so_many_blocks_are_in_flight_as_the_budget_holds(budget: int, mos
                 assert len(running) <= max(1, min(4, budget // 10 - 1))
     assert taken == list(range(20))
     assert peak <= most
+
+
+@pytest.mark.parametrize(("most_of_all", "blocks"), [(1000, 6), (30, 4), (10, 3)])
+async def test_all_answers_share_what_is_in_flight(most_of_all: int, blocks: int) -> None:
+    """Three that would have two blocks each: one they always may, more as long as there is room."""
+    reader = reader_of(threads=3, read_ahead_bytes=20, in_flight_bytes=most_of_all)
+    begun: list[int] = []
+    release = anyio.Event()
+
+    async def read(block: Block) -> int:
+        begun.append(block.first)
+        await release.wait()
+        return block.first // 10
+
+    async def answer(taken: list[int]) -> None:
+        async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+            taken += [number async for number in ahead]
+
+    answers: list[list[int]] = [[], [], []]
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for taken in answers:
+                tasks.start_soon(answer, taken)
+            while len(begun) < blocks:
+                await anyio.lowlevel.checkpoint()
+            await anyio.wait_all_tasks_blocked()
+            assert len(begun) == blocks
+            assert reader.in_flight.here() == [10 * blocks]
+            release.set()
+    assert answers == [list(range(9))] * 3
+    assert reader.in_flight.here() == [0]
+
+
+async def test_what_a_client_leaves_is_in_flight_no_longer() -> None:
+    reader = reader_of(threads=3)
+
+    async def read(block: Block) -> int:
+        return block.first
+
+    async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+        await anext(ahead)
+        assert reader.in_flight.here() == [40]
+    assert reader.in_flight.here() == [0]
 
 
 async def test_a_block_that_fails_fails_in_its_turn_and_ends_the_others() -> None:

@@ -167,6 +167,15 @@ async def test_json_holds_only_json(app: H5App) -> None:
         assert "MessagePack" in each["body"]["message"]
 
 
+async def test_only_who_named_a_format_is_told_to_leave_it_out(app: H5App) -> None:
+    asked = [values(format="npy"), {"route": ""}, {"route": "metrics"}]
+    found = (await post(app, asked)).json()
+    assert [each["status"] for each in found] == [422] * 3
+    told = ["leave `format` out" in each["body"]["message"] for each in found]
+    assert told == [True, False, False]
+    assert all("ask for it by itself" in each["body"]["message"] for each in found[1:])
+
+
 @pytest.mark.parametrize(
     ("headers", "query", "media_type"),
     [

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import h5py
@@ -176,6 +177,52 @@ async def test_a_token_is_never_logged(
     assert "s3cret" not in json.dumps(entries[0].fields())
 
 
+TOKEN = "s3cr~et+/="
+SPELT = (
+    TOKEN,
+    "s3cr~et%2B%2F%3D",
+    "s3cr~et%2b%2f%3d",
+    "%733cr%7eet+/=",
+    "".join(f"%{each:02X}" for each in TOKEN.encode()),
+    "s3cr~et%252B%25252f%3D",
+)
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/meta", "TOKEN={}"),
+        ("/meta", "file=x.h5;token={}"),
+        ("/meta", "token%3D{}"),
+        ("/meta", "toekn={}&file=x.h5"),
+        ("/meta", "file=x.h5{}x"),
+        ("/meta;token={}", "file=x.h5"),
+        ("/{}/{}", "{}&{}"),
+    ],
+)
+async def test_the_token_is_not_logged_in_a_place_of_its_own_either(
+    root: Path, entries: list[AccessEntry], path: str, query: str, spelt: str
+) -> None:
+    service = H5App(root, H5Settings(token=TOKEN))
+    raw = path.format(spelt, spelt)
+    asked = {"path": unquote(raw), "raw_path": raw.encode()}
+    for app in (service, service.observer.around(service)):
+        await exchange(app, query=query.format(spelt, spelt).encode(), **asked)
+        entry = entries.pop()
+        assert (entry.status, entry.path, entry.query) == (
+            401,
+            path.format("***", "***"),
+            query.format("***", "***"),
+        )
+
+
+async def test_what_is_like_the_token_is_logged(root: Path, entries: list[AccessEntry]) -> None:
+    app = H5App(root, H5Settings(token="a.c"))
+    await exchange(app, query=b"file=abc&path=%61bc&x=A.C&y=a%252c")
+    assert entries[0].query == "file=abc&path=%61bc&x=A.C&y=a%252c"
+
+
 HOSTILE: dict[str, Any] = {
     "path": '/\r\nFAKE "line"\\\x1b[31m\u2028é',
     "raw_path": None,
@@ -257,7 +304,7 @@ async def test_a_file_that_the_server_sends_by_its_path(entries: list[AccessEntr
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.pathsend", "path": "/data/x.h5"})
 
-    await exchange(Observer(by_path, routes=()))
+    await exchange(Observer(by_path, routes=(), settings=H5Settings()))
     assert (entries[0].sent_bytes, entries[0].is_complete) == (4711, True)
 
 

@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
-from urllib.parse import urlsplit
 
 from asgihive.cli.config import Option, read_config
-from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_size
+from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_origin, parse_size
 
 SETTINGS_HELP = f"""\
 What is given here wins over environment variables, these over the file of --config, and that
@@ -201,17 +200,10 @@ def _prefix(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    # RFC 6454, section 6.2: scheme, host and port, without a path. Browsers send just that.
     try:
-        scheme, host, *rest = urlsplit(text)
-    except ValueError:
-        scheme, host, rest = "", "", []
-    if text != "*" and (scheme not in {"http", "https"} or not host or any(rest)):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: an origin such as https://viewer.example.org, without a path, or * "
-            "is accepted"
-        )
-    return text.lower()
+        return parse_origin(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
 def _size(text: str) -> int:

@@ -11,6 +11,7 @@ import anyio
 import numpy as np
 
 from asgihive.errors import ReadTimeout
+from asgihive.hdf5.budget import Budget, InFlight
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.opening import Source
 from asgihive.hdf5.pool import Lease
@@ -51,11 +52,13 @@ class Reader:
     """Reads datasets in the lanes of one service.
 
     read_ahead_bytes: of blocks in flight for one answer.
+    in_flight: those of all answers.
     timeout_seconds: for one block.
     """
 
     lanes: Lanes
     read_ahead_bytes: int
+    in_flight: InFlight
     timeout_seconds: float
 
     async def read(
@@ -146,12 +149,14 @@ class Reader:
         """What `read` makes of each block of `dataset`, in order, while the next ones are read.
 
         As many blocks are in flight as keep the decode lanes busy and `read_ahead_bytes`
-        holds, and none further when the context ends.
+        holds; one at a time while those of all answers are too many; and none further when the
+        context ends.
         """
         item_bytes = dataset.item_bytes
         # Each block of a virtual dataset is many reads by itself, and holds many files.
         most = 1 if dataset.virtual is not None else self.lanes.decode.threads + 1
         failure: Exception | None = None
+        budget = Budget(self.read_ahead_bytes, self.in_flight)
         async with anyio.create_task_group() as tasks:
 
             def begin(block: B) -> _Pending[R]:
@@ -160,11 +165,12 @@ class Reader:
                 return pending
 
             try:
-                yield ReadAhead(blocks, begin, item_bytes, most, self.read_ahead_bytes)
+                yield ReadAhead(blocks, begin, item_bytes, most, budget)
             except Exception as error:  # noqa: BLE001  # raised below, outside of the group
                 failure = error
             finally:
                 tasks.cancel_scope.cancel()
+                budget.give(budget.used)
         if failure is not None:
             raise failure
 
@@ -199,7 +205,7 @@ class ReadAhead(Generic[R]):
         begin: starts reading a block.
         item_bytes: of an element of a block.
         most: blocks in flight, beside the one that was taken last.
-        budget: bytes of blocks in flight, with that one; a single block may be larger.
+        budget: of blocks in flight, with that one.
     """
 
     def __init__(
@@ -208,7 +214,7 @@ class ReadAhead(Generic[R]):
         begin: Callable[[B], _Pending[R]],
         item_bytes: int,
         most: int,
-        budget: int,
+        budget: Budget,
     ) -> None:
         self._blocks = blocks
         self._begin = begin
@@ -217,19 +223,18 @@ class ReadAhead(Generic[R]):
         self._budget = budget
         self._pending: deque[_Pending[R]] = deque()
         self._next: Any = next(blocks, None)
-        self._in_flight = 0
         self._taken = 0
 
     def __aiter__(self) -> "ReadAhead[R]":
         return self
 
     async def __anext__(self) -> R:
-        self._in_flight -= self._taken
+        self._budget.give(self._taken)
         self._taken = 0
         while self._next is not None and self._has_room(self._next):
             pending = self._begin(self._next)
             self._next = next(self._blocks, None)
-            self._in_flight += pending.nbytes
+            self._budget.take(pending.nbytes)
             self._pending.append(pending)
         if not self._pending:
             raise StopAsyncIteration
@@ -238,7 +243,7 @@ class ReadAhead(Generic[R]):
         return await first.result()
 
     def _has_room(self, block: HasSize) -> bool:
-        if not self._in_flight:
+        if not self._budget.used:
             return True
-        after = self._in_flight + block.size * self._item_bytes
-        return len(self._pending) < self._most and after <= self._budget
+        size = block.size * self._item_bytes
+        return len(self._pending) < self._most and self._budget.has_room(size)

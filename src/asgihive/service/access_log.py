@@ -3,9 +3,10 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -25,7 +26,8 @@ class AccessEntry:
     """One answered request; its text is a line of the access log.
 
     client: address, `-` where the server does not say.
-    path, query: as they were sent, percent-encoded, the value of `token` left out.
+    path, query: as they were sent, percent-encoded; the value of `token` is left out, and so is
+        the token itself, wherever it stands.
     sent_bytes: of the body.
     seconds: until the last byte.
     is_complete: whether the whole answer was handed to the server.
@@ -124,6 +126,17 @@ def query_of(scope: Scope) -> str:
     if b"%" in raw or _SECRET in raw:
         raw = b"&".join(_without_secret(each) for each in raw.split(b"&"))
     return printable(raw)
+
+
+def hiding(token: str) -> Callable[[str], str]:
+    """Puts `***` in the place of a token in the path or the query of a URL.
+
+    Found by what it is, since whoever misspells the parameter, or puts it into the path, has
+    sent the token all the same: percent-encoded (RFC 3986, section 2.1) or not, byte by byte,
+    once or several times.
+    """
+    text = "".join(f"(?:{re.escape(each)}|%(?:25)*(?i:{ord(each):02x}))" for each in token)
+    return partial(re.compile(text).sub, "***")
 
 
 def _without_secret(field: bytes) -> bytes:

@@ -3,13 +3,13 @@
 import os
 from functools import partial
 
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, Part
 from asgihive.service.access import Guard
 from asgihive.service.core import Core
+from asgihive.service.cors import CrossOrigin
 from asgihive.service.figures import Figures
 from asgihive.service.isolation.proxy import isolated
 from asgihive.service.metrics import Metrics
@@ -17,6 +17,7 @@ from asgihive.service.observing import Observer
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.operation import add_operation
 from asgihive.service.routes import Routes
+from asgihive.service.sending import within
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
@@ -27,19 +28,6 @@ _CONFIG = HiveConfig(
     hide_endpoint_container_in_api=True,
     hide_endpoint_in_api=True,
     hide_endpoint_in_tag=True,
-)
-
-
-# What a page of another origin may read of an answer, beside what each may (Fetch standard).
-EXPOSED_HEADERS = (
-    "accept-ranges",
-    "content-disposition",
-    "content-length",
-    "content-range",
-    "etag",
-    "x-asgihive-factors",
-    "x-asgihive-method",
-    "x-asgihive-shape",
 )
 
 
@@ -78,23 +66,17 @@ class H5App(Hive):
         )
         self._shared: ASGIApp = Guard(super().__call__, self.settings.token)
         if self.settings.cors_origins:
-            self._shared = CORSMiddleware(
-                self._shared,
-                allow_origins=self.settings.cors_origins,
-                allow_methods=("GET", "HEAD", "POST"),
-                allow_headers=("*",),
-                expose_headers=EXPOSED_HEADERS,
-            )
-
+            self._shared = CrossOrigin(self._shared, self.settings.cors_origins)
         self.observer = Observer(
             self._shared,
             routes=[each.url for each in self.route_records()],
+            settings=self.settings,
             metrics=metrics,
-            server_timing=self.settings.server_timing,
-            timing_origins=self.settings.cors_origins,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            send = within(self.settings.send_timeout_seconds, send)
         await self.observer(scope, receive, send)
 
     def _documentation(self, router: Router) -> Documentation | None:

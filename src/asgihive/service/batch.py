@@ -206,7 +206,7 @@ class _Asker:
 
     async def piece(self, batch: Scope, asked: Asked, form: Form) -> bytes:
         """The answer to one request, as a member of the body."""
-        answer = Answer(form, self._most_bytes)
+        answer = Answer(form, self._most_bytes, has_format="format" in asked.params)
         try:
             await self._app(_scope(batch, asked, form), _receive, answer.send)
             return await self._member(answer, form)

@@ -20,13 +20,15 @@ class Answer:
     Args:
         form: of the batch.
         most_bytes: of the body.
+        has_format: whether the request names a format.
     """
 
-    def __init__(self, form: "Form", most_bytes: int) -> None:
+    def __init__(self, form: "Form", most_bytes: int, *, has_format: bool = False) -> None:
         self.status = 0
         self.media_type = ""
         self._form = form
         self._most_bytes = most_bytes
+        self._has_format = has_format
         self._blocks: list[bytes] = []
         self._size = 0
 
@@ -42,10 +44,11 @@ class Answer:
             self.media_type = headers[b"content-type"].decode("latin-1").partition(";")[0]
             self._check(int(headers.get(b"content-length", b"0")))
             if not self._form.holds(self.media_type):
+                other = "leave `format` out" if self._has_format else "ask for it by itself"
                 raise HTTPException(
                     422,
-                    f"The answer is {self.media_type}, and a batch in JSON holds only JSON: leave "
-                    "`format` out, or send the batch as MessagePack",
+                    f"The answer is {self.media_type}, and a batch in JSON holds only JSON: "
+                    f"{other}, or send the batch as MessagePack",
                 )
         else:
             block = bytes(message.get("body", b""))

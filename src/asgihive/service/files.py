@@ -37,7 +37,7 @@ from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.whole_file import WholeFile
 from asgihive.service.parameters import EntityParameters, count, document_encoder
-from asgihive.service.representations import NotModified, Representation
+from asgihive.service.representations import Representation
 from asgihive.service.store import Store
 
 DEFAULT_LIMIT = 200
@@ -75,11 +75,8 @@ class Files:
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
         key = ("files", directory, after, limit, encoder.name)
         form = Representation.of(self._store, scope, key, is_compressible=True)
-        answer: ASGIApp
-        try:
-            answer = await form.finished(response)
-        except NotModified as unchanged:  # of `If-None-Match: *` alone: a page has no version
-            answer = unchanged.response()
+        form.fields = {}  # no preconditions: a page has no version that they could be about
+        answer = await form.finished(response)
         await answer(scope, receive, send)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:

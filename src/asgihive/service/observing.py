@@ -7,7 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.paths import route_path
 from asgihive.service import access_log
+from asgihive.service.access_log import AccessEntry
 from asgihive.service.metrics import Metrics
+from asgihive.settings import H5Settings
 from asgihive.timings import Timings, timings
 
 OTHER = "other"
@@ -27,10 +29,10 @@ class Observer:
     Args:
         app: the next application.
         routes: the paths that are told apart in metrics; others count as `other`.
+        settings: whether answers have the header `Server-Timing`; the origins whose pages may
+            read that (`Timing-Allow-Origin`, Resource Timing, section 4.5.1); the token, which
+            is in no line of the access log.
         metrics: where requests are counted, if they are.
-        server_timing: whether answers have the header `Server-Timing`.
-        timing_origins: whose pages may read that (`Timing-Allow-Origin`, Resource Timing,
-            section 4.5.1).
     """
 
     def __init__(
@@ -38,28 +40,20 @@ class Observer:
         app: ASGIApp,
         *,
         routes: Collection[str],
+        settings: H5Settings,
         metrics: Metrics | None = None,
-        server_timing: bool = True,
-        timing_origins: Collection[str] = (),
     ) -> None:
         self.app = app
         self.metrics = metrics
         self._routes = frozenset(routes)
-        self._server_timing = server_timing
-        self._timing_origins = timing_origins
-        self._origins = [
-            (b"timing-allow-origin", each.encode("latin-1")) for each in timing_origins
-        ]
+        self._settings = settings
+        self._server_timing = settings.server_timing
+        self._origins = [(b"timing-allow-origin", each.encode()) for each in settings.cors_origins]
+        self._hide = _unchanged if settings.token is None else access_log.hiding(settings.token)
 
     def around(self, app: ASGIApp) -> "Observer":
         """The same, for an application that this one is a part of."""
-        return Observer(
-            app,
-            routes=self._routes,
-            metrics=self.metrics,
-            server_timing=self._server_timing,
-            timing_origins=self._timing_origins,
-        )
+        return Observer(app, routes=self._routes, settings=self._settings, metrics=self.metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -88,11 +82,25 @@ class Observer:
             if self.metrics is not None:
                 self.metrics.end(exchange.route, exchange.status, exchange.sent_bytes, seconds)
             if access_log.is_logged():
-                access_log.log(_entry(scope, exchange, seconds))
+                access_log.log(self._entry(scope, exchange, seconds))
 
     def _route(self, scope: Scope) -> str:
         path = route_path(scope).rstrip("/") or "/"
         return path if path in self._routes else OTHER
+
+    def _entry(self, scope: Scope, exchange: "_Exchange", seconds: float) -> AccessEntry:
+        return AccessEntry(
+            client=access_log.client_of(scope),
+            method=access_log.printable(scope["method"].encode()),
+            path=self._hide(access_log.path_of(scope)),
+            query=self._hide(access_log.query_of(scope)),
+            http_version=scope.get("http_version", "1.1"),
+            status=exchange.status,
+            sent_bytes=exchange.sent_bytes,
+            seconds=seconds,
+            is_complete=exchange.is_complete,
+            timings=exchange.timings.spent(),
+        )
 
 
 class _Exchange:
@@ -156,16 +164,5 @@ def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return 0
 
 
-def _entry(scope: Scope, exchange: _Exchange, seconds: float) -> access_log.AccessEntry:
-    return access_log.AccessEntry(
-        client=access_log.client_of(scope),
-        method=access_log.printable(scope["method"].encode()),
-        path=access_log.path_of(scope),
-        query=access_log.query_of(scope),
-        http_version=scope.get("http_version", "1.1"),
-        status=exchange.status,
-        sent_bytes=exchange.sent_bytes,
-        seconds=seconds,
-        is_complete=exchange.is_complete,
-        timings=exchange.timings.spent(),
-    )
+def _unchanged(text: str) -> str:
+    return text

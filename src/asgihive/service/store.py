@@ -12,6 +12,7 @@ import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
 from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
+from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.buffers import keep_freed_buffers
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
@@ -68,7 +69,12 @@ class Store:
             chunk_cache_bytes=settings.chunk_cache_bytes,
         )
         self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
-        self.reader = Reader(self.lanes, settings.read_ahead_bytes, settings.read_timeout_seconds)
+        self.reader = Reader(
+            self.lanes,
+            settings.read_ahead_bytes,
+            InFlight(settings.max_in_flight_bytes),
+            settings.read_timeout_seconds,
+        )
         self.answers = AnswerCache(settings.answer_cache_bytes, self.lanes.decode)
         self.plain = PlainAnswers(self.pool, settings.answer_cache_bytes // 4)
         self.versions_seed = versions_seed(settings)
