@@ -1,14 +1,20 @@
 """`asgihive serve`: servers in processes of their own."""
 
 import errno
+import os
 import signal
 import socket
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
 import pytest
+from uvicorn import Config
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 from asgihive.cli import server as serving
 from asgihive.cli.listening import url_of
@@ -84,9 +90,33 @@ def test_workers_start_deaf_to_control_c(monkeypatch: pytest.MonkeyPatch) -> Non
         "init_processes",
         lambda self: seen.append(signal.getsignal(signal.SIGINT)),
     )
-    serving._Supervisor.__new__(serving._Supervisor).init_processes()
+    supervising().init_processes()
     assert seen == [signal.SIG_IGN]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def _end_when_asked(connection: Connection) -> None:
+    connection.recv()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_ends_instead_of_answering_is_seen_to_at_once() -> None:
+    """Not when the time for an answer is over: nobody serves meanwhile."""
+    worker = Process(Config("none"), [])
+    worker.process = get_context("spawn").Process(target=_end_when_asked, args=(worker.child_conn,))
+    worker.start()
+    supervising(worker)._leave_their_ends_to_them()
+    began = monotonic()
+    assert not worker.ping(PATIENCE)
+    assert monotonic() - began < PATIENCE / 2
+    worker.join()
+
+
+def supervising(*workers: Process) -> "serving._Supervisor":
+    """What watches workers, without the signal handlers of a process of its own."""
+    supervisor = serving._Supervisor.__new__(serving._Supervisor)
+    supervisor.processes = list(workers)
+    return supervisor
 
 
 def test_the_access_log_is_there_on_demand(directory: Path) -> None:

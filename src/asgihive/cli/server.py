@@ -105,13 +105,23 @@ class _Supervisor(Multiprocess):
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().init_processes()
         signal.signal(signal.SIGINT, handler)
+        self._leave_their_ends_to_them()
 
     def keep_subprocess_alive(self) -> None:
         """Replace each worker that has ended, and forget what it did at the end."""
         before = {each.pid for each in self.processes}
         super().keep_subprocess_alive()
+        self._leave_their_ends_to_them()
         for pid in before - {each.pid for each in self.processes}:
             measures.forget_process(pid)
+
+    def _leave_their_ends_to_them(self) -> None:
+        """Let whoever waits for a worker's answer see that the worker has ended.
+
+        As long as this process holds the other end, too, it waits all of the health check's time.
+        """
+        for each in self.processes:
+            each.child_conn.close()
 
     def terminate_all(self) -> None:
         """Tell the workers to stop; from here on nobody waits to be accepted."""
