@@ -1,7 +1,6 @@
 """The files of examples/deployment: what they ask for exists, and the nginx site does its work."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -22,21 +21,20 @@ import httpx
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.types import Receive, Scope, Send
 
-from asgihive import cli
+from asgihive import H5App, H5Settings, cli
 from asgihive.cli import options
+from asgihive.service.access import PERMISSION
 from tests.cli.processes import PATIENCE, running
+from tests.cli.site import EXAMPLES, at_socket, needs_nginx, nginx, read, written_site
+from tests.service import servers
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "deployment"
-NGINX = shutil.which("nginx")
 META = "/meta?file=x.h5"
 DATA = "/data?file=x.h5&path=/values&format=bin"
 
-needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-
-def read(name: str) -> str:
-    return (EXAMPLES / name).read_text()
+NOT_OUTSIDE = "This is not for the outside"
+TOO_LARGE = {"message": "The request is larger than the site accepts"}
 
 
 def parsed(words: list[str], directory: Path) -> options.Given:
@@ -64,6 +62,8 @@ def test_the_unit_and_its_configuration_agree(directory: Path, config: Path) -> 
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert int(seconds) > given.server.graceful_seconds
     assert given.server.workers > 1  # else ExecReload would stop it
+    # At a socket nobody has an address: all clients would be one.
+    assert "Environment=FORWARDED_ALLOW_IPS=*\n" in unit
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
@@ -118,49 +118,6 @@ class Site:
         return found
 
 
-def at_socket(path: Path) -> httpx.Client:
-    transport = httpx.HTTPTransport(uds=str(path))
-    return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
-
-
-def written_site(folder: Path, replica: str) -> Path:
-    """The site of the example in a whole configuration, everything below `folder`."""
-    site = read("nginx.conf")
-    for before, after in (
-        ("unix:/run/asgihive/socket", f"unix:{folder}/replica"),
-        ("10.0.0.2:8000", replica),
-        ("/var/cache/nginx", f"{folder}/cache"),
-        ("/var/log/nginx", str(folder)),
-        ("listen 80;", f"listen unix:{folder}/nginx;"),
-    ):
-        assert site.count(before) == 1
-        site = site.replace(before, after)
-    temporary = "\n".join(
-        f"{each}_temp_path {folder}/{each};"
-        for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    user = "user root;" if os.geteuid() == 0 else ""
-    (folder / "cache").mkdir()
-    (folder / "nginx.conf").write_text(
-        f"{user} daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{ {temporary}\n{site} }}"
-    )
-    return folder / "nginx.conf"
-
-
-@contextmanager
-def nginx(configuration: Path) -> Iterator[None]:
-    assert NGINX is not None
-    arguments = [NGINX, "-e", "stderr", "-c", str(configuration)]
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
-            _, said = process.communicate(timeout=PATIENCE)
-            assert "[emerg]" not in said, said
-
-
 @contextmanager
 def serving(directory: Path) -> Iterator[Site]:
     with ExitStack() as stack:
@@ -174,19 +131,7 @@ def serving(directory: Path) -> Iterator[Site]:
         client = stack.enter_context(at_socket(folder / "nginx"))
         other = httpx.Client(base_url=second.url, timeout=PATIENCE, trust_env=False)
         replicas = (stack.enter_context(at_socket(folder / "replica")), stack.enter_context(other))
-        answers_soon(client)
         yield Site(client, replicas)
-
-
-def answers_soon(client: httpx.Client) -> None:
-    end = monotonic() + PATIENCE
-    while True:
-        try:
-            assert client.get("/").text == "ok"
-        except httpx.ConnectError:
-            assert monotonic() < end
-        else:
-            return
 
 
 def until_cache_says(client: httpx.Client, url: str, state: str) -> Counter[str]:
@@ -254,9 +199,33 @@ def test_parts_files_and_numbers_go_past_the_cache(directory: Path) -> None:
         part = site.client.get(DATA, headers={"range": "bytes=8-15"})
         assert (part.status_code, part.content) == (206, np.int64(1).tobytes())
         assert site.counted("/data")["206"] == 1
-        file = site.client.get("/file?file=x.h5", headers={"range": "bytes=0-7"})
-        assert (file.status_code, file.content) == (206, b"\x89HDF\r\n\x1a\n")
-        assert site.client.get("/metrics").status_code == 403
+        for route in ("/file", "/file/"):
+            url = f"{route}?file=x.h5"
+            part = site.client.get(url, headers={"range": "bytes=0-7"})
+            assert (part.status_code, part.content) == (206, b"\x89HDF\r\n\x1a\n")
+            whole = site.client.get(url)
+            assert whole.content == (directory / "x.h5").read_bytes()
+            assert "x-cache" not in whole.headers
+        for route in ("/metrics", "/metrics/", "/%6detrics%2f"):
+            refused = site.client.get(route)
+            assert (refused.status_code, refused.json()) == (403, {"message": NOT_OUTSIDE})
+
+
+@needs_nginx
+def test_errors_of_the_site_are_those_of_the_service() -> None:
+    unreached = {"message": "The service cannot be reached: try again later"}
+    with tempfile.TemporaryDirectory(prefix="site-") as name, ExitStack() as stack:
+        folder = Path(name)
+        stack.enter_context(nginx(written_site(folder, f"unix:{folder}/nobody")))
+        client = stack.enter_context(at_socket(folder / "nginx"))
+        for answer, status, message in (
+            (client.get(META), 502, unreached),
+            (client.get("/file?file=x.h5"), 502, unreached),
+            (client.post("/batch", json=[]), 502, unreached),
+            (client.post("/batch", content=bytes((1 << 20) + 1)), 413, TOO_LARGE),
+        ):
+            assert (answer.status_code, answer.json()) == (status, message)
+            assert answer.headers["content-type"] == "application/json"
 
 
 @needs_nginx
@@ -278,6 +247,80 @@ def test_what_a_token_was_shown_for_is_for_nobody_else(
                 assert site.client.get(url).status_code == 401
 
 
+class Permitting:
+    """An application with a permission of its own: who asks is said in a cookie or `x-user`."""
+
+    def __init__(self, app: H5App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        is_ada = b"ada" in (headers.get(b"cookie"), headers.get(b"x-user"))
+        state = {**scope.get("state", {}), PERMISSION: lambda _: is_ada}
+        await self._app({**scope, "state": state}, receive, send)
+
+
+@contextmanager
+def fronting(app: H5App | Permitting) -> Iterator[httpx.Client]:
+    """A client of nginx in front of a replica that is served by this process."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="site-")))
+        address = httpx.URL(stack.enter_context(servers.serving(app, "uvicorn-httptools")))
+        stack.enter_context(nginx(written_site(folder, f"{address.host}:{address.port}")))
+        client = stack.enter_context(at_socket(folder / "nginx"))
+        yield client
+
+
+@needs_nginx
+@pytest.mark.parametrize("name", ["cookie", "x-user"])
+@pytest.mark.parametrize("cache_control", ["no-cache", "public, max-age=60", ""])
+def test_what_one_user_may_have_is_for_nobody_else(
+    directory: Path, name: str, cache_control: str
+) -> None:
+    app = H5App(directory, H5Settings(cache_control=cache_control))
+    with fronting(Permitting(app)) as client:
+        end = monotonic() + PATIENCE
+        # A file that was written just now would not be kept anyhow.
+        while "etag" not in client.get(META, headers={name: "ada"}).headers:
+            assert monotonic() < end
+        for url in (META, DATA, "/paths?file=x.h5", "/files"):
+            answers = [client.get(url, headers={name: each}) for each in ("ada", "bob", "ada")]
+            assert [each.status_code for each in answers] == [200, 403, 200], url
+            assert client.get(url).status_code == 403
+            for each in answers:
+                assert "private" in each.headers["cache-control"]
+                # Past the cache, or through it and not kept.
+                assert each.headers.get("x-cache") == (None if name == "cookie" else "MISS")
+        known = {
+            name: "ada",
+            "if-none-match": client.get(META, headers={name: "ada"}).headers["etag"],
+        }
+        again = client.get(META, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+        assert "private" in again.headers["cache-control"]
+        assert client.get(META, headers={**known, name: "bob"}).status_code == 403
+
+
+@needs_nginx
+@pytest.mark.parametrize(
+    ("cache_control", "is_kept"),
+    [
+        ("no-store", False),
+        ("max-age=5,Private", False),
+        ('private="x-a"', False),
+        ("max-age=5", True),
+        ("no-cache, x-private", True),
+    ],
+)
+def test_the_cache_keeps_what_it_may(directory: Path, cache_control: str, is_kept: bool) -> None:
+    with fronting(H5App(directory, H5Settings(cache_control=cache_control))) as client:
+        end = monotonic() + PATIENCE
+        while "etag" not in client.get(META).headers:
+            assert monotonic() < end
+        states = {client.get(META).headers["x-cache"] for _ in range(5)}
+        assert states == {"MISS"} if not is_kept else "HIT" in states
+
+
 @needs_nginx
 @pytest.mark.slow
 def test_one_replica_does_without_the_other(directory: Path) -> None:
@@ -289,7 +332,6 @@ def test_one_replica_does_without_the_other(directory: Path) -> None:
             stack.enter_context(first)
             stack.enter_context(nginx(written_site(folder, f"{address.host}:{address.port}")))
             client = stack.enter_context(at_socket(folder / "nginx"))
-            answers_soon(client)
         for number in range(20):
             answer = client.get(f"/data?file=x.h5&path=/values&selection={number % 5}")
             assert answer.status_code == 200

@@ -4,7 +4,7 @@ import hmac
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +28,10 @@ PERMISSION = "h5_permission"
 _PARAMETER = "token"
 _LOGGERS = ("uvicorn.access", "uvicorn.asgi", "hypercorn.access", "granian.access")
 _FIELD = re.compile(r"(^|[?&\s\"'])([^?&=\s\"']+)=[^&\s\"']*")
+
+# A directive of Cache-Control (RFC 9111, section 5.2), and those that are for shared caches.
+_DIRECTIVE = re.compile(r'([^\s,="]+)(?:="(?:[^"\\]|\\.)*"|=[^\s,"]*)?')
+_OF_SHARED_CACHES = frozenset({"public", "s-maxage"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,11 @@ class Guard:
 
 
 class Permitted:
-    """An ASGI application: another one, which is asked only for what the permission allows."""
+    """An ASGI application: another one, which is asked only for what the permission allows.
+
+    Where there is a permission, answers are `private`, refusals and 304 included: it may go by
+    anything of a request, so that a shared cache cannot tell who else may have an answer.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -112,12 +120,16 @@ class Permitted:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         permission = scope.get("state", {}).get(PERMISSION)
-        if permission is not None and scope["type"] != "lifespan":
-            try:
-                await _check(permission, target_of(scope))
-            except Exception as error:  # noqa: BLE001  # answered
-                await self._boundary.answer(error, "new", scope, receive, send)
-                return
+        if permission is None or scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if not is_open(route_of(scope)):
+            send = _sending_private(send)
+        try:
+            await _check(permission, target_of(scope))
+        except Exception as error:  # noqa: BLE001  # answered
+            await self._boundary.answer(error, "new", scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
@@ -149,6 +161,19 @@ def target_of(scope: Scope) -> Target | None:
 def without_token(query: bytes) -> bytes:
     """A query without the fields that are the token; the others as they are."""
     return b"&".join(each for each in query.split(b"&") if not _is_token(each))
+
+
+def private(directives: str) -> str:
+    """A `Cache-Control` as it is for whoever asked, and nobody else (RFC 9111, section 5.2.2.7).
+
+    As it was where that or `no-store` is said already. `private="…"` does not say it: that is
+    of single fields, and whoever keeps the others has the body.
+    """
+    found = [(each[0], each[1].lower()) for each in _DIRECTIVE.finditer(directives)]
+    if any(whole.lower() in {"private", "no-store"} for whole, _ in found):
+        return directives
+    left = (whole for whole, name in found if name not in {"private", *_OF_SHARED_CACHES})
+    return ", ".join(["private", *left])
 
 
 def hide_tokens() -> None:
@@ -216,6 +241,23 @@ def _unauthorized(*, is_wrong: bool) -> HTTPException:
 def _path(query: QueryFields) -> str:
     path = b"/".join(components(encoded(query.first("path") or "/")))
     return "/" + path.decode("utf-8", "surrogateescape")
+
+
+def _sending_private(send: Send) -> Send:
+    async def send_private(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": _private(message["headers"])}
+        await send(message)
+
+    return send_private
+
+
+def _private(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """With one `Cache-Control`: of several, some caches read only the first."""
+    given = list(headers)
+    stated = b", ".join(value for name, value in given if name == b"cache-control")
+    others = [each for each in given if each[0] != b"cache-control"]
+    return [*others, (b"cache-control", private(stated.decode("latin-1")).encode("latin-1"))]
 
 
 async def _check(permission: Permission, target: Target | None) -> None:
