@@ -11,6 +11,7 @@ from asgihive.service.access import Guard
 from asgihive.service.core import Core
 from asgihive.service.cors import CrossOrigin
 from asgihive.service.figures import Figures
+from asgihive.service.framing import Framed
 from asgihive.service.isolation.proxy import isolated
 from asgihive.service.metrics import Metrics
 from asgihive.service.observing import Observer
@@ -64,7 +65,7 @@ class H5App(Hive):
             entry_points=False,
             optional_trailing_slash=True,
         )
-        self._shared: ASGIApp = Guard(super().__call__, self.settings.token)
+        self._shared: ASGIApp = Framed(Guard(super().__call__, self.settings.token))
         if self.settings.cors_origins:
             self._shared = CrossOrigin(self._shared, self.settings.cors_origins)
         self.observer = Observer(
