@@ -11,7 +11,7 @@ import anyio
 import orjson
 
 from tests import zoo
-from tests.fuzz.asking import Asker, Effort, name_of, sources
+from tests.fuzz.asking import Asker, Effort, name_of, service, sources
 from tests.fuzz.mutations import mutant
 from tests.fuzz.runs import fuzz
 
@@ -55,7 +55,8 @@ async def _repeat(root: Path, options: argparse.Namespace) -> None:
     print(found)
     for file in filter(None, (root / name_of(found.seed), options.keep)):
         file.write_bytes(found.content)
-    asker = Asker(root, known, _effort(options), _show)
+    effort = _effort(options)
+    asker = Asker(service(root, effort), root, known, effort, _show)
     async with asker.running():
         await asker.ask_about(found)
 

@@ -16,22 +16,23 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlencode
+from typing import Any, Literal, Protocol
 
 import anyio
 import h5py
 import orjson
+from starlette.types import Receive, Scope, Send
 
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.fuzz.judging import complaint
 from tests.fuzz.mutations import Mutant, Source, mutant, source
+from tests.fuzz.questions import Question, about_all, about_entities, opening
 from tests.zoo import FILES, awkward
 
 # Of the process: far beyond any sound answer. Damage to a heap may ask for memory for ever.
@@ -45,10 +46,6 @@ _BATCH = 20
 _UNREADABLE = 6
 
 _TICK_SECONDS = 0.1
-
-_FORMATS = ("json", "json", "json", "bin", "bin", "npy", "csv", "tiff", "msgpack")
-_SELECTIONS = ("", "", "", "0", "...", "1:3", ":,1", "-1", "::2", "0:99999999")
-_VIEWS: tuple[dict[str, str], ...] = ({}, {}, {}, {"max_points": "10"}, {"shape": "2,2"})
 
 
 def sources(root: Path) -> list[Source]:
@@ -65,7 +62,7 @@ def name_of(seed: int) -> str:
 class Effort:
     """How much is asked.
 
-    requests: about one file, at most.
+    requests: about one file, at most, beside its directory and a batch.
     seconds: how long a request may take.
     isolation: the setting.
     """
@@ -84,25 +81,44 @@ class Effort:
         return (6 if self.isolation == "process" else 2) * self.seconds + 1
 
 
+class Asked(Protocol):
+    """A service: its ASGI application, and the time that it runs."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+
+
+def service(root: Path, effort: Effort) -> H5App:
+    """The service over `root`, in this process."""
+    settings = H5Settings(
+        max_response_bytes=RESPONSE_BYTES,
+        read_timeout_seconds=effort.seconds,
+        max_open_files=2 * _BATCH,
+        decode_lanes=2,
+        isolation=effort.isolation,
+    )
+    return H5App(root, settings)
+
+
 class Asker:
     """Asks one service.
 
     Args:
-        known: what the files were before they were damaged.
+        root: where the files are.
+        known: what they were before they were damaged.
         say: is given each thing that happens.
     """
 
     def __init__(
-        self, root: Path, known: list[Source], effort: Effort, say: Callable[..., None]
+        self,
+        app: Asked,
+        root: Path,
+        known: list[Source],
+        effort: Effort,
+        say: Callable[..., None],
     ) -> None:
-        settings = H5Settings(
-            max_response_bytes=RESPONSE_BYTES,
-            read_timeout_seconds=effort.seconds,
-            max_open_files=2 * _BATCH,
-            decode_lanes=2,
-            isolation=effort.isolation,
-        )
-        self._app = H5App(root, settings)
+        self._app = app
         self._paths = {each.name: _paths(root / each.name) for each in known}
         self._effort = effort
         self._say = say
@@ -130,38 +146,35 @@ class Asker:
         chance = random.Random(mutant.seed)
         statuses: Counter[str] = Counter()
         began = time.monotonic()
-        paths = ["/", *self._paths[mutant.source]]
+        file, paths = name_of(mutant.seed), ["/", *self._paths[mutant.source]]
         most, is_opened = self._effort.requests, False
-        for route, format_ in (("/paths", "json"), ("/meta", "json"), ("/file", "file")):
-            answer = await self._ask(mutant, route, {}, format_, statuses)
-            if answer is not None and answer.status == 200 and route != "/file":
+        for question in opening(file):
+            answer = await self._ask(mutant, question, statuses)
+            if answer is not None and answer.status == 200 and question.format_ == "json":
                 is_opened = True
-                paths += answer.json if route == "/paths" else ()
+                paths += answer.json if question.route == "/paths" else ()
         if not is_opened:
             most = _UNREADABLE
-        for route, query, format_ in _questions(paths, chance, most - 3):
-            await self._ask(mutant, route, query, format_, statuses)
+        for question in about_entities(file, paths, chance, most - 3):
+            await self._ask(mutant, question, statuses)
+        for question in about_all(file, paths, chance):
+            await self._ask(mutant, question, statuses)
         self._say(done=mutant.seed, statuses=statuses, seconds=time.monotonic() - began)
 
     async def _ask(
-        self,
-        mutant: Mutant,
-        route: str,
-        query: dict[str, str],
-        format_: str,
-        statuses: Counter[str],
+        self, mutant: Mutant, question: Question, statuses: Counter[str]
     ) -> Exchange | None:
-        query = {"file": name_of(mutant.seed), **query}
-        query_string = urlencode(query, errors="surrogateescape")
-        self._say(seed=mutant.seed, source=mutant.source, request=f"{route}?{query_string}")
-        exchange, error = http(route, query_string=query_string.encode()), None
+        self._say(seed=mutant.seed, source=mutant.source, request=str(question))
+        method, query = "POST" if question.body else "GET", question.query_string.encode()
+        exchange = http(question.route, method, body=question.body, query_string=query)
+        error = None
         self._logged.text, self._longest_gap, self._ticked = "", 0.0, time.monotonic()
         try:
             with anyio.fail_after(self._effort.patience):
                 await run(self._app, exchange)
         except Exception as escaped:  # noqa: BLE001  # whatever it is, it is judged
             error = escaped
-        wrong = complaint(exchange, format_, error)
+        wrong = complaint(exchange, question.format_, error, len(question.members))
         statuses[str(exchange.status) if exchange.complete else "aborted"] += 1
         gap = max(self._longest_gap, time.monotonic() - self._ticked)
         if isinstance(error, TimeoutError) and gap > self._effort.seconds:
@@ -179,24 +192,6 @@ def _paths(file: Path) -> list[str]:
         names: list[bytes] = []
         opened.id.links.visit(names.append)
         return ["/" + name.decode("utf-8", "surrogateescape") for name in names]
-
-
-def _questions(
-    paths: list[str], chance: random.Random, most: int
-) -> Iterator[tuple[str, dict[str, str], str]]:
-    """Route, parameters and format, of each path in turn."""
-    distinct = list(dict.fromkeys(paths))
-    chance.shuffle(distinct)
-    routes = ("/meta", "/data", "/attr", "/stats", "/data", "/histogram")
-    asked = [(path, route) for route in routes for path in distinct]
-    for path, route in asked[:most] if len(asked) <= most else chance.sample(asked, most):
-        query, format_ = {"path": path}, "json"
-        if route == "/data":
-            format_ = chance.choice(_FORMATS)
-            query |= {"format": format_, **chance.choice(_VIEWS)}
-        if route not in {"/meta", "/attr"}:
-            query["selection"] = chance.choice(_SELECTIONS)
-        yield route, query, format_
 
 
 class _Logged(logging.Handler):
@@ -220,7 +215,7 @@ def _say(**what: Any) -> None:
 
 async def _main(root: Path, first: int, count: int, effort: Effort) -> None:
     known = sources(root)
-    asker = Asker(root, known, effort, _say)
+    asker = Asker(service(root, effort), root, known, effort, _say)
     async with asker.running():
         await _ask_about_all(root, known, asker, first, count)
 

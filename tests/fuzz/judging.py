@@ -1,5 +1,7 @@
 """Whether an answer about a damaged file is one that the contract has."""
 
+from typing import Any
+
 import orjson
 
 from asgihive.encoders.registry import encoders
@@ -12,13 +14,19 @@ _ERRORS = {403, 404, 413, 422, 500, 501, 504}
 _CRASHED = "crashed the reader"  # in a worker process
 _JSON = "application/json"
 
+# Looked for on the disk once, here.
+_MEDIA_TYPES = {name: each.media_type for name, each in encoders().items()} | {"file": MEDIA_TYPE}
 
-def complaint(exchange: Exchange, format_: str, error: Exception | None) -> str | None:
+
+def complaint(
+    exchange: Exchange, format_: str, error: Exception | None, members: int = 0
+) -> str | None:
     """What is wrong with an answer; None when nothing is.
 
     Args:
-        format_: of the body; `file` = an HDF5 file as it is.
+        format_: of the body; `file` = an HDF5 file as it is, `batch` = a list of answers.
         error: what the application let escape, so that the server aborts the connection.
+        members: how many requests were in the batch.
     """
     if error is not None:
         # What comes to light when the answer has begun can only be told by an end too early.
@@ -29,33 +37,49 @@ def complaint(exchange: Exchange, format_: str, error: Exception | None) -> str 
     length = exchange.headers.get("content-length")
     if length is not None and int(length) != len(exchange.body):
         return f"Content-Length is {length}, and the body has {len(exchange.body)} bytes"
-    if exchange.status == 200:
-        return _good(exchange, format_)
-    return _refused(exchange)
+    if exchange.status != 200:
+        return _refused(exchange)
+    if format_ == "batch":
+        return _good(exchange, "json") or _batch(exchange, members)
+    return _good(exchange, format_)
 
 
 def _good(exchange: Exchange, format_: str) -> str | None:
-    expected = MEDIA_TYPE if format_ == "file" else encoders()[format_].media_type
+    expected = _MEDIA_TYPES[format_]
     given = exchange.headers["content-type"].partition(";")[0]
     if given != expected:
         return f"the Content-Type is {given}, not {expected}"
     return _not_json(exchange) if given == _JSON else None
 
 
+def _batch(exchange: Exchange, members: int) -> str | None:
+    found = exchange.json
+    if not isinstance(found, list) or len(found) != members:
+        return f"a batch of {members} is answered by {exchange.body[:300]!r}"
+    for number, each in enumerate(found):
+        if not isinstance(each, dict) or each.keys() != {"status", "body"}:
+            return f"member {number} of the batch is {each!r}"
+        problem = None if each["status"] == 200 else _refusal(each["status"], each["body"])
+        if problem is not None:
+            return f"member {number} of the batch: {problem}"
+    return None
+
+
 def _refused(exchange: Exchange) -> str | None:
-    if exchange.status not in _ERRORS:
-        return f"the status is {exchange.status}: {exchange.body[:300]!r}"
     if exchange.headers["content-type"] != _JSON:
         return f"an error is {exchange.headers['content-type']}: {exchange.body[:300]!r}"
-    if problem := _not_json(exchange):
-        return problem
-    if not isinstance(exchange.json, dict) or exchange.json.keys() != {"message"}:
-        return f"an error without its message: {exchange.body[:300]!r}"
+    return _not_json(exchange) or _refusal(exchange.status, exchange.json)
+
+
+def _refusal(status: int, said: Any) -> str | None:
+    if status not in _ERRORS:
+        return f"the status is {status}: {said!r}"
+    if not isinstance(said, dict) or said.keys() != {"message"}:
+        return f"an error without its message: {said!r}"
     # Those of them that say what is damaged, and not that nobody thought of it.
-    is_known = exchange.message.startswith("Damaged data") or _CRASHED in exchange.message
-    if exchange.status == 500 and not is_known:
-        return f"500: {exchange.message}"
-    return None
+    message = str(said["message"])
+    is_known = message.startswith("Damaged data") or _CRASHED in message
+    return f"500: {message}" if status == 500 and not is_known else None
 
 
 def _not_json(exchange: Exchange) -> str | None:

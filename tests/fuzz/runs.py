@@ -73,6 +73,26 @@ class Report:
         self.complaints += other.complaints
         self.deaths += other.deaths
 
+    def hear(self, last: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+        """Take down one thing that an `Asker` says; the last request so far.
+
+        Args:
+            last: the last request before.
+        """
+        if "request" in said:
+            self.requests += 1
+            return said
+        if "complaint" in said:
+            self.complaints.append(_complaint(last, said))
+        elif "stalled" in said:
+            how = f"held the interpreter for {said['stalled']:.1f} s"
+            self.deaths.append(_death(last, how, ()))
+        else:
+            self.mutants += 1
+            self.statuses.update(said["statuses"])
+            self.slowest = max(self.slowest, said["seconds"])
+        return last
+
     @property
     def failures(self) -> list[str]:
         """What must not be: answers outside the contract, and crashes of our own."""
@@ -139,18 +159,7 @@ class _Child:
             watch = _Watch(process, self._patience)
             for said in _documents(process.stdout):
                 watch.heard()
-                if "request" in said:
-                    last = said
-                    report.requests += 1
-                elif "complaint" in said:
-                    report.complaints.append(_complaint(last, said))
-                elif "stalled" in said:
-                    how = f"held the interpreter for {said['stalled']:.1f} s"
-                    report.deaths.append(_death(last, how, ()))
-                else:
-                    report.mutants += 1
-                    report.statuses.update(said["statuses"])
-                    report.slowest = max(report.slowest, said["seconds"])
+                last = report.hear(last, said)
             watch.end()
             process.wait()
             text = stderr.text()

@@ -1,6 +1,7 @@
 """A run goes on behind whatever ends its processes, and tells of it."""
 
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -81,6 +82,24 @@ def _answered(
 )
 def test_answers_are_judged(exchange: Exchange, problem: str | None) -> None:
     found = complaint(exchange, "json", None)
+    assert found is None if problem is None else found is not None and problem in found
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ([{"status": 200, "body": [1]}, {"status": 422, "body": {"message": "x"}}], None),
+        ([{"status": 200, "body": [1]}], "a batch of 2 is answered by"),
+        ({"message": "x"}, "a batch of 2 is answered by"),
+        ([{"status": 200, "body": 1}, {"status": 200}], "member 1 of the batch is"),
+        ([{"status": 503, "body": {"message": "x"}}, None], "member 0 of the batch: the status"),
+        ([{"status": 422, "body": "x"}, None], "an error without its message"),
+        ([{"status": 500, "body": {"message": "Internal"}}, None], "500: Internal"),
+    ],
+)
+def test_batches_are_judged_by_their_members(members: Any, problem: str | None) -> None:
+    exchange = _answered(200, orjson.dumps(members), (b"content-type", JSON))
+    found = complaint(exchange, "batch", None, members=2)
     assert found is None if problem is None else found is not None and problem in found
 
 

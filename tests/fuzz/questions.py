@@ -1,0 +1,90 @@
+"""What is asked about a damaged file, drawn by its seed."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import orjson
+
+_FORMATS = ("json", "json", "json", "bin", "bin", "npy", "csv", "tiff", "msgpack")
+_SELECTIONS = ("", "", "", "0", "...", "1:3", ":,1", "-1", "::2", "0:99999999")
+_VIEWS: tuple[dict[str, str], ...] = ({}, {}, {}, {"max_points": "10"}, {"shape": "2,2"})
+
+# Requests in a batch beside those that are in each.
+_IN_A_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request.
+
+    format_: of the answer's body: that of an encoder, `file` = an HDF5 file as it is, `batch` =
+        a list of answers.
+    members: of a batch.
+    """
+
+    route: str
+    query: dict[str, str] = field(default_factory=dict)
+    format_: str = "json"
+    members: tuple["Question", ...] = ()
+
+    @property
+    def query_string(self) -> str:
+        """As it stands behind the question mark."""
+        return urlencode(self.query, errors="surrogateescape")
+
+    @property
+    def body(self) -> bytes:
+        """Of the request: empty where it is no batch."""
+        if self.format_ != "batch":
+            return b""
+        asked = [{"route": each.route[1:], "params": each.query} for each in self.members]
+        return orjson.dumps(asked)
+
+    def __str__(self) -> str:
+        query = f"?{self.query_string}" if self.query else ""
+        return f"{self.route}{query} {self.body.decode()}".rstrip()
+
+
+def opening(file: str) -> list[Question]:
+    """What shows whether a file can be opened; the first answers with its paths."""
+    named = {"file": file}
+    return [Question("/paths", named), Question("/meta", named), Question("/file", named, "file")]
+
+
+def about_entities(
+    file: str, paths: list[str], chance: random.Random, most: int
+) -> Iterator[Question]:
+    """Questions about each path in turn, or some of them."""
+    distinct = list(dict.fromkeys(paths))
+    chance.shuffle(distinct)
+    routes = ("/meta", "/data", "/attr", "/stats", "/data", "/histogram")
+    asked = [(path, route) for route in routes for path in distinct]
+    for path, route in asked[:most] if len(asked) <= most else chance.sample(asked, most):
+        query, format_ = {"file": file, "path": path}, "json"
+        if route == "/data":
+            format_ = chance.choice(_FORMATS)
+            query |= {"format": format_, **chance.choice(_VIEWS)}
+        if route not in {"/meta", "/attr"}:
+            query["selection"] = chance.choice(_SELECTIONS)
+        yield Question(route, query, format_)
+
+
+def about_all(file: str, paths: list[str], chance: random.Random) -> list[Question]:
+    """Its directory, and a batch about the file, which holds what JSON can."""
+    some = about_entities(file, [each for each in paths if _is_text(each)], chance, _IN_A_BATCH)
+    members = (
+        Question("/meta", {"file": file}),
+        *(each for each in some if each.format_ == "json"),
+        Question("/files"),
+    )
+    return [Question("/files"), Question("/batch", {}, "batch", members)]
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # with surrogates for bytes that are not UTF-8
+        return False
+    return True
