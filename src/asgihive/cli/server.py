@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from asgihive.asgi import Router
 from asgihive.cli.logs import log_config
 from asgihive.cli.options import ServerOptions
+from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
 from asgihive.settings import H5Settings
@@ -46,6 +47,7 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
 def run(options: ServerOptions, root: str, settings: H5Settings, listener: socket.socket) -> int:
     """Serve `root` at a listening socket until a signal ends it; the exit code."""
     build = _build_worker if options.workers > 1 else build_app
+    share_one_arena()
     config = uvicorn.Config(
         functools.partial(build, root, settings, options.prefix),
         factory=True,
@@ -71,6 +73,7 @@ def run(options: ServerOptions, root: str, settings: H5Settings, listener: socke
 
 
 def _build_worker(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
+    share_one_arena()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     return build_app(root, settings, prefix)
 

@@ -1,11 +1,15 @@
 """The memory of blocks and chunks: megabytes at a time, freed and needed again at once, or sent."""
 
+import ctypes
+import os
 from typing import Any
 
 import numpy as np
 
 # The most that glibc takes such a hint from, less what it adds itself (mallopt(3)).
 _HINT_BYTES = (32 << 20) - (1 << 16)
+
+_M_ARENA_MAX = -8  # of malloc.h
 
 
 def keep_freed_buffers() -> None:
@@ -20,8 +24,26 @@ def keep_freed_buffers() -> None:
     np.empty(_HINT_BYTES, np.uint8)
 
 
+def share_one_arena() -> None:
+    """Let all threads allocate from the same memory; for processes that are this service's alone.
+
+    glibc gives threads arenas of their own, and each keeps what was once needed at the same time
+    there (mallopt(3), M_ARENA_MAX): under a mixed load a process with 40 MiB in use came to 320
+    in some minutes, and so to 165 at once. Before threads are started. `MALLOC_ARENA_MAX` in the
+    environment goes before; elsewhere it does nothing.
+    """
+    if os.name != "posix" or "MALLOC_ARENA_MAX" in os.environ:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
 def all_of_bytes(view: memoryview | np.ndarray[Any, Any]) -> bytes | None:
-    """The bytes object of which it shows all, if it does: that one needs no copy to be sent."""
+    """The bytes object that it shows, all and in order: that one needs no copy to be sent."""
+    in_order = view.c_contiguous if isinstance(view, memoryview) else view.flags.c_contiguous
+    if not in_order:
+        return None
     owner: Any = view
     while isinstance(owner, memoryview | np.ndarray):
         owner = owner.obj if isinstance(owner, memoryview) else owner.base

@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Message
 
+from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service.app import H5App
 from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
@@ -265,6 +266,7 @@ async def serve(channel: Channel, board: Board) -> None:
 def main() -> None:
     """Run a worker; the arguments are the descriptors of its socket and of its board."""
     faulthandler.enable()
+    share_one_arena()
     for each in (signal.SIGINT, signal.SIGTERM):
         # Whoever stops all processes of a service at once: answers under way are completed, and
         # this one ends with its parent.

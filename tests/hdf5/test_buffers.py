@@ -1,0 +1,80 @@
+"""How memory is kept, and whose it is."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asgihive.hdf5.buffers import all_of_bytes
+
+# Threads that all hold memory at once; then glibc tells of its arenas.
+PROGRAM = """
+import ctypes, sys, threading
+import numpy as np
+from asgihive.hdf5.buffers import share_one_arena
+
+if sys.argv[1] == "shared":
+    share_one_arena()
+barrier = threading.Barrier(4)
+
+def hold():
+    kept = np.empty(1 << 16, np.uint8)
+    barrier.wait()
+
+threads = [threading.Thread(target=hold) for _ in range(4)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+stdout = libc.fdopen(1, b"w")
+libc.malloc_info(0, ctypes.c_void_p(stdout))
+libc.fflush(ctypes.c_void_p(stdout))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize(
+    ("how", "environment", "is_one"),
+    [("own", {}, False), ("shared", {}, True), ("shared", {"MALLOC_ARENA_MAX": "3"}, False)],
+)
+def test_threads_share_one_arena(how: str, environment: dict[str, str], is_one: bool) -> None:
+    told = {name: text for name, text in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        env={**told, **environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    arenas = len(re.findall("<heap nr=", done.stdout))
+    assert (arenas == 1) == is_one
+    assert arenas >= 1
+
+
+RAW = bytes(range(100))
+
+
+@pytest.mark.parametrize(
+    ("view", "is_all"),
+    [
+        (np.frombuffer(RAW, np.uint8), True),
+        (np.frombuffer(RAW, "<i4").reshape(5, 5).view(np.uint8).data, True),
+        (memoryview(RAW), True),
+        (np.frombuffer(RAW, np.uint8)[1:], False),
+        (np.frombuffer(RAW, np.uint8)[::-1], False),
+        (np.frombuffer(RAW, np.uint8)[::-1].data, False),
+        (np.frombuffer(RAW, np.uint8).reshape(10, 10).T, False),
+        (np.frombuffer(bytearray(RAW), np.uint8), False),
+        (np.arange(5), False),
+        (np.frombuffer(RAW, np.uint8).copy(), False),
+    ],
+)
+def test_the_bytes_object_that_is_shown(view: Any, is_all: bool) -> None:
+    assert all_of_bytes(view) is (RAW if is_all else None)
