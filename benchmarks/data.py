@@ -1,7 +1,7 @@
 """The folder of seeded files, and what is asked for in them. The same seed gives the same bytes."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -13,6 +13,7 @@ SEED = 20_250_701
 # A folder of another version is left alone and its data is made anew beside it.
 VERSION = "v1"
 
+_PIECE_BYTES = 8 << 20
 
 # One member of a selection, as NumPy takes it and as a request names it.
 Member = int | slice
@@ -52,6 +53,13 @@ class DataFolder:
         """The values at `place` as h5py reads them: the truth that answers are held against."""
         with h5py.File(self.file(place), "r") as file:
             return np.asarray(file[place.path][place.selection])
+
+    def bring_to_memory(self, places: Iterable[Place]) -> None:
+        """Read the files once, since whoever is asked first would else wait for the disk."""
+        for path in {self.file(place) for place in places}:
+            with path.open("rb", buffering=0) as file:
+                while file.read(_PIECE_BYTES):
+                    pass
 
     def require(self, kind: str, write: Callable[[Path, np.random.Generator], None]) -> None:
         """Let `write` fill the folder `kind`, unless it is complete already."""

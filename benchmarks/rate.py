@@ -90,6 +90,7 @@ class RateQuestion:
 
     def prepare(self, data: DataFolder) -> None:
         self._data, self._places = data, self.make(data)
+        data.bring_to_memory(self._places)
 
     def verify(self, servers: Sequence[Server]) -> None:
         some = self._places[:: max(len(self._places) // 8, 1)]

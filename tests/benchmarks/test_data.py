@@ -54,6 +54,14 @@ def test_data_are_made_once_and_never_half(tmp_path: Path) -> None:
     assert made == [made[0]] * 2
 
 
+def test_the_files_are_read_whole_before_anybody_is_asked(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path)
+    (data.root / "x.h5").write_bytes(b"x" * 100)
+    data.bring_to_memory([Place("x.h5", "/a"), Place("x.h5", "/b")])
+    with pytest.raises(FileNotFoundError):
+        data.bring_to_memory([Place("y.h5", "/a")])
+
+
 def test_boxes_lie_anywhere_in_the_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "_VOLUME", (8, 1024, 1024))
     monkeypatch.setattr(arrays, "_VOLUME_CHUNKS", (4, 512, 512))
