@@ -93,3 +93,10 @@ def test_nobody_is_waited_for() -> None:
     finally:
         leave.set()
         thread.join()
+
+
+def test_what_is_too_large_to_be_kept_is_not_copied_for_that() -> None:
+    decoded = np.zeros(100, np.uint8)
+    for cache in (ChunkCache(0), ChunkCache(100)):
+        assert cache.chunk(key(1), lambda: decoded, keep=True) is decoded
+        assert cache.at_hand(key(1)) is None

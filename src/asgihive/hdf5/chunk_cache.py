@@ -77,8 +77,11 @@ class ChunkCache:
             return decode() if flight.chunk is None else flight.chunk
         try:
             chunk = decode()
-            mine.chunk = _sendable(chunk) if keep and chunk is not None else chunk
-            return mine.chunk
+            # Not for nothing: what is as large as the cache is not kept.
+            if keep and chunk is not None and chunk.nbytes < self.max_bytes:
+                chunk = _sendable(chunk)
+            mine.chunk = chunk
+            return chunk
         finally:
             with self._lock:
                 del self._flights[key]
