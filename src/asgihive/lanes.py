@@ -8,7 +8,6 @@ Who waits for a lane takes turns by `caller`: one with a hundred calls waits for
 nobody else for them.
 """
 
-import itertools
 import threading
 import traceback
 from collections import OrderedDict, deque
@@ -21,9 +20,9 @@ from typing import Any, TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
-from anyio.lowlevel import RunVar
 
 from asgihive.errors import Overloaded
+from asgihive.loop_local import LoopLocal
 from asgihive.timings import timings
 from asgihive.visits import visitor
 
@@ -31,8 +30,6 @@ T = TypeVar("T")
 
 caller: ContextVar[str] = ContextVar("asgihive caller", default="")
 """For whom a call is made; set where a request comes in, and seen by the tasks it starts."""
-
-_LANE_NUMBERS = itertools.count()
 
 
 @dataclass(slots=True)
@@ -162,10 +159,7 @@ class Lane:
         self.name = name
         self.threads = threads
         self.max_waiting = max_waiting
-        # Per event loop: an application may be run, stopped and run again (tests, reload).
-        # Older anyio knows variables by name alone, so that each lane needs names of its own.
-        number = next(_LANE_NUMBERS)
-        self._limits: RunVar[_Limits] = RunVar(f"asgihive lane {number} {name}")
+        self._limits: LoopLocal[_Limits] = LoopLocal()
 
     async def run(self, function: Callable[[], T], *, patient: bool = False) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
@@ -219,14 +213,12 @@ class Lane:
         return self.threads - self._limits_here()[0].free
 
     def _limits_here(self) -> _Limits:
-        try:
-            return self._limits.get()
-        except LookupError:
-            # The threads of calls that were given up come on top, within reason.
-            spare = self.threads + 64
-            limits = (_Tokens(self.threads, self.max_waiting), anyio.CapacityLimiter(spare))
-            self._limits.set(limits)
-            return limits
+        return self._limits.here(self._new_limits)
+
+    def _new_limits(self) -> _Limits:
+        # The threads of calls that were given up come on top, within reason.
+        spare = self.threads + 64
+        return (_Tokens(self.threads, self.max_waiting), anyio.CapacityLimiter(spare))
 
 
 def _forget_locals(error: BaseException | None) -> None:

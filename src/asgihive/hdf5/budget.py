@@ -1,10 +1,6 @@
 """How much is in flight: read and not yet sent, for one answer and for all of them."""
 
-from itertools import count
-
-from anyio.lowlevel import RunVar
-
-_NUMBERS = count()
+from asgihive.loop_local import LoopLocal
 
 
 class InFlight:
@@ -16,17 +12,11 @@ class InFlight:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        # Per event loop: an application may be run, stopped and run again (tests, reload).
-        self._used: RunVar[list[int]] = RunVar(f"asgihive in flight {next(_NUMBERS)}")
+        self._used: LoopLocal[list[int]] = LoopLocal()
 
     def here(self) -> list[int]:
         """The bytes of the running event loop, as the only member of a list."""
-        try:
-            return self._used.get()
-        except LookupError:
-            used = [0]
-            self._used.set(used)
-            return used
+        return self._used.here(lambda: [0])
 
 
 class Budget:

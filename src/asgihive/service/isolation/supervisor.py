@@ -10,13 +10,12 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import count
 
 import anyio
-from anyio.lowlevel import RunVar
 
 from asgihive.errors import Overloaded
 from asgihive.lanes import run_in_worker
+from asgihive.loop_local import LoopLocal
 from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.blame import Verdict, judged
@@ -43,8 +42,6 @@ _SPARE_SECONDS = 0.5
 
 # Threads that outlived their requests are in a lane, too.
 _MORE_SLOTS = 64
-
-_NUMBERS = count()
 
 
 class Supervisor:
@@ -82,18 +79,12 @@ class Supervisor:
         self._counted = Figures()
         self._is_stopping = False
         self._ends: deque[float] = deque(maxlen=_MANY_ENDS)
-        # Per event loop: an application may be run, stopped and run again (tests, reload).
-        self._crews: RunVar[Crew] = RunVar(f"asgihive crew {next(_NUMBERS)}")
+        self._crews: LoopLocal[Crew] = LoopLocal()
         self._finalizer = weakref.finalize(self, _close_all, self._all)
 
     def crew(self) -> "Crew":
         """Whom requests on the running event loop share."""
-        try:
-            return self._crews.get()
-        except LookupError:
-            crew = Crew(self)
-            self._crews.set(crew)
-            return crew
+        return self._crews.here(lambda: Crew(self))
 
     async def take(self) -> Link:
         """A worker for the caller alone, until it is put back or discarded.
