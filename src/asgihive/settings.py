@@ -67,6 +67,9 @@ class H5Settings:
     send_timeout_seconds: float = _setting(
         "how long a client may take for a block of some MiB, then it is left", 300.0
     )
+    trim_memory_seconds: float = _setting(
+        "how often freed memory is given back to the system, 0 = never", 60.0
+    )
     max_link_hops: int = _setting("links followed for one path", 64)
     follow_symlinks: bool = _setting(
         "may a symbolic link inside the directory lead out of it", default=False
@@ -150,6 +153,7 @@ _LEAST: dict[str, float] = {
     "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,
     "send_timeout_seconds": 0.001,
+    "trim_memory_seconds": 0,
     "max_link_hops": 1,
     "compress_over_bytes": 0,
     "max_body_bytes": 1,

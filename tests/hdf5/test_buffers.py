@@ -58,6 +58,39 @@ def test_threads_share_one_arena(how: str, environment: dict[str, str], is_one: 
     assert arenas >= 1
 
 
+# Large blocks with small ones between that live: free memory that is in nobody's use, and kept.
+FREED = """
+import numpy as np
+from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+keep_freed_buffers()
+before = resident()
+large, small = [], []
+for _ in range(32):
+    large.append(np.ones(1 << 20, np.uint8))
+    small.append(np.ones(1 << 17, np.uint8))
+held = resident()
+del large
+kept = resident()
+trim_freed_memory()
+left = resident()
+print(held - before, kept - before, left - before, sum(map(np.sum, small)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc_trim is glibc's")
+def test_trimming_gives_back_what_is_freed_between_blocks_that_live() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], check=True, capture_output=True, text=True)
+    held, kept, left, alive = map(int, done.stdout.split())
+    assert kept > held * 0.8
+    assert left < held * 0.2
+    assert alive == 32 << 17
+
+
 RAW = bytes(range(100))
 
 

@@ -225,6 +225,24 @@ async def test_idle_files_are_closed_in_time(
         assert (await client.get("/data", params=wanted)).content == SMALL.tobytes()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [0.001, 0])
+async def test_freed_memory_is_given_back_in_time_where_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    trimmed = threading.Semaphore(0)
+    monkeypatch.setattr("asgihive.service.store.trim_freed_memory", trimmed.release)
+    h5 = H5App(root, H5Settings(trim_memory_seconds=seconds))
+
+    def is_trimmed() -> bool:
+        return trimmed.acquire(timeout=servers.PATIENCE if seconds else 0)
+
+    async with h5.lifespan(), in_process(h5) as client:
+        assert (await client.get("/", params={"file": "x.h5"})).status_code == 200
+        for _ in range(2):
+            assert await anyio.to_thread.run_sync(is_trimmed) == bool(seconds)
+
+
 # Several services in one process
 
 

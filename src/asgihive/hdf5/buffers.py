@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,25 @@ def share_one_arena() -> None:
     in some minutes, and so to 165 at once. Before threads are started. `MALLOC_ARENA_MAX` in the
     environment goes before; elsewhere it does nothing.
     """
-    if os.name != "posix" or "MALLOC_ARENA_MAX" in os.environ:
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    mallopt = _of_allocator("mallopt")
+    if mallopt is not None and "MALLOC_ARENA_MAX" not in os.environ:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def trim_freed_memory() -> None:
+    """Give what is freed and kept back to the system, whole pages of it (malloc_trim(3)).
+
+    glibc does so by itself only at the end of its heap, where one small block that lives holds
+    all that is free below. Other threads wait while it looks, some ms for some 100 MiB: to be
+    called from time to time. Elsewhere it does nothing.
+    """
+    malloc_trim = _of_allocator("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_allocator(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 def all_of_bytes(view: memoryview | np.ndarray[Any, Any]) -> bytes | None:

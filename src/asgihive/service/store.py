@@ -13,7 +13,7 @@ import anyio
 from asgihive.asgi import BufferedResponse, Validators
 from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
 from asgihive.hdf5.budget import InFlight
-from asgihive.hdf5.buffers import keep_freed_buffers
+from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
@@ -164,9 +164,10 @@ class Store:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Close idle files from time to time, and all of them at the end."""
+        """Close idle files and give freed memory back from time to time; at the end, close all."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._close_idle_files)
+            tasks.start_soon(self._trim_memory)
             try:
                 yield
             finally:
@@ -179,6 +180,12 @@ class Store:
             await anyio.sleep(max(1.0, self.settings.idle_file_seconds / 2))
             if len(self.pool):
                 await self.lanes.library.run(self.pool.close_idle, patient=True)
+
+    async def _trim_memory(self) -> None:
+        """What is kept for the next blocks would grow for hours, since small ones live between."""
+        while self.settings.trim_memory_seconds:
+            await anyio.sleep(self.settings.trim_memory_seconds)
+            await anyio.to_thread.run_sync(trim_freed_memory)
 
 
 def _checked(work: Callable[[Lease], T], lease: Lease) -> T:
