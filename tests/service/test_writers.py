@@ -5,6 +5,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,86 +144,75 @@ async def test_a_hundred_askers_and_one_writer(
 # Changes at the very point
 
 
-class Once:
-    """Calls `function` before or after the `turn`-th call of what it wraps."""
+def disturbed(
+    wrapped: Callable[..., Any], happen: Callable[[], None], *, before: int = 0, after: int = 0
+) -> Callable[..., Any]:
+    """`wrapped`, and `happen` right before or after its call of that number."""
+    calls = itertools.count(1)
 
-    def __init__(
-        self, wrapped: Callable[..., Any], turn: int, function: Callable[[], None]
-    ) -> None:
-        self._wrapped = wrapped
-        self._left = turn
-        self._function = function
+    def call(*arguments: Any, **options: Any) -> Any:
+        number = next(calls)
+        if number == before:
+            happen()
+        result = wrapped(*arguments, **options)
+        if number == after:
+            happen()
+        return result
 
-    def before(self) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            self._count()
-            return self._wrapped(*arguments, **options)
-
-        return call
-
-    def after(self) -> Callable[..., Any]:
-        def call(*arguments: Any, **options: Any) -> Any:
-            result = self._wrapped(*arguments, **options)
-            self._count()
-            return result
-
-        return call
-
-    def _count(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            self._function()
+    return call
 
 
-KEEP_THE_OLD = ("replace", "delete")  # while it is open
+@dataclass(frozen=True)
+class Change:
+    """A way in which the file becomes version 2; `old_stays` for whoever has it open."""
+
+    happen: Callable[[], None]
+    old_stays: bool
 
 
-@pytest.fixture(params=[*((change, 0) for change in versions.CHANGES), ("overwrite", 5000)])
-def change(request: pytest.FixtureRequest, file: Path) -> tuple[str, Callable[[], None]]:
+@pytest.fixture(params=[*((name, 0) for name in versions.CHANGES), ("overwrite", 5000)])
+def change(request: pytest.FixtureRequest, file: Path) -> Change:
     name, padding = request.param
-    new = content(2, padding)
-    return name, lambda: versions.CHANGES[name](file, new)
+    happen = functools.partial(versions.CHANGES[name], file, content(2, padding))
+    return Change(happen, old_stays=name in {"replace", "delete"})
+
+
+ONE_BLOCK = ("json", "bin one block")
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("request_name", REQUESTS)
-async def test_a_change_between_opening_and_reading(
+@pytest.mark.parametrize(
+    ("point", "request_name"),
+    [
+        *(((FilePool, "_open"), name) for name in REQUESTS),
+        *(((Dataset, "_read"), name) for name in (*ONE_BLOCK, *STREAMED)),
+    ],
+)
+async def test_a_change_after_opening_and_after_reading(
     app: H5App,
-    change: tuple[str, Callable[[], None]],
+    change: Change,
     monkeypatch: pytest.MonkeyPatch,
+    point: tuple[type, str],
     request_name: str,
 ) -> None:
-    name, happen = change
-    monkeypatch.setattr(FilePool, "_open", Once(FilePool._open, 1, happen).after())
-    assert await versions_of(app, request_name) == {1 if name in KEEP_THE_OLD else 2}
+    monkeypatch.setattr(*point, disturbed(getattr(*point), change.happen, after=1))
+    assert await versions_of(app, request_name) == {1 if change.old_stays else 2}
     assert await versions_of(app, request_name) == {2}
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("request_name", ["json", "bin one block", *STREAMED])
-async def test_a_change_between_reading_and_checking(
-    app: H5App,
-    change: tuple[str, Callable[[], None]],
-    monkeypatch: pytest.MonkeyPatch,
-    request_name: str,
-) -> None:
-    name, happen = change
-    monkeypatch.setattr(Dataset, "_read", Once(Dataset._read, 1, happen).after())
-    assert await versions_of(app, request_name) == {1 if name in KEEP_THE_OLD else 2}
-    assert await versions_of(app, request_name) == {2}
+@pytest.fixture
+def between_blocks(change: Change, monkeypatch: pytest.MonkeyPatch) -> Change:
+    """A change before the second block is read."""
+    monkeypatch.setattr(Dataset, "read", disturbed(Dataset.read, change.happen, before=2))
+    return change
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", STREAMED)
 async def test_a_change_between_two_blocks(
-    app: H5App,
-    change: tuple[str, Callable[[], None]],
-    monkeypatch: pytest.MonkeyPatch,
-    request_name: str,
+    app: H5App, between_blocks: Change, request_name: str
 ) -> None:
-    name, happen = change
-    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 2, happen).before())
-    if name in KEEP_THE_OLD:
+    if between_blocks.old_stays:
         assert await versions_of(app, request_name) == {1}
     else:
         with pytest.raises(FileChanged):
@@ -238,7 +228,7 @@ def test_a_server_does_not_end_such_an_answer_as_if_it_were_whole(
 ) -> None:
     """Content-Length is not reached, or the last chunk is missing (RFC 9112, section 8)."""
     happen = functools.partial(versions.overwrite, file, content(2))
-    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 2, happen).before())
+    monkeypatch.setattr(Dataset, "read", disturbed(Dataset.read, happen, before=2))
     wanted = {"file": "x.h5", "path": "chunked", "format": format_}
     with servers.serving(app, server) as url, servers.client(url) as client:
         with pytest.raises(httpx.RemoteProtocolError):
@@ -250,17 +240,12 @@ def test_a_server_does_not_end_such_an_answer_as_if_it_were_whole(
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", ["stats chunked", "stats contiguous"])
 async def test_a_change_between_two_blocks_of_statistics(
-    app: H5App,
-    change: tuple[str, Callable[[], None]],
-    monkeypatch: pytest.MonkeyPatch,
-    request_name: str,
+    app: H5App, between_blocks: Change, request_name: str
 ) -> None:
-    name, happen = change
-    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 2, happen).before())
     path, query = REQUESTS[request_name]
     answer = await ask(app, path, **query)
     if answer.status == 503:
-        assert name not in KEEP_THE_OLD
+        assert not between_blocks.old_stays
         assert "retry-after" in answer.headers
     else:
         assert len(versions.seen("stats", answer.body)) == 1
@@ -270,13 +255,9 @@ async def test_a_change_between_two_blocks_of_statistics(
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", ["meta", "attr", "paths"])
 async def test_a_change_before_an_answer_is_kept(
-    app: H5App,
-    change: tuple[str, Callable[[], None]],
-    monkeypatch: pytest.MonkeyPatch,
-    request_name: str,
+    app: H5App, change: Change, monkeypatch: pytest.MonkeyPatch, request_name: str
 ) -> None:
-    _, happen = change
-    monkeypatch.setattr(store, "_checked", Once(store._checked, 1, happen).after())
+    monkeypatch.setattr(store, "_checked", disturbed(store._checked, change.happen, after=1))
     assert await versions_of(app, request_name) == {1}
     assert await versions_of(app, request_name) == {2}
 
@@ -384,7 +365,7 @@ async def test_a_source_that_changes_between_two_rows(
     _linking(file.parent)
     happen = functools.partial(versions.overwrite, file, content(2))
     # The first read is that of the virtual dataset itself.
-    monkeypatch.setattr(Dataset, "read", Once(Dataset.read, 3, happen).before())
+    monkeypatch.setattr(Dataset, "read", disturbed(Dataset.read, happen, before=3))
     assert await _linked(app) == ("dataset", {1}, {2})
 
 
