@@ -1,6 +1,7 @@
 """Fixtures of every room: both event loops, and a guard against whatever blocks them."""
 
 import os
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,19 @@ from hypothesis import settings
 settings.register_profile("asgihive", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("asgihive")
 
+# How long a thread may take that was told to end.
+ENDING_SECONDS = 10.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let child processes keep what they compile, where none may be kept beside the sources."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "PYTHONDONTWRITEBYTECODE" in os.environ:
+            patch.delenv("PYTHONDONTWRITEBYTECODE")
+            patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
+        yield
+
 
 @pytest.fixture(
     params=[
@@ -22,6 +36,18 @@ settings.load_profile("asgihive")
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     backend: tuple[str, dict[str, object]] = request.param
     return backend
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Fail whatever leaves a thread running, which would slow down all that comes after it."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        # AnyIO's end with their event loop, which some fixtures keep for the next test.
+        if not thread.daemon and not thread.name.startswith("AnyIO worker"):
+            thread.join(ENDING_SECONDS)
+            assert not thread.is_alive(), f"{thread} still runs"
 
 
 @pytest.fixture(autouse=True)
