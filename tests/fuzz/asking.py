@@ -217,12 +217,13 @@ async def _main(root: Path, first: int, count: int, effort: Effort) -> None:
     known = sources(root)
     asker = Asker(service(root, effort), root, known, effort, _say)
     async with asker.running():
-        await _ask_about_all(root, known, asker, first, count)
+        await ask_about_all(root, known, asker, first, count)
 
 
-async def _ask_about_all(
+async def ask_about_all(
     root: Path, known: list[Source], asker: Asker, first: int, count: int
 ) -> None:
+    """Write the mutants of `count` seeds a few at a time, ask about them, and remove them."""
     for start in range(first, first + count, _BATCH):
         batch = [mutant(known, seed) for seed in range(start, min(start + _BATCH, first + count))]
         files = [root / name_of(each.seed) for each in batch]
