@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
@@ -226,13 +226,18 @@ async def test_idle_files_are_closed_in_time(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("seconds", [0.001, 0])
+@pytest.mark.parametrize(
+    ("seconds", "isolation"), [(0.001, "none"), (0, "none"), (0.001, "process")]
+)
 async def test_freed_memory_is_given_back_in_time_where_told(
-    root: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    isolation: Literal["none", "process"],
 ) -> None:
     trimmed = threading.Semaphore(0)
     monkeypatch.setattr("asgihive.service.store.trim_freed_memory", trimmed.release)
-    h5 = H5App(root, H5Settings(trim_memory_seconds=seconds))
+    h5 = H5App(root, H5Settings(trim_memory_seconds=seconds, isolation=isolation))
 
     def is_trimmed() -> bool:
         return trimmed.acquire(timeout=servers.PATIENCE if seconds else 0)

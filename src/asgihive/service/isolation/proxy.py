@@ -51,7 +51,11 @@ def isolated(store: Store, router: Router) -> Core:
         kind="cornerstone",
         container="hdf5",
         name="store",
-        parts=(Part(lifespan=lambda _: supervisor.running()),),
+        # Blocks pass through the memory of this process, too, which the store gives back.
+        parts=(
+            Part(lifespan=lambda _: store.running()),
+            Part(lifespan=lambda _: supervisor.running()),
+        ),
         state={"store": store, "supervisor": supervisor},
         statuses=STATUSES,
         needs_lifespan=False,
