@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures.thread import _threads_queues as executor_threads
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -43,7 +44,9 @@ def no_threads_left() -> Iterator[None]:
     """Fail whatever leaves a thread running, which would slow down all that comes after it."""
     before = set(threading.enumerate())
     yield
-    for thread in set(threading.enumerate()) - before:
+    # Those of an executor, which only its private list knows, wait and end with the process.
+    left = set(threading.enumerate()) - before - set(executor_threads)
+    for thread in left:
         # AnyIO's end with their event loop, which some fixtures keep for the next test.
         if not thread.daemon and not thread.name.startswith("AnyIO worker"):
             thread.join(ENDING_SECONDS)
