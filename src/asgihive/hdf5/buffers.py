@@ -42,8 +42,8 @@ def trim_freed_memory() -> None:
     """Give what is freed and kept back to the system, whole pages of it (malloc_trim(3)).
 
     glibc does so by itself only at the end of its heap, where one small block that lives holds
-    all that is free below. Other threads wait while it looks, some ms for some 100 MiB: to be
-    called from time to time. Elsewhere it does nothing.
+    all that is free below. Who needs memory meanwhile waits, some 30 ms where 100 MiB are given
+    back: for once in a while. Elsewhere it does nothing.
     """
     malloc_trim = _of_allocator("malloc_trim")
     if malloc_trim is not None:
