@@ -61,7 +61,7 @@ def test_a_few(root: Path) -> None:
 
 @pytest.mark.slow
 def test_many(root: Path) -> None:
-    _judge(fuzz(root, SEED, MANY, Effort(requests=25), jobs=2), MANY)
+    _judge(fuzz(root, SEED, MANY, Effort(requests=40), jobs=2), MANY)
 
 
 @pytest.mark.slow
@@ -74,7 +74,7 @@ def test_what_was_wrong_once(root: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_not_even_a_crash_reaches_a_client_in_isolation(root: Path) -> None:
-    report = fuzz(root, SEED, MANY, Effort(requests=10, isolation="process"), jobs=2)
+    report = fuzz(root, SEED, MANY, Effort(requests=20, isolation="process"), jobs=2)
     _judge(report, MANY)
     assert not report.deaths, str(report)
 

@@ -167,7 +167,8 @@ class Store:
         """Close idle files and give freed memory back from time to time; at the end, close all."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._close_idle_files)
-            tasks.start_soon(self._trim_memory)
+            if self.settings.trim_memory_seconds:
+                tasks.start_soon(self._trim_memory)
             try:
                 yield
             finally:
@@ -183,7 +184,7 @@ class Store:
 
     async def _trim_memory(self) -> None:
         """What is kept for the next blocks would grow for hours, since small ones live between."""
-        while self.settings.trim_memory_seconds:
+        while True:
             await anyio.sleep(self.settings.trim_memory_seconds)
             await anyio.to_thread.run_sync(trim_freed_memory)
 
