@@ -5,15 +5,17 @@ threads would only queue at it. That exclusiveness is also what makes the pool o
 safe without locks: inside the library lane nothing else touches HDF5.
 
 Who waits for a lane takes turns by `caller`: one with a hundred calls waits for its own, and
-nobody else for them.
+nobody else for them. Work that may be long is a generator, `Portions`, which gives the lane up
+in between.
 """
 
 import threading
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -27,6 +29,20 @@ from asgihive.timings import timings
 from asgihive.visits import visitor
 
 T = TypeVar("T")
+
+Portions = Generator[None, None, T]
+"""Work that may take long, and what it returns at the end.
+
+It yields wherever it may be interrupted: often enough that from one `yield` to the next it takes
+some milliseconds and a bounded number of objects, whatever a file holds. At each `yield` the work
+may end for good, since nobody waits for it any more, or another caller may have the lane for a
+while. So nothing may be held across a `yield` that must not be held up, such as a lock or a
+block that is `measured`; and a file may have been closed when the work goes on, which then fails
+or is found out at its end (`Lease.check`).
+"""
+
+PORTION_SECONDS = 0.01
+"""How long work in portions keeps a lane while others wait for that."""
 
 caller: ContextVar[str] = ContextVar("asgihive caller", default="")
 """For whom a call is made; set where a request comes in, and seen by the tasks it starts."""
@@ -204,6 +220,31 @@ class Lane:
             if job.leave():
                 tokens.give()
 
+    async def run_in_portions(self, work: Portions[T], *, patient: bool = False) -> T:
+        """Run `work` in the lane's threads and return what it returns.
+
+        While others wait, it keeps a thread for `PORTION_SECONDS` and then takes its turn behind
+        them. Cancellation frees the waiting task at once; work that runs then is closed, in the
+        lane, at its next `yield`. Work that waits for its turn then is left as it is: who holds
+        HDF5 objects in it lets the lane drop it (`FilePool.discard`).
+
+        Raises:
+            Overloaded: too many calls wait already; not once the work has begun.
+        """
+        # Empty when the task has gone, and the only reference of this frame, which the event loop
+        # may keep for longer than the work is to be kept.
+        rest = [work]
+        del work
+        tokens, _ = self._limits_here()
+        try:
+            while True:
+                results = await self.run(partial(_portion, rest, tokens), patient=patient)
+                if results:
+                    return results[0]
+                patient = True
+        finally:
+            rest.clear()
+
     def waiting(self) -> int:
         """How many calls wait for a thread now, in the running event loop."""
         return self._limits_here()[0].waiting
@@ -219,6 +260,22 @@ class Lane:
         # The threads of calls that were given up come on top, within reason.
         spare = self.threads + 64
         return (_Tokens(self.threads, self.max_waiting), anyio.CapacityLimiter(spare))
+
+
+def _portion(rest: list[Portions[T]], tokens: _Tokens) -> list[T]:
+    """Go on with the only member of `rest`; what it returns, nothing when it is to be continued."""
+    [work] = rest  # none when the task has gone, and then nobody sees what this raises
+    ends = perf_counter() + PORTION_SECONDS
+    while True:
+        try:
+            next(work)
+        except StopIteration as finished:
+            return [finished.value]
+        if not rest:
+            work.close()
+            raise RuntimeError  # nobody sees it
+        if tokens.waiting and perf_counter() >= ends:
+            return []
 
 
 def _forget_locals(error: BaseException | None) -> None:
@@ -245,6 +302,16 @@ class Lanes:
     def __init__(self, decode_lanes: int, max_waiting: int) -> None:
         self.library = Lane("HDF5", 1, max_waiting)
         self.decode = Lane("decoding", decode_lanes, max_waiting)
+
+
+def run_at_once(work: Portions[T]) -> T:
+    """Run `work` in the calling thread without a break, and return what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
 
 
 async def run_in_worker(function: Callable[..., T], *args: Any, abandon: bool = False) -> T:

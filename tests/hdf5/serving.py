@@ -16,6 +16,7 @@ from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.hdf5.virtual_reading import read_whole
+from asgihive.lanes import run_at_once
 
 HOPS = 16
 
@@ -62,7 +63,7 @@ def described(root: Path, file: str, path: str = "/") -> dict[str, Any]:
     """The metadata of the entity at `path`."""
     with leased(root) as lease:
         entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL, HOPS)
-        return Describer(lease, HOPS).describe(entity)
+        return run_at_once(Describer(lease, HOPS).describe(entity))
 
 
 def forge(path: Path, old: bytes, new: bytes) -> None:

@@ -19,6 +19,7 @@ from asgihive.hdf5.links import (
     kind_of,
     walk,
 )
+from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, described, forge, leased
 
 NONE, ONLY_VALID, ALL = LinkResolution.NONE, LinkResolution.ONLY_VALID, LinkResolution.ALL
@@ -231,7 +232,7 @@ def test_a_damaged_group_is_named(root: Path, signature: bytes) -> None:
 def paths(root: Path, path: str, resolution: LinkResolution) -> list[str]:
     with leased(root) as lease:
         entity = walk(lease, lease.open_asked("main.h5"), path, ALL, HOPS)
-        return list_paths(lease, entity, resolution, HOPS)
+        return run_at_once(list_paths(lease, entity, resolution, HOPS))
 
 
 def test_paths_list_links_and_enter_none(linked: Path) -> None:

@@ -102,14 +102,14 @@ class Made:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
         self.before: Callable[[], object] = int
-        checked = store._checked
+        checked = store._checked_portions
 
         def noted(*arguments: Any) -> Any:
             self.times += 1
             self.before()
-            return checked(*arguments)
+            return (yield from checked(*arguments))
 
-        monkeypatch.setattr(store, "_checked", noted)
+        monkeypatch.setattr(store, "_checked_portions", noted)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from asgihive.hdf5.types import (
     numpy_dtype,
     without_dimensions,
 )
+from asgihive.lanes import Portions
 
 
 def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
@@ -30,7 +31,7 @@ def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
     return headers
 
 
-def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]:
+def read_attributes(entity: Resolved, names: list[str] | None) -> Portions[dict[str, Any]]:
     """The values of the attributes called `names`, of all when it is None.
 
     A value is a NumPy array or scalar, an object array of bytes for variable-length
@@ -43,14 +44,18 @@ def read_attributes(entity: Resolved, names: list[str] | None) -> dict[str, Any]
         DamagedData
     """
     stored = _stored(entity)
+    values: dict[str, Any] = {}
     if names is not None:
-        return {name: _read(entity, _find(entity, stored, name)) for name in names}
-    values = {}
+        for name in dict.fromkeys(names):
+            values[name] = _read(entity, _find(entity, stored, name))
+            yield
+        return values
     for each in stored:
         try:
             values[text(each)] = _read(entity, each)
         except TypeUnsupported:
             values[text(each)] = None
+        yield
     return values
 
 

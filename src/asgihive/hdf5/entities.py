@@ -24,6 +24,7 @@ from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.opening import dataset_shape
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.types import Descriptions, NoEquivalent
+from asgihive.lanes import Portions
 
 # What libhdf5's refusals look like through h5py.
 LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
@@ -42,7 +43,7 @@ class Describer:
         self._max_hops = max_hops
         self._known = Descriptions()
 
-    def describe(self, entity: Entity) -> dict[str, Any]:
+    def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
         """The metadata of `entity`; a group with its children, one level deep.
 
         Raises:
@@ -54,13 +55,13 @@ class Describer:
         try:
             described = self._describe_object(name, entity.file, entity.id)
             if isinstance(entity.id, h5g.GroupID):
-                described["children"] = self._children(entity)
+                described["children"] = yield from self._children(entity)
         except LIBRARY_ERRORS as error:
             detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
             raise FileUnreadable(entity.file.place.name, detail) from error
         return described
 
-    def _children(self, group: Resolved) -> list[dict[str, Any]]:
+    def _children(self, group: Resolved) -> Portions[list[dict[str, Any]]]:
         links: list[tuple[bytes, int, int]] = []
 
         def note(name: bytes, info: h5l.LinkInfo) -> None:
@@ -68,7 +69,11 @@ class Describer:
 
         group.id.links.iterate(note, idx_type=_link_order(group.id), info=True)
         listing = Listing(group.file)
-        return [self._child(group, listing, *link) for link in links]
+        children = []
+        for link in links:
+            children.append(self._child(group, listing, *link))
+            yield
+        return children
 
     def _child(
         self, group: Resolved, listing: Listing, name: bytes, link_type: int, address: int
@@ -115,7 +120,7 @@ class Describer:
 
 def list_paths(
     lease: Lease, entity: Entity, resolution: LinkResolution, max_hops: int
-) -> list[str]:
+) -> Portions[list[str]]:
     """The path of a group and of every link below it, depth first, hard links once per object.
 
     Links below are listed, never entered; with `LinkResolution.ALL` each must be resolvable.
@@ -144,6 +149,7 @@ def list_paths(
     if resolution is LinkResolution.ALL:
         for name in links:
             walk_below(lease, entity, name, resolution, max_hops)
+            yield
     return paths
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +23,7 @@ from asgihive.hdf5.entities import Describer, list_paths
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
+from asgihive.lanes import Portions
 from asgihive.service.batch import Batch
 from asgihive.service.files import Files
 from asgihive.service.parameters import (
@@ -39,8 +41,9 @@ from asgihive.service.values import answer_data
 from asgihive.service.views import answer_view
 from asgihive.timings import measured
 
-# From a query to what makes the answer's content in the library lane.
-Question = Callable[[QueryFields], Callable[[Lease], Any]]
+# From a query to what makes the answer's content in portions in the library lane.
+Content = Callable[[Lease], Portions[Any]]
+Question = Callable[[QueryFields], Content]
 
 # From a query to what makes the answer's content block by block.
 Reduction = Callable[[QueryFields, Representation], Callable[[], Awaitable[Any]]]
@@ -87,7 +90,7 @@ class Routes:
                 request = DocumentRequest(
                     key=key,
                     canonical=_canonical(name, query, encoder),
-                    make=lambda lease: _encoded(encoder, content(lease)),
+                    make=partial(_made, encoder, content),
                     media_type=encoder.media_type,
                 )
                 answer = await self.store.answer(request)
@@ -95,21 +98,21 @@ class Routes:
 
         return application
 
-    def _meta(self, query: QueryFields) -> Callable[[Lease], Any]:
+    def _meta(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops = self.store.settings.max_link_hops
 
-        def content(lease: Lease) -> Any:
+        def content(lease: Lease) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             found = walk(lease, file, entity.path, resolution, hops)
-            return Describer(lease, hops).describe(found)
+            return (yield from Describer(lease, hops).describe(found))
 
         return content
 
-    def _attr(self, query: QueryFields) -> Callable[[Lease], Any]:
+    def _attr(self, query: QueryFields) -> Content:
         entity, names = EntityParameters.of(query), query.all("attr_keys")
 
-        def content(lease: Lease) -> Any:
+        def content(lease: Lease) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             hops = self.store.settings.max_link_hops
             found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, hops)
@@ -117,18 +120,18 @@ class Routes:
                 kind = kind_of(found).replace("_", " ")
                 needed = "a group, a dataset or a datatype"
                 raise KindMismatch(entity.file, found.path, f"{kind} without a target", needed)
-            return read_attributes(found, list(names) or None)
+            return (yield from read_attributes(found, list(names) or None))
 
         return content
 
-    def _paths(self, query: QueryFields) -> Callable[[Lease], Any]:
+    def _paths(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops = self.store.settings.max_link_hops
 
-        def content(lease: Lease) -> Any:
+        def content(lease: Lease) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             found = walk(lease, file, entity.path, resolution, hops)
-            return list_paths(lease, found, resolution, hops)
+            return (yield from list_paths(lease, found, resolution, hops))
 
         return content
 
@@ -203,13 +206,13 @@ class Routes:
         self, query: QueryFields, representation: Representation
     ) -> Callable[[], Awaitable[Any]]:
         entity, selection = EntityParameters.of(query), query.first("selection")
-        return functools.partial(compute_statistics, self.store, entity, selection, representation)
+        return partial(compute_statistics, self.store, entity, selection, representation)
 
     def _histogram(
         self, query: QueryFields, representation: Representation
     ) -> Callable[[], Awaitable[Any]]:
         parameters = HistogramParameters.of(query)
-        return functools.partial(compute_histogram, self.store, parameters, representation)
+        return partial(compute_histogram, self.store, parameters, representation)
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})
@@ -244,6 +247,10 @@ def _is_array(media_type: str) -> bool:
 def _accept(scope: Scope) -> bytes:
     """All `Accept` fields as one (RFC 9110, section 5.3)."""
     return b",".join(value for name, value in scope["headers"] if name == b"accept")
+
+
+def _made(encoder: DocumentEncoder, content: Content, lease: Lease) -> Portions[bytes]:
+    return _encoded(encoder, (yield from content(lease)))
 
 
 @measured("encode")

@@ -2,11 +2,11 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import anyio
 
@@ -18,7 +18,7 @@ from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.lanes import Lanes
+from asgihive.lanes import Lanes, Portions
 from asgihive.service.answers import Answer, AnswerCache, Key
 from asgihive.service.plain import PlainAnswers
 from asgihive.service.versions import validators_of, versions_seed
@@ -38,12 +38,12 @@ class DocumentRequest:
 
     key: by which the answer is kept.
     canonical: what is asked for, in one form, and the format: the part of its entity-tag.
-    make: makes the document, in the library lane.
+    make: makes the document, in portions in the library lane.
     """
 
     key: Key
     canonical: tuple[object, ...]
-    make: Callable[[Lease], bytes]
+    make: Callable[[Lease], Portions[bytes]]
     media_type: str
 
 
@@ -107,6 +107,18 @@ class Store:
         """
         return await self.lanes.library.run(partial(_checked, work, lease))
 
+    async def in_portions(self, lease: Lease, work: Callable[[Lease], Portions[T]]) -> T:
+        """What `work` returns, run in portions in the library lane, which others have in between.
+
+        Raises:
+            FileChanged: what went wrong, or right, may have done so because of that.
+            Overloaded: and whatever `work` raises.
+        """
+        # Held by the lease alone: where the request ends between two portions, the HDF5 objects in
+        # them end in the lane.
+        lease.objects.append(_checked_portions(work, lease))
+        return await self.lanes.library.run_in_portions(cast("Portions[T]", lease.objects[-1]))
+
     async def _read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
         patience = time.monotonic() + _SETTLE_SECONDS
         attempts = 0
@@ -147,11 +159,11 @@ class Store:
             self.answers.land(key)
 
     async def _make(self, request: DocumentRequest) -> Answer:
-        def make(lease: Lease) -> tuple[bytes, Validators]:
-            body = request.make(lease)
+        def make(lease: Lease) -> Portions[tuple[bytes, Validators]]:
+            body = yield from request.make(lease)
             return body, validators_of(self.versions_seed, request.canonical, lease)
 
-        (body, validators), lease = await self.read(lambda lease: self.in_library(lease, make))
+        (body, validators), lease = await self.read(lambda lease: self.in_portions(lease, make))
         lease.release()
         if len(body) > self.settings.max_response_bytes:
             raise AnswerTooLarge(len(body), self.settings.max_response_bytes)
@@ -190,8 +202,19 @@ class Store:
 
 
 def _checked(work: Callable[[Lease], T], lease: Lease) -> T:
+    with _all_unchanged(lease):
+        return work(lease)
+
+
+def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
+    with _all_unchanged(lease):
+        return (yield from work(lease))
+
+
+@contextmanager
+def _all_unchanged(lease: Lease) -> Iterator[None]:
     try:
-        result = work(lease)
+        yield
     except (Unsettled, FileChanged):
         raise
     except Exception:
@@ -199,4 +222,3 @@ def _checked(work: Callable[[Lease], T], lease: Lease) -> T:
         lease.check()
         raise
     lease.check()
-    return result
