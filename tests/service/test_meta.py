@@ -1,0 +1,131 @@
+"""`/meta` that takes long: others are answered meanwhile, and it ends once nobody waits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import h5py
+import pytest
+
+from asgihive import lanes
+from asgihive.hdf5.entities import Describer
+from asgihive.service import H5App
+from tests.asgi.exchange import http, run
+from tests.service import servers
+from tests.service.asking import ask, held
+from tests.service.test_limits import Gate
+
+pytestmark = pytest.mark.anyio
+
+CHILDREN = 50
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    with h5py.File(root / "x.h5", "w") as file:
+        for number in range(CHILDREN):
+            file[f"{number:03}"] = number
+    with h5py.File(root / "other.h5", "w") as file:
+        file["small"] = 5
+    return root
+
+
+class Children:
+    """Holds up the descriptions of the tenth and the twentieth child; counts all."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tenth, self.twentieth = Gate(), Gate()
+        self.described = 0
+        describe = Describer._child
+
+        def noted(self_: Describer, *arguments: Any) -> dict[str, Any]:
+            self.described += 1
+            gate = {10: self.tenth, 20: self.twentieth}.get(self.described)
+            if gate is not None:
+                gate()
+            return describe(self_, *arguments)
+
+        monkeypatch.setattr(Describer, "_child", noted)
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
+    monkeypatch.setattr(lanes, "PORTION_SECONDS", 0.0)
+    children = Children(monkeypatch)
+    yield children
+    for gate in (children.tenth, children.twentieth):
+        gate.open()  # a failed test must not leave a thread behind
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/meta?file=other.h5&path=small",
+        "/attr?file=other.h5",
+        "/paths?file=other.h5",
+        "/data?file=other.h5&path=small",
+        "/stats?file=other.h5&path=small",
+    ],
+)
+async def test_others_are_answered_while_a_wide_group_is_described(
+    root: Path, children: Children, url: str
+) -> None:
+    app = H5App(root)
+    wide, other = http("/meta?file=x.h5"), http(url, client=("192.0.2.7", 1))
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, app, wide)
+            await children.tenth.begun()
+            async with anyio.create_task_group() as others:
+                others.start_soon(run, app, other)
+                await anyio.wait_all_tasks_blocked()
+                assert not other.sent
+                children.tenth.open()
+            assert other.status == 200
+            assert not wide.sent
+            children.twentieth.open()
+    names = [each["name"] for each in wide.json["children"]]
+    assert names == [f"{number:03}" for number in range(CHILDREN)]
+    assert held(app) == 0
+
+
+async def test_a_description_that_nobody_waits_for_ends_at_the_next_child(
+    root: Path, children: Children
+) -> None:
+    app = H5App(root)
+    with anyio.fail_after(servers.PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, app, "/meta")
+            await children.tenth.begun()
+            tasks.cancel_scope.cancel()
+        children.tenth.open()
+        await app.store.lanes.library.run(int)
+    assert children.described == 10
+    assert held(app) == 0
+
+
+async def test_a_description_that_nobody_waits_for_ends_between_two_portions(
+    root: Path, children: Children
+) -> None:
+    app = H5App(root)
+    busy = Gate()
+    try:
+        with anyio.fail_after(servers.PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as asking:
+                    asking.start_soon(ask, app, "/meta")
+                    await children.tenth.begun()
+                    tasks.start_soon(app.store.lanes.library.run, busy)
+                    await anyio.wait_all_tasks_blocked()
+                    children.tenth.open()
+                    await busy.begun()
+                    asking.cancel_scope.cancel()
+                assert held(app) == 0
+                busy.open()
+            answer = await ask(app, "/meta", path="000")
+    finally:
+        busy.open()
+    assert answer.status == 200
+    assert children.described == 10
