@@ -18,6 +18,7 @@ from asgihive.encoders import Encoder, Values, check, media_types
 from asgihive.encoders.json import ENCODER
 from asgihive.encoders.protocol import cut
 from asgihive.lanes import run_in_worker
+from asgihive.padding import zero_padding
 
 # What is encoded without a thread.
 _INLINE_BYTES = 1 << 16
@@ -74,8 +75,12 @@ async def _blocks(
     first = 0
     for piece in cut(array, encoder.block_elements) if values.size else ():
         if piece.nbytes <= _INLINE_BYTES:
-            yield encoder.block(values, piece, first)
+            yield _encoded(encoder, values, piece, first)
         else:
-            yield await run_in_worker(encoder.block, values, piece, first)
+            yield await run_in_worker(_encoded, encoder, values, piece, first)
         first += piece.size
     yield encoder.tail(values)
+
+
+def _encoded(encoder: Encoder, values: Values, piece: npt.NDArray[Any], first: int) -> Block:
+    return encoder.block(values, zero_padding(piece), first)

@@ -10,6 +10,7 @@ import orjson
 
 from asgihive.encoders import json
 from asgihive.encoders.protocol import Values, is_numeric, raw
+from asgihive.padding import zero_padding
 
 _MAX_BIN = (1 << 32) - 1
 """Most bytes of a msgpack `bin` object."""
@@ -84,7 +85,7 @@ def _bin_header(length: int) -> bytes:
 def _plain(value: Any) -> Any:
     match value:
         case np.ndarray() | np.generic() if is_numeric(value.dtype):
-            return _map(value.dtype, value.shape, value.tobytes())
+            return _map(value.dtype, value.shape, zero_padding(np.asarray(value)).tobytes())
         case None | bool() | float():
             return value
         case dict():

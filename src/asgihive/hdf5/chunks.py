@@ -29,6 +29,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
+from asgihive.padding import has_padding, zero_padding
 from asgihive.timings import measured
 
 # Chunks remembered as whole, of those that libhdf5 reads.
@@ -240,7 +241,14 @@ class ChunkedStorage:
         key = (self.file, self.address, self.index.grid.number(part.coordinates))
         # The rest of a chunk that is wanted in parts is likely to be wanted next.
         keep = keep or not part.is_whole(self.index.grid.chunks)
-        return self.cache.chunk(key, lambda: self._raw(places, part), keep=keep)
+        return self.cache.chunk(key, lambda: self._without_padding(places, part), keep=keep)
+
+    def _without_padding(self, places: Places, part: _Part) -> Bytes | None:
+        """The raw bytes of a chunk as they may be sent."""
+        raw = self._raw(places, part)
+        if raw is None or self.fill is None or not has_padding(self.dtype):
+            return raw
+        return as_bytes(zero_padding(raw.view(self.dtype)).tobytes())
 
     @measured("decode")
     def _raw(self, places: Places, part: _Part) -> Bytes | None:

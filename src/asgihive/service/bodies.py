@@ -9,6 +9,7 @@ from asgihive.hdf5.datasets import Array
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import whole
 from asgihive.hdf5.views import View
+from asgihive.padding import zero_padding
 from asgihive.timings import measured
 
 
@@ -30,7 +31,7 @@ def encode(encoder: Encoder, values: Values, array: Array, first: int) -> list[b
     """The pieces of some elements of `values`, of which `first` come before these."""
     return [
         _as_bytes(encoder.block(values, piece, first + before))
-        for piece, before in _cut(array, encoder.block_elements)
+        for piece, before in _cut(zero_padding(array), encoder.block_elements)
     ]
 
 

@@ -7,7 +7,9 @@ same each time as long as the file is.
 import time
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from starlette.types import Scope
 
 from asgihive.asgi import BufferedResponse
@@ -18,6 +20,7 @@ from asgihive.hdf5.contiguous import bytes_at_once
 from asgihive.hdf5.identity import identity_on_loop
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool
+from asgihive.padding import has_padding, zero_padding
 
 # With these, the answer is not the same each time (RFC 9110, sections 13.1 and 14.2).
 _CHANGING = frozenset(
@@ -43,11 +46,13 @@ class PlainSource:
     """Of what a body is made: `head`, and values that are bytes of `file`, or a chunk of it.
 
     values: a run of bytes (offset, number) as they lie there, or a whole chunk.
+    dtype: of the values, whose padding is not sent as it lies there.
     """
 
     head: bytes
     file: OpenFile
     values: tuple[int, int] | KeptChunk
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class _Plain:
     head: bytes
     file: weakref.ref[OpenFile]
     values: tuple[int, int] | KeptChunk
+    dtype: np.dtype[Any]
 
 
 class PlainAnswers:
@@ -92,7 +98,7 @@ class PlainAnswers:
         # So that nobody closes it as idle, and its descriptor is not another file's.
         file.holders.add(self)
         try:
-            values = self._values(file, kept.values)
+            values = self._values(file, kept)
             if values is None or file.changed():
                 return None
         finally:
@@ -107,11 +113,15 @@ class PlainAnswers:
         file = source.file
         if file.settled and not file.live:
             short = response.with_body(b"")
-            kept = _Plain(short, source.head, weakref.ref(file), source.values)
+            kept = _Plain(short, source.head, weakref.ref(file), source.values, source.dtype)
             self._kept.put(key, kept, _ENTRY_BYTES + len(source.head) + sum(map(len, key)))
 
-    def _values(self, file: OpenFile, values: tuple[int, int] | KeptChunk) -> bytes | None:
-        if not isinstance(values, KeptChunk):
-            return bytes_at_once(file.descriptor, values)
-        chunk = self._pool.chunks.at_hand((file, *values))
-        return None if chunk is None else all_of_bytes(chunk)
+    def _values(self, file: OpenFile, kept: _Plain) -> bytes | None:
+        if isinstance(kept.values, KeptChunk):
+            # Its padding is zero already.
+            chunk = self._pool.chunks.at_hand((file, *kept.values))
+            return None if chunk is None else all_of_bytes(chunk)
+        stored = bytes_at_once(file.descriptor, kept.values)
+        if stored is None or not has_padding(kept.dtype):
+            return stored
+        return zero_padding(np.frombuffer(stored, kept.dtype)).tobytes()

@@ -21,6 +21,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.views import View, plan_view
+from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
 from asgihive.service.parts import Part, has_parts, part_of
@@ -102,15 +103,16 @@ class ValuesRead:
             return None
         if dataset.contiguous is not None:
             run = dataset.contiguous.run(self.block.axes)
-            is_little = run is not None and run[1] <= _INLINE_BYTES
-            return PlainSource(self.head, dataset.file, run) if run and is_little else None
+            if run is None or run[1] > _INLINE_BYTES:
+                return None
+            return PlainSource(self.head, dataset.file, run, dataset.dtype)
         chunk = None if dataset.chunked is None else dataset.chunked.kept_chunk(self.block.axes)
         # Behind a head it is copied.
         if chunk is None or (
             self.head and self.block.size * self.dataset.item_bytes > _COPIED_BYTES
         ):
             return None
-        return PlainSource(self.head, dataset.file, chunk)
+        return PlainSource(self.head, dataset.file, chunk, dataset.dtype)
 
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """The pieces of a block as it was read."""
@@ -253,7 +255,8 @@ def _is_encoded_at_once(reading: ValuesRead, array: Array) -> bool:
     if array.nbytes <= _INLINE_BYTES:
         return not array.dtype.hasobject
     is_one_block = array.size <= reading.parameters.encoder.block_elements
-    return reading.is_as_stored and is_one_block and all_of_bytes(array) is not None
+    is_no_work = reading.is_as_stored and not has_padding(array.dtype)
+    return is_no_work and is_one_block and all_of_bytes(array) is not None
 
 
 @measured("plan")
