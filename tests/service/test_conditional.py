@@ -98,7 +98,7 @@ async def test_a_tag_that_comes_back_is_304(
     for tags in (first.headers["etag"], f'"x", W/{first.headers["etag"]}', "*"):
         again = await ask(app, route, {"if-none-match": tags}, **query)
         assert (again.status, again.body) == (304, b"")
-        kept = ("etag", "last-modified", "cache-control", "vary")
+        kept = ("etag", "last-modified", "cache-control", "vary", "x-content-type-options")
         expected = {each: first.headers[each] for each in kept if each in first.headers}
         sent = {each: value for each, value in again.headers.items() if each != "server-timing"}
         assert sent == expected

@@ -17,6 +17,7 @@ from tests.zoo.client import client
 pytestmark = pytest.mark.anyio
 
 ORIGIN = "https://viewer.example"
+NO_SNIFFING = {"x-content-type-options": "nosniff"}
 PREFLIGHT = {"origin": ORIGIN, "access-control-request-method": "GET"}
 
 # Those that every page may read (Fetch standard, 2.2.2).
@@ -32,7 +33,9 @@ SAFELISTED = frozenset(
     }
 )
 # What is the browser's own business.
-OF_BROWSERS = frozenset({"content-encoding", "timing-allow-origin", "vary"})
+OF_BROWSERS = frozenset(
+    {"content-encoding", "timing-allow-origin", "vary", "x-content-type-options"}
+)
 
 
 @pytest.fixture
@@ -95,11 +98,12 @@ async def test_the_headers_are_those_of_starlette(
     found, expected = await preflight(ours, fields), await preflight(theirs, fields)
     assert found.status == expected.status
     if found.status == 200:
-        assert found.headers == expected.headers
+        assert found.headers == {**expected.headers, **NO_SNIFFING}
     else:
         of_body = {"content-type", "content-length"}
-        assert _without(found, of_body) == _without(expected, of_body)
-        assert found.headers.keys() == expected.headers.keys()
+        expected_headers = {**_without(expected, of_body), **NO_SNIFFING}
+        assert _without(found, of_body) == expected_headers
+        assert found.headers.keys() == expected.headers.keys() | NO_SNIFFING.keys()
 
 
 def _without(answer: Exchange, names: set[str]) -> dict[str, str]:

@@ -297,7 +297,7 @@ QUERIES = [
 FIELDS = {
     *(b"content-type", b"content-length", b"content-disposition", b"cache-control", b"etag"),
     *(b"last-modified", b"accept-ranges", b"server-timing", b"date", b"server"),
-    *(b"connection", b"retry-after"),
+    *(b"connection", b"retry-after", b"x-content-type-options"),
 }
 
 

@@ -18,9 +18,11 @@ from uvicorn.supervisors import Multiprocess
 from asgihive.asgi import Router
 from asgihive.cli.logs import log_config
 from asgihive.cli.options import ServerOptions
+from asgihive.cli.protocol_errors import protocol_class
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
+from asgihive.service.sending import mark
 from asgihive.settings import H5Settings
 
 # A worker that says nothing for so long is replaced.
@@ -37,8 +39,10 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
 
     async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
         # A router answers the lifespan itself, but the service has files to close.
-        app = service if scope["type"] == "lifespan" else router
-        await app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await service(scope, receive, send)
+        else:
+            await router(scope, receive, mark(send))
 
     # What is not below the prefix is counted and logged, too.
     return service.observer.around(mounted)
@@ -57,6 +61,8 @@ def run(options: ServerOptions, root: str, settings: H5Settings, listener: socke
         ssl_keyfile=options.ssl_keyfile,
         log_config=log_config(options.log_level, options.access_log),
         log_level=options.log_level,
+        http=protocol_class(),
+        ws="none",  # a library for websockets would refuse handshakes in plain text
         access_log=False,  # ours hides the token, and says more
         timeout_graceful_shutdown=options.graceful_seconds,
         # Imports from a network file system take long, and what is slow is not dead.

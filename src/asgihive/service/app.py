@@ -76,7 +76,7 @@ class H5App(Hive):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] != "lifespan":
             send = within(self.settings.send_timeout_seconds, send)
         await self.observer(scope, receive, send)
 

@@ -1,10 +1,15 @@
-"""How long a client may take for what is sent to it."""
+"""What holds for every message to a client: how long it may take, and one header."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
 from starlette.types import Message, Send
+
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+"""A browser takes a body for nothing but its `Content-Type` (Fetch standard, section 3.6)."""
+
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
 
 # Whatever is less lies in the buffers of the server and the operating system.
 _LITTLE_BYTES = 1 << 16
@@ -25,6 +30,9 @@ def within(seconds: float, send: Send) -> Callable[[Message], Coroutine[Any, Any
     """
 
     async def sending(message: Message) -> None:
+        if message["type"] in _STARTS:
+            await send(_marked(message))
+            return
         if not message.get("more_body") and len(message.get("body", b"")) < _LITTLE_BYTES:
             await send(message)
             return
@@ -34,3 +42,20 @@ def within(seconds: float, send: Send) -> Callable[[Message], Coroutine[Any, Any
             raise ClientStalled(f"the client took no block within {seconds:g} s")
 
     return sending
+
+
+def mark(send: Send) -> Send:
+    """`send`, which adds `NO_SNIFFING` to the start of a response."""
+
+    async def send_marked(message: Message) -> None:
+        await send(_marked(message) if message["type"] in _STARTS else message)
+
+    return send_marked
+
+
+def _marked(message: Message) -> Message:
+    headers = message["headers"]
+    # It is there where the response has come from a reader process.
+    if any(name == NO_SNIFFING[0] for name, _ in headers):
+        return message
+    return {**message, "headers": [*headers, NO_SNIFFING]}
