@@ -231,7 +231,7 @@ class Overloaded(ServiceLimit):
 
 
 class ReadTimeout(ServiceLimit):
-    """The read took longer than `read_timeout_seconds`."""
+    """Nothing was sent, or no further block, within `read_timeout_seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)

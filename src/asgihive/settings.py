@@ -63,7 +63,9 @@ class H5Settings:
     )
     max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
     max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
-    read_timeout_seconds: float = _setting("longest read before the first byte, over it 504", 60.0)
+    read_timeout_seconds: float = _setting(
+        "how long a request may take before its first byte, over it 504", 60.0
+    )
     send_timeout_seconds: float = _setting(
         "how long a client may take for a block of some MiB, then it is left", 300.0
     )

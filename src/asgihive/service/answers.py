@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import anyio
 
@@ -84,20 +85,32 @@ class AnswerCache:
         a while.
         """
         kept = self._kept.get(key)
-        if kept is None:
-            self.misses += 1
+        if kept is not None:
+            if self._takes_a_lane(kept):
+                unchanged, seconds = await self._lane.run(partial(_compared, kept.depends))
+            else:
+                unchanged, seconds = _compared(kept.depends)
+            kept = self._judge(key, kept, seconds, unchanged=unchanged)
+        self.hits += kept is not None
+        self.misses += kept is None
+        return kept
+
+    def at_hand(self, key: Key) -> Answer | None:
+        """The same without a thread; None also where it takes one. It counts nothing."""
+        kept = self._kept.get(key)
+        if kept is None or self._takes_a_lane(kept):
             return None
-        if self._slow or len(kept.depends) > _MOST_STATS_ON_LOOP:
-            unchanged, seconds = await self._lane.run(lambda: _compared(kept.depends))
-        else:
-            unchanged, seconds = _compared(kept.depends)
+        unchanged, seconds = _compared(kept.depends)
+        return self._judge(key, kept, seconds, unchanged=unchanged)
+
+    def _takes_a_lane(self, kept: Answer) -> bool:
+        return self._slow or len(kept.depends) > _MOST_STATS_ON_LOOP
+
+    def _judge(self, key: Key, kept: Answer, seconds: float, *, unchanged: bool) -> Answer | None:
         self._note(is_quick=seconds <= _SLOW_STAT_SECONDS * len(kept.depends))
-        if unchanged:
-            self.hits += 1
-            return kept
-        self.misses += 1
-        self._kept.drop(key)
-        return None
+        if not unchanged:
+            self._kept.drop(key)
+        return kept if unchanged else None
 
     def _note(self, *, is_quick: bool) -> None:
         self._quick = self._quick + 1 if is_quick else 0

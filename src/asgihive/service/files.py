@@ -61,17 +61,13 @@ class Files:
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
         encoder = document_encoder(query, accept.decode("latin-1"))
         directory, after, limit = _page_parameters(query, self._store.settings.max_listed_files)
-        sandbox, seconds = self._store.sandbox, self._store.settings.read_timeout_seconds
+        sandbox = self._store.sandbox
 
         def document() -> bytes:
             page = list_directory(sandbox, directory, after, limit)
             return encoder.document(_described(directory, page))
 
-        body = None
-        with anyio.move_on_after(seconds):
-            body = await self._store.lanes.decode.run(document)
-        if body is None:
-            raise ReadTimeout(seconds)
+        body = await self._store.lanes.decode.run(document)
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
         key = ("files", directory, after, limit, encoder.name)
         form = Representation.of(self._store, scope, key, is_compressible=True)

@@ -197,8 +197,8 @@ class Representation:
         self._keep()
         return await self._buffered(response, self._coding(response.status))
 
-    async def finished_answer(self, answer: Answer) -> BufferedResponse:
-        """The same of an answer that is kept in memory, in all forms it was asked for in.
+    def at_hand(self, answer: Answer) -> BufferedResponse | None:
+        """What was sent of an answer that is kept in memory, if it was in this coding.
 
         Raises:
             NotModified
@@ -208,9 +208,19 @@ class Representation:
         if is_conditional(self.fields):
             self._check()
         coding = self._coding(200)
-        name = None if coding is None else coding.name
-        response = answer.responses.get(name)
+        return answer.responses.get(None if coding is None else coding.name)
+
+    async def finished_answer(self, answer: Answer) -> BufferedResponse:
+        """The same of an answer that is kept in memory, in all forms it was asked for in.
+
+        Raises:
+            NotModified
+            HTTPException: 412
+        """
+        response = self.at_hand(answer)
         if response is None:
+            coding = self._coding(200)
+            name = None if coding is None else coding.name
             assert answer.body is not None  # noqa: S101  # who is asked for it has made it
             response = await self._buffered(answer.body, coding)
             self.store.answers.keep_response(self.key, answer, name, response)

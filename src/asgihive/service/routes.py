@@ -34,6 +34,7 @@ from asgihive.service.parameters import (
     link_resolution,
 )
 from asgihive.service.plain import PlainKey
+from asgihive.service.read_timeout import AtHand, TimedRoute
 from asgihive.service.reductions import compute_histogram, compute_statistics
 from asgihive.service.representations import NotModified, Representation
 from asgihive.service.store import DocumentRequest, Store
@@ -60,43 +61,60 @@ class Routes:
         encoders()  # found and imported now, not on the event loop of the first request
         self.router = Router(optional_trailing_slash=True)
         self.router.add("/", _ok, name="ok")
-        self.router.add("/meta", self._document("meta", self._meta), name="meta")
-        self.router.add("/attr", self._document("attr", self._attr), name="attr")
-        self.router.add("/paths", self._document("paths", self._paths), name="paths")
-        self.router.add("/data", self._data, name="data")
-        self.router.add("/stats", self._reduction("stats", self._stats), name="stats")
-        self.router.add(
-            "/histogram", self._reduction("histogram", self._histogram), name="histogram"
-        )
+        self._add_document("meta", self._meta)
+        self._add_document("attr", self._attr)
+        self._add_document("paths", self._paths)
+        self._add("data", self._data, self._data_at_hand)
+        self._add("stats", self._reduction("stats", self._stats))
+        self._add("histogram", self._reduction("histogram", self._histogram))
         files = Files(store)
-        self.router.add("/files", files.list, name="files")
-        self.router.add("/file", files.send, name="file")
+        self._add("files", files.list)
+        self._add("file", files.send)
+        # Each of its requests has as long as it has by itself.
         self.router.add("/batch", Batch(store, self.router), methods=("POST",), name="batch")
 
-    def _document(self, name: str, question: Question) -> ASGIApp:
+    def _add(self, name: str, app: ASGIApp, at_hand: AtHand | None = None) -> None:
+        timed = TimedRoute(app, self.store.settings.read_timeout_seconds, at_hand)
+        self.router.add(f"/{name}", timed, name=name)
+
+    def _add_document(self, name: str, question: Question) -> None:
         """A route whose answers are documents, kept while their files are unchanged."""
 
-        @functools.wraps(question)
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        def representation_of(scope: Scope) -> Representation:
             accept = _accept(scope)
             # Only what may change the answer, or any client's own `Accept` would be a miss.
             key = (name, scope["query_string"], accept if b"msgpack" in accept else b"")
-            representation = Representation.of(self.store, scope, key, is_compressible=True)
-            answer = await self.store.answers.find(key)
+            return Representation.of(self.store, scope, key, is_compressible=True)
+
+        def at_hand(scope: Scope) -> ASGIApp | None:
+            representation = representation_of(scope)
+            answer = self.store.answers.at_hand(representation.key)
+            if answer is None:
+                return None
+            try:
+                response = representation.at_hand(answer)
+            except NotModified as unchanged:
+                response = unchanged.response()
+            self.store.answers.hits += response is not None
+            return response
+
+        @functools.wraps(question)
+        async def make(scope: Scope, receive: Receive, send: Send) -> None:
+            representation = representation_of(scope)
+            answer = await self.store.answers.find(representation.key)
             if answer is None:
                 query = parse_query(scope["query_string"])
-                encoder = document_encoder(query, accept.decode("latin-1"))
-                content = question(query)
+                encoder = document_encoder(query, _accept(scope).decode("latin-1"))
                 request = DocumentRequest(
-                    key=key,
+                    key=representation.key,
                     canonical=_canonical(name, query, encoder),
-                    make=partial(_made, encoder, content),
+                    make=partial(_made, encoder, question(query)),
                     media_type=encoder.media_type,
                 )
                 answer = await self.store.answer(request)
             await _send(representation.finished_answer(answer), scope, receive, send)
 
-        return application
+        self._add(name, make, at_hand)
 
     def _meta(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
@@ -135,13 +153,12 @@ class Routes:
 
         return content
 
+    def _data_at_hand(self, scope: Scope) -> ASGIApp | None:
+        return self.store.plain.find((scope["query_string"], _accept(scope)), scope)
+
     async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = _accept(scope)
         key = (scope["query_string"], accept)
-        plain = self.store.plain.find(key, scope)
-        if plain is not None:
-            await plain(scope, receive, send)
-            return
         parameters = DataParameters.of(scope["query_string"], accept.decode("latin-1"))
         media_type = parameters.encoder.media_type
         representation = Representation.of(

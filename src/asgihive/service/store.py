@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
-from asgihive.errors import AnswerTooLarge, FileChanged, ReadTimeout
+from asgihive.errors import AnswerTooLarge, FileChanged
 from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.open_file import OpenFile, Unsettled
@@ -91,12 +91,27 @@ class Store:
 
         Raises:
             FileChanged: the file does not stop changing.
-            ReadTimeout, Overloaded: and whatever `work` raises.
+            Overloaded: and whatever `work` raises.
         """
-        seconds = self.settings.read_timeout_seconds
-        with anyio.move_on_after(seconds):
-            return await self._read(work)
-        raise ReadTimeout(seconds)
+        patience = time.monotonic() + _SETTLE_SECONDS
+        attempts = 0
+        while True:
+            lease = Lease(self.pool)
+            try:
+                return await work(lease), lease
+            except Unsettled as unsettled:
+                lease.release()
+                if time.monotonic() + unsettled.seconds > patience:
+                    raise FileChanged(unsettled.file) from None
+                await anyio.sleep(unsettled.seconds)
+            except FileChanged:
+                lease.release()
+                attempts += 1
+                if attempts == _ATTEMPTS:
+                    raise
+            except BaseException:
+                lease.release()
+                raise
 
     async def in_library(self, lease: Lease, work: Callable[[Lease], T]) -> T:
         """What `work` returns, run in the library lane.
@@ -119,34 +134,13 @@ class Store:
         lease.objects.append(_checked_portions(work, lease))
         return await self.lanes.library.run_in_portions(cast("Portions[T]", lease.objects[-1]))
 
-    async def _read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
-        patience = time.monotonic() + _SETTLE_SECONDS
-        attempts = 0
-        while True:
-            lease = Lease(self.pool)
-            try:
-                return await work(lease), lease
-            except Unsettled as unsettled:
-                lease.release()
-                if time.monotonic() + unsettled.seconds > patience:
-                    raise FileChanged(unsettled.file) from None
-                await anyio.sleep(unsettled.seconds)
-            except FileChanged:
-                lease.release()
-                attempts += 1
-                if attempts == _ATTEMPTS:
-                    raise
-            except BaseException:
-                lease.release()
-                raise
-
     async def answer(self, request: DocumentRequest) -> Answer:
         """The answer to a request, not found in memory, made in the library lane.
 
         However many ask at once, it is made once; what cannot be kept, by each of them.
 
         Raises:
-            AnswerTooLarge, ReadTimeout, Overloaded: and whatever `request.make` raises.
+            AnswerTooLarge, Overloaded: and whatever `request.make` raises.
         """
         key = request.key
         if not self.settings.answer_cache_bytes:

@@ -8,6 +8,7 @@ from asgihive.service.batch import Batch
 from asgihive.service.core import Core
 from asgihive.service.isolation.relay import ClientGone, Relay
 from asgihive.service.isolation.supervisor import Supervisor
+from asgihive.service.read_timeout import TimedRoute
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 
@@ -64,14 +65,15 @@ def isolated(store: Store, router: Router) -> Core:
 
 
 def _proxied(store: Store, router: Router, proxy: Proxy) -> Router:
-    """The same routes, answered by workers.
+    """The same routes, answered by workers, and in time, whatever becomes of those.
 
     A batch is taken apart here, so that each of its requests has to have the permission that an
     application brings, and only the one that crashes a worker fails.
     """
+    timed = TimedRoute(proxy, store.settings.read_timeout_seconds)
     proxied = Router(optional_trailing_slash=router.optional_trailing_slash)
     for route in router.registered:
         is_batch = isinstance(route.endpoint.target, Batch)
-        app: ASGIApp = Batch(store, proxied) if is_batch else proxy
+        app: ASGIApp = Batch(store, proxied) if is_batch else timed
         proxied.add(route.path, app, methods=route.methods, name=route.name)
     return proxied
