@@ -20,6 +20,7 @@
     │   └── DamagedData         stored bytes that cannot be decoded
     └── ServiceLimit            a bound of the settings was reached
         ├── AnswerTooLarge
+        ├── TooManyPaths        /paths of more than it may list
         ├── Overloaded
         └── ReadTimeout
 
@@ -216,6 +217,30 @@ class AnswerTooLarge(ServiceLimit):
         return (
             f"The answer would hold {self.size} bytes, the limit is {self.limit}: "
             "use `selection` to ask for a part"
+        )
+
+
+class TooManyPaths(ServiceLimit):
+    """There are more paths below a group, or longer ones, than one answer may have.
+
+    Args:
+        file: the file, as the client knows it.
+        path: of the group.
+        most: how many paths there may be.
+        characters: how many characters all of them may have.
+    """
+
+    def __init__(self, file: str, path: str, most: int, characters: int) -> None:
+        super().__init__(file, path, most, characters)
+        self.file = file
+        self.path = path
+        self.most = most
+        self.characters = characters
+
+    def __str__(self) -> str:
+        return (
+            f"More than {self.most} paths, or {self.characters} characters of them, are below "
+            f"{_shorten(self.path)} of {_shorten(self.file)}: ask for a group further below"
         )
 
 

@@ -87,6 +87,7 @@ class H5Settings:
     token: str | None = _setting("what every request must show, None = nothing", None, secret=True)
     max_body_bytes: int = _setting("size of a request's body, over it 413", 1 << 20)
     max_batch_requests: int = _setting("requests in one batch, over it 422", 1000)
+    max_listed_paths: int = _setting("paths in one answer of /paths, over it 413", 1_000_000)
     max_listed_files: int = _setting("files on one page of a directory, over it 422", 1000)
     server_timing: bool = _setting("do answers say what took how long", default=True)
     docs: bool = _setting("are there /openapi.json and /docs", default=True)
@@ -160,6 +161,7 @@ _LEAST: dict[str, float] = {
     "compress_over_bytes": 0,
     "max_body_bytes": 1,
     "max_batch_requests": 1,
+    "max_listed_paths": 1,
     "max_listed_files": 1,
     "health_timeout_seconds": 0.001,
     "quarantine_seconds": 0,

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from asgihive.errors import EntityMissing, FileUnreadable, KindMismatch, LinkUnresolved
-from asgihive.hdf5.entities import list_paths
 from asgihive.hdf5.links import (
     Entity,
     ExternalLink,
@@ -19,8 +18,11 @@ from asgihive.hdf5.links import (
     kind_of,
     walk,
 )
+from asgihive.hdf5.paths import list_paths
 from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, described, forge, leased
+
+MAX_PATHS = 100
 
 NONE, ONLY_VALID, ALL = LinkResolution.NONE, LinkResolution.ONLY_VALID, LinkResolution.ALL
 
@@ -232,7 +234,7 @@ def test_a_damaged_group_is_named(root: Path, signature: bytes) -> None:
 def paths(root: Path, path: str, resolution: LinkResolution) -> list[str]:
     with leased(root) as lease:
         entity = walk(lease, lease.open_asked("main.h5"), path, ALL, HOPS)
-        return run_at_once(list_paths(lease, entity, resolution, HOPS))
+        return run_at_once(list_paths(lease, entity, resolution, HOPS, MAX_PATHS))
 
 
 def test_paths_list_links_and_enter_none(linked: Path) -> None:

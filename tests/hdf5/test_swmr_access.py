@@ -25,8 +25,8 @@ _READ = """
 import sys
 from pathlib import Path
 from asgihive.errors import AsgihiveError
-from asgihive.hdf5.entities import list_paths
 from asgihive.hdf5.links import LinkResolution, walk
+from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.lanes import run_at_once
 from tests.hdf5.serving import pool_of
@@ -34,7 +34,7 @@ from tests.hdf5.serving import pool_of
 lease, only_valid = Lease(pool_of(Path(sys.argv[1]))), LinkResolution.ONLY_VALID
 try:
     found = walk(lease, lease.open_asked("x.h5"), "/many", only_valid, 9)
-    print(len(run_at_once(list_paths(lease, found, only_valid, 9))))
+    print(len(run_at_once(list_paths(lease, found, only_valid, 9, 100))))
 except AsgihiveError as error:
     print(type(error).__name__)
 """

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from h5py import h5, h5d, h5g, h5l, h5o, h5p
+from h5py import h5, h5d, h5g, h5l, h5p
 
-from asgihive.errors import AsgihiveError, FileUnreadable, KindMismatch
+from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
+from asgihive.hdf5.by_address import LINK_ACCESS, open_object
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     CHANGING,
@@ -67,7 +68,8 @@ class Describer:
         def note(name: bytes, info: h5l.LinkInfo) -> None:
             links.append((name, info.type, info.u))
 
-        group.id.links.iterate(note, idx_type=_link_order(group.id), info=True)
+        order = _link_order(group.id)
+        group.id.links.iterate(note, idx_type=order, lapl=LINK_ACCESS, info=True)
         listing = Listing(group.file)
         children = []
         for link in links:
@@ -80,14 +82,17 @@ class Describer:
     ) -> dict[str, Any]:
         shown = text(name)
         if b"/" in name:
-            # Forged: libhdf5 would take it for a path, and follow external links on the way.
+            # Forged: it can be asked for by no path.
             return {"name": shown, "kind": "other"}
         try:
             if link_type == h5l.TYPE_HARD:
+                # Not by name: a forged group has two of one name, and this may be the other.
                 return listing.describe(
                     shown,
                     address,
-                    lambda: self._describe_object(shown, group.file, h5o.open(group.id, name)),
+                    lambda: self._describe_object(
+                        shown, group.file, open_object(group.id, address)
+                    ),
                 )
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self._lease, group, name, only_valid, self._max_hops)
@@ -116,41 +121,6 @@ class Describer:
             described["type"] = self._known.type(object_id.encode())
         described["attributes"] = self._known.attributes(attribute_headers(object_id))
         return described
-
-
-def list_paths(
-    lease: Lease, entity: Entity, resolution: LinkResolution, max_hops: int
-) -> Portions[list[str]]:
-    """The path of a group and of every link below it, depth first, hard links once per object.
-
-    Links below are listed, never entered; with `LinkResolution.ALL` each must be resolvable.
-
-    Raises:
-        KindMismatch: `entity` is no group.
-        LinkUnresolved: with `ALL`, a link below cannot be followed.
-    """
-    if not isinstance(entity, Resolved) or not isinstance(entity.id, h5g.GroupID):
-        kind = kind_of(entity).replace("_", " ")
-        raise KindMismatch(entity.file.place.name, entity.path, kind, "a group")
-    prefix = "" if entity.path == "/" else entity.path
-    paths = [entity.path]
-    links: list[bytes] = []
-
-    def note(name: bytes, info: h5l.LinkInfo) -> None:
-        paths.append(f"{prefix}/{text(name)}")
-        if info.type != h5l.TYPE_HARD:
-            links.append(name)
-
-    try:
-        entity.id.links.visit(note, info=True)
-    except LIBRARY_ERRORS as error:
-        detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
-        raise FileUnreadable(entity.file.place.name, detail) from error
-    if resolution is LinkResolution.ALL:
-        for name in links:
-            walk_below(lease, entity, name, resolution, max_hops)
-            yield
-    return paths
 
 
 def _describe_link(name: str, link: SoftLink | ExternalLink) -> dict[str, Any]:

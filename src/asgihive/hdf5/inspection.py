@@ -3,12 +3,13 @@
 Everything here runs in the library lane.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from h5py import h5d, h5g, h5i, h5l
+from h5py import h5d, h5g, h5l
 
 from asgihive.errors import AsgihiveError, FileUnreadable, LinkUnresolved
+from asgihive.hdf5.by_address import LINK_ACCESS
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.links import (
     PASSING,
@@ -151,18 +152,17 @@ class _Inspector:
         elif isinstance(object_id, h5d.DatasetID):
             object_id = dataset_refreshed(entity.file, object_id)
             kind_of_type = describe_type(object_id.get_type())
-            found = Resolved(entity.path, entity.file, object_id)
+            found = replace(entity, id=object_id)
             reporter = StorageReporter(self.lease, self.file, self.max_hops)
             storage = reporter.report(found, path, detailed=detailed)
         else:
             kind_of_type = describe_type(object_id)
-        name = h5i.get_name(object_id)
         return Inspection(
             name=_last(entity.path),
             path=entity.path,
             kind=kind_of_object(object_id),
             file=entity.file.place.name,
-            object_path=None if name is None else text(name),
+            object_path="/" + "/".join(map(text, entity.location)),
             links=links,
             type=kind_of_type,
             storage=storage,
@@ -176,14 +176,14 @@ class _Inspector:
         def note(name: bytes, info: h5l.LinkInfo) -> None:
             links.append((name, info.type))
 
-        group.id.links.iterate(note, info=True)
+        group.id.links.iterate(note, lapl=LINK_ACCESS, info=True)
         return tuple(self._child(path, name, kind) for name, kind in links)
 
     def _child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
         path = f"{group_path.rstrip('/')}/{_as_path(name)}"
         shown = "/" + "/".join(map(text, components(encoded(path))))
         if b"/" in name:
-            # Forged: libhdf5 would take it for a path, and follow external links on the way.
+            # Forged: it can be asked for by no path.
             return Inspection(text(name), shown, "other", problem="its name holds a slash")
         links: tuple[LinkReport, ...] = ()
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from h5py import h5d, h5g, h5l, h5o, h5t
+from h5py import h5d, h5g, h5l
 
 from asgihive.errors import (
     AsgihiveError,
@@ -16,6 +16,7 @@ from asgihive.errors import (
     Overloaded,
     ReaderCrashed,
 )
+from asgihive.hdf5.by_address import LINK_ACCESS, HDF5Object, open_object
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
@@ -31,11 +32,17 @@ class LinkResolution(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """An object at the end of a path. `file` is the one it lies in."""
+    """An object at the end of a path.
+
+    path: as it was asked for.
+    file: the one it lies in.
+    location: the path of hard links that leads to it there.
+    """
 
     path: str
     file: OpenFile
-    id: h5g.GroupID | h5d.DatasetID | h5t.TypeID
+    id: HDF5Object
+    location: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class ExternalLink:
 Entity = Resolved | SoftLink | ExternalLink
 
 
-def kind_of_object(object_id: h5g.GroupID | h5d.DatasetID | h5t.TypeID) -> str:
+def kind_of_object(object_id: HDF5Object) -> str:
     """`group`, `dataset` or `datatype`."""
     if isinstance(object_id, h5d.DatasetID):
         return "dataset"
@@ -115,7 +122,7 @@ def walk_below(
         raise EntityMissing(group.file.place.name, shown)
     if not names:
         return group
-    walker = _Walker(lease, group.file, group.id, shown, max_hops)
+    walker = _Walker(lease, group, shown, max_hops)
     try:
         for name in names[:-1]:
             walker.enter(name)
@@ -128,19 +135,18 @@ def walk_below(
 class _Walker:
     """A position in a file, moved by one component at a time."""
 
-    def __init__(
-        self, lease: Lease, file: OpenFile, start: h5g.GroupID, shown: str, max_hops: int
-    ) -> None:
+    def __init__(self, lease: Lease, start: Resolved, shown: str, max_hops: int) -> None:
         self.lease = lease
-        self.origin = file
+        self.origin = start.file
         self.shown = shown
-        self.file = file
-        self.object: h5g.GroupID | h5d.DatasetID | h5t.TypeID = start
+        self.file = start.file
+        self.object: HDF5Object = start.id
+        self.location = list(start.location)
         self.hops_left = max_hops
 
     def resolved(self) -> Resolved:
         """The object reached."""
-        return Resolved(self.shown, self.file, self.object)
+        return Resolved(self.shown, self.file, self.object, tuple(self.location))
 
     def finish(self, name: bytes, resolution: LinkResolution) -> Entity:
         """Take the last step of a path, as `resolution` says."""
@@ -157,7 +163,7 @@ class _Walker:
 
     def link(self, name: bytes) -> SoftLink | ExternalLink | None:
         """The soft or external link of that name here, None for a hard one."""
-        stored, kind = self._look_up(name)
+        stored, kind, _ = self._look_up(name)
         if kind == h5l.TYPE_SOFT:
             return SoftLink(self.shown, self.file, text(self._value(stored)))
         if kind == h5l.TYPE_EXTERNAL:
@@ -172,18 +178,23 @@ class _Walker:
             EntityMissing: there is no such name here.
             Broken: there is a link, and it cannot be followed.
         """
-        stored, _ = self._look_up(name)
-        pending = deque([stored])
-        while pending:
-            component = pending.popleft()
-            try:
-                stored, kind = self._look_up(component)
-            except EntityMissing:
-                raise Broken(f"there is no {text(component)!r} in its target") from None
+        found = self._look_up(name)
+        pending: deque[bytes] = deque()
+        while True:
+            self.lease.go_on()
+            stored, kind, address = found
             if kind == h5l.TYPE_HARD:
-                self.object = self._open(stored)
+                self.object = self._open(address)
+                self.location.append(stored)
             else:
                 pending.extendleft(reversed(self._follow(stored, kind)))
+            if not pending:
+                return
+            component = pending.popleft()
+            try:
+                found = self._look_up(component)
+            except EntityMissing:
+                raise Broken(f"there is no {text(component)!r} in its target") from None
 
     def _follow(self, name: bytes, kind: int) -> list[bytes]:
         """Move to where a link's target starts; the components that are left to walk."""
@@ -193,7 +204,7 @@ class _Walker:
         if kind == h5l.TYPE_SOFT:
             target = self._value(name)
             if target.startswith(b"/"):
-                self.object = self.file.root
+                self._go_to_root()
             return components(target)
         if kind == h5l.TYPE_EXTERNAL:
             target_file, target = self._value(name)
@@ -204,16 +215,20 @@ class _Walker:
                 raise
             except AsgihiveError as error:
                 raise Broken(str(error)) from None
-            self.object = self.file.root
+            self._go_to_root()
             return components(target)
         raise Broken("it is of a kind that only its writer can follow")
 
-    def _look_up(self, name: bytes) -> tuple[bytes, int]:
-        """The name as stored, and the type of its link."""
+    def _go_to_root(self) -> None:
+        self.object = self.file.root
+        self.location.clear()
+
+    def _look_up(self, name: bytes) -> tuple[bytes, int, int]:
+        """The name as stored, the type of its link, and the address that a hard one says."""
         if not isinstance(self.object, h5g.GroupID):
             raise EntityMissing(self.origin.place.name, self.shown)
         try:
-            return name, self._type(name)
+            return name, *self._info(name)
         except _REFUSALS as error:
             # h5py's versions differ in what they raise for a name that is not there.
             if self._exists(name):
@@ -222,24 +237,24 @@ class _Walker:
             if stored is None:
                 raise EntityMissing(self.origin.place.name, self.shown) from None
             try:
-                return stored, self._type(stored)
+                return stored, *self._info(stored)
             except _REFUSALS as damage:
                 raise self._damaged(damage) from damage
 
-    def _type(self, name: bytes) -> int:
-        kind: int = self.object.links.get_info(name).type
-        return kind
+    def _info(self, name: bytes) -> tuple[int, int]:
+        info = self.object.links.get_info(name, lapl=LINK_ACCESS)
+        return info.type, info.u
 
     def _value(self, name: bytes) -> Any:
         """What a link says of its target: a path, or a file and a path."""
         try:
-            return self.object.links.get_val(name)
+            return self.object.links.get_val(name, lapl=LINK_ACCESS)
         except _REFUSALS as error:
             raise self._damaged(error) from error
 
     def _exists(self, name: bytes) -> bool:
         try:
-            return bool(self.object.links.exists(name))
+            return bool(self.object.links.exists(name, lapl=LINK_ACCESS))
         except _REFUSALS as error:
             raise self._damaged(error) from error
 
@@ -250,17 +265,18 @@ class _Walker:
             return None
         names: list[bytes] = []
         try:
-            self.object.links.iterate(names.append)
+            self.object.links.iterate(names.append, lapl=LINK_ACCESS)
         except _REFUSALS as error:
             raise self._damaged(error) from error
         found = [each for each in names if text(each) == wanted]
         return found[0] if len(found) == 1 else None
 
-    def _open(self, name: bytes) -> h5g.GroupID | h5d.DatasetID | h5t.TypeID:
+    def _open(self, address: int) -> HDF5Object:
         try:
-            return h5o.open(self.object, name)
+            found: HDF5Object = open_object(self.object, address)
         except _REFUSALS as error:
             raise self._damaged(error) from error
+        return found
 
     def _damaged(self, error: Exception) -> FileUnreadable:
         reason = libhdf5_reason(error)

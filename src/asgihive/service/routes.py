@@ -19,8 +19,9 @@ from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.attributes import read_attributes
-from asgihive.hdf5.entities import Describer, list_paths
+from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
+from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
 from asgihive.lanes import Portions
@@ -144,12 +145,12 @@ class Routes:
 
     def _paths(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
-        hops = self.store.settings.max_link_hops
+        hops, most = self.store.settings.max_link_hops, self.store.settings.max_listed_paths
 
         def content(lease: Lease) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             found = walk(lease, file, entity.path, resolution, hops)
-            return (yield from list_paths(lease, found, resolution, hops))
+            return (yield from list_paths(lease, found, resolution, hops, most))
 
         return content
 
