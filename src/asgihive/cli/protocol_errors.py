@@ -48,6 +48,10 @@ def protocol_class(base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyn
     return type(f"JSON{base.__name__}", (base,), {_HOOK: send_400_response})
 
 
+JSONProtocol = protocol_class()
+"""The protocol that uvicorn chooses, with refusals in JSON; worker processes import it by name."""
+
+
 def refuse(protocol: Any, message: str, error: BaseException | None) -> None:
     """Answer what is no HTTP, and close the connection.
 

@@ -18,7 +18,6 @@ from uvicorn.supervisors import Multiprocess
 from asgihive.asgi import Router
 from asgihive.cli.logs import log_config
 from asgihive.cli.options import ServerOptions
-from asgihive.cli.protocol_errors import protocol_class
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
@@ -61,7 +60,7 @@ def run(options: ServerOptions, root: str, settings: H5Settings, listener: socke
         ssl_keyfile=options.ssl_keyfile,
         log_config=log_config(options.log_level, options.access_log),
         log_level=options.log_level,
-        http=protocol_class(),
+        http="asgihive.cli.protocol_errors:JSONProtocol",
         ws="none",  # a library for websockets would refuse handshakes in plain text
         access_log=False,  # ours hides the token, and says more
         timeout_graceful_shutdown=options.graceful_seconds,
