@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, as_bytes
+from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, UnknownForm, as_bytes
 
 # Decodes one Blosc 2 buffer of an announced size.
 Decode = Callable[[Bytes, int], Bytes]
@@ -20,25 +20,45 @@ Decode = Callable[[Bytes, int], Bytes]
 _MAGIC = b"b2frame\0"
 _FIXED_BYTES = 15
 _CHUNK_HEADER_BYTES = 16
+_EXTENDED_HEADER_BYTES = 32
 _MOST_DIMENSIONS = 16
 
 # Blocks reach beyond the chunk by less than its length along each dimension.
 _MOST_PADDING = 16
 
-# In the highest byte of an offset of the index: instead of a chunk there is a value.
-_ZEROS = 0x81
+# In the highest byte of an offset of the index: instead of a chunk there is a value, or nothing.
+_ZEROS, _UNINITIALISED = 0x81, 0x84
+
+# Of a chunk: the bits of its flags that say that its header is extended, and in the last byte of
+# that, from bit 4 on, the special value that stands for nothing.
+_IS_EXTENDED = 0x05
+_NOTHING_STORED = 4
+
+# What is in every build of c-blosc2, others being plugins: codecs, in the upper bits of the flags,
+# and filters up to truncation.
+_KNOWN_CODECS = {0, 1, 3, 4}
+_LAST_KNOWN_FILTER = 4
 
 
 def blosc2_decoder(decode: Decode) -> Decoder:
-    """The decoder, given one of Blosc 2 buffers."""
+    """The decoder, given one of Blosc 2 buffers.
+
+    It raises UnknownForm for frames of several chunks, or with codecs and filters that are
+    plugins of c-blosc2.
+    """
 
     def blosc2(stored: Bytes, _values: tuple[int, ...], room: Room) -> Bytes:
         header, metalayers, start = _frame(stored)
-        chunk_shape, block_shape = _array_shapes(stored, metalayers)
+        array_shape, chunk_shape, block_shape = _array_shapes(stored, metalayers)
         item = _integer(header, 6)
-        padded = [-(-n // m) * m for n, m in zip(chunk_shape, block_shape, strict=True)]
-        raw_size = item * math.prod(chunk_shape) if chunk_shape else _integer(header, 4)
+        raw_size = item * math.prod(array_shape) if chunk_shape else _integer(header, 4)
         room.check("blosc2", raw_size)
+        # Of an inner chunk, which whoever decodes it makes room for.
+        if _integer(header, 8) > _MOST_PADDING * room.most:
+            raise BadChunk(f"blosc2: inner chunks of {header[8]} bytes for {raw_size}")
+        if array_shape != chunk_shape or (not chunk_shape and raw_size != header[8]):
+            raise UnknownForm("blosc2: the frame has not one inner chunk")
+        padded = [-(-n // m) * m for n, m in zip(chunk_shape, block_shape, strict=True)]
         size = item * math.prod(padded) if chunk_shape else raw_size
         if size > _MOST_PADDING * room.most:
             raise BadChunk(f"blosc2: blocks of {size} bytes for {raw_size} are too many")
@@ -73,20 +93,23 @@ def _integer(header: Sequence[Any], position: int) -> int:
     return value
 
 
-def _array_shapes(stored: Bytes, metalayers: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """The shapes of the chunk and of its blocks; empty when it is not cut into any."""
+def _array_shapes(
+    stored: Bytes, metalayers: Sequence[Any]
+) -> tuple[list[int], list[int], list[int]]:
+    """The shapes of the array, of its chunks and of their blocks; empty when it is not cut."""
     place = dict(metalayers).get(b"b2nd")
     if place is None:
-        return [], []
+        return [], [], []
     try:
         content = stored[place : place + 5].tobytes()
         (size,) = struct.unpack(">xI", content)
-        _, _, _, chunks, blocks, *_ = msgpack.unpackb(
+        _, _, shape, chunks, blocks, *_ = msgpack.unpackb(
             stored[place + 5 : place + 5 + size].tobytes(), raw=True
         )
-        pairs = list(zip(chunks, blocks, strict=True))
-        if 0 < len(pairs) <= _MOST_DIMENSIONS and all(0 < m <= n < 1 << 31 for n, m in pairs):
-            return list(chunks), list(blocks)
+        rows = list(zip(shape, chunks, blocks, strict=True))
+        is_cut = all(0 < m <= n < 1 << 31 and 0 < of < 1 << 31 for of, n, m in rows)
+        if 0 < len(rows) <= _MOST_DIMENSIONS and is_cut:
+            return list(shape), list(chunks), list(blocks)
     except (ValueError, TypeError, struct.error) as error:
         raise BadChunk(f"blosc2: its shape cannot be read ({error})") from None
     raise BadChunk(f"blosc2: chunks of {chunks} in blocks of {blocks}")
@@ -97,8 +120,10 @@ def _chunk(stored: Bytes, start: int, size: int, decode: Decode, *, is_stored: b
     if is_stored:
         return _buffer(stored, start, size, decode)
     index = _buffer(stored, start, 8, decode)
-    if index.size != 8 or index[7] != _ZEROS:
-        raise BadChunk("blosc2: the frame has no chunk, nor zeros instead")
+    if index.size != 8:
+        raise BadChunk("blosc2: the frame has no chunk, nor a value instead")
+    if index[7] not in {_ZEROS, _UNINITIALISED}:
+        raise UnknownForm(f"blosc2: a value of kind {index[7]:#x} instead of its chunk")
     return np.zeros(size, np.uint8)
 
 
@@ -111,6 +136,15 @@ def _buffer(stored: Bytes, start: int, size: int, decode: Decode) -> Bytes:
         raise BadChunk(f"blosc2: {announced} bytes are announced, {size} are expected")
     if compressed > stored.size - start:
         raise BadChunk(f"blosc2: a chunk of {compressed} bytes does not fit into what is stored")
+    if header[2] & _IS_EXTENDED == _IS_EXTENDED:
+        extension = stored[start : start + _EXTENDED_HEADER_BYTES][_CHUNK_HEADER_BYTES:]
+        if extension.size < _CHUNK_HEADER_BYTES:
+            raise BadChunk("blosc2: the frame ends in the header of its chunk")
+        if extension[15] >> 4 & 7 == _NOTHING_STORED:
+            # c-blosc2 would leave what lay in memory.
+            return np.zeros(size, np.uint8)
+        if header[2] >> 5 not in _KNOWN_CODECS or (extension[:6] > _LAST_KNOWN_FILTER).any():
+            raise UnknownForm("blosc2: its codec or a filter is a plugin of c-blosc2")
     decoded = decode(stored[start : start + compressed], size)
     Room(size).check("blosc2", decoded.size)
     return decoded

@@ -2,7 +2,9 @@
 
 import ctypes
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,10 @@ import numpy as np
 # The most that glibc takes such a hint from, less what it adds itself (mallopt(3)).
 _HINT_BYTES = (32 << 20) - (1 << 16)
 
-_M_ARENA_MAX = -8  # of malloc.h
+_M_ARENA_MAX, _M_PERTURB = -8, -6  # of malloc.h
+
+# What the allocator fills new memory with is the complement of this.
+_PERTURBED_TO_ZERO = 0xFF
 
 
 def keep_freed_buffers() -> None:
@@ -50,8 +55,44 @@ def trim_freed_memory() -> None:
         malloc_trim(0)
 
 
+class _ZeroedMemory:
+    """How many threads want new memory to be zero; when none does, it is as the process began."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = 0
+        self._mallopt = _of_allocator("mallopt")
+        setting = os.environ.get("MALLOC_PERTURB_", "")
+        self._before = int(setting) if setting.isdecimal() else 0
+
+    def change(self, number: int) -> None:
+        if self._mallopt is None:
+            return
+        with self._lock:
+            self._wanted += number
+            self._mallopt(_M_PERTURB, _PERTURBED_TO_ZERO if self._wanted else self._before)
+
+
+@contextmanager
+def zeroed_memory() -> Iterator[None]:
+    """Have the allocator clear all memory that it gives meanwhile, in all threads.
+
+    For libraries that may show what they did not write. glibc does so (mallopt(3), M_PERTURB) but
+    for blocks of up to a kilobyte that were freed in the same thread before; elsewhere this does
+    nothing.
+    """
+    _zeroed.change(1)
+    try:
+        yield
+    finally:
+        _zeroed.change(-1)
+
+
 def _of_allocator(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
+
+
+_zeroed = _ZeroedMemory()
 
 
 def all_of_bytes(view: memoryview | np.ndarray[Any, Any]) -> bytes | None:

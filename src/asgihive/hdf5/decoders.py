@@ -21,6 +21,10 @@ class BadChunk(Exception):  # translated at once by those who know the entity
     """Stored bytes that are not what they should be; the message says how."""
 
 
+class UnknownForm(BadChunk):
+    """A stream in a form of its filter that a decoder does not know, though others may."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """How many bytes a decoder may make: `most`, and when `exact` not one less."""
