@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5s
 
 from asgihive.errors import AsgihiveError, DamagedData, FilterMissing, TypeUnsupported
 from asgihive.hdf5.chunk_index import DamagedChunk, Places
@@ -20,7 +20,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.types import NoEquivalent
+from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -45,7 +45,7 @@ class Dataset:
     dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
     contiguous: where its values lie as they lie in memory; None = they do not.
     chunked: its chunks, if it has any.
-    memory_type: the HDF5 type of one element in memory.
+    memory_type: how one element lies in memory.
     """
 
     path: str
@@ -57,7 +57,7 @@ class Dataset:
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
     contiguous: ContiguousStorage | None
-    memory_type: h5t.TypeID
+    memory_type: MemoryType
     chunked: ChunkedStorage | None
     max_hops: int
 
@@ -167,9 +167,9 @@ class Dataset:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros(shape, dtype)
-        as_read = self.memory_type
+        as_read = self.memory_type.id
         if dtype != self.dtype:
-            as_read = h5t.py_create(np.dtype((dtype, self.item_shape)))
+            as_read = converted_type(self.dtype, dtype, self.item_shape)
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
@@ -179,6 +179,8 @@ class Dataset:
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
         self.id.read(memory_space, file_space, values, as_read)
+        if self.memory_type.is_mislabelled:
+            relabel_sequences(values, self.dtype)
         return values
 
     @property
