@@ -13,6 +13,7 @@ from asgihive.errors import TypeUnsupported
 from asgihive.hdf5 import types
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
+from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, leased, values
 from tests.zoo.low_level import create_attribute, create_dataset
 
@@ -29,7 +30,7 @@ def attribute(root: Path, file: str, name: str) -> Any:
     with leased(root) as lease:
         entity = walk(lease, lease.open_asked(file), "/", LinkResolution.ALL, HOPS)
         assert isinstance(entity, Resolved)
-        return read_attributes(entity, [name])[name]
+        return run_at_once(read_attributes(entity, [name]))[name]
 
 
 @pytest.mark.parametrize("tag", [b"NUMPY:|O", b"NUMPY:T", b"NUMPY:<U2", b"PYTHON:OBJECT"])
