@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5s
 
-from asgihive.errors import AsgihiveError, DamagedData, FilterMissing, TypeUnsupported
+from asgihive.errors import (
+    AsgihiveError,
+    ChunkTooLarge,
+    DamagedData,
+    FilterMissing,
+    TypeUnsupported,
+)
 from asgihive.hdf5.chunk_index import DamagedChunk, Places
 from asgihive.hdf5.chunks import ChunkedStorage, Share
 from asgihive.hdf5.contiguous import ContiguousStorage
@@ -90,6 +96,7 @@ class Dataset:
             FileChanged: what was read may be a mixture.
             Released: the lease was, and what is not read yet will not be.
             FilterMissing, DamagedData, TypeUnsupported, LinkUnresolved
+            ChunkTooLarge: a chunk or an element is more than the pool lets be in memory.
         """
         dtype = self.dtype if dtype is None else dtype
         with self.diagnosed(lease, axes):
@@ -138,12 +145,22 @@ class Dataset:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
         touch(self.file.place.name, self.file.identity.content)
+        self._check_sizes(lease.pool.max_chunk_bytes)
         try:
             yield
         except READ_ERRORS as error:
             lease.check()
             raise self._diagnosis(lease, axes, error) from error
         lease.check()
+
+    def _check_sizes(self, limit: int) -> None:
+        """Raise ChunkTooLarge where any element needs more memory than that."""
+        what, size = "element", self.item_bytes
+        if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
+            # What went through no filter is read in parts.
+            what, size = "chunk", self.chunked.pipeline.chunk_bytes
+        if size > limit:
+            raise ChunkTooLarge(self.file.place.name, self.path, what, size, limit)
 
     def _read(
         self,
