@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.errors import FileUnreadable
-from asgihive.hdf5 import entities, headers, listing
-from asgihive.hdf5.headers import HeaderReader, NotPlain
+from asgihive.hdf5 import entities, file_bytes, headers, listing
+from asgihive.hdf5.file_bytes import NotPlain
+from asgihive.hdf5.headers import HeaderReader
 from tests.hdf5.serving import described, leased
 from tests.hdf5.test_types import TYPES
 
@@ -273,8 +274,8 @@ def test_without_libhdf5s_checksum_its_headers_are_left_to_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(ctypes, "PyDLL", absent)
-        assert headers._find_checksum() is None
-    monkeypatch.setattr(headers, "_checksum", None)
+        assert file_bytes.find_checksum() is None
+    monkeypatch.setattr(file_bytes, "checksum", None)
     with leased(root) as lease, pytest.raises(NotPlain):
         HeaderReader(lease.open_asked("main.h5")).read(address)
     assert described(root, "main.h5")["children"][0]["shape"] == (3,)

@@ -1,33 +1,52 @@
 """Where the chunks of a dataset lie in its file.
 
-libhdf5 finds a single chunk fast only when it reads it, too (`read_direct_chunk`); all other
-questions walk through all chunks. So few chunks of many are asked for one by one, and as soon
-as that would take longer than to list all of them, they are listed and the list is kept.
+The index is read from the file's bytes: libhdf5 lists slowly, reports the chunks of an
+extensible array by rotated coordinates, and its one fast way to a single chunk overruns buffers
+(h5py 3.16, HDF5 2.0). One chunk is looked for by itself; as soon as so many were looked for that
+listing all of them would have been no slower, they are listed, and the list is kept. Only what is
+not plain is asked of libhdf5, see `asgihive.hdf5.library_chunks`.
 """
 
-import bisect
-import math
-from collections.abc import Sequence
+import threading
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-from h5py import h5d
+from h5py import h5d, h5s
 
-from asgihive.hdf5.decoders import Bytes, as_bytes
-from asgihive.hdf5.open_file import libhdf5_reason
+from asgihive.hdf5.chunk_arrays import (
+    ExtensibleArrayChunks,
+    FixedArrayChunks,
+    ImplicitChunks,
+    Order,
+)
+from asgihive.hdf5.chunk_parts import coordinates_touched, count_touched, numbers_touched
+from asgihive.hdf5.chunk_table import (
+    ChunkGrid,
+    ChunkPlace,
+    ChunkTable,
+    FoundChunks,
+    GoOn,
+    Numbers,
+    Places,
+    StoredChunks,
+)
+from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
+from asgihive.hdf5.headers import ChunkLayout, IndexKind, bytes_of, read_chunk_layout
+from asgihive.hdf5.library_chunks import list_by_library
+from asgihive.hdf5.open_file import OpenFile, address_of
+from asgihive.hdf5.selection import Axis
 
-# More chunks than that are not listed: it would take more than seconds, and tens of megabytes.
+# More chunks than that are not listed: it would take tens of megabytes.
 MAX_LISTED = 1 << 20
 
-# So few that listing them is nothing.
-_FEW_CHUNKS = 2048
+# So few that listing them costs no more than a few chunks that are looked for.
+_FEW_CHUNKS = 256
 
-# How many chunks are listed in the time that one takes by itself.
-_LISTED_PER_LOOKUP = 16
+# How many chunks are listed in the time that one takes that is looked for by itself.
+_LISTED_PER_LOOKUP = 256
 
-# What libhdf5 says of a chunk that is not there; other words only make it slower.
-_NEVER_WRITTEN = "storage is not allocated"
+# Looked for one by one, rather than together.
+_LOOKED_FOR_ALONE = 16
 
 # What a listed chunk takes in memory.
 LISTED_BYTES = 28
@@ -45,172 +64,205 @@ class DamagedChunk(Exception):  # translated at once by those who know the entit
         return f"chunk {self.coordinates} ({self.reason})"
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPlace:
-    """A stored chunk: where it lies in the file, and the filters it did not go through."""
-
-    offset: int
-    size: int
-    filter_mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReadChunk:
-    """A chunk as it is stored, and the filters it did not go through."""
-
-    content: Bytes
-    filter_mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkTable:
-    """All stored chunks, in the order of their numbers."""
-
-    numbers: np.ndarray[Any, np.dtype[np.int64]]
-    offsets: np.ndarray[Any, np.dtype[np.uint64]]
-    sizes: np.ndarray[Any, np.dtype[np.uint64]]
-    filter_masks: np.ndarray[Any, np.dtype[np.uint32]]
-
-    def find(self, number: int) -> ChunkPlace | None:
-        """Where the chunk lies; None when it was never written."""
-        at = bisect.bisect_left(self.numbers, number)
-        if at == len(self.numbers) or self.numbers[at] != number:
-            return None
-        return ChunkPlace(int(self.offsets[at]), int(self.sizes[at]), int(self.filter_masks[at]))
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedChunks:
-    """Some chunks, by number, of those that are not worth listing."""
-
-    chunks: dict[int, ReadChunk | ChunkPlace]
-
-    def find(self, number: int) -> ReadChunk | ChunkPlace | None:
-        """The chunk, as it is stored; None when it was never written."""
-        return self.chunks.get(number)
-
-
-Places = ChunkTable | FetchedChunks
-
-
-@dataclass(slots=True, eq=False)
-class ChunkGrid:
-    """The chunks of a dataset: how many there are along each axis, and how they are numbered."""
-
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    counts: tuple[int, ...] = field(init=False)
-    strides: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        pairs = zip(self.shape, self.chunks, strict=True)
-        self.counts = tuple(-(-extent // chunk) for extent, chunk in pairs)
-        self.strides = tuple(math.prod(self.counts[axis + 1 :]) for axis in range(len(self.counts)))
-
-    @property
-    def size(self) -> int:
-        """The number of chunks, stored or not."""
-        return math.prod(self.counts)
-
-    def number(self, coordinates: Sequence[int]) -> int:
-        """The number of the chunk at `coordinates` (in chunks), in C order."""
-        return sum(map(int.__mul__, coordinates, self.strides))
-
-    def is_partial(self, coordinates: Sequence[int]) -> bool:
-        """Whether the chunk reaches beyond the extent."""
-        corners = zip(coordinates, self.chunks, self.shape, strict=True)
-        return any((at + 1) * chunk > extent for at, chunk, extent in corners)
-
-
 @dataclass(slots=True, eq=False)
 class ChunkIndex:
-    """Finds the chunks of one open dataset.
+    """Finds the chunks of one open dataset. For all threads, unless it `needs_library`.
 
-    keep: whether the table is kept; not of a live file, whose chunks come and go.
-    table: None until it is worth listing.
+    Attributes:
+        id: for libhdf5, where only that can tell.
+        grid: of the dataset.
+        stored: the index in the file's bytes; None = only libhdf5 can tell.
+        keep: whether the table is kept; not of a live file, whose chunks come and go.
+        edges_unfiltered: whether chunks that reach beyond the extent went through no filter; None
+            = the layout message was not read.
+        table: None until it is worth listing.
     """
 
     id: h5d.DatasetID
     grid: ChunkGrid
+    stored: StoredChunks | None
     keep: bool
+    edges_unfiltered: bool | None = None
     table: ChunkTable | None = None
-    _looked_up: int = 0
-    _too_many: bool = False
+    _looked_for: int = 0
+    _is_unlisted: bool = False
+    _listing: threading.Lock = field(default_factory=threading.Lock)
 
-    def locate(self, touched: Sequence[tuple[int, ...]], most: int) -> Places:
-        """Where all chunks lie, or these at least. In the library lane.
-
-        Args:
-            touched: coordinates, in chunks.
-            most: the bytes of a stored chunk that is read where it is found; of a larger one
-                the place is told.
-
-        Raises:
-            DamagedChunk: libhdf5 cannot find one.
-        """
-        if self.table is not None:
-            return self.table
-        self._looked_up += len(touched)
-        worth = max(_FEW_CHUNKS, self._looked_up * _LISTED_PER_LOOKUP)
-        if not self._too_many and self.grid.size <= min(worth, MAX_LISTED):
-            table = self._listed()
-            if table is not None:
-                if self.keep:
-                    self.table = table
-                return table
-            self._too_many = True
-        found = {self.grid.number(each): self._fetched(each, most) for each in touched}
-        return FetchedChunks({n: chunk for n, chunk in found.items() if chunk is not None})
+    @property
+    def needs_library(self) -> bool:
+        """Whether `locate` calls libhdf5, which is for the library lane alone."""
+        return self.stored is None and self.table is None
 
     @property
     def bytes(self) -> int:
         """What the table may take."""
-        return LISTED_BYTES * self.grid.size if self.grid.size <= MAX_LISTED else 0
+        count = self.grid.size if self.stored is None else self.stored.at_most
+        return LISTED_BYTES * min(count, MAX_LISTED)
 
-    def _fetched(self, coordinates: tuple[int, ...], most: int) -> ReadChunk | ChunkPlace | None:
-        """The stored chunk; None when it was never written, its place when larger than `most`."""
+    def locate(self, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
+        """Where all chunks lie, or at least those that have elements at `axes`.
+
+        Args:
+            axes: what will be read; not empty.
+            go_on: called regularly.
+
+        Raises:
+            DamagedChunk: one cannot be found.
+            and whatever `go_on` raises.
+        """
+        if self.table is not None:
+            return self.table
+        count = count_touched(axes, self.grid.chunks)
+        if self.stored is None:
+            return self._locate_by_library(axes, go_on)
         try:
-            return self._found(coordinates, most)
-        except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
-            raise DamagedChunk(coordinates, libhdf5_reason(error)) from error
+            if self._is_worth_listing(self.stored, count):
+                table = self._list(self.stored, go_on)
+                if table is not None:
+                    return table
+            if count > _LOOKED_FOR_ALONE and self.grid.is_numbered:
+                table = self.stored.gather(numbers_touched(axes, self.grid), MAX_LISTED, go_on)
+                if table is not None:
+                    return table
+        except (DamagedMetadata, OSError, OverflowError):
+            # What is damaged may be another chunk's.
+            self._is_unlisted = True
+        return self._locate_each(self.stored, axes, go_on)
 
-    def _found(self, coordinates: tuple[int, ...], most: int) -> ReadChunk | ChunkPlace | None:
-        corner = tuple(map(int.__mul__, coordinates, self.grid.chunks))
-        buffer = np.empty(most, np.uint8)
+    def list_all(self, go_on: GoOn) -> ChunkTable:
+        """All stored chunks inside the extent, however many. In the library lane.
+
+        Raises:
+            DamagedMetadata, OSError, RuntimeError: they cannot be listed.
+            and whatever `go_on` raises.
+        """
+        table = self.table
+        if table is None and self.stored is not None:
+            table = self.stored.gather(None, self.grid.size, go_on)
+        if table is None:
+            table = list_by_library(self.id, self.grid, None, self.grid.size, go_on)
+        assert table is not None  # noqa: S101  # no more are stored inside the extent than it has
+        return table
+
+    def _is_worth_listing(self, stored: StoredChunks, count: int) -> bool:
+        if self._is_unlisted or not self.grid.is_numbered:
+            return False
+        if self.keep:
+            self._looked_for += count
+            count = self._looked_for
+        return min(stored.at_most, MAX_LISTED) <= max(_FEW_CHUNKS, count * _LISTED_PER_LOOKUP)
+
+    def _list(self, stored: StoredChunks, go_on: GoOn) -> ChunkTable | None:
+        """All stored chunks, listed by one thread at a time; None when they are too many."""
+        with self._listing:
+            if self.table is not None:
+                return self.table
+            table = stored.gather(None, MAX_LISTED, go_on)
+            if table is None:
+                self._is_unlisted = True
+            elif self.keep:
+                self.table = table
+            return table
+
+    def _locate_each(self, stored: StoredChunks, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
+        found: dict[int, ChunkPlace] = {}
+        for coordinates in coordinates_touched(axes, self.grid.chunks):
+            go_on()
+            try:
+                place = stored.find(coordinates)
+            except (DamagedMetadata, OverflowError) as error:
+                raise DamagedChunk(coordinates, str(error)) from None
+            if place is not None:
+                found[self.grid.number(coordinates)] = place
+        return FoundChunks(found)
+
+    def _locate_by_library(self, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
         try:
-            filter_mask, content = self.id.read_direct_chunk(corner, out=buffer)
-        except (OSError, RuntimeError, ValueError) as error:
-            if _NEVER_WRITTEN in str(error):
-                return None
-        else:
-            return ReadChunk(as_bytes(content), filter_mask)
-        # This walks through all chunks, but knows.
-        info = self.id.get_chunk_info_by_coord(corner)
-        if info.byte_offset is None:
-            return None
-        return ChunkPlace(info.byte_offset, info.size, info.filter_mask)
+            table = list_by_library(self.id, self.grid, None, MAX_LISTED, go_on)
+            if table is None:
+                wanted = numbers_touched(axes, self.grid)
+                table = list_by_library(self.id, self.grid, wanted, MAX_LISTED, go_on)
+            elif self.keep:
+                self.table = table
+        except DamagedMetadata as error:
+            first = next(coordinates_touched(axes, self.grid.chunks))
+            raise DamagedChunk(first, str(error)) from None
+        assert table is not None  # noqa: S101  # a block touches no more chunks than are listed
+        return table
 
-    def _listed(self) -> ChunkTable | None:
-        """All stored chunks inside the extent; None when they are too many."""
-        rows: list[tuple[int, int, int, int]] = []
-        grid = self.grid
 
-        def add(info: Any) -> bool | None:
-            coordinates = tuple(map(int.__floordiv__, info.chunk_offset, grid.chunks))
-            inside = all(map(int.__lt__, coordinates, grid.counts))
-            if inside and info.byte_offset is not None:
-                number = grid.number(coordinates)
-                rows.append((number, info.byte_offset, info.size, info.filter_mask))
-            return len(rows) > MAX_LISTED or None
+@dataclass(frozen=True, slots=True)
+class _DamagedChunks:
+    """An index whose header is damaged, so that no chunk is found. `StoredChunks`."""
 
-        self.id.chunk_iter(add)
-        if len(rows) > MAX_LISTED:
-            return None
-        rows.sort()
-        numbers, offsets, sizes, masks = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return ChunkTable(
-            np.array(numbers, np.int64),
-            np.array(offsets, np.uint64),
-            np.array(sizes, np.uint64),
-            np.array(masks, np.uint32),
-        )
+    reason: str
+    at_most: int = 0
+
+    def find(self, _coordinates: tuple[int, ...]) -> ChunkPlace | None:
+        raise DamagedMetadata(self.reason)
+
+    def gather(self, _wanted: Numbers | None, _most: int, _go_on: GoOn) -> ChunkTable | None:
+        raise DamagedMetadata(self.reason)
+
+
+def chunk_index(
+    file: OpenFile, dataset: h5d.DatasetID, grid: ChunkGrid, *, is_filtered: bool
+) -> ChunkIndex:
+    """The index of a dataset of `file`. In the library lane."""
+    keep = not file.live
+    try:
+        stored = bytes_of(file)
+        layout = read_chunk_layout(stored, address_of(dataset))
+        most = dataset.get_space().get_simple_extent_dims(True)
+        found = _stored_chunks(stored, layout, grid, most, is_filtered=is_filtered)
+    except (NotPlain, OSError):
+        return ChunkIndex(dataset, grid, None, keep)
+    except DamagedMetadata as error:
+        return ChunkIndex(dataset, grid, _DamagedChunks(str(error)), keep)
+    return ChunkIndex(dataset, grid, found, keep, layout.edges_unfiltered)
+
+
+def _stored_chunks(
+    file: FileBytes,
+    layout: ChunkLayout,
+    grid: ChunkGrid,
+    most: tuple[int, ...],
+    *,
+    is_filtered: bool,
+) -> StoredChunks:
+    """The index that the layout message names; `most`: how large the dataset may become.
+
+    Raises:
+        NotPlain, DamagedMetadata
+    """
+    if layout.chunks != grid.chunks:
+        raise NotPlain
+    chunk_bytes = layout.item_bytes
+    for extent in layout.chunks:
+        chunk_bytes *= extent
+    if layout.kind is IndexKind.TREE_1:
+        return ChunkTree1(file, grid, layout.address)
+    size_bytes = _size_bytes(file, layout, chunk_bytes) if is_filtered else 0
+    if layout.kind is IndexKind.TREE_2:
+        return ChunkTree2(file, grid, layout.address, chunk_bytes, size_bytes)
+    bounds = tuple(None if extent == h5s.UNLIMITED else int(extent) for extent in most)
+    order = Order.of(layout.chunks, bounds)
+    if layout.kind is IndexKind.SINGLE:
+        if is_filtered != (layout.single is not None) or grid.size > 1:
+            raise NotPlain
+        size, mask = layout.single or (chunk_bytes, 0)
+        return ImplicitChunks(file, grid, order, layout.address, size, mask)
+    if layout.kind is IndexKind.IMPLICIT:
+        if is_filtered:
+            raise NotPlain
+        return ImplicitChunks(file, grid, order, layout.address, chunk_bytes)
+    kind = FixedArrayChunks if layout.kind is IndexKind.FIXED_ARRAY else ExtensibleArrayChunks
+    return kind(file, grid, order, layout.address, chunk_bytes, size_bytes)
+
+
+def _size_bytes(file: FileBytes, layout: ChunkLayout, chunk_bytes: int) -> int:
+    """How wide the sizes of filtered chunks are in an index (sections VII.C, D and III.A.2)."""
+    if layout.version > 4:
+        return file.length_bytes
+    # One byte more than the size of a chunk takes, in case a filter makes it larger.
+    return min(8, 1 + (chunk_bytes.bit_length() + 7) // 8)

@@ -2,7 +2,8 @@
 
 A chunk that decodes to less than its size would be filled up by libhdf5 2.0 with whatever lay
 in its memory. So what can be is read and decoded here, and what only libhdf5 can convert is
-decoded here first. Needed of libhdf5 is where the chunks lie, and that only once.
+decoded here first. Where the chunks lie is read from the file's bytes, too. What is read of a chunk
+is never more than its size may be, by what the layout says of it.
 """
 
 import math
@@ -12,20 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from h5py import h5d, h5o, h5p
+from h5py import h5d, h5p
 
 from asgihive.hdf5.chunk_cache import ChunkCache
-from asgihive.hdf5.chunk_index import (
-    ChunkGrid,
-    ChunkIndex,
-    ChunkPlace,
-    DamagedChunk,
-    Places,
-)
+from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, chunk_index
+from asgihive.hdf5.chunk_parts import Part, begin_of, count_touched, parts_of, stored_parts
+from asgihive.hdf5.chunk_table import ChunkGrid, ChunkPlace, ChunkTable, FoundChunks, Places
 from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
 from asgihive.hdf5.filters import Pipeline, pipeline_of
 from asgihive.hdf5.layout import Layout
-from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
@@ -38,8 +35,11 @@ _MAX_VERIFIED = 1 << 16
 # Less than that is decoded by one thread.
 _SHARE_BYTES = 1 << 20
 
-# A chunk that is looked for and read in one call may be that much larger than it is decoded.
-_READ_ALONE_SLACK = 1 << 12
+# So many chunks are read in one go; many more take turns with what else waits for a thread.
+_SHARE_CHUNKS = 1 << 14
+
+# From so many chunks on, those that were never written are filled in one go.
+_MANY_CHUNKS = 64
 
 _ALL_FILTERS = -1
 
@@ -47,21 +47,6 @@ Array = np.ndarray[Any, Any]
 
 # Called before each chunk; raises when nobody waits for it any more.
 Progress = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What a selection takes of one chunk: `inside` the chunk, and `outside` where it goes."""
-
-    coordinates: tuple[int, ...]
-    inside: tuple[slice, ...]
-    outside: tuple[slice, ...]
-
-    def is_whole(self, chunks: tuple[int, ...]) -> bool:
-        return all(
-            (each.stop - each.start, each.step) == (chunk, 1)
-            for each, chunk in zip(self.inside, chunks, strict=True)
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +95,16 @@ class ChunkedStorage:
         is_decoded = bool(self.pipeline.filters) and not (self.needs_library or self.file.live)
         return is_decoded and self.pipeline.chunk_bytes < self.cache.max_bytes
 
-    def locate(self, axes: tuple[Axis, ...]) -> Places:
-        """Where the chunks of `axes` lie, or those that are read already. In the library lane."""
-        touched = [part.coordinates for part in _parts(axes, self.index.grid.chunks)]
-        return self.index.locate(touched, self.pipeline.chunk_bytes + _READ_ALONE_SLACK)
+    def locate(self, axes: tuple[Axis, ...], progress: Progress) -> Places:
+        """Where the chunks of `axes` lie. In the library lane if the index `needs_library`.
+
+        Raises:
+            DamagedChunk: names a chunk that cannot be found.
+            and whatever `progress` raises.
+        """
+        if not all(axis.count for axis in axes):
+            return FoundChunks({})
+        return self.index.locate(axes, progress)
 
     def read(
         self, axes: tuple[Axis, ...], places: Places, progress: Progress, *, keep: bool
@@ -131,8 +122,8 @@ class ChunkedStorage:
             and whatever `progress` raises.
         """
         shape = (*(axis.count for axis in axes), *self.item_shape)
-        if math.prod(shape) and _touched(axes, self.index.grid.chunks) == 1:
-            (part,) = _parts(axes, self.index.grid.chunks)
+        if math.prod(shape) and count_touched(axes, self.index.grid.chunks) == 1:
+            (part,) = parts_of(axes, self.index.grid.chunks)
             progress()
             taken = self._taken(places, part, keep)
             if taken.shape == shape:
@@ -152,15 +143,15 @@ class ChunkedStorage:
         keep: bool,
     ) -> None:
         """Overwrite `values`, of the shape that `read` would return; the rest as `read`."""
-        for part in _parts(axes, self.index.grid.chunks):
+        for part in self._parts(values, axes, places):
             progress()
             values[part.outside] = self._taken(places, part, keep)
 
     def kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
         """The chunk that these elements are all of, if such a chunk is ever kept."""
-        if not self._is_ever_kept or _touched(axes, self.index.grid.chunks) != 1:
+        if not self._is_ever_kept or count_touched(axes, self.index.grid.chunks) != 1:
             return None
-        (part,) = _parts(axes, self.index.grid.chunks)
+        (part,) = parts_of(axes, self.index.grid.chunks)
         if not part.is_whole(self.index.grid.chunks):
             return None
         return KeptChunk(self.address, self.index.grid.number(part.coordinates))
@@ -172,9 +163,9 @@ class ChunkedStorage:
         only where nothing is copied.
         """
         grid = self.index.grid
-        if not self._is_ever_kept or _touched(axes, grid.chunks) != 1:
+        if not self._is_ever_kept or count_touched(axes, grid.chunks) != 1:
             return None
-        (part,) = _parts(axes, grid.chunks)
+        (part,) = parts_of(axes, grid.chunks)
         raw = self.cache.at_hand((self.file, self.address, grid.number(part.coordinates)))
         if raw is None:
             return None
@@ -184,19 +175,26 @@ class ChunkedStorage:
         return np.ascontiguousarray(taken)
 
     def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
-        """`axes` cut between chunks into up to `most` parts that are worth a thread each."""
+        """`axes` cut between chunks into up to `most` parts that are worth a thread each.
+
+        Into more than that where a part would have more chunks than are read in one go.
+        """
         chunks = self.index.grid.chunks
-        touched = [_touched((axis,), (chunk,)) for axis, chunk in zip(axes, chunks, strict=True)]
+        touched = [
+            count_touched((axis,), (chunk,)) for axis, chunk in zip(axes, chunks, strict=True)
+        ]
         decoded = math.prod(touched) * self.pipeline.chunk_bytes
-        most = min(most, decoded // _SHARE_BYTES, max(touched, default=1))
+        most = max(min(most, decoded // _SHARE_BYTES), self._visits(math.prod(touched)))
+        most = min(most, max(touched, default=1))
         if most <= 1:
             return [Share(axes, ())]
         cut = touched.index(max(touched))
-        pieces = list(_cut(axes[cut], chunks[cut]))
         shares = []
         for number in range(most):
-            first = pieces[number * len(pieces) // most][2].start
-            stop = pieces[(number + 1) * len(pieces) // most - 1][2].stop
+            first, stop = (
+                begin_of(axes[cut], chunks[cut], each * touched[cut] // most)
+                for each in (number, number + 1)
+            )
             part = axes[cut].part(first, stop - first)
             target = (*(slice(None),) * cut, slice(first, stop))
             shares.append(Share((*axes[:cut], part, *axes[cut + 1 :]), target))
@@ -208,10 +206,14 @@ class ChunkedStorage:
         Raises:
             DamagedChunk, NoDecoder: as `read`, and whatever `progress` raises.
         """
-        places = self.locate(axes)
-        for part in _parts(axes, self.index.grid.chunks):
+        places = self.locate(axes, progress)
+        grid = self.index.grid
+        parts = parts_of(axes, grid.chunks)
+        if isinstance(places, ChunkTable) and grid.is_numbered:
+            parts = stored_parts(axes, grid, places)
+        for part in parts:
             progress()
-            number = self.index.grid.number(part.coordinates)
+            number = grid.number(part.coordinates)
             if number in self._verified:
                 continue
             self._raw(places, part)
@@ -220,7 +222,24 @@ class ChunkedStorage:
                     self._verified.clear()
                 self._verified.add(number)
 
-    def _taken(self, places: Places, part: _Part, keep: bool) -> Array:
+    def _visits(self, touched: int) -> int:
+        """In how many goes that many chunks are read; those that are not stored cost nothing."""
+        table = self.index.table
+        if table is not None and self.index.grid.is_numbered:
+            touched = min(touched, len(table.numbers))
+        return -(-touched // _SHARE_CHUNKS)
+
+    def _parts(self, values: Array, axes: tuple[Axis, ...], places: Places) -> Iterator[Part]:
+        """What is to be read of each chunk, in `values` where the rest is filled."""
+        grid = self.index.grid
+        if count_touched(axes, grid.chunks) < _MANY_CHUNKS or not grid.is_numbered:
+            return parts_of(axes, grid.chunks)
+        if not isinstance(places, ChunkTable):
+            return parts_of(axes, grid.chunks)
+        values[...] = self.fill
+        return stored_parts(axes, grid, places)
+
+    def _taken(self, places: Places, part: Part, keep: bool) -> Array:
         """What `part` wants of its chunk; one fill value for a chunk that was never written."""
         raw = self._decoded(places, part, keep)
         if raw is None:
@@ -228,12 +247,12 @@ class ChunkedStorage:
             return self.fill
         return self._within(raw, part)
 
-    def _within(self, raw: Bytes, part: _Part) -> Array:
+    def _within(self, raw: Bytes, part: Part) -> Array:
         chunk_shape = (*self.index.grid.chunks, *self.item_shape)
         taken: Array = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
         return taken
 
-    def _decoded(self, places: Places, part: _Part, keep: bool) -> Bytes | None:
+    def _decoded(self, places: Places, part: Part, keep: bool) -> Bytes | None:
         """The raw bytes of the chunk; None when it was never written."""
         # What is not filtered lies in the page cache, and chunks of a live file change.
         if self.file.live or not self.pipeline.filters:
@@ -243,7 +262,7 @@ class ChunkedStorage:
         keep = keep or not part.is_whole(self.index.grid.chunks)
         return self.cache.chunk(key, lambda: self._without_padding(places, part), keep=keep)
 
-    def _without_padding(self, places: Places, part: _Part) -> Bytes | None:
+    def _without_padding(self, places: Places, part: Part) -> Bytes | None:
         """The raw bytes of a chunk as they may be sent."""
         raw = self._raw(places, part)
         if raw is None or self.fill is None or not has_padding(self.dtype):
@@ -251,7 +270,7 @@ class ChunkedStorage:
         return as_bytes(zero_padding(raw.view(self.dtype)).tobytes())
 
     @measured("decode")
-    def _raw(self, places: Places, part: _Part) -> Bytes | None:
+    def _raw(self, places: Places, part: Part) -> Bytes | None:
         try:
             return self._read(places, part)
         except BadChunk as error:
@@ -259,7 +278,7 @@ class ChunkedStorage:
         except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
             raise DamagedChunk(part.coordinates, libhdf5_reason(error)) from error
 
-    def _read(self, places: Places, part: _Part) -> Bytes | None:
+    def _read(self, places: Places, part: Part) -> Bytes | None:
         grid = self.index.grid
         found = places.find(grid.number(part.coordinates))
         if found is None:
@@ -267,8 +286,6 @@ class ChunkedStorage:
         mask = found.filter_mask
         if self.edges_unfiltered and grid.is_partial(part.coordinates):
             mask = _ALL_FILTERS
-        if not isinstance(found, ChunkPlace):
-            return self.pipeline.decode(found.content, mask)
         if not self.pipeline.applies(mask):
             return self._unfiltered(found, part)
         if found.size > self.pipeline.most_stored:
@@ -279,7 +296,7 @@ class ChunkedStorage:
             raise BadChunk(message)
         return self.pipeline.decode(self._stored(found.offset, found.size), mask)
 
-    def _unfiltered(self, place: ChunkPlace, part: _Part) -> Bytes:
+    def _unfiltered(self, place: ChunkPlace, part: Part) -> Bytes:
         """The chunk as it lies in the file; if it is not kept, only its bytes that `part` needs."""
         size = self.pipeline.chunk_bytes
         Room(size).check("it", place.size)
@@ -325,15 +342,19 @@ def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset i
     chunks = layout.chunks or ()
     chunk_bytes = math.prod(chunks) * stored_size(file, dataset.get_type())
     base, item_shape = without_dimensions(dtype)
+    index = chunk_index(file, dataset, ChunkGrid(shape, chunks), is_filtered=bool(layout.filters))
+    edges_unfiltered = layout.edges_unfiltered
+    if index.edges_unfiltered is not None:
+        edges_unfiltered = index.edges_unfiltered and bool(layout.filters)
     return ChunkedStorage(
         file=file,
-        address=h5o.get_info(dataset).addr,
+        address=address_of(dataset),
         dtype=base,
         item_shape=item_shape,
         fill=_fill(layout.properties, base, item_shape) if as_in_memory else None,
-        edges_unfiltered=layout.edges_unfiltered,
+        edges_unfiltered=edges_unfiltered,
         pipeline=pipeline_of(layout.filters, chunk_bytes),
-        index=ChunkIndex(dataset, ChunkGrid(shape, chunks), keep=not file.live),
+        index=index,
         cache=cache,
     )
 
@@ -355,34 +376,3 @@ def _fill(
     except (OSError, RuntimeError, TypeError, ValueError):
         return None
     return fill
-
-
-def _touched(axes: tuple[Axis, ...], chunks: tuple[int, ...]) -> int:
-    """How many chunks the selection touches."""
-    return math.prod(
-        min(axis.count, (axis.stop - 1) // chunk - axis.start // chunk + 1) if axis.count else 0
-        for axis, chunk in zip(axes, chunks, strict=True)
-    )
-
-
-def _parts(axes: tuple[Axis, ...], chunks: tuple[int, ...]) -> Iterator[_Part]:
-    """What the selection takes of each chunk it touches, in C order."""
-    if not axes:
-        yield _Part((), (), ())
-        return
-    for before in _parts(axes[:-1], chunks[:-1]):
-        for at, inside, outside in _cut(axes[-1], chunks[-1]):
-            yield _Part(
-                (*before.coordinates, at), (*before.inside, inside), (*before.outside, outside)
-            )
-
-
-def _cut(axis: Axis, chunk: int) -> Iterator[tuple[int, slice, slice]]:
-    """Each chunk along one axis, what is selected inside it, and where that goes."""
-    done = 0
-    while done < axis.count:
-        at, first = divmod(axis.start + done * axis.step, chunk)
-        count = min(axis.count - done, -(-(chunk - first) // axis.step))
-        inside = slice(first, first + (count - 1) * axis.step + 1, axis.step)
-        yield at, inside, slice(done, done + count)
-        done += count

@@ -8,16 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5s
+from h5py import h5d, h5s, h5t
 
-from asgihive.errors import (
-    AsgihiveError,
-    ChunkTooLarge,
-    DamagedData,
-    FilterMissing,
-    TypeUnsupported,
-)
-from asgihive.hdf5.chunk_index import DamagedChunk, Places
+from asgihive.errors import AsgihiveError, DamagedData, FilterMissing, TypeUnsupported
+from asgihive.hdf5.chunk_index import DamagedChunk
+from asgihive.hdf5.chunk_parts import coordinates_touched
+from asgihive.hdf5.chunk_table import Places
 from asgihive.hdf5.chunks import ChunkedStorage, Share
 from asgihive.hdf5.contiguous import ContiguousStorage
 from asgihive.hdf5.filters import NoDecoder
@@ -26,7 +22,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
+from asgihive.hdf5.types import NoEquivalent
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -51,7 +47,7 @@ class Dataset:
     dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
     contiguous: where its values lie as they lie in memory; None = they do not.
     chunked: its chunks, if it has any.
-    memory_type: how one element lies in memory.
+    memory_type: the HDF5 type of one element in memory.
     """
 
     path: str
@@ -63,7 +59,7 @@ class Dataset:
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
     contiguous: ContiguousStorage | None
-    memory_type: MemoryType
+    memory_type: h5t.TypeID
     chunked: ChunkedStorage | None
     max_hops: int
 
@@ -96,7 +92,6 @@ class Dataset:
             FileChanged: what was read may be a mixture.
             Released: the lease was, and what is not read yet will not be.
             FilterMissing, DamagedData, TypeUnsupported, LinkUnresolved
-            ChunkTooLarge: a chunk or an element is more than the pool lets be in memory.
         """
         dtype = self.dtype if dtype is None else dtype
         with self.diagnosed(lease, axes):
@@ -112,14 +107,14 @@ class Dataset:
         *,
         keep: bool,
     ) -> None:
-        """Overwrite `values`, of the shape and type that `read` would return; the rest as `read`.
-
-        For what needs no library any more.
-        """
+        """Overwrite `values`, of the shape and type that `read` returns; the rest as `read`."""
         with self.diagnosed(lease, axes):
-            if self.contiguous is not None:
+            if self.needs_library:
+                values[...] = self._read(lease, axes, self.dtype, places, keep=keep)
+            elif self.contiguous is not None:
                 self.contiguous.read_into(values, axes)
-            elif self.chunked is not None and places is not None:
+            elif self.chunked is not None:
+                places = places or self.chunked.locate(axes, lease.go_on)
                 self.chunked.read_into(values, axes, places, lease.go_on, keep=keep)
 
     def places(self) -> Places | None:
@@ -127,17 +122,26 @@ class Dataset:
         return None if self.chunked is None else self.chunked.index.table
 
     def locate(self, lease: Lease, axes: tuple[Axis, ...]) -> Places | None:
-        """Where the chunks of `axes` lie, for what needs no library otherwise.
+        """Where the chunks of `axes` lie, if only libhdf5 can tell; None = `read` finds them.
 
         In the library lane. Raises as `read`.
         """
-        if self.chunked is None or self.chunked.needs_library:
+        if self.chunked is None or not self.needs_library_to_locate:
             return None
         with self.diagnosed(lease, axes):
-            return self.chunked.locate(axes)
+            return self.chunked.locate(axes, lease.go_on)
+
+    @property
+    def needs_library_to_locate(self) -> bool:
+        """Whether what reads without libhdf5 has to `locate` its chunks before."""
+        chunked = self.chunked
+        return chunked is not None and not chunked.needs_library and chunked.index.needs_library
 
     def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
-        """`axes` in up to `most` parts that are worth a thread each, of what needs no library."""
+        """`axes` in up to `most` parts that are worth a thread each.
+
+        Into more than that where a part would have too many chunks to be read in one go.
+        """
         return [Share(axes, ())] if self.chunked is None else self.chunked.shares(axes, most)
 
     @contextmanager
@@ -145,22 +149,12 @@ class Dataset:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
         touch(self.file.place.name, self.file.identity.content)
-        self._check_sizes(lease.pool.max_chunk_bytes)
         try:
             yield
         except READ_ERRORS as error:
             lease.check()
             raise self._diagnosis(lease, axes, error) from error
         lease.check()
-
-    def _check_sizes(self, limit: int) -> None:
-        """Raise ChunkTooLarge where any element needs more memory than that."""
-        what, size = "element", self.item_bytes
-        if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
-            # What went through no filter is read in parts.
-            what, size = "chunk", self.chunked.pipeline.chunk_bytes
-        if size > limit:
-            raise ChunkTooLarge(self.file.place.name, self.path, what, size, limit)
 
     def _read(
         self,
@@ -178,15 +172,15 @@ class Dataset:
             return self._raw_storage(lease).read(axes, dtype).reshape(shape)
         if self.chunked is not None:
             if self.chunked.fill is not None and dtype == self.dtype:
-                places = places or self.chunked.locate(axes)
+                places = places or self.chunked.locate(axes, lease.go_on)
                 return self.chunked.read(axes, places, lease.go_on, keep=keep)
             self.chunked.verify(axes, lease.go_on)
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros(shape, dtype)
-        as_read = self.memory_type.id
+        as_read = self.memory_type
         if dtype != self.dtype:
-            as_read = converted_type(self.dtype, dtype, self.item_shape)
+            as_read = h5t.py_create(np.dtype((dtype, self.item_shape)))
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
@@ -196,8 +190,6 @@ class Dataset:
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
         self.id.read(memory_space, file_space, values, as_read)
-        if self.memory_type.is_mislabelled:
-            relabel_sequences(values, self.dtype)
         return values
 
     @property
@@ -247,11 +239,8 @@ class Dataset:
         """The chunk coordinates (in chunks) of the first chunk that cannot be read alone."""
         if self.layout.chunks is None or not self.needs_library:
             return None
-        touched = [
-            sorted({(axis.start + i * axis.step) // chunk for i in range(axis.count)})
-            for axis, chunk in zip(axes, self.layout.chunks, strict=True)
-        ]
-        for coordinates in itertools.islice(itertools.product(*touched), _MAX_CHUNKS_TRIED):
+        touched = coordinates_touched(axes, self.layout.chunks)
+        for coordinates in itertools.islice(touched, _MAX_CHUNKS_TRIED):
             corner = zip(coordinates, self.layout.chunks, strict=True)
             one = tuple(Axis(position * chunk, 1, 1) for position, chunk in corner)
             try:

@@ -5,17 +5,19 @@ header is taken apart as far as the framing goes (HDF5 File Format Specification
 section IV.A); datatypes and filter pipelines stay the bytes they are, and are looked up among
 those that libhdf5 has explained before (`asgihive.hdf5.listing`). Whatever is not
 plain, such as shared messages or dense attributes, is left to libhdf5.
+
+Of a dataset alone, what its layout message says of chunks is read here, too: where the index of
+them lies, and of which kind it is (`read_chunk_layout`).
 """
 
-import ctypes
 import math
 import os
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
-import h5py
-
+from asgihive.hdf5 import file_bytes
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain, read_superblock
 from asgihive.hdf5.open_file import OpenFile
 
 Shape = tuple[int, ...] | None
@@ -23,6 +25,7 @@ Shape = tuple[int, ...] | None
 # Message types, section IV.A.2.
 _DATASPACE, _LINK_INFO, _DATATYPE, _LAYOUT = 0x01, 0x02, 0x03, 0x08
 _PIPELINE, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE, _ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
+_TREE_K, _CACHE_IMAGE = 0x13, 0x18
 _TELLING = {_DATASPACE, _LINK_INFO, _DATATYPE, _LAYOUT, _PIPELINE, _SYMBOL_TABLE, _ATTRIBUTE_INFO}
 # Nothing of these is shown: fill values, links, times, comments, reference counts and the like.
 _SILENT = {0x00, 0x04, 0x05, 0x06, 0x0A, 0x0D, 0x0E, 0x0F, 0x12, 0x16}
@@ -39,12 +42,41 @@ _MAX_PAGES = 1024
 _V1_PREFIX = struct.Struct("<BxHIIxxxx")
 _V1_MESSAGE = struct.Struct("<HHBxxx")
 _V2_MESSAGE = struct.Struct("<BHB")
-_PLACE = struct.Struct("<QQ")
 _ATTRIBUTE_SIZES = struct.Struct("<BBHHH")
 
 
-class NotPlain(Exception):  # says what a header is, not what went wrong
-    """libhdf5 must look: the header is of a rare kind, or damaged."""
+class IndexKind(IntEnum):
+    """How the chunks of a dataset are found, by the numbers of the layout message (IV.A.2.i)."""
+
+    TREE_1 = 0
+    SINGLE = 1
+    IMPLICIT = 2
+    FIXED_ARRAY = 3
+    EXTENSIBLE_ARRAY = 4
+    TREE_2 = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkLayout:
+    """What the layout message of a chunked dataset says.
+
+    Attributes:
+        version: 3 to 5.
+        chunks: shape of a chunk.
+        item_bytes: of one element.
+        kind: of the index.
+        address: of the index, of the chunks themselves where there is none; None = not written.
+        edges_unfiltered: whether chunks that reach beyond the extent went through no filter.
+        single: size and filter mask of a single chunk that went through filters.
+    """
+
+    version: int
+    chunks: tuple[int, ...]
+    item_bytes: int
+    kind: IndexKind
+    address: int | None
+    edges_unfiltered: bool = False
+    single: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +107,12 @@ class ObjectHeader:
 
 @dataclass(slots=True)
 class _Messages:
-    """The messages of one object: one each of those that tell, and all attributes."""
+    """The messages of one object: one each of those that tell, and all attributes.
 
+    place_sizes: of the address and of the length in a continuation message.
+    """
+
+    place_sizes: tuple[int, int] = (8, 8)
     count: int = 0
     telling: dict[int, bytes] = field(default_factory=dict)
     attributes: list[bytes] = field(default_factory=list)
@@ -91,41 +127,60 @@ class _Messages:
         if kind == _ATTRIBUTE:
             self.attributes.append(_without_value(body))
         elif kind == _CONTINUATION:
-            self.continuations.append(_PLACE.unpack_from(body))
+            self.continue_at(body)
         elif kind in _TELLING and kind not in self.telling:
             self.telling[kind] = body
         else:
             raise NotPlain
 
-
-class HeaderReader:
-    """Reads the object headers of one open file, a page at a time.
-
-    Raises:
-        NotPlain: libhdf5 must read the headers of this file.
-    """
-
-    def __init__(self, file: OpenFile) -> None:
-        # What a writer has not written out yet is not in the bytes.
-        if file.live or file.id.get_create_plist().get_sizes() != (8, 8):
+    def continue_at(self, body: bytes) -> None:
+        """Note where more messages are."""
+        wide, narrow = self.place_sizes
+        if len(body) < wide + narrow:
             raise NotPlain
+        place = body[:wide], body[wide : wide + narrow]
+        address, size = (int.from_bytes(each, "little") for each in place)
+        self.continuations.append((address, size))
+
+
+@dataclass(slots=True)
+class _ChosenMessages(_Messages):
+    """Only those of some kinds, whatever else there is; `chosen` says which."""
+
+    chosen: frozenset[int] = frozenset()
+
+    def add(self, kind: int, flags: int, body: bytes) -> None:
+        self.count += 1
+        if kind == _CONTINUATION:
+            self.continue_at(body)
+        elif kind in self.chosen:
+            if flags & _SHARED or kind in self.telling:
+                raise NotPlain
+            self.telling[kind] = body
+
+
+class _MessageReader:
+    """Reads the object headers of one file, a page at a time."""
+
+    def __init__(self, file: FileBytes) -> None:
         self._descriptor = file.descriptor
         self._base = file.base
+        self._place_sizes = file.address_bytes, file.length_bytes
         self._pages: dict[int, bytes] = {}
 
-    def read(self, address: int) -> ObjectHeader:
-        """The header at `address`, relative to where HDF5 begins in the file.
+    def read_chosen(self, address: int, chosen: frozenset[int]) -> dict[int, bytes]:
+        """The messages of `chosen` kinds of the object at `address`.
 
         Raises:
             NotPlain: libhdf5 must look.
         """
         try:
-            return _interpreted(self._messages(address))
+            messages = _ChosenMessages(self._place_sizes, chosen=chosen)
+            return self._messages(address, messages).telling
         except (struct.error, IndexError, OverflowError, OSError):
             raise NotPlain from None
 
-    def _messages(self, address: int) -> _Messages:
-        messages = _Messages()
+    def _messages(self, address: int, messages: _Messages) -> _Messages:
         start = self._bytes(address, _V1_PREFIX.size)
         if start.startswith(b"OHDR"):
             self._add_v2(messages, address, start)
@@ -185,6 +240,130 @@ class HeaderReader:
         return page
 
 
+class HeaderReader(_MessageReader):
+    """Reads what a listing shows of the objects of one open file.
+
+    Raises:
+        NotPlain: libhdf5 must read the headers of this file.
+    """
+
+    def __init__(self, file: OpenFile) -> None:
+        # What a writer has not written out yet is not in the bytes.
+        if file.live:
+            raise NotPlain
+        stored = bytes_of(file)
+        if (stored.address_bytes, stored.length_bytes) != (8, 8):
+            raise NotPlain
+        super().__init__(stored)
+
+    def read(self, address: int) -> ObjectHeader:
+        """The header at `address`, relative to where HDF5 begins in the file.
+
+        Raises:
+            NotPlain: libhdf5 must look.
+        """
+        try:
+            return _interpreted(self._messages(address, _Messages()))
+        except (struct.error, IndexError, OverflowError, OSError):
+            raise NotPlain from None
+
+
+def bytes_of(file: OpenFile) -> FileBytes:
+    """The bytes of an open file, as its superblock and the extension of that explain them.
+
+    Raises:
+        NotPlain: libhdf5 must read this file.
+    """
+    if file.bytes is None:
+        found = read_superblock(file.descriptor, file.base, file.identity.size, is_live=file.live)
+        if found.extension is not None:
+            chosen = frozenset((_TREE_K, _CACHE_IMAGE))
+            told = _MessageReader(found).read_chosen(found.extension, chosen)
+            # Metadata that lie in an image of libhdf5's cache are not where addresses lead.
+            if _CACHE_IMAGE in told:
+                raise NotPlain
+            if _TREE_K in told:
+                found = replace(found, tree_k=_tree_k(told[_TREE_K]))
+        file.bytes = found
+    return file.bytes
+
+
+def _tree_k(message: bytes) -> int:
+    """Section IV.A.2.t, version 0: that of chunks comes first."""
+    tree_k = int.from_bytes(message[1:3], "little")
+    if len(message) < 3 or message[0] or not tree_k:
+        raise NotPlain
+    return tree_k
+
+
+def read_chunk_layout(file: FileBytes, address: int) -> ChunkLayout:
+    """How the chunks of the dataset are found whose header is at `address`.
+
+    Raises:
+        NotPlain: libhdf5 must look.
+    """
+    told = _MessageReader(file).read_chosen(address, frozenset((_LAYOUT,)))
+    try:
+        return _parse_chunk_layout(told.get(_LAYOUT, b""), file)
+    except (IndexError, struct.error):
+        raise NotPlain from None
+
+
+def _parse_chunk_layout(message: bytes, file: FileBytes) -> ChunkLayout:
+    """Section IV.A.2.i, versions 3 to 5; behind the shape of a chunk is the size of an element."""
+    width = file.address_bytes
+    version, storage = message[0], message[1]
+    if storage != 2 or version not in {3, 4, 5}:
+        raise NotPlain
+    if version == 3:
+        rank = message[2]
+        dimensions = struct.unpack_from(f"<{rank}I", message, 3 + width)
+        at, kind, flags, single = 3, IndexKind.TREE_1, 0, None
+    else:
+        flags, rank, size = message[2], message[3], message[4]
+        at = 5 + rank * size
+        if not 1 <= size <= 8 or flags & ~(_EDGES_UNFILTERED | _SINGLE_FILTERED):
+            raise NotPlain
+        ends = range(5 + size, at + 1, size)
+        dimensions = tuple(int.from_bytes(message[end - size : end], "little") for end in ends)
+        kind = IndexKind(message[at]) if 0 < message[at] <= max(IndexKind) else IndexKind.TREE_1
+        if kind is IndexKind.TREE_1:  # never in these versions
+            raise NotPlain
+        single = None
+        at += 1 + _PARAMETER_BYTES[kind]
+        if kind is IndexKind.SINGLE and flags & _SINGLE_FILTERED:
+            single = (
+                file.length(message, at),
+                *struct.unpack_from("<I", message, at + file.length_bytes),
+            )
+            at += file.length_bytes + 4
+    if rank < 2 or not all(dimensions) or len(message) < at + width:
+        raise NotPlain
+    stored = file.address(message, at)
+    return ChunkLayout(
+        version=version,
+        chunks=dimensions[:-1],
+        item_bytes=dimensions[-1],
+        kind=kind,
+        address=None if stored == file.undefined else stored,
+        edges_unfiltered=bool(flags & _EDGES_UNFILTERED),
+        single=single,
+    )
+
+
+# Flags of chunked storage.
+_EDGES_UNFILTERED, _SINGLE_FILTERED = 0x01, 0x02
+
+# What the message says of how an index was made, which its own header says again.
+_PARAMETER_BYTES = {
+    IndexKind.SINGLE: 0,
+    IndexKind.IMPLICIT: 0,
+    IndexKind.FIXED_ARRAY: 1,
+    IndexKind.EXTENSIBLE_ARRAY: 5,
+    IndexKind.TREE_2: 6,
+}
+
+
 def _split_v1(messages: _Messages, block: bytes) -> None:
     position, end, head = 0, len(block), _V1_MESSAGE.size
     while position < end:
@@ -198,7 +377,7 @@ def _split_v1(messages: _Messages, block: bytes) -> None:
 def _split_v2(messages: _Messages, block: bytes, position: int, head: int) -> None:
     """Messages from `position` to the checksum; a gap smaller than a message may precede that."""
     end = len(block) - 4
-    if _checksum is None or _checksum(block, end, 0) != int.from_bytes(block[end:], "little"):
+    if not file_bytes.is_checked(block, b""):
         raise NotPlain
     while position + head <= end:
         kind, size, flags = _V2_MESSAGE.unpack_from(block, position)
@@ -309,19 +488,3 @@ def _attribute_start(version: int) -> int:
 
 def _padded(size: int) -> int:
     return (size + 7) & ~7
-
-
-def _find_checksum() -> Callable[[bytes, int, int], int] | None:
-    """libhdf5's own checksum of metadata (Jenkins' lookup3); None in a build that hides it."""
-    try:
-        # Looking up a symbol also searches the libraries that h5py's module depends on.
-        function = ctypes.PyDLL(h5py.h5.__file__)["H5_checksum_metadata"]
-    except (OSError, AttributeError):
-        return None
-    function.restype = ctypes.c_uint32
-    function.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint32)
-    found: Callable[[bytes, int, int], int] = function
-    return found
-
-
-_checksum = _find_checksum()

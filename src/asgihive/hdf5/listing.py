@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from asgihive.hdf5.headers import HeaderReader, NotPlain, ObjectHeader, parse_attribute
+from asgihive.hdf5.file_bytes import NotPlain
+from asgihive.hdf5.headers import HeaderReader, ObjectHeader, parse_attribute
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
 

@@ -6,9 +6,10 @@ import re
 import time
 from dataclasses import dataclass, field, replace
 
-from h5py import h5d, h5f, h5g, h5o
+from h5py import h5d, h5f, h5g
 
 from asgihive.errors import AsgihiveError
+from asgihive.hdf5.file_bytes import FileBytes
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.sandbox import Place
 from asgihive.hdf5.swmr import is_written
@@ -38,6 +39,7 @@ class OpenFile:
     settled: whether a change after opening is certain to show in the identity.
     datasets: paths of those that the pool keeps open.
     refreshed: those of a live file, by address.
+    bytes: how its metadata are read without libhdf5, once that was asked for.
     """
 
     place: Place
@@ -52,6 +54,7 @@ class OpenFile:
     holders: set[object] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
     refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
+    bytes: FileBytes | None = None
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
@@ -125,6 +128,16 @@ def libhdf5_reason(error: BaseException) -> str:
     return "" if "/" in reason else reason
 
 
+def address_of(thing: h5g.GroupID | h5d.DatasetID) -> int:
+    """The address of an open object's header in its file.
+
+    H5Oget_info, as h5py calls it, also measures the index of a dataset: half a second for a
+    million chunks.
+    """
+    low, high = h5g.get_objinfo(thing, b".").objno
+    return int(low) | int(high) << 32  # of two unsigned longs, mostly of 64 bits
+
+
 def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
     """The open `dataset`, with the extent that a live writer has given it by now.
 
@@ -133,7 +146,7 @@ def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
     """
     if not file.live:
         return dataset
-    shared: h5d.DatasetID = file.refreshed.setdefault(h5o.get_info(dataset).addr, dataset)
+    shared: h5d.DatasetID = file.refreshed.setdefault(address_of(dataset), dataset)
     if shared is not dataset:
         dataset._close()  # noqa: SLF001  # h5py has no public way for anything but files
     shared.refresh()

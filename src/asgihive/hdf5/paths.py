@@ -5,15 +5,16 @@ served directory if names are forged, and by recursion: some ten thousand nested
 process. This one goes by address, and keeps what is left to do in a list.
 """
 
-from h5py import h5g, h5l, h5o
+from h5py import h5g, h5l
 
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
 from asgihive.hdf5.by_address import LINK_ACCESS, open_object
 from asgihive.hdf5.entities import LIBRARY_ERRORS
-from asgihive.hdf5.headers import HeaderReader, NotPlain
+from asgihive.hdf5.file_bytes import NotPlain
+from asgihive.hdf5.headers import HeaderReader
 from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_below
 from asgihive.hdf5.names import text
-from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.lanes import Portions
 
@@ -77,7 +78,7 @@ class _PathWalk:
         start = self._start
         self._add(start.path)
         try:
-            address = h5o.get_info(start.id).addr
+            address = address_of(start.id)
             pending = [("" if start.path == "/" else start.path, address, _links(start.id))]
         except LIBRARY_ERRORS as error:
             raise self._damaged(start.path, error) from error

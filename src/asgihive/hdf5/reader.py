@@ -93,10 +93,10 @@ class Reader:
             values = await self._read_virtual(held, dataset.virtual, axes)
             return await decode.run(partial(then, values), patient=True)
         if dataset.needs_library:
-            values = await library.run(partial(dataset.read, lease, axes), patient=patient)
+            values = await self._read_by_library(held, axes, patient=patient)
             return await decode.run(partial(then, values), patient=True)
         places = dataset.places()
-        if places is None and dataset.chunked is not None:
+        if dataset.needs_library_to_locate:
             places = await library.run(partial(dataset.locate, lease, axes), patient=patient)
         shares = dataset.shares(axes, decode.threads)
         if len(shares) == 1:
@@ -107,6 +107,21 @@ class Reader:
         fill = partial(dataset.read_into, lease=lease, places=places, keep=held.keep)
         await self._all([partial(fill, values[each.target], axes=each.axes) for each in shares])
         return await decode.run(partial(then, values), patient=True)
+
+    async def _read_by_library(self, held: Held, axes: tuple[Axis, ...], *, patient: bool) -> Array:
+        """What libhdf5 has a part in; where chunks are very many, others get in between."""
+        dataset, library = held.dataset, self.lanes.library
+        shares = dataset.shares(axes, 1)
+        if len(shares) == 1:
+            return await library.run(partial(dataset.read, held.lease, axes), patient=patient)
+        shape = (*(axis.count for axis in axes), *dataset.item_shape)
+        values = np.zeros(shape, dataset.dtype)
+        for each in shares:
+            target = values[each.target]
+            fill = partial(dataset.read_into, target, held.lease, each.axes, None, keep=held.keep)
+            await library.run(fill, patient=patient)
+            patient = True
+        return values
 
     async def _read_virtual(
         self, held: Held, layout: VirtualLayout, axes: tuple[Axis, ...]

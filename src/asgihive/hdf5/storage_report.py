@@ -12,6 +12,8 @@ import numpy as np
 from h5py import h5d, h5s
 
 from asgihive.errors import AsgihiveError, DamagedData, FileForbidden, FileMissing, TypeUnsupported
+from asgihive.hdf5.chunk_index import chunk_index
+from asgihive.hdf5.chunk_table import ChunkGrid
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, Resolved
@@ -157,7 +159,7 @@ class StorageReporter:
             shape=shape,
             maxshape=None if virtual or shape is None else _most(found.id),
             layout=layout.kind.value,
-            chunks=_chunks(found.id, layout, shape, detailed=detailed),
+            chunks=_chunks(found, layout, shape, detailed=detailed),
             filters=tuple(map(_filter_report, layout.filters)),
             raw_bytes=raw_bytes,
             stored_bytes=stored_bytes,
@@ -263,8 +265,9 @@ def _most(dataset: h5d.DatasetID) -> tuple[int | None, ...]:
 
 
 def _chunks(
-    dataset: h5d.DatasetID, layout: Layout, shape: tuple[int, ...] | None, *, detailed: bool
+    found: Resolved, layout: Layout, shape: tuple[int, ...] | None, *, detailed: bool
 ) -> ChunksReport | None:
+    dataset = found.id
     if layout.chunks is None:
         return None
     pairs = zip(shape or (), layout.chunks, strict=False)
@@ -273,7 +276,8 @@ def _chunks(
     if shape is None or not detailed:
         stored = 0 if shape is None else int(dataset.get_num_chunks())
         return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)
-    sizes, _ = stored_sizes(dataset, ())
+    grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
+    sizes, _ = stored_sizes(chunk_index(found.file, dataset, grid, is_filtered=is_filtered), ())
     stored = len(sizes)
     if not stored:
         return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from asgihive.errors import Overloaded
-from asgihive.hdf5.chunk_index import Places
+from asgihive.hdf5.chunk_table import Places
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.mapping import Mapping, Piece
 from asgihive.hdf5.opening import Source, Sources

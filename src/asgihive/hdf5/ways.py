@@ -3,16 +3,18 @@
 Everything here runs in the library lane.
 """
 
-from array import array
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5t
+from h5py import h5t
 
+from asgihive.hdf5.chunk_index import ChunkIndex
+from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.filters import pipeline_of
 from asgihive.hdf5.layout import Filter, LayoutKind
+from asgihive.hdf5.types import numpy_dtype
 
 
 class Way(StrEnum):
@@ -34,7 +36,7 @@ def way_of(dataset: Dataset) -> tuple[Way | None, str | None]:
     if not dataset.needs_library:
         return (Way.ENGINE if dataset.chunked is not None else Way.CONTIGUOUS), None
     if dataset.chunked is not None:
-        return _way_of_chunks(dataset, converted=dataset.chunked.fill is None)
+        return _way_of_chunks(dataset, dataset.chunked)
     if dataset.layout.kind is LayoutKind.EXTERNAL:
         pointers = dataset.dtype.hasobject
         return (None, _NO_POINTERS) if pointers else (Way.RAW_STORAGE, None)
@@ -53,8 +55,9 @@ def _reason_in_one_piece(dataset: Dataset) -> str | None:
     return _type_reason(dataset)
 
 
-def _way_of_chunks(dataset: Dataset, *, converted: bool) -> tuple[Way | None, str | None]:
-    """Of chunks that need libhdf5: as the values are `converted`, or a filter has no decoder."""
+def _way_of_chunks(dataset: Dataset, chunked: ChunkedStorage) -> tuple[Way | None, str | None]:
+    """Of chunks that need libhdf5: as the values are converted, or a filter has no decoder."""
+    converted = chunked.fill is None
     filters = dataset.layout.filters
     missing = [
         each
@@ -62,7 +65,7 @@ def _way_of_chunks(dataset: Dataset, *, converted: bool) -> tuple[Way | None, st
         if not each.available and (converted or decoder_of(each) != "asgihive")
     ]
     if missing:
-        _, used = stored_sizes(dataset.id, filters)
+        _, used = stored_sizes(chunked.index, filters)
         gone = [_called(each) for each in missing if each in used]
         if gone:
             return None, f"missing: {', '.join(gone)}"
@@ -77,7 +80,8 @@ def _type_reason(dataset: Dataset) -> str | None:
     if dataset.dtype.hasobject:
         pointers = next((name for kind, name in _POINTERS if file_type.detect_class(kind)), "")
         return f"type: {pointers}"
-    if dataset.memory_type.is_as_stored:
+    dtype = numpy_dtype(file_type)
+    if file_type.get_size() == dtype.itemsize and file_type == h5t.py_create(dtype, logical=True):
         return None
     return "type: its bytes are not those of NumPy"
 
@@ -103,18 +107,14 @@ def decoder_of(each: Filter) -> str | None:
 
 
 def stored_sizes(
-    dataset: h5d.DatasetID, filters: tuple[Filter, ...]
+    index: ChunkIndex, filters: tuple[Filter, ...]
 ) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], list[Filter]]:
-    """The sizes of all stored chunks, and the `filters` that at least one of them went through."""
-    sizes = array("Q")
-    skipped = ~0
+    """The sizes of all stored chunks, and the `filters` that at least one of them went through.
 
-    def note(info: Any) -> None:
-        nonlocal skipped
-        if info.byte_offset is not None:
-            sizes.append(info.size)
-            skipped &= info.filter_mask
-
-    dataset.chunk_iter(note)
-    used = [each for index, each in enumerate(filters) if sizes and not skipped >> index & 1]
-    return np.frombuffer(sizes, np.uint64) if sizes else np.empty(0, np.uint64), used
+    Raises:
+        DamagedMetadata: they cannot be listed.
+    """
+    table = index.list_all(lambda: None)
+    skipped = int(np.bitwise_and.reduce(table.filter_masks)) if len(table.sizes) else ~0
+    used = [each for number, each in enumerate(filters) if not skipped >> number & 1]
+    return table.sizes, used

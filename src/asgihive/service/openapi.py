@@ -48,7 +48,6 @@ _ENTITY: Errors = (
     errors.EntityMissing,
     errors.LinkUnresolved,
     errors.AnswerTooLarge,
-    errors.ChunkTooLarge,
     errors.DamagedData,
 )
 _VALUES: Errors = (

@@ -1,0 +1,442 @@
+"""Chunks whose places lie in an array, in the order of a larger grid than the extent's.
+
+That grid reaches to the most that the dataset may become, with its unlimited axis first (HDF5
+File Format Specification 3.0, sections III and VII: single chunk, implicit, fixed array and
+extensible array). What has a checksum is compared with it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asgihive.hdf5.chunk_table import (
+    ChunkGrid,
+    ChunkPlace,
+    ChunkTable,
+    GoOn,
+    Numbers,
+    Rows,
+    Uints,
+    strides_of,
+)
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, uints_of
+
+# What says which pages or blocks of an array there are is never larger in an honest file.
+_MAX_BLOCK_BYTES = 1 << 24
+_MAX_PAGE_BITS = 20
+
+# Of index numbers, which are 64 bits wide in a file.
+_MAX_INDEX = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The grid in whose C order an array has its elements.
+
+    Attributes:
+        axes: of the dataset, the slowest first.
+        strides: how far apart neighbours along each of these are.
+    """
+
+    axes: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, chunks: Sequence[int], most: Sequence[int | None]) -> "Order":
+        """The order for chunks of that shape in an extent that may grow to `most`.
+
+        Raises:
+            NotPlain: several axes have no bounds.
+        """
+        growing = [axis for axis, bound in enumerate(most) if bound is None]
+        if len(growing) > 1:
+            raise NotPlain
+        axes = (*growing, *(axis for axis, bound in enumerate(most) if bound is not None))
+        counts = [-(-(most[axis] or 1) // chunks[axis]) for axis in axes]
+        return cls(axes, strides_of(counts))
+
+    def index(self, coordinates: Sequence[int]) -> int:
+        """The position of the element of the chunk at `coordinates`."""
+        pairs = zip(self.axes, self.strides, strict=True)
+        return sum(coordinates[axis] * stride for axis, stride in pairs)
+
+    def indices(self, coordinates: Sequence[Numbers]) -> Numbers:
+        """The positions of many chunks, by one array of coordinates an axis."""
+        indices = np.zeros(coordinates[0].shape, np.float64)
+        exact = np.zeros(coordinates[0].shape, np.int64)
+        for axis, stride in zip(self.axes, self.strides, strict=True):
+            indices += coordinates[axis].astype(np.float64) * float(stride)
+            exact += coordinates[axis] * min(stride, _MAX_INDEX)
+        # What overflows lies behind all that an array can have.
+        exact[indices >= float(_MAX_INDEX)] = _MAX_INDEX
+        return exact
+
+    def coordinates(self, indices: Numbers) -> list[Uints]:
+        """The coordinates of the chunks at `indices`, one array an axis of the dataset."""
+        found: list[Uints] = [np.empty(0, np.uint64)] * len(self.axes)
+        for axis, stride in zip(self.axes, self.strides, strict=True):
+            along, indices = np.divmod(indices, min(max(stride, 1), _MAX_INDEX))
+            found[axis] = along.astype(np.uint64)
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class ImplicitChunks:
+    """Chunks without an index: all are there, one behind the other. Also a single one.
+
+    address: of the first; None = nothing was ever written.
+    size, filter_mask: of each.
+    """
+
+    file: FileBytes
+    grid: ChunkGrid
+    order: Order
+    address: int | None
+    size: int
+    filter_mask: int = 0
+
+    @property
+    def at_most(self) -> int:
+        """All of them."""
+        return 0 if self.address is None else self.grid.size
+
+    def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
+        """As `StoredChunks.find`."""
+        if self.address is None:
+            return None
+        offset = self.file.base + self.address + self.order.index(coordinates) * self.size
+        return ChunkPlace(offset, self.size, self.filter_mask)
+
+    def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
+        """As `StoredChunks.gather`."""
+        go_on()
+        rows = Rows(self.grid, self.file.base, wanted, most)
+        if self.address is None:
+            return rows.table()
+        if wanted is None and self.grid.size > most:
+            return None
+        numbers = np.arange(self.grid.size) if wanted is None else wanted
+        coordinates = self.grid.coordinates_of(numbers)
+        indices = self.order.indices(coordinates).astype(np.uint64)
+        if int(indices.max(initial=0)) * self.size > self.file.end and not self.file.is_live:
+            raise DamagedMetadata("its chunks reach beyond the end of the file")
+        addresses = indices * np.uint64(self.size) + np.uint64(self.address)
+        sizes = np.full(len(numbers), self.size, np.uint64)
+        masks = np.full(len(numbers), self.filter_mask, np.uint32)
+        rows.add([each.astype(np.uint64) for each in coordinates], addresses, sizes, masks)
+        return None if rows.has_too_many else rows.table()
+
+
+@dataclass(slots=True, eq=False)
+class _ArrayChunks:
+    """What fixed and extensible arrays share.
+
+    address: of the header; None = nothing was ever written.
+    chunk_bytes: of a chunk that went through no filter.
+    size_bytes: how wide the sizes of chunks are; 0 = there are no filters, and no sizes.
+    """
+
+    file: FileBytes
+    grid: ChunkGrid
+    order: Order
+    address: int | None
+    chunk_bytes: int
+    size_bytes: int
+    count: int = field(init=False, default=0)
+    element: np.dtype[Any] = field(init=False)
+    page_elements: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
+        self.element = np.dtype([("address", f"<u{self.file.address_bytes}"), *filtered])
+        if self.address is not None:
+            self._open(self.address)
+
+    @property
+    def at_most(self) -> int:
+        """No more than the array has elements."""
+        return min(self.grid.size, self.count)
+
+    def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
+        """As `StoredChunks.find`."""
+        index = self.order.index(coordinates)
+        if index >= self.count:
+            return None
+        for first, stored in self._segments(index, index + 1):
+            return self._place(stored, (index - first) * self.element.itemsize)
+        return None
+
+    def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
+        """As `StoredChunks.gather`."""
+        go_on()
+        rows = Rows(self.grid, self.file.base, wanted, most)
+        for start, stop in self._runs(wanted):
+            for first, stored in self._segments(start, stop):
+                go_on()
+                self._add(rows, first, np.frombuffer(stored, self.element))
+                if rows.has_too_many:
+                    return None
+        return rows.table()
+
+    def _runs(self, wanted: Numbers | None) -> Iterator[tuple[int, int]]:
+        """From where to where elements are wanted, without what lies far between."""
+        if not self.count:
+            return
+        if wanted is None:
+            yield 0, self.count
+            return
+        indices = np.sort(self.order.indices(self.grid.coordinates_of(wanted)))
+        indices = indices[indices < self.count]
+        apart = np.flatnonzero(np.diff(indices) > max(self.page_elements, 1)) + 1
+        for run in np.split(indices, apart) if len(indices) else ():
+            yield int(run[0]), int(run[-1]) + 1
+
+    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Elements as they are stored and the index of the first; at least `start` to `stop`."""
+        raise NotImplementedError
+
+    def _open(self, address: int) -> None:
+        """Read the header."""
+        raise NotImplementedError
+
+    def _check_header(self, head: bytes) -> None:
+        """Version, client (whether chunks are filtered), and size of an element."""
+        if head[4] or head[5] != bool(self.size_bytes) or head[6] != self.element.itemsize:
+            raise NotPlain
+
+    def _block(self, address: int, size: int, signature: bytes) -> bytes:
+        """A block that says itself which array it is part of."""
+        if size > _MAX_BLOCK_BYTES:
+            raise DamagedMetadata(f"a block of its index has {size} bytes")
+        block = self.file.read_checked(address, size, signature)
+        if block[4] or block[5] != bool(self.size_bytes):
+            raise DamagedMetadata(f"the block of its index at {address} is of another kind")
+        if self.file.address(block, 6) != self.address:
+            raise DamagedMetadata(f"the block of its index at {address} is another array's")
+        return block
+
+    def _page(self, address: int, count: int) -> bytes:
+        """A page of `count` elements."""
+        size = count * self.element.itemsize
+        return self.file.read_checked(address, size + 4, b"")[:size]
+
+    def _place(self, stored: bytes, at: int) -> ChunkPlace | None:
+        address = self.file.address(stored, at)
+        if address == self.file.undefined:
+            return None
+        size, mask = self.chunk_bytes, 0
+        if self.size_bytes:
+            sized = at + self.file.address_bytes
+            masked = sized + self.size_bytes
+            size = int.from_bytes(stored[sized:masked], "little")
+            mask = int.from_bytes(stored[masked : masked + 4], "little")
+        return ChunkPlace(self.file.base + address, size, mask)
+
+    def _add(self, rows: Rows, first: int, elements: np.ndarray[Any, Any]) -> None:
+        elements = elements[: self.count - first]
+        addresses = elements["address"].astype(np.uint64)
+        at = np.flatnonzero(addresses != self.file.undefined)
+        addresses = addresses[at]
+        if self.size_bytes:
+            elements = elements[at]
+            sizes, masks = uints_of(elements["size"]), elements["mask"]
+        else:
+            sizes = np.full(len(at), self.chunk_bytes, np.uint64)
+            masks = np.zeros(len(at), np.uint32)
+        rows.add(self.order.coordinates(at + first), addresses, sizes, masks)
+
+
+@dataclass(slots=True, eq=False)
+class FixedArrayChunks(_ArrayChunks):
+    """A fixed array, in one block or in pages (section VII.C).
+
+    Raises:
+        NotPlain: it is of another kind.
+    """
+
+    _data: int = field(init=False, default=0)
+    _pages: bytes = field(init=False, default=b"")
+    _prefix_bytes: int = field(init=False, default=0)
+
+    def _open(self, address: int) -> None:
+        width = self.file.address_bytes
+        size = 12 + self.file.length_bytes + width
+        head = self.file.read_checked(address, size, b"FAHD")
+        self._check_header(head)
+        if head[7] > _MAX_PAGE_BITS:
+            raise NotPlain
+        self.page_elements = 1 << head[7]
+        self._data = self.file.address(head, 8 + self.file.length_bytes)
+        if self._data == self.file.undefined:
+            return
+        self.count = self.file.length(head, 8)
+        self._prefix_bytes = 10 + width
+        if self.count > self.page_elements:
+            pages = -(-self.count // self.page_elements)
+            self._prefix_bytes += (pages + 7) // 8
+            block = self._block(self._data, self._prefix_bytes, b"FADB")
+            self._pages = block[6 + width : -4]
+
+    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        if not self._pages:
+            size = self.count * self.element.itemsize
+            block = self._block(self._data, self._prefix_bytes + size, b"FADB")
+            yield 0, block[6 + self.file.address_bytes : -4]
+            return
+        page_bytes = self.page_elements * self.element.itemsize + 4
+        for page in range(start // self.page_elements, -(-stop // self.page_elements)):
+            # The first page is the highest bit.
+            if not self._pages[page // 8] << page % 8 & 0x80:
+                continue
+            first = page * self.page_elements
+            count = min(self.page_elements, self.count - first)
+            address = self._data + self._prefix_bytes + page * page_bytes
+            yield first, self._page(address, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _SuperBlock:
+    """Data blocks of one size: of how many elements, how many blocks, and the first of them."""
+
+    elements: int
+    blocks: int
+    first_index: int
+    first_block: int
+
+
+@dataclass(slots=True, eq=False)
+class ExtensibleArrayChunks(_ArrayChunks):
+    """An extensible array (section VII.D).
+
+    Its index block has the first elements itself, then the addresses of data blocks, then those
+    of super blocks, which have the addresses of further data blocks; large ones are in pages.
+
+    Raises:
+        NotPlain: it is of another kind.
+    """
+
+    _index: int = field(init=False, default=0)
+    _in_index: int = field(init=False, default=0)
+    _offset_bytes: int = field(init=False, default=0)
+    _direct: int = field(init=False, default=0)
+    _super_blocks: tuple[_SuperBlock, ...] = field(init=False, default=())
+
+    def _open(self, address: int) -> None:
+        width, length = self.file.address_bytes, self.file.length_bytes
+        head = self.file.read_checked(address, 16 + 6 * length + width, b"EAHD")
+        self._check_header(head)
+        bits, self._in_index, smallest, pointers, page_bits = head[7:12]
+        is_power = all(each and not each & (each - 1) for each in (smallest, pointers))
+        if not is_power or pointers < 2 or not smallest.bit_length() <= bits <= 64:
+            raise NotPlain
+        if page_bits > _MAX_PAGE_BITS or page_bits > bits:
+            raise NotPlain
+        self.page_elements = 1 << page_bits
+        self._offset_bytes = (bits + 7) // 8
+        # The data blocks of so many super blocks are named by the index block itself.
+        self._direct = 2 * (pointers.bit_length() - 1)
+        self._super_blocks = _super_blocks(smallest, 2 + bits - smallest.bit_length())
+        if self._direct > len(self._super_blocks):
+            raise NotPlain
+        if any(each.elements > self.page_elements for each in self._super_blocks[: self._direct]):
+            raise NotPlain
+        self._index = self.file.address(head, 12 + 6 * length)
+        if self._index != self.file.undefined:
+            self.count = min(self.file.length(head, 12 + 4 * length), _MAX_INDEX)
+
+    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        stop = min(stop, self.count)
+        if start >= stop:
+            return
+        width, at = self.file.address_bytes, 6 + self.file.address_bytes
+        direct = sum(each.blocks for each in self._super_blocks[: self._direct])
+        elements = self._in_index * self.element.itemsize
+        addresses = (direct + len(self._super_blocks) - self._direct) * width
+        block = self._block(self._index, at + elements + addresses + 4, b"EAIB")
+        if start < self._in_index:
+            yield 0, block[at : at + elements]
+        at += elements
+        # From here on, indices do not count those in the index block.
+        wanted = range(max(start - self._in_index, 0), stop - self._in_index)
+        for number, each in enumerate(self._super_blocks):
+            if each.first_index >= wanted.stop:
+                return
+            blocks = _overlap(each, wanted)
+            if number < self._direct:
+                for position in blocks:
+                    address = self.file.address(block, at + (each.first_block + position) * width)
+                    yield from self._data_block(each, position, address, None, wanted)
+            elif blocks:
+                address = self.file.address(block, at + (direct + number - self._direct) * width)
+                if address != self.file.undefined:
+                    yield from self._super_block(each, blocks, address, wanted)
+
+    def _super_block(
+        self, super_block: _SuperBlock, blocks: range, address: int, wanted: range
+    ) -> Iterator[tuple[int, bytes]]:
+        width = self.file.address_bytes
+        pages = super_block.elements // self.page_elements
+        # A bit for each page, if there are any.
+        at = 6 + width + self._offset_bytes
+        bits = super_block.blocks * ((pages + 7) // 8) if pages > 1 else 0
+        size = at + bits + super_block.blocks * width + 4
+        stored = self._block(address, size, b"EASB")
+        written = stored[at : at + bits] if bits else None
+        for position in blocks:
+            below = self.file.address(stored, at + bits + position * width)
+            yield from self._data_block(super_block, position, below, written, wanted)
+
+    def _data_block(
+        self,
+        super_block: _SuperBlock,
+        position: int,
+        address: int,
+        written: bytes | None,
+        wanted: range,
+    ) -> Iterator[tuple[int, bytes]]:
+        """The elements of one data block, if it has an address.
+
+        Args:
+            written: a bit for each page of all data blocks of the super block; None = no pages.
+            wanted: of the elements behind those in the index block.
+        """
+        if address == self.file.undefined:
+            return
+        elements = super_block.elements
+        first = super_block.first_index + position * elements
+        head = 6 + self.file.address_bytes + self._offset_bytes
+        if written is None:
+            size = head + elements * self.element.itemsize + 4
+            yield first + self._in_index, self._block(address, size, b"EADB")[head:-4]
+            return
+        pages = elements // self.page_elements
+        page_bytes = self.page_elements * self.element.itemsize + 4
+        before = max(wanted.start - first, 0) // self.page_elements
+        behind = -(-min(wanted.stop - first, elements) // self.page_elements)
+        for page in range(before, behind):
+            # The first page is the highest bit.
+            bit = position * pages + page
+            if written[bit // 8] << bit % 8 & 0x80:
+                index = first + page * self.page_elements + self._in_index
+                yield index, self._page(address + head + 4 + page * page_bytes, self.page_elements)
+
+
+def _overlap(super_block: _SuperBlock, wanted: range) -> range:
+    """The data blocks that have elements which are wanted."""
+    first = max(wanted.start - super_block.first_index, 0) // super_block.elements
+    stop = -(-(wanted.stop - super_block.first_index) // super_block.elements)
+    return range(first, min(stop, super_block.blocks))
+
+
+def _super_blocks(smallest: int, count: int) -> tuple[_SuperBlock, ...]:
+    """Each twice as large as the one before, by more or by larger data blocks in turns."""
+    found = []
+    first_index = first_block = 0
+    for number in range(count):
+        elements, blocks = smallest << (number + 1) // 2, 1 << number // 2
+        found.append(_SuperBlock(elements, blocks, first_index, first_block))
+        first_index += elements * blocks
+        first_block += blocks
+    return tuple(found)

@@ -1,0 +1,411 @@
+"""Chunks that a B-tree in the file's bytes lists (HDF5 File Format Specification 3.0, III.A).
+
+One chunk is found by descending, with one read a level; many are gathered level by level, from
+all nodes that may have some. Nodes of version 1 have no checksum: a damaged one may lead to
+wrong places, as in libhdf5, but no further than the file goes.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asgihive.hdf5.chunk_table import ChunkGrid, ChunkPlace, ChunkTable, GoOn, Numbers, Rows, Uints
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, is_checked, uints_of
+
+# Nodes that are read at once.
+_NODES_AT_ONCE = 512
+
+# Honest nodes have two KiB, and trees of more levels have more chunks than bytes have addresses.
+_MAX_NODE_BYTES = 1 << 20
+_MAX_DEPTH = 32
+
+_MASK = struct.Struct("<I")
+
+
+@dataclass(slots=True, eq=False)
+class ChunkTree1:
+    """A version 1 B-tree (section III.A.1); its keys are the corners of chunks, in elements.
+
+    root: its address; None = nothing was ever written.
+    """
+
+    file: FileBytes
+    grid: ChunkGrid
+    root: int | None
+    _head: int = field(init=False)
+    _node: np.dtype[Any] = field(init=False)
+    _key: struct.Struct = field(init=False)
+
+    def __post_init__(self) -> None:
+        rank, width, most = len(self.grid.chunks), self.file.address_bytes, 2 * self.file.tree_k
+        # Behind the coordinates is that of the bytes of an element, which is always 0.
+        key = [("size", "<u4"), ("mask", "<u4"), ("corner", "<u8", (rank + 1,))]
+        entry = np.dtype([*key, ("child", f"<u{width}")])
+        self._head = 8 + 2 * width
+        self._key = struct.Struct(f"<II{rank}Q")
+        size = self._head + most * entry.itemsize + (entry.itemsize - width)
+        self._node = np.dtype(
+            {
+                "names": ["signature", "type", "level", "used", "entries", "last"],
+                "formats": ["S4", "u1", "u1", "<u2", (entry, (most,)), (key, ())],
+                "offsets": [0, 4, 5, 6, self._head, self._head + most * entry.itemsize],
+                "itemsize": size,
+            }
+        )
+
+    @property
+    def at_most(self) -> int:
+        """By the size of the file, which has an entry for each."""
+        if self.root is None:
+            return 0
+        return min(self.grid.size, self.file.end // self._entry.itemsize)
+
+    def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
+        """As `StoredChunks.find`."""
+        corner = tuple(map(int.__mul__, coordinates, self.grid.chunks))
+        address, level, entry_bytes = self.root, -1, self._entry.itemsize
+        while address is not None:
+            node = self.file.read(address, self._node.itemsize)
+            level, used = self._checked(address, node, level)
+            first, behind = 0, used
+            while first < behind:
+                middle = (first + behind) // 2
+                at = self._head + middle * entry_bytes
+                if self._key.unpack_from(node, at)[2:] <= corner:
+                    first = middle + 1
+                else:
+                    behind = middle
+            if not first:
+                return None
+            at = self._head + (first - 1) * entry_bytes
+            address = self.file.address(node, at + entry_bytes - self.file.address_bytes)
+            if level == 0:
+                size, mask, *found = self._key.unpack_from(node, at)
+                if tuple(found) != corner or address == self.file.undefined:
+                    return None
+                return ChunkPlace(self.file.base + address, size, mask)
+        return None
+
+    def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
+        """As `StoredChunks.gather`."""
+        rows = Rows(self.grid, self.file.base, wanted, most)
+        if self.root is None:
+            return rows.table()
+        level = -1
+        nodes = np.array([self.root], np.uint64)
+        room = _Room(self.file)
+        while True:
+            below: list[Uints] = []
+            for batch in _batches(nodes, self._node.itemsize, room):
+                go_on()
+                read = self.file.read_many(batch, self._node.itemsize).view(self._node)[:, 0]
+                level = int(read["level"][0]) if level < 0 else level
+                self._check_all(read, level)
+                is_used = np.arange(read["entries"].shape[1]) < read["used"][:, None]
+                if level:
+                    below.append(self._children(read, is_used, wanted))
+                else:
+                    self._add(rows, read["entries"][is_used])
+                    if rows.has_too_many:
+                        return None
+            if not below or not sum(map(len, below)):
+                return rows.table()
+            nodes = np.sort(np.concatenate(below))
+            level -= 1
+
+    @property
+    def _entry(self) -> np.dtype[Any]:
+        entry: np.dtype[Any] = self._node["entries"].base
+        return entry
+
+    def _checked(self, address: int, node: bytes, above: int) -> tuple[int, int]:
+        """Level and number of entries of a node below one of the level `above`; -1 = of any."""
+        level, used = node[5], int.from_bytes(node[6:8], "little")
+        if not node.startswith(b"TREE\1") or used > 2 * self.file.tree_k:
+            raise DamagedMetadata(f"there is no node of its index at {address}")
+        if above not in (-1, level + 1):
+            raise DamagedMetadata(f"the node of its index at {address} is of another level")
+        return level, used
+
+    def _check_all(self, nodes: np.ndarray[Any, Any], level: int) -> None:
+        is_sound = (nodes["signature"] == b"TREE") & (nodes["type"] == 1)
+        is_sound &= (nodes["level"] == level) & (nodes["used"] <= 2 * self.file.tree_k)
+        if not is_sound.all():
+            raise DamagedMetadata("a node of its index is none")
+
+    def _children(
+        self, nodes: np.ndarray[Any, Any], is_used: np.ndarray[Any, Any], wanted: Numbers | None
+    ) -> Uints:
+        """The addresses of children that may have chunks that are wanted."""
+        entries = nodes["entries"]
+        children: Uints = entries["child"][is_used].astype(np.uint64)
+        if wanted is None or not len(wanted):
+            return children
+        # Each ends before the next one's key, the last one before the node's.
+        corners = np.concatenate([entries["corner"], nodes["last"]["corner"][:, None]], axis=1)
+        bounds = np.searchsorted(wanted, self._numbers(corners))
+        chosen: Uints = children[(bounds[:, 1:] > bounds[:, :-1])[is_used]]
+        return chosen
+
+    def _numbers(self, corners: Any) -> Numbers:
+        """The first chunk at or behind each corner in C order."""
+        chunks = self.grid.chunks
+        # Of a corner between two chunks, the second one.
+        along = [
+            corners[..., axis] // np.uint64(chunk) + (corners[..., axis] % np.uint64(chunk) > 0)
+            for axis, chunk in enumerate(chunks)
+        ]
+        return self.grid.numbers_of(along)[0]
+
+    def _add(self, rows: Rows, entries: np.ndarray[Any, Any]) -> None:
+        addresses = entries["child"].astype(np.uint64)
+        is_there = addresses != self.file.undefined
+        if not is_there.all():
+            entries, addresses = entries[is_there], addresses[is_there]
+        corners = entries["corner"]
+        along = []
+        for axis, chunk in enumerate(self.grid.chunks):
+            at, off = np.divmod(corners[:, axis], np.uint64(chunk))
+            if off.any():
+                raise DamagedMetadata("its index has a chunk that is not on the grid")
+            along.append(at)
+        rows.add(along, addresses, entries["size"].astype(np.uint64), entries["mask"])
+
+
+@dataclass(slots=True, eq=False)
+class ChunkTree2:
+    """A version 2 B-tree (sections III.A.2 and VII); its records are chunks, by coordinates.
+
+    Args:
+        address: of its header; None = nothing was ever written.
+        chunk_bytes: of a chunk that went through no filter.
+        size_bytes: how wide the sizes of chunks are; 0 = there are no filters, and no sizes.
+
+    Raises:
+        NotPlain: it is of another kind.
+    """
+
+    file: FileBytes
+    grid: ChunkGrid
+    address: int | None
+    chunk_bytes: int
+    size_bytes: int
+    at_most: int = field(init=False, default=0)
+    _record: np.dtype[Any] = field(init=False)
+    _node_bytes: int = field(init=False, default=0)
+    _depth: int = field(init=False, default=0)
+    _root: tuple[int, int] = field(init=False, default=(0, 0))
+    _most: list[int] = field(init=False, default_factory=list)
+    _total_bytes: list[int] = field(init=False, default_factory=list)
+    _count_bytes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        width, rank = self.file.address_bytes, len(self.grid.chunks)
+        filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
+        self._record = np.dtype([("address", f"<u{width}"), *filtered, ("scaled", "<u8", (rank,))])
+        if self.address is None:
+            return
+        head = self.file.read_checked(self.address, 22 + width + self.file.length_bytes, b"BTHD")
+        version, kind, self._node_bytes, record_bytes, self._depth = struct.unpack_from(
+            "<BBIHH", head, 4
+        )
+        if version or kind != self._kind or record_bytes != self._record.itemsize:
+            raise NotPlain
+        if self._node_bytes > _MAX_NODE_BYTES or self._depth > _MAX_DEPTH:
+            raise NotPlain
+        count = int.from_bytes(head[16 + width : 18 + width], "little")
+        self._root = (self.file.address(head, 16), count)
+        self.at_most = min(self.file.length(head, 18 + width), self.grid.size)
+        self._set_most()
+
+    @property
+    def _kind(self) -> int:
+        return 11 if self.size_bytes else 10
+
+    def _set_most(self) -> None:
+        """How many records nodes have at most, by level, and how wide such numbers are."""
+        record_bytes, room = self._record.itemsize, self._node_bytes - 10
+        if room < record_bytes:
+            raise NotPlain
+        self._most, self._total_bytes, total = [room // record_bytes], [0], room // record_bytes
+        self._count_bytes = _width(total)
+        for level in range(1, self._depth + 1):
+            pointer = self._pointer_bytes(level)
+            most = (room - pointer) // (record_bytes + pointer)
+            if most < 1:
+                raise NotPlain
+            total = (most + 1) * total + most
+            self._most.append(most)
+            self._total_bytes.append(_width(total))
+
+    def _pointer_bytes(self, level: int) -> int:
+        """Of a child of a node of that level: address, records, and records of all below."""
+        return self.file.address_bytes + self._count_bytes + self._total_bytes[level - 1]
+
+    def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
+        """As `StoredChunks.find`."""
+        if self.address is None:
+            return None
+        (address, count), level = self._root, self._depth
+        record_bytes = self._record.itemsize
+        scaled = struct.Struct(f"<{len(coordinates)}Q")
+        start = record_bytes - scaled.size
+        while address != self.file.undefined and count:
+            size = self._size(address, count, level)
+            node = self.file.read_checked(address, size, b"BTIN" if level else b"BTLF")
+            self._check(node[4], node[5])
+            first, behind = 0, count
+            while first < behind:
+                middle = (first + behind) // 2
+                found = scaled.unpack_from(node, 6 + middle * record_bytes + start)
+                if found == coordinates:
+                    return self._place(node, 6 + middle * record_bytes)
+                if found < coordinates:
+                    first = middle + 1
+                else:
+                    behind = middle
+            if not level:
+                return None
+            at = 6 + count * record_bytes + first * self._pointer_bytes(level)
+            address, count = self._child(node, at)
+            level -= 1
+        return None
+
+    def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
+        """As `StoredChunks.gather`."""
+        rows = Rows(self.grid, self.file.base, wanted, most)
+        if self.address is None or self._root[0] == self.file.undefined:
+            return rows.table()
+        nodes = np.array([self._root[0]], np.uint64)
+        counts = np.array([self._root[1]], np.int64)
+        room = _Room(self.file)
+        for level in range(self._depth, -1, -1):
+            below: list[tuple[Uints, Numbers]] = []
+            signature = b"BTIN" if level else b"BTLF"
+            done = 0
+            for batch in _batches(nodes, self._node_bytes, room):
+                go_on()
+                several = counts[done : done + len(batch)].tolist()
+                done += len(batch)
+                read = self._read(batch, several, level, signature)
+                records = read[:, 6 : 6 + self._most[level] * self._record.itemsize]
+                records = records.view(self._record)
+                is_used = np.arange(self._most[level]) < np.array(several)[:, None]
+                self._add(rows, records[is_used])
+                if rows.has_too_many:
+                    return None
+                if level:
+                    below += [
+                        self._children(node, each[:count], level, wanted)
+                        for node, each, count in zip(read, records, several, strict=True)
+                    ]
+            if level:
+                nodes = np.concatenate([each for each, _ in below])
+                counts = np.concatenate([each for _, each in below])
+                order = np.argsort(nodes)
+                nodes, counts = nodes[order], counts[order]
+        return rows.table()
+
+    def _read(
+        self, addresses: Uints, counts: list[int], level: int, signature: bytes
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Whole nodes, whose checksums are right; one row each."""
+        for address, count in zip(addresses.tolist(), counts, strict=True):
+            self._size(address, count, level)
+        read = self.file.read_many(addresses, self._node_bytes)
+        for row, (address, count) in enumerate(zip(addresses.tolist(), counts, strict=True)):
+            size = self._size(address, count, level)
+            stored = read[row, :size].tobytes()
+            if not is_checked(stored, signature):
+                # Of a live file, a second look may see more.
+                stored = self.file.read_checked(address, size, signature)
+                read[row, :size] = np.frombuffer(stored, np.uint8)
+            self._check(stored[4], stored[5])
+        return read
+
+    def _size(self, address: int, count: int, level: int) -> int:
+        """Bytes of a node of `count` records, with its checksum."""
+        if count > self._most[level]:
+            raise DamagedMetadata(f"the node of its index at {address} has {count} chunks")
+        size = 10 + count * self._record.itemsize
+        return size + (count + 1) * self._pointer_bytes(level) if level else size
+
+    def _check(self, version: int, kind: int) -> None:
+        if version or kind != self._kind:
+            raise DamagedMetadata("a node of its index is of another kind")
+
+    def _child(self, node: bytes, at: int) -> tuple[int, int]:
+        counted = at + self.file.address_bytes
+        count = int.from_bytes(node[counted : counted + self._count_bytes], "little")
+        return self.file.address(node, at), count
+
+    def _children(
+        self, node: Any, records: np.ndarray[Any, Any], level: int, wanted: Numbers | None
+    ) -> tuple[Uints, Numbers]:
+        """Addresses and numbers of records of children that may have chunks that are wanted."""
+        size, width = self._pointer_bytes(level), self.file.address_bytes
+        start = 6 + len(records) * self._record.itemsize
+        stored = node[start : start + (len(records) + 1) * size].reshape(-1, size)
+        addresses = uints_of(stored[:, :width])
+        counts = uints_of(stored[:, width : width + self._count_bytes]).astype(np.int64)
+        chosen = counts > 0
+        if wanted is not None and len(wanted):
+            scaled = records["scaled"]
+            numbers, _ = self.grid.numbers_of([scaled[:, axis] for axis in range(scaled.shape[1])])
+            bounds = np.searchsorted(wanted, numbers)
+            # A record itself is in no child, but may be outside of the grid.
+            chosen &= np.append(bounds, len(wanted)) > np.append(0, bounds)
+        return addresses[chosen], counts[chosen]
+
+    def _place(self, node: bytes, at: int) -> ChunkPlace | None:
+        address = self.file.address(node, at)
+        if address == self.file.undefined:
+            return None
+        size, mask = self.chunk_bytes, 0
+        if self.size_bytes:
+            sized = at + self.file.address_bytes
+            size = int.from_bytes(node[sized : sized + self.size_bytes], "little")
+            (mask,) = _MASK.unpack_from(node, sized + self.size_bytes)
+        return ChunkPlace(self.file.base + address, size, mask)
+
+    def _add(self, rows: Rows, records: np.ndarray[Any, Any]) -> None:
+        addresses = records["address"].astype(np.uint64)
+        is_there = addresses != self.file.undefined
+        if not is_there.all():
+            records, addresses = records[is_there], addresses[is_there]
+        scaled = records["scaled"]
+        if self.size_bytes:
+            sizes, masks = uints_of(records["size"]), records["mask"]
+        else:
+            sizes = np.full(len(records), self.chunk_bytes, np.uint64)
+            masks = np.zeros(len(records), np.uint32)
+        rows.add([scaled[:, axis] for axis in range(scaled.shape[1])], addresses, sizes, masks)
+
+
+class _Room:
+    """The bytes that nodes may have together: no more than the file has, so that all end."""
+
+    def __init__(self, file: FileBytes) -> None:
+        self._left = file.end if not file.is_live else 1 << 62
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise DamagedMetadata("the nodes of its index overlap")
+
+
+def _batches(nodes: Uints, size: int, room: _Room) -> Iterator[Uints]:
+    """Some at a time, in the order of their addresses, each only once."""
+    if (np.diff(nodes) == 0).any():
+        raise DamagedMetadata("a node of its index is there twice")
+    room.take(len(nodes) * size)
+    for first in range(0, len(nodes), _NODES_AT_ONCE):
+        yield nodes[first : first + _NODES_AT_ONCE]
+
+
+def _width(number: int) -> int:
+    """Bytes that numbers up to this one take in a version 2 B-tree."""
+    return (number.bit_length() - 1) // 8 + 1
