@@ -20,6 +20,7 @@
     │   └── DamagedData         stored bytes that cannot be decoded
     └── ServiceLimit            a bound of the settings was reached
         ├── AnswerTooLarge
+        ├── ChunkTooLarge       what has to be in memory at once to read any of it
         ├── TooManyPaths        /paths of more than it may list
         ├── Overloaded
         └── ReadTimeout
@@ -241,6 +242,35 @@ class TooManyPaths(ServiceLimit):
         return (
             f"More than {self.most} paths, or {self.characters} characters of them, are below "
             f"{_shorten(self.path)} of {_shorten(self.file)}: ask for a group further below"
+        )
+
+
+class ChunkTooLarge(ServiceLimit):
+    """A decoded chunk or an element of an entity is larger than `max_chunk_bytes`.
+
+    Attributes:
+        what: `chunk` or `element`.
+        size: of it, in bytes.
+        limit: the setting, in bytes.
+    """
+
+    def __init__(self, file: str, path: str, what: str, size: int, limit: int) -> None:
+        super().__init__(file, path, what, size, limit)
+        self.file = file
+        self.path = path
+        self.what = what
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        if self.what == "chunk":
+            way_out = "rewrite it with smaller chunks (`h5repack -l CHUNK=…`)"
+        else:
+            way_out = "download the file"
+        return (
+            f"Each {self.what} of {_shorten(self.path)} of {_shorten(self.file)} takes {self.size} "
+            f"bytes of memory, the limit is {self.limit}: {way_out}, or let the server have a "
+            "larger `max_chunk_bytes`"
         )
 
 

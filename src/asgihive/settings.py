@@ -61,6 +61,9 @@ class H5Settings:
     max_in_flight_bytes: int = _setting(
         "bytes in flight for all answers, over it each has one block at a time", 256 << 20
     )
+    max_chunk_bytes: int = _setting(
+        "size of a decoded chunk, or of one element, over it 413", 1 << 30
+    )
     max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
     max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
     read_timeout_seconds: float = _setting(
@@ -152,6 +155,7 @@ _LEAST: dict[str, float] = {
     "decode_lanes": 1,
     "read_ahead_bytes": 1 << 16,
     "max_in_flight_bytes": 1 << 16,
+    "max_chunk_bytes": 1,
     "max_response_bytes": 1,
     "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,

@@ -23,7 +23,8 @@ HOPS = 16
 
 def pool_of(root: Path, *, follow_symlinks: bool = False, **bounds: Any) -> FilePool:
     """A pool over `root`, small unless `bounds` say otherwise."""
-    small = {"max_open": 8, "idle_seconds": 30.0, "chunk_cache_bytes": 1 << 20}
+    small = {"max_open": 8, "idle_seconds": 30.0}
+    small |= {"chunk_cache_bytes": 1 << 20, "max_chunk_bytes": 1 << 30}
     return FilePool(Sandbox(root, follow_symlinks=follow_symlinks), **(small | bounds))
 
 

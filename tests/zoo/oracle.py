@@ -91,7 +91,19 @@ def _entity(file: h5py.File, path: str) -> Entity:
         return Entity(path, metadata, link, attributes, below=tuple(_listed(file, path)))
     if isinstance(found, h5py.Datatype):
         return Entity(path, metadata, link, attributes)
-    return Entity(path, metadata, link, attributes, found[()], found.dtype)
+    value = _in_order(found[()], h5py.check_vlen_dtype(found.dtype))
+    return Entity(path, metadata, link, attributes, value, found.dtype)
+
+
+def _in_order(value: Any, base: Any) -> Any:
+    """Sequences whose elements h5py (3.16) calls native, though their bytes are not."""
+    if not isinstance(base, np.dtype) or base.isnative:
+        return value
+    if not isinstance(value, np.ndarray) or value.dtype != object:
+        return value.view(base)
+    for position in np.ndindex(value.shape):
+        value[position] = value[position].view(base)
+    return value
 
 
 def _follow(file: h5py.File, path: str) -> Any:

@@ -153,6 +153,7 @@ def _read(sandbox: Sandbox, settings: H5Settings, name: str, path: str) -> Inspe
         max_open=settings.max_open_files,
         idle_seconds=settings.idle_file_seconds,
         chunk_cache_bytes=0,
+        max_chunk_bytes=settings.max_chunk_bytes,
     )
     try:
         for _ in range(_ATTEMPTS):

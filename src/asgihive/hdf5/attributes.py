@@ -10,13 +10,8 @@ from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.open_file import libhdf5_reason
-from asgihive.hdf5.types import (
-    AttributeHeader,
-    NoEquivalent,
-    memory_type,
-    numpy_dtype,
-    without_dimensions,
-)
+from asgihive.hdf5.type_descriptions import AttributeHeader
+from asgihive.hdf5.types import NoEquivalent, memory_type, relabel_sequences, without_dimensions
 from asgihive.lanes import Portions
 
 
@@ -27,7 +22,7 @@ def attribute_headers(entity_id: Any) -> list[AttributeHeader]:
     headers = []
     for name in names:
         attribute = h5a.open(entity_id, name)
-        headers.append((name, attribute.get_space().shape, attribute.get_type().encode()))
+        headers.append((name, attribute.get_space().shape, attribute.get_type()))
     return headers
 
 
@@ -86,13 +81,14 @@ def _read(entity: Resolved, name: bytes) -> Any:
         shape = attribute.get_space().shape
         if shape is None:
             return None
-        file_type = attribute.get_type()
-        dtype = numpy_dtype(file_type)
-        base, inner = without_dimensions(dtype)
+        memory = memory_type(attribute.get_type())
+        base, inner = without_dimensions(memory.dtype)
         # Zeros, because a damaged file may fill less than it promises.
         values = np.zeros((*shape, *inner), base)
         if math.prod(values.shape):
-            attribute.read(values, memory_type(file_type, dtype))
+            attribute.read(values, memory.id)
+            if memory.is_mislabelled:
+                relabel_sequences(values, base)
     except NoEquivalent as error:
         raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:

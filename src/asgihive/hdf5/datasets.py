@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5s, h5t
+from h5py import h5d, h5s
 
-from asgihive.errors import AsgihiveError, DamagedData, FilterMissing, TypeUnsupported
+from asgihive.errors import (
+    AsgihiveError,
+    ChunkTooLarge,
+    DamagedData,
+    FilterMissing,
+    TypeUnsupported,
+)
 from asgihive.hdf5.chunk_index import DamagedChunk
 from asgihive.hdf5.chunk_parts import coordinates_touched
 from asgihive.hdf5.chunk_table import Places
@@ -22,7 +28,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.types import NoEquivalent
+from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -47,7 +53,7 @@ class Dataset:
     dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
     contiguous: where its values lie as they lie in memory; None = they do not.
     chunked: its chunks, if it has any.
-    memory_type: the HDF5 type of one element in memory.
+    memory_type: how one element lies in memory.
     """
 
     path: str
@@ -59,7 +65,7 @@ class Dataset:
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
     contiguous: ContiguousStorage | None
-    memory_type: h5t.TypeID
+    memory_type: MemoryType
     chunked: ChunkedStorage | None
     max_hops: int
 
@@ -92,6 +98,7 @@ class Dataset:
             FileChanged: what was read may be a mixture.
             Released: the lease was, and what is not read yet will not be.
             FilterMissing, DamagedData, TypeUnsupported, LinkUnresolved
+            ChunkTooLarge: a chunk or an element is more than the pool lets be in memory.
         """
         dtype = self.dtype if dtype is None else dtype
         with self.diagnosed(lease, axes):
@@ -149,12 +156,22 @@ class Dataset:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
         touch(self.file.place.name, self.file.identity.content)
+        self._check_sizes(lease.pool.max_chunk_bytes)
         try:
             yield
         except READ_ERRORS as error:
             lease.check()
             raise self._diagnosis(lease, axes, error) from error
         lease.check()
+
+    def _check_sizes(self, limit: int) -> None:
+        """Raise ChunkTooLarge where any element needs more memory than that."""
+        what, size = "element", self.item_bytes
+        if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
+            # What went through no filter is read in parts.
+            what, size = "chunk", self.chunked.pipeline.chunk_bytes
+        if size > limit:
+            raise ChunkTooLarge(self.file.place.name, self.path, what, size, limit)
 
     def _read(
         self,
@@ -178,9 +195,9 @@ class Dataset:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros(shape, dtype)
-        as_read = self.memory_type
+        as_read = self.memory_type.id
         if dtype != self.dtype:
-            as_read = h5t.py_create(np.dtype((dtype, self.item_shape)))
+            as_read = converted_type(self.dtype, dtype, self.item_shape)
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
@@ -190,6 +207,8 @@ class Dataset:
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
         self.id.read(memory_space, file_space, values, as_read)
+        if self.memory_type.is_mislabelled:
+            relabel_sequences(values, self.dtype)
         return values
 
     @property

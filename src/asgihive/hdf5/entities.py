@@ -24,7 +24,8 @@ from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.opening import dataset_shape
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.types import Descriptions, NoEquivalent
+from asgihive.hdf5.type_descriptions import Descriptions
+from asgihive.hdf5.types import NoEquivalent
 from asgihive.lanes import Portions
 
 # What libhdf5's refusals look like through h5py.
@@ -116,9 +117,9 @@ class Describer:
             described["filters"] = [
                 {"id": each.id, "name": each.name} for each in layout.filters
             ] or None
-            described["type"] = self._known.type(object_id.get_type().encode())
+            described["type"] = self._known.type(object_id.get_type())
         elif not isinstance(object_id, h5g.GroupID):
-            described["type"] = self._known.type(object_id.encode())
+            described["type"] = self._known.type(object_id)
         described["attributes"] = self._known.attributes(attribute_headers(object_id))
         return described
 

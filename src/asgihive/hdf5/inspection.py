@@ -25,7 +25,7 @@ from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.storage_report import StorageReport, StorageReporter
-from asgihive.hdf5.types import describe_type
+from asgihive.hdf5.type_descriptions import describe_type
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,8 @@ Everything here runs in the library lane.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-from h5py import h5d, h5t
+from h5py import h5d
 
 from asgihive.errors import AsgihiveError, DamagedData, KindMismatch, TypeUnsupported
 from asgihive.hdf5.chunks import chunked_storage
@@ -18,7 +16,7 @@ from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.names import components, encoded
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.types import NoEquivalent, memory_type, numpy_dtype, without_dimensions
+from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import virtual_layout
 
 # Virtual datasets made of virtual datasets: HDF5 sets no bound, and cycles are possible.
@@ -63,25 +61,24 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
     entity = replace(entity, id=dataset_id)
     try:
         layout = layout_of(dataset_id)
-        dtype = numpy_dtype(dataset_id.get_type())
-        base, item_shape = without_dimensions(dtype)
+        memory = memory_type(dataset_id.get_type())
+        base, item_shape = without_dimensions(memory.dtype)
         virtual = None
         if layout.kind is LayoutKind.VIRTUAL:
             virtual = virtual_layout(layout.properties)
         shape = dataset_shape(lease, entity, layout, max_hops, depth)
-        as_in_memory = _as_in_memory(dataset_id, dtype)
         chunked = None
         if layout.kind is LayoutKind.CHUNKED and shape is not None:
             chunked = chunked_storage(
                 entity.file,
                 dataset_id,
                 layout,
-                dtype,
+                memory.dtype,
                 shape,
                 cache=lease.pool.chunks,
-                as_in_memory=as_in_memory,
+                as_in_memory=memory.is_as_stored,
             )
-        offset = dataset_id.get_offset() if as_in_memory else None
+        offset = dataset_id.get_offset() if memory.is_as_stored else None
         contiguous = None
         if offset is not None and shape is not None:
             contiguous = ContiguousStorage(entity.file, offset, shape, base, item_shape)
@@ -95,7 +92,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
             dtype=base,
             item_shape=item_shape,
             contiguous=contiguous,
-            memory_type=memory_type(dataset_id.get_type(), dtype),
+            memory_type=memory,
             chunked=chunked,
             max_hops=max_hops,
         )
@@ -105,14 +102,6 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         lease.check()
         reason = libhdf5_reason(error)
         raise DamagedData(entity.file.place.name, entity.path, reason) from error
-
-
-def _as_in_memory(dataset: h5d.DatasetID, dtype: np.dtype[Any]) -> bool:
-    """Whether what is stored are NumPy's bytes: an equal type, no pointers."""
-    file_type = dataset.get_type()
-    if dtype.hasobject or file_type.get_size() != dtype.itemsize:
-        return False
-    return bool(file_type == h5t.py_create(dtype, logical=True))
 
 
 def dataset_shape(

@@ -189,15 +189,23 @@ class FilePool:
         max_open: files open at once; the least recently used idle ones make room.
         idle_seconds: how long a file that nobody holds stays open.
         chunk_cache_bytes: decoded chunks, a quarter of it for those that HDF5 itself caches.
+        max_chunk_bytes: of a decoded chunk or an element that is read at all.
 
     Attributes:
         chunks: those decoded past libhdf5.
     """
 
     def __init__(
-        self, sandbox: Sandbox, *, max_open: int, idle_seconds: float, chunk_cache_bytes: int
+        self,
+        sandbox: Sandbox,
+        *,
+        max_open: int,
+        idle_seconds: float,
+        chunk_cache_bytes: int,
+        max_chunk_bytes: int,
     ) -> None:
         self.sandbox = sandbox
+        self.max_chunk_bytes = max_chunk_bytes
         self.max_open = max_open
         self.idle_seconds = idle_seconds
         self._files: OrderedDict[Key, OpenFile] = OrderedDict()

@@ -14,7 +14,6 @@ from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.filters import pipeline_of
 from asgihive.hdf5.layout import Filter, LayoutKind
-from asgihive.hdf5.types import numpy_dtype
 
 
 class Way(StrEnum):
@@ -80,8 +79,7 @@ def _type_reason(dataset: Dataset) -> str | None:
     if dataset.dtype.hasobject:
         pointers = next((name for kind, name in _POINTERS if file_type.detect_class(kind)), "")
         return f"type: {pointers}"
-    dtype = numpy_dtype(file_type)
-    if file_type.get_size() == dtype.itemsize and file_type == h5t.py_create(dtype, logical=True):
+    if dataset.memory_type.is_as_stored:
         return None
     return "type: its bytes are not those of NumPy"
 

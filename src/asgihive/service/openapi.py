@@ -48,6 +48,7 @@ _ENTITY: Errors = (
     errors.EntityMissing,
     errors.LinkUnresolved,
     errors.AnswerTooLarge,
+    errors.ChunkTooLarge,
     errors.DamagedData,
 )
 _VALUES: Errors = (

@@ -18,6 +18,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.FilterMissing: 501,
     errors.DamagedData: 500,
     errors.AnswerTooLarge: 413,
+    errors.ChunkTooLarge: 413,
     errors.TooManyPaths: 413,
     errors.Overloaded: 503,
     errors.ReadTimeout: 504,

@@ -67,6 +67,7 @@ class Store:
             max_open=settings.max_open_files,
             idle_seconds=settings.idle_file_seconds,
             chunk_cache_bytes=settings.chunk_cache_bytes,
+            max_chunk_bytes=settings.max_chunk_bytes,
         )
         self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
         self.reader = Reader(
