@@ -31,8 +31,47 @@ simple = st.one_of(
     hnp.datetime64_dtypes(),
     hnp.timedelta64_dtypes(),
 )
+# Numbers and strings of fixed length, and compounds of them, packed and with padding.
+leaves = st.one_of(numbers, hnp.byte_string_dtypes(max_len=5), hnp.unicode_string_dtypes(max_len=3))
+fixed = hnp.nested_dtypes(leaves, max_leaves=5).flatmap(
+    lambda dtype: st.sampled_from([untitled(dtype), aligned(dtype), reversed_members(dtype)])
+)
 dtypes = st.one_of(simple, hnp.nested_dtypes(simple, max_leaves=4))
 shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+
+
+def untitled(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Without the second names that NumPy has for members, and HDF5 has not."""
+    if dtype.subdtype is not None:
+        return np.dtype((untitled(dtype.subdtype[0]), dtype.subdtype[1]))
+    if dtype.names is None:
+        return dtype
+    return np.dtype([(name, untitled(dtype[name])) for name in dtype.names])
+
+
+def aligned(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """As C lays a struct out, with padding."""
+    if dtype.subdtype is not None:
+        return np.dtype((aligned(dtype.subdtype[0]), dtype.subdtype[1]))
+    if dtype.names is None:
+        return dtype
+    members = [(name, aligned(dtype[name])) for name in dtype.names]
+    return np.dtype(members, align=True)
+
+
+def reversed_members(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The last member first in memory, and gaps between them."""
+    if dtype.names is None:
+        return dtype
+    offset, offsets = 3, []
+    members = [untitled(dtype[name]) for name in dtype.names]
+    for each in reversed(members):
+        offsets.append(offset)
+        offset += each.itemsize + 1
+    form: Any = {"names": list(dtype.names), "formats": members, "offsets": offsets[::-1]}
+    form["itemsize"] = offset + 2
+    placed: np.dtype[Any] = np.dtype(form)
+    return placed
 
 
 @st.composite

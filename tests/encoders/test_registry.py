@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asgihive.encoders import Values, by_name, check, encoders, media_types, register, registry
+from asgihive.encoders import (
+    Values,
+    accepted_types,
+    by_name,
+    check,
+    encoders,
+    media_types,
+    register,
+    registry,
+)
 from asgihive.errors import BadParameter, FormatMismatch
 from tests.encoders.strategies import Array
 
@@ -67,6 +76,13 @@ def test_bin_wins_over_npy() -> None:
         "text/csv": "csv",
         "image/tiff": "tiff",
     }
+
+
+def test_aliases_choose_an_encoder_as_its_media_type_does() -> None:
+    aliases = {name for name in accepted_types() if name not in media_types()}
+    assert aliases == {"application/msgpack", "application/x-msgpack"}
+    assert {accepted_types()[name].name for name in aliases} == {"msgpack"}
+    assert accepted_types().items() >= media_types().items()
 
 
 def test_an_unknown_format_says_which_there_are() -> None:

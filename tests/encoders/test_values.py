@@ -1,9 +1,13 @@
 """What holds for every format, and the formats that are bytes of memory: bin, npy, msgpack."""
 
+import contextlib
 import io
+import json
+import warnings
 from random import Random
 from typing import Any
 
+import h5py
 import hypothesis.strategies as st
 import msgpack
 import msgpack_numpy
@@ -11,15 +15,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from asgihive.encoders import Encoder, Values, by_name, encoders
-from tests.encoders.strategies import Array, arrays, in_blocks, numbers, shapes, values_of, whole
+from asgihive.encoders import DocumentEncoder, Encoder, Values, by_name, encoders
+from asgihive.encoders.json import BY_NAME
+from asgihive.encoders.protocol import packed_dtype, raw
+from tests.encoders.strategies import (
+    Array,
+    arrays,
+    fixed,
+    in_blocks,
+    numbers,
+    shapes,
+    values_of,
+    whole,
+)
 
 
 @pytest.mark.parametrize("name", ["json", "bin", "npy", "msgpack"])
 @given(data=st.data(), random=st.randoms(use_true_random=False))
 def test_cuts_do_not_show(name: str, data: st.DataObject, random: Random) -> None:
     encoder = by_name(name)
-    array = data.draw(arrays() if name in ("json", "bin") else arrays(numbers))
+    array = data.draw(arrays() if name in ("json", "bin") else arrays(fixed))
     assert in_blocks(encoder, array, random) == whole(encoder, array)
 
 
@@ -52,16 +67,163 @@ def test_objects_are_never_sent_as_memory(name: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["npy", "csv", "tiff", "msgpack"])
-@pytest.mark.parametrize("dtype", ["S3", "U3", "V3", "M8[s]", "m8[s]", [("a", int)]])
-def test_numbers_only(name: str, dtype: Any) -> None:
-    assert by_name(name).refusal(Values("", (2, 2), np.dtype(dtype)))
+@pytest.mark.parametrize("dtype", ["V3", "M8[s]", "m8[s]", [("a", int), ("b", [("c", "V3")])]])
+def test_numbers_and_text_only(name: str, dtype: Any) -> None:
+    assert by_name(name).refusal(Values("", (2,), np.dtype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", ["S3", "U3", [("a", int)]])
+def test_pixels_are_numbers(dtype: Any) -> None:
+    assert by_name("tiff").refusal(Values("", (2, 2), np.dtype(dtype)))
+
+
+def saved(array: Array) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # That names beyond Latin-1 need version 3.0 of the format.
+        warnings.simplefilter("ignore", UserWarning)
+        np.save(file, array)
+    return file.getvalue()
+
+
+def loaded(body: bytes) -> Any:
+    return np.load(io.BytesIO(body), allow_pickle=False, max_header_size=1 << 24)
 
 
 @given(arrays(numbers))
 def test_npy_is_numpy_save(array: Array) -> None:
-    file = io.BytesIO()
-    np.save(file, array)
-    assert whole(by_name("npy"), array) == file.getvalue()
+    assert whole(by_name("npy"), array) == saved(array)
+
+
+@given(arrays(fixed))
+def test_npy_of_compounds_and_text(array: Array) -> None:
+    body = whole(by_name("npy"), array)
+    read = loaded(body)
+    assert body.endswith(bytes(raw(array)))
+    # NumPy has no description of members that are not in the order of their places.
+    with contextlib.suppress(ValueError):
+        head = len(body) - array.nbytes
+        assert body[:head] == saved(array)[:head]
+        assert read.dtype == array.dtype
+    assert_same_members(read, array)
+
+
+def assert_same_members(first: Array, second: Array) -> None:
+    """The same values by the same names, in whatever place."""
+    assert first.shape == second.shape
+    assert first.dtype.names is None or set(first.dtype.names) == set(second.dtype.names or ())
+    if first.dtype.names is None:
+        np.testing.assert_array_equal(first, second, strict=first.ndim > 0)
+    for name in first.dtype.names or ():
+        assert_same_members(first[name], second[name])
+
+
+@pytest.mark.parametrize("count", [1, 5000])
+@pytest.mark.parametrize("letter", ["a", "é", "μ"])
+@pytest.mark.parametrize("shape", [(), (2,), (3, 4)])
+def test_npy_headers_of_every_version(count: int, letter: str, shape: tuple[int, ...]) -> None:
+    array = np.zeros(shape, [(f"{letter}{i}", "<i4") for i in range(count)])
+    body = whole(by_name("npy"), array)
+    assert body == saved(array)
+    read = loaded(body)
+    assert (read.dtype, read.shape) == (array.dtype, array.shape)
+
+
+def test_npy_says_nothing_of_what_h5py_notes() -> None:
+    marked = h5py.enum_dtype({"ON": 1}, "u1")
+    text = h5py.string_dtype("utf-8", 4)
+    array = np.zeros(2, [("state", marked), ("name", text), ("is_on", "?")])
+    plain = np.dtype([("state", "u1"), ("name", "S4"), ("is_on", "?")])
+    assert loaded(whole(by_name("npy"), array)).dtype == plain
+    assert loaded(whole(by_name("npy"), np.zeros(2, text))).dtype == "S4"
+    assert_same_members(unpacked(whole(by_name("msgpack"), array)), array)
+
+
+def test_npy_has_no_words_for_some_members() -> None:
+    union = np.dtype({"names": ["a", "b"], "formats": ["i4", "f4"], "offsets": [0, 2]})
+    assert "share bytes" in str(by_name("npy").refusal(Values("", (1,), union)))
+    nested = np.dtype([("x", union, (2,))])
+    assert "share bytes" in str(by_name("npy").refusal(Values("", (1,), nested)))
+    bad = np.dtype([("a\udcff", "i4")])
+    assert "UTF-8" in str(by_name("npy").refusal(Values("", (1,), bad)))
+
+
+def unpacked(body: bytes) -> Any:
+    return msgpack_numpy.unpackb(body)
+
+
+@given(arrays(fixed))
+def test_msgpack_of_compounds_and_text(array: Array) -> None:
+    body = whole(by_name("msgpack"), array)
+    decoded = unpacked(body)
+    assert decoded.dtype.names == array.dtype.names
+    assert_same_members(np.asarray(decoded), array)
+    is_packed = packed_dtype(array.dtype) == array.dtype
+    if array.dtype.names and array.ndim and is_packed:
+        with contextlib.suppress(ValueError):  # a colon in a name
+            assert body == msgpack.packb(msgpack_numpy.encode(array))
+    if array.dtype.names:  # no byte of what lies between the members
+        assert decoded.dtype.itemsize == packed_dtype(array.dtype).itemsize
+
+
+texts = st.text(st.characters(codec=None, categories=None), max_size=3) | st.binary(max_size=3)
+
+
+@st.composite
+def text_arrays(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]] = shapes) -> Array:
+    """As h5py reads strings of variable length."""
+    array = np.empty(draw(shapes), h5py.string_dtype())
+    for index in np.ndindex(array.shape):
+        array[index] = draw(texts)
+    return array
+
+
+def shown(value: Any) -> Any:
+    encoder = by_name("json")
+    assert isinstance(encoder, DocumentEncoder)
+    return json.loads(encoder.document(value))
+
+
+@given(text_arrays(), st.randoms(use_true_random=False))
+def test_msgpack_of_text_of_variable_length(array: Array, random: Random) -> None:
+    body = in_blocks(by_name("msgpack"), array, random)
+    assert msgpack.unpackb(body) == shown(array)
+
+
+def test_msgpack_of_other_objects_is_refused() -> None:
+    sequences = h5py.vlen_dtype("i4")
+    for dtype in (sequences, [("a", h5py.string_dtype())], h5py.ref_dtype, object):
+        reason = by_name("msgpack").refusal(Values("", (1,), np.dtype(dtype)))
+        assert "variable length" in str(reason)
+
+
+@given(arrays(), st.randoms(use_true_random=False))
+def test_json_by_name(array: Array, random: Random) -> None:
+    assert json.loads(in_blocks(BY_NAME, array, random)) == named(array)
+    assert json.loads(BY_NAME.document({"a": [array]})) == {"a": [named(array)]}
+
+
+def named(array: Array) -> Any:
+    """Every compound as a dict; all else as in lists."""
+    if array.dtype.names is None:
+        return shown(array)
+    if array.ndim:
+        return [named(np.asarray(each)) for each in array]
+    return {name: named(np.asarray(array[name])) for name in array.dtype.names}
+
+
+def test_json_by_name_keeps_names_apart() -> None:
+    array = np.ones(1, [("a\udcff", "i4"), ("a\udcfe", "i4"), ("é", "i4")])
+    assert json.loads(whole(BY_NAME, array)) == [{"a\\xff": 1, "a\\xfe": 1, "é": 1}]
+    array = np.ones(1, [("a\udcff", "i4")])
+    assert json.loads(whole(BY_NAME, array)) == [{"a\ufffd": 1}]
+
+
+def test_json_by_name_reaches_into_sequences() -> None:
+    rows = np.empty(1, h5py.vlen_dtype(np.dtype([("x", "i4")])))
+    rows[0] = np.array([(1,), (2,)], [("x", "i4")])
+    assert json.loads(whole(BY_NAME, rows)) == [[{"x": 1}, {"x": 2}]]
+    assert json.loads(whole(by_name("json"), rows)) == [[[1], [2]]]
 
 
 @given(arrays(numbers))

@@ -221,7 +221,7 @@ async def test_bad_parameter(
         ("/text", "bin", "json"),
         ("/text", "npy", "json"),
         ("/text", "csv", "json"),
-        ("/text", "msgpack", "json"),
+        ("/text", "tiff", "msgpack"),
         ("/scalar", "csv", "npy"),
         ("/scalar", "tiff", "npy"),
         ("/cube", "csv", "tiff"),

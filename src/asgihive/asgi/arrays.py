@@ -14,7 +14,7 @@ from asgihive.asgi.responses import (
     closing,
     content_disposition,
 )
-from asgihive.encoders import Encoder, Values, check, media_types
+from asgihive.encoders import Encoder, Values, accepted_types, check
 from asgihive.encoders.json import ENCODER
 from asgihive.encoders.protocol import cut
 from asgihive.lanes import run_in_worker
@@ -60,7 +60,7 @@ async def array_response(
 def _encoder(values: Values, accept: str) -> Encoder:
     fitting = {
         media_type: each
-        for media_type, each in media_types().items()
+        for media_type, each in accepted_types().items()
         if each.refusal(values) is None
     }
     # JSON first: it is what any type (`*/*`) means.

@@ -5,12 +5,22 @@ entry-point group `asgihive.encoders` of another distribution, or call `register
 """
 
 from asgihive.encoders.protocol import DocumentEncoder, Encoder, Values
-from asgihive.encoders.registry import by_name, check, encoders, media_types, register
+from asgihive.encoders.registry import (
+    accepted_types,
+    aliases_of,
+    by_name,
+    check,
+    encoders,
+    media_types,
+    register,
+)
 
 __all__ = [
     "DocumentEncoder",
     "Encoder",
     "Values",
+    "accepted_types",
+    "aliases_of",
     "by_name",
     "check",
     "encoders",

@@ -1,55 +1,233 @@
-"""Format `csv`: what `numpy.savetxt(delimiter=",")` writes, without its Python loop."""
+"""Format `csv` (RFC 4180): numbers as `numpy.savetxt(delimiter=",")` writes them, and text."""
 
+import math
+import re
+from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from asgihive.encoders.protocol import Values
+from asgihive.encoders.protocol import (
+    Values,
+    as_text,
+    cut,
+    encoded_name,
+    is_numeric,
+    is_text,
+    members_of,
+)
 from asgihive.encoders.scientific import WIDTH, scientific
 
 MAX_EMPTY_ROWS = 1 << 20
 """Most rows without columns: each is a byte of body that no byte of the file stands for."""
 
+MAX_NAMED_COLUMNS = 1 << 14
+"""Most columns of a row of names, which is made at one go; as many as spreadsheets take."""
+
+_CELLS = 1 << 13
+"""What becomes Python objects first is joined, which holds the GIL, in such pieces: 1 ms."""
+
+_SPECIAL = re.compile(b'[,"\r\n]')
+
 Text = npt.NDArray[np.uint8]
 
 
 class Csv:
-    """Numbers and booleans, one row a line, `%.18e`; byte for byte as `numpy.savetxt`."""
+    """One element or one row of two dimensions a line, which ends in a line feed.
+
+    Numbers and booleans are `%.18e`, byte for byte as `numpy.savetxt`; text is UTF-8 with
+    U+FFFD for what is not, and in quotes where it has a comma, quote or line break, or is an
+    empty line. Nothing is done about text that a spreadsheet takes for a formula.
+
+    A compound is a row, named by its members: `a`, those of a nested one `a.b`, the elements of
+    an array `a[0]`, `a[1,2]`.
+
+    Args:
+        has_header: the first line is the names of the columns: the dataset's, of two
+            dimensions with the column's number, `name[0]`. Compounds always have it.
+    """
 
     name = "csv"
     media_type = "text/csv"
     extension = "csv"
     block_elements = 1 << 14  # 2 to 5 ms, and NumPy lets other threads run meanwhile
 
+    def __init__(self, *, has_header: bool = False) -> None:
+        self.has_header = has_header
+
     def refusal(self, values: Values) -> str | None:
-        if not values.is_numeric:
-            return "they are not numbers"
+        if values.dtype.names is not None:
+            return _compound_refusal(values)
+        if not values.is_numeric and not is_text(values.dtype):
+            return "they are neither numbers nor text, nor compounds of these"
         if values.shape is None or len(values.shape) not in (1, 2):
             return "they have neither one dimension nor two"
         if not values.size and values.shape[0] > MAX_EMPTY_ROWS:
             return f"they are more than {MAX_EMPTY_ROWS} empty rows"
+        if self.has_header and _columns(values) > MAX_NAMED_COLUMNS:
+            return f"they have more than {MAX_NAMED_COLUMNS} columns to be named"
         return None
 
     def length(self, values: Values) -> int | None:  # noqa: ARG002
         return None
 
     def head(self, values: Values) -> bytes:
-        if values.size or values.shape is None:
-            return b""
-        return b"\n" * values.shape[0]
+        names = b""
+        if values.dtype.names is not None:
+            names = _line(name for name, _ in _members("", values.dtype))
+        elif self.has_header and values.shape is not None:
+            name = values.name or "data"
+            is_table = len(values.shape) == 2
+            numbers = (f"{name}[{i}]" for i in range(values.shape[1])) if is_table else [name]
+            names = _line(numbers)
+        if values.size or values.shape is None or values.dtype.names is not None:
+            return names
+        return names + b"\n" * values.shape[0]
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
-        flat = array.reshape(-1)
-        text = _complex_rows(flat) if flat.dtype.kind == "c" else _real_rows(flat)
-        columns = values.shape[1] if values.shape and len(values.shape) == 2 else 1
-        text[:, -1] = ord(",")
-        text[(-first - 1) % columns :: columns, -1] = ord("\n")
-        return text.tobytes().translate(None, b"\0")
+        if values.dtype.names is not None:
+            rows = max(1, _CELLS // _count_members(values.dtype))
+            return b"".join(map(_compound_lines, cut(array, rows)))
+        if values.is_numeric:
+            return _numbers(array, first, _columns(values))
+        return b"".join(_text_pieces(array, first, _columns(values)))
 
     def tail(self, values: Values) -> bytes:  # noqa: ARG002
         return b""
+
+
+ENCODER = Csv()
+
+WITH_HEADER = Csv(has_header=True)
+"""The same with a row of names: `header=1`."""
+
+
+def _columns(values: Values) -> int:
+    """Of numbers or text in one or two dimensions."""
+    return values.shape[1] if values.shape and len(values.shape) == 2 else 1
+
+
+def _numbers(array: npt.NDArray[Any], first: int, columns: int) -> bytes:
+    flat = array.reshape(-1)
+    text = _complex_rows(flat) if flat.dtype.kind == "c" else _real_rows(flat)
+    text[:, -1] = ord(",")
+    text[(-first - 1) % columns :: columns, -1] = ord("\n")
+    return text.tobytes().translate(None, b"\0")
+
+
+def _text_pieces(array: npt.NDArray[Any], first: int, columns: int) -> Iterator[bytes]:
+    """Cells with the commas and line feeds behind them."""
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, _CELLS):
+        cells = _cells(flat[start : start + _CELLS], is_alone=columns == 1)
+        ends = [b","] * len(cells)
+        before = (-first - start - 1) % columns
+        ends[before::columns] = [b"\n"] * len(range(before, len(cells), columns))
+        yield b"".join(chain.from_iterable(zip(cells, ends, strict=True)))
+
+
+def _cells(flat: npt.NDArray[Any], *, is_alone: bool = False) -> list[bytes]:
+    """Text as it stands between separators; `is_alone` where a cell is a line."""
+    return [_quoted(as_text(value), is_alone=is_alone) for value in flat.tolist()]
+
+
+def _quoted(text: str, *, is_alone: bool = False) -> bytes:
+    cell = text.encode()
+    # A line without anything in it would be no row at all.
+    if _SPECIAL.search(cell) or (is_alone and not cell):
+        return b'"%b"' % cell.replace(b'"', b'""')
+    return cell
+
+
+def _line(names: Iterator[str] | list[str]) -> bytes:
+    cells = [_quoted(as_text(encoded_name(name))) for name in names]
+    return b",".join(cells) + b"\n"
+
+
+def _compound_refusal(values: Values) -> str | None:
+    if values.shape is None or len(values.shape) != 1:
+        return "they are compounds and do not have one dimension"
+    if _count_members(values.dtype) > MAX_NAMED_COLUMNS:
+        return f"they have more than {MAX_NAMED_COLUMNS} columns to be named"
+    if not _has_cells(values.dtype):
+        return "a member of them is neither a number nor text"
+    return None
+
+
+def _has_cells(dtype: np.dtype[Any]) -> bool:
+    """Whether all that a compound is made of are numbers or text."""
+    if dtype.subdtype is not None:
+        return _has_cells(dtype.subdtype[0])
+    if dtype.names is not None:
+        return all(_has_cells(member) for _, member, _ in members_of(dtype))
+    return is_numeric(dtype) or is_text(dtype)
+
+
+def _count_members(dtype: np.dtype[Any]) -> int:
+    """How many columns a compound has."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return math.prod(shape) * _count_members(base)
+    if dtype.names is not None:
+        return sum(_count_members(member) for _, member, _ in members_of(dtype))
+    return 1
+
+
+def _members(name: str, dtype: np.dtype[Any]) -> Iterator[tuple[str, np.dtype[Any]]]:
+    """The columns of a compound: their names and dtypes."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        for index in np.ndindex(shape):
+            yield from _members(f"{name}[{','.join(map(str, index))}]", base)
+    elif dtype.names is not None:
+        for each, member, _ in members_of(dtype):
+            yield from _members(f"{name}.{each}" if name else each, member)
+    else:
+        yield name, dtype
+
+
+def _member_arrays(array: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """The columns of rows of compounds, in the order of `_members`: each of shape (n,)."""
+    if array.ndim > 1:
+        width = math.prod(array.shape[1:])
+        flat = array.reshape(len(array), width)
+        for column in range(width):
+            yield from _member_arrays(flat[:, column])
+    elif array.dtype.names is not None:
+        for name in array.dtype.names:
+            yield from _member_arrays(array[name])
+    else:
+        yield array
+
+
+def _compound_lines(array: npt.NDArray[Any]) -> bytes:
+    """The lines of compounds, of shape (n,)."""
+    arrays = list(_member_arrays(array))
+    real = [column for column, each in enumerate(arrays) if each.dtype.kind in "biuf"]
+    numbers = np.empty((len(real), len(array)), np.float64)
+    with np.errstate(over="ignore"):
+        for row, column in enumerate(real):
+            numbers[row] = arrays[column]
+    # All at once: a call is dear where members are many.
+    texts = _split(scientific(numbers.reshape(-1)))
+    columns: list[list[bytes]] = [[]] * len(arrays)
+    for row, column in enumerate(real):
+        columns[column] = texts[row * len(array) : (row + 1) * len(array)]
+    for column, each in enumerate(arrays):
+        if each.dtype.kind == "c":
+            columns[column] = _split(_complex_rows(np.ascontiguousarray(each)))
+        elif each.dtype.kind not in "biuf":
+            columns[column] = _cells(each, is_alone=len(arrays) == 1)
+    return b"\n".join(map(b",".join, zip(*columns, strict=True))) + b"\n"
+
+
+def _split(rows: Text) -> list[bytes]:
+    """The text of each row."""
+    rows[:, -1] = ord("\n")
+    return rows.tobytes().translate(None, b"\0").split(b"\n")[:-1]
 
 
 def _real_rows(flat: npt.NDArray[Any]) -> Text:
@@ -89,6 +267,3 @@ def _every_number(dtype: np.dtype[Any]) -> Text:
     """The text of all numbers of one or two bytes (at most 1.8 MB), by their bit pattern."""
     patterns = np.arange(1 << 8 * dtype.itemsize, dtype=f"u{dtype.itemsize}")
     return scientific(_float64(patterns.view(dtype)))
-
-
-ENCODER = Csv()

@@ -1,22 +1,19 @@
 """Format `json`: nested lists, and every answer that is not values."""
 
 import math
-import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from asgihive.encoders.protocol import Values, cut
+from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encoded_name
 
 MAX_EMPTY_LISTS = 1 << 20
 """Most `[]` in a body: each is bytes of body that no byte of the file stands for."""
 
 _LIST_ELEMENTS = 1 << 13
 """What becomes Python objects first is handed to orjson, which holds the GIL, in such pieces."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Json:
@@ -25,12 +22,18 @@ class Json:
     NaN and ±Inf are null, complex is [re, im], a compound a list in member order, bytes are
     UTF-8 text with U+FFFD for what is not, an empty dataspace is null, and any other object
     its `str`. Integers are exact; float128 is rounded to float64.
+
+    Args:
+        by_name: compounds are objects instead, by the names of their members.
     """
 
     name = "json"
     media_type = "application/json"
     extension = None
     block_elements = 1 << 16  # orjson holds the GIL: 1 ms for float64
+
+    def __init__(self, *, by_name: bool = False) -> None:
+        self.by_name = by_name
 
     def refusal(self, values: Values) -> str | None:
         if values.shape is None or values.size:
@@ -51,7 +54,7 @@ class Json:
         most = self.block_elements if values.is_numeric else _LIST_ELEMENTS
         pieces = []
         for piece in cut(array, max(1, most // _leaves(array.dtype))):
-            pieces.append(_rows(values, piece, first))
+            pieces.append(self._rows(values, piece, first))
             first += piece.size
         return b"".join(pieces)
 
@@ -65,27 +68,52 @@ class Json:
         an array of more than `MAX_EMPTY_LISTS` empty lists is one of them.
         """
         try:
-            return orjson.dumps(content, default=_default)
+            return orjson.dumps(content, default=self._default)
         except orjson.JSONEncodeError:
             # Lone surrogates, large integers, other keys: rare, and a walk in Python is slow.
-            return orjson.dumps(_mended(content), default=_default)
+            return orjson.dumps(_mended(content), default=self._default)
+
+    def _rows(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
+        """Rows of one axis, with the comma before and the brackets that begin or end there."""
+        text = self.array(array)
+        if not values.shape:
+            return text
+        # Every axis down to that of the rows has its bracket where a multiple of its size lies.
+        axis = len(values.shape) - array.ndim
+        sizes = [math.prod(values.shape[i:]) for i in range(axis + 1)]
+        opened = sum(first % size == 0 for size in sizes)
+        closed = sum((first + array.size) % size == 0 for size in sizes)
+        comma = b"," if first else b""
+        return b"".join((comma, b"[" * opened, memoryview(text)[1:-1], b"]" * closed))
+
+    def array(self, array: npt.NDArray[Any]) -> bytes:
+        """The JSON text of an array of any dtype and shape."""
+        if array.ndim == 0:
+            return self.array(array.reshape(1))[1:-1]
+        if not array.size:
+            return _empty_lists(array.shape)
+        plain = _plain(array, by_name=self.by_name)
+        if isinstance(plain, np.ndarray):
+            return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
+        return self.document(plain)
+
+    def _default(self, value: Any) -> Any:
+        """What orjson asks about a value that it does not know."""
+        match value:
+            case bytes():
+                return value.decode("utf-8", "replace")
+            case np.ndarray() | np.generic():
+                return orjson.Fragment(self.array(np.asarray(value)))
+            case complex():
+                return [value.real, value.imag]
+            case _:
+                return str(value)
 
 
 ENCODER = Json()
 
-
-def _rows(values: Values, array: npt.NDArray[Any], first: int) -> bytes:
-    """Rows of one axis, with the comma before them and the brackets that begin or end there."""
-    text = _array(array)
-    if not values.shape:
-        return text
-    # Every axis down to that of the rows has its bracket where a multiple of its size lies.
-    axis = len(values.shape) - array.ndim
-    sizes = [math.prod(values.shape[i:]) for i in range(axis + 1)]
-    opened = sum(first % size == 0 for size in sizes)
-    closed = sum((first + array.size) % size == 0 for size in sizes)
-    comma = b"," if first else b""
-    return b"".join((comma, b"[" * opened, memoryview(text)[1:-1], b"]" * closed))
+BY_NAME = Json(by_name=True)
+"""The same with compounds as objects: `compound=object`."""
 
 
 def _leaves(dtype: np.dtype[Any]) -> int:
@@ -111,19 +139,7 @@ def _empty_lists(shape: tuple[int, ...]) -> bytes:
     return body
 
 
-def _array(array: npt.NDArray[Any]) -> bytes:
-    """The JSON text of an array of any dtype and shape."""
-    if array.ndim == 0:
-        return _array(array.reshape(1))[1:-1]
-    if not array.size:
-        return _empty_lists(array.shape)
-    plain = _plain(array)
-    if isinstance(plain, np.ndarray):
-        return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
-    return ENCODER.document(plain)
-
-
-def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
+def _plain(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | list[Any]:
     """An equivalent that orjson takes: an array of a native dtype, or nested lists."""
     dtype = array.dtype
     match dtype.kind:
@@ -134,25 +150,38 @@ def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
         case "c":
             part = np.dtype(f"{dtype.byteorder}f{dtype.itemsize // 2}")
             pairs = np.ascontiguousarray(array).view(part)
-            return _plain(pairs.reshape(*array.shape, 2))
+            return _plain(pairs.reshape(*array.shape, 2), by_name=by_name)
         case "m":
             return _unless_nat(array, array.astype(np.int64))
         case "M":
             return _times(array)
         case "V" if dtype.names is not None:
-            return _compounds(array, dtype.names)
+            return _compounds(array, dtype.names, by_name=by_name)
         case _:
             items: list[Any] = array.tolist()
             return items
 
 
-def _compounds(array: npt.NDArray[Any], names: tuple[str, ...]) -> list[Any]:
+def _compounds(array: npt.NDArray[Any], names: tuple[str, ...], *, by_name: bool) -> list[Any]:
     flat = array.reshape(-1)
     columns = []
     for name in names:
-        column = _plain(flat[name])
+        column = _plain(flat[name], by_name=by_name)
         columns.append(column.tolist() if isinstance(column, np.ndarray) else column)
-    return _nested(list(zip(*columns, strict=True)) if columns else [()] * flat.size, array.shape)
+    rows: list[Any] = list(zip(*columns, strict=True)) if columns else [()] * flat.size
+    if by_name:
+        keys = _keys(names)
+        rows = [dict(zip(keys, row, strict=True)) for row in rows]
+    return _nested(rows, array.shape)
+
+
+def _keys(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names as keys of an object, no two of which are the same."""
+    shown = tuple(as_text(encoded_name(name)) for name in names)
+    if len(set(shown)) == len(shown):
+        return shown
+    # What is not UTF-8 would be U+FFFD in several: its bytes tell the names apart.
+    return tuple(encoded_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 def _times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
@@ -188,24 +217,11 @@ def _nested(items: list[Any], shape: tuple[int, ...]) -> list[Any]:
     return items
 
 
-def _default(value: Any) -> Any:
-    """What orjson asks about a value that it does not know."""
-    match value:
-        case bytes():
-            return value.decode("utf-8", "replace")
-        case np.ndarray() | np.generic():
-            return orjson.Fragment(_array(np.asarray(value)))
-        case complex():
-            return [value.real, value.imag]
-        case _:
-            return str(value)
-
-
 def _mended(value: Any) -> Any:
     """The same content without what makes orjson give up."""
     match value:
         case str():
-            return _SURROGATE.sub("\ufffd", value)
+            return SURROGATE.sub("\ufffd", value)
         case dict():
             return {_mended(str(key)): _mended(item) for key, item in value.items()}
         case list() | tuple():

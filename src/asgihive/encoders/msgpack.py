@@ -1,6 +1,8 @@
 """Format `msgpack`: arrays as the map that the package `msgpack-numpy` decodes."""
 
+import math
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -9,44 +11,77 @@ import numpy.typing as npt
 import orjson
 
 from asgihive.encoders import json
-from asgihive.encoders.protocol import Values, is_numeric, raw
+from asgihive.encoders.protocol import (
+    Values,
+    as_text,
+    is_fixed_length,
+    is_numeric,
+    is_text,
+    packed_dtype,
+    raw,
+)
 from asgihive.padding import zero_padding
 
 _MAX_BIN = (1 << 32) - 1
 """Most bytes of a msgpack `bin` object."""
 
+_MAX_LENGTH = (1 << 32) - 1
+"""Most members of a msgpack `array`."""
+
 
 class Msgpack:
-    """Numbers and booleans of any shape; an empty dataspace is nil.
+    """Numbers, text, and compounds of them, of any shape; an empty dataspace is nil.
 
-    The map is that of `msgpack_numpy.encode`, keys being bytes: for an array `nd` (true),
-    `type` (dtype string), `kind` (empty), `shape`, `data`; for a scalar `nd` (false), `type`,
-    `data`. The data come last, so that they can be streamed.
+    What has a fixed length is the map of `msgpack_numpy.encode`, keys being bytes: for an array
+    `nd` (true), `type` (dtype string, or the description of a compound), `kind` (`V` of a
+    compound, else empty), `shape`, `data`; for a scalar `nd` (false), `type`, `data`. The data
+    come last, so that they can be streamed. Compounds come without padding, which the package
+    would take for members. Text of variable length is nested arrays of strings.
     """
 
     name = "msgpack"
     media_type = "application/vnd.msgpack"
+    aliases = ("application/msgpack", "application/x-msgpack")
     extension = None
-    block_elements = 1 << 22  # nothing is computed
+    block_elements = 1 << 22  # nothing is computed, or compounds are packed: 4 ms a MiB at most
 
     def refusal(self, values: Values) -> str | None:
-        if not values.is_numeric:
-            return "they are not numbers"
-        if values.nbytes > _MAX_BIN:
+        if values.shape is None:
+            return None
+        if is_text(values.dtype) and values.dtype.hasobject:
+            return _list_refusal(values.shape)
+        if values.dtype.hasobject:
+            return "their elements are of variable length"
+        if not is_fixed_length(values.dtype):
+            return "they are neither numbers nor text, nor compounds of these"
+        if _data_bytes(values) > _MAX_BIN:
             return f"they are more than {_MAX_BIN} bytes"
         return None
 
     def length(self, values: Values) -> int | None:
-        return len(self.head(values)) + values.nbytes
+        if values.shape is not None and values.dtype.hasobject:
+            return None
+        return len(self.head(values)) + _data_bytes(values)
 
     def head(self, values: Values) -> bytes:
         if values.shape is None:
             return _pack(None)
-        whole = _pack(_map(values.dtype, values.shape, b""))
-        return whole.removesuffix(_pack(b"")) + _bin_header(values.nbytes)
+        if values.dtype.hasobject:
+            return b"" if values.size else _pack(np.empty(values.shape).tolist())
+        whole = _pack(_map(packed_dtype(values.dtype), values.shape, b""))
+        return whole.removesuffix(_pack(b"")) + _bin_header(_data_bytes(values))
 
-    def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
-        return raw(array)
+    def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes | memoryview:
+        if values.dtype.hasobject:
+            return b"".join(_texts(values, array, first))
+        packed = packed_dtype(array.dtype)
+        if packed.itemsize == array.dtype.itemsize and packed == array.dtype:
+            return raw(array)
+        # NumPy assigns structured values member by member, in their order.
+        compact = np.empty(array.shape, packed)
+        compact[...] = array
+        # That of long doubles is left.
+        return raw(zero_padding(compact))
 
     def tail(self, values: Values) -> bytes:  # noqa: ARG002
         return b""
@@ -68,9 +103,37 @@ def _pack(content: Any) -> bytes:
 
 
 def _map(dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes) -> dict[bytes, Any]:
+    is_compound = dtype.names is not None
+    described: Any = dtype.descr if is_compound else dtype.str
     if shape == ():
-        return {b"nd": False, b"type": dtype.str, b"data": data}
-    return {b"nd": True, b"type": dtype.str, b"kind": b"", b"shape": shape, b"data": data}
+        return {b"nd": False, b"type": described, b"data": data}
+    kind = b"V" if is_compound else b""
+    return {b"nd": True, b"type": described, b"kind": kind, b"shape": shape, b"data": data}
+
+
+def _data_bytes(values: Values) -> int:
+    return values.size * packed_dtype(values.dtype).itemsize
+
+
+def _list_refusal(shape: tuple[int, ...]) -> str | None:
+    if any(length > _MAX_LENGTH for length in shape):
+        return f"an axis is longer than {_MAX_LENGTH}"
+    if 0 in shape and math.prod(shape[: shape.index(0)]) > json.MAX_EMPTY_LISTS:
+        return f"they are more than {json.MAX_EMPTY_LISTS} empty lists"
+    return None
+
+
+def _texts(values: Values, array: npt.NDArray[Any], first: int) -> Iterator[bytes]:
+    """Strings of rows of one axis, with the headers of the arrays that begin there."""
+    packer = msgpack.Packer()
+    shape = values.shape or ()
+    # Of every axis, the position at which its rows begin.
+    sizes = [math.prod(shape[axis:]) for axis in range(len(shape))]
+    for position, text in enumerate(array.reshape(-1).tolist(), first):
+        for size, length in zip(sizes, shape, strict=True):
+            if position % size == 0:
+                yield packer.pack_array_header(length)
+        yield packer.pack(as_text(text))
 
 
 def _bin_header(length: int) -> bytes:

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asgihive.encoders.protocol import Values, raw
+from asgihive.encoders.protocol import Values, is_fixed_length, members_of, raw
+
+_ALIGNMENT = 64
+"""Bytes that the length of a header is a multiple of."""
 
 
 class Npy:
-    """Numbers and booleans of any shape, byte for byte as `numpy.save`."""
+    """Numbers, booleans, fixed-length strings and compounds of these, of any shape.
+
+    Byte for byte as `numpy.save`, and read without pickle. NumPy describes the members of a
+    compound in the order of their offsets, and the bytes between them as padding.
+    """
 
     name = "npy"
     media_type = "application/octet-stream"
@@ -20,21 +27,32 @@ class Npy:
     def refusal(self, values: Values) -> str | None:
         if values.shape is None:
             return "the dataspace is empty"
-        return None if values.is_numeric else "they are not numbers"
+        if values.dtype.hasobject:
+            return "their elements are of variable length"
+        if not is_fixed_length(values.dtype):
+            return "they are neither numbers nor text, nor compounds of these"
+        return _overlap(values.dtype)
 
     def length(self, values: Values) -> int | None:
         return len(self.head(values)) + values.nbytes
 
     def head(self, values: Values) -> bytes:
         header = {
-            "descr": np.lib.format.dtype_to_descr(values.dtype),
+            "descr": _descr(values.dtype),
             "fortran_order": False,
             "shape": values.shape,
         }
-        with io.BytesIO() as file:
-            # Later versions are for headers over 64 KiB: a number's is far below.
-            np.lib.format.write_array_header_1_0(file, header)
-            return file.getvalue()
+        # As `numpy.save`: the earliest version of the format that holds the header.
+        for write in (np.lib.format.write_array_header_1_0, np.lib.format.write_array_header_2_0):
+            with io.BytesIO() as file:
+                try:
+                    write(file, header)
+                except UnicodeEncodeError:  # a name of a member
+                    break
+                except ValueError:  # more than 64 KiB
+                    continue
+                return file.getvalue()
+        return _header_3_0(header)
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
         return raw(array)
@@ -44,3 +62,61 @@ class Npy:
 
 
 ENCODER = Npy()
+
+
+def _descr(dtype: np.dtype[Any]) -> Any:
+    """What a header says of a dtype, as `numpy.lib.format.dtype_to_descr` without metadata."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _descr(base), shape
+    if dtype.names is None:
+        return dtype.str
+    described: list[tuple[Any, ...]] = []
+    end = 0
+    for name, member, offset in _members(dtype):
+        if offset > end:
+            described.append(("", f"|V{offset - end}"))
+        inner = _descr(member)
+        described.append((name, *inner) if isinstance(inner, tuple) else (name, inner))
+        end = offset + member.itemsize
+    if dtype.itemsize > end:
+        described.append(("", f"|V{dtype.itemsize - end}"))
+    return described
+
+
+def _members(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
+    """The members of a compound by their offsets."""
+    return sorted(members_of(dtype), key=lambda member: member[2])
+
+
+def _overlap(dtype: np.dtype[Any]) -> str | None:
+    """Why a header cannot describe a dtype; None when it can."""
+    if dtype.subdtype is not None:
+        return _overlap(dtype.subdtype[0])
+    end = 0
+    for name, member, offset in _members(dtype):
+        if offset < end:
+            return "members of them share bytes"
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return "the name of a member is not UTF-8"
+        reason = _overlap(member)
+        if reason is not None:
+            return reason
+        end = offset + member.itemsize
+    return None
+
+
+def _header_3_0(header: dict[str, Any]) -> bytes:
+    """A header with names beyond Latin-1, in version 3.0 of the format."""
+    items = "".join(f"'{key}': {value!r}, " for key, value in sorted(header.items()))
+    # As `numpy.save`, which leaves room for a longer first axis.
+    length = header["shape"][0] if header["shape"] else 0
+    room = 21 - len(repr(length)) if header["shape"] else 0
+    text = f"{{{items}}}{' ' * room}".encode()
+    before = len(np.lib.format.MAGIC_PREFIX) + 2 + 4
+    padding = _ALIGNMENT - (before + len(text) + 1) % _ALIGNMENT
+    size = len(text) + padding + 1
+    magic = np.lib.format.magic(3, 0)
+    return magic + size.to_bytes(4, "little") + text + b" " * padding + b"\n"

@@ -1,12 +1,16 @@
 """What an encoder is: the contract between the formats and whoever streams their bytes."""
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""What no UTF-8 says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Values:
 
 class Encoder(Protocol):
     """One format of `/data`: head + blocks + tail are the body.
+
+    An encoder may also have `aliases`: further media types that choose it in `Accept`.
 
     Encoders hold no state: everything follows from the arguments, so one instance serves
     all requests at once, and the body is the same bytes however the values are cut.
@@ -119,6 +125,54 @@ def cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
 def is_numeric(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is of numbers or booleans, as h5grove's `is_numeric_data`."""
     return dtype.kind in "biufc"
+
+
+def is_text(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is of strings, of fixed or variable length (as h5py marks those)."""
+    if dtype.kind in "SU":
+        return True
+    vlen = None if dtype.metadata is None else dtype.metadata.get("vlen")
+    return dtype.kind == "O" and vlen in (str, bytes)
+
+
+def members_of(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
+    """Name, dtype and offset of each member of a compound; none of other dtypes."""
+    # By `names`: among the keys of `fields` are titles, too.
+    fields = dtype.fields
+    if fields is None or dtype.names is None:
+        return []
+    return [(name, fields[name][0], fields[name][1]) for name in dtype.names]
+
+
+def is_fixed_length(dtype: np.dtype[Any]) -> bool:
+    """Whether elements are numbers, booleans, fixed-length strings, or compounds of these."""
+    if dtype.subdtype is not None:
+        return is_fixed_length(dtype.subdtype[0])
+    if dtype.names is not None:
+        return all(is_fixed_length(member) for _, member, _ in members_of(dtype))
+    return dtype.kind in "biufcSU"
+
+
+def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The same members in the same order, without padding between them and without metadata."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return np.dtype((packed_dtype(base), shape))
+    if dtype.names is None:
+        return np.dtype(dtype.str)
+    return np.dtype([(name, packed_dtype(member)) for name, member, _ in members_of(dtype)])
+
+
+def encoded_name(name: str) -> bytes:
+    """The bytes of a member's name, in which surrogates stand for what is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def as_text(value: Any) -> str:
+    """The Unicode text of a string element; what is not UTF-8 is U+FFFD."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return SURROGATE.sub("\ufffd", str(value))
 
 
 def raw(array: npt.NDArray[Any]) -> memoryview:

@@ -60,6 +60,20 @@ def media_types() -> Mapping[str, Encoder]:
     return MappingProxyType(chosen)
 
 
+def accepted_types() -> Mapping[str, Encoder]:
+    """`media_types`, and behind them the aliases of the encoders: what `Accept` may name."""
+    chosen = dict(media_types())
+    for encoder in encoders().values():
+        for alias in aliases_of(encoder):
+            chosen.setdefault(alias, encoder)
+    return MappingProxyType(chosen)
+
+
+def aliases_of(encoder: object) -> tuple[str, ...]:
+    """Further media types that choose an encoder in `Accept`."""
+    return tuple(getattr(encoder, "aliases", ()))
+
+
 def check(encoder: Encoder, values: Values) -> None:
     """Make sure that a format can hold these values.
 

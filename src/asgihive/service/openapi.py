@@ -108,7 +108,7 @@ def _entity_operations() -> dict[str, _Described]:
         ),
         "/attr": _Described(
             summary="Attributes of an entity",
-            parameters=(*ENTITY, "attr_keys", "document_format"),
+            parameters=(*ENTITY, "attr_keys", "compound", "document_format"),
             schema=reference("Attributes"),
             errors=(*_ENTITY, errors.KindMismatch, errors.AttributeMissing),
             is_versioned=True,
@@ -129,8 +129,10 @@ def _value_operations() -> dict[str, _Described]:
         "/data": _Described(
             summary="Values of a dataset, or of a selection or view of it",
             description=(
-                "Of complex numbers JSON has `[re, im]`, of NaN and infinities null, of compounds "
-                "lists. `bin` is the values as they lie in memory, in C order."
+                "Of complex numbers JSON has `[re, im]`, of NaN and infinities null. `bin` is the "
+                "values as they lie in memory, in C order. `csv` and `msgpack` hold numbers, text "
+                "and compounds of them, `npy` where these have a fixed length, `csv` in one or "
+                "two dimensions, compounds in one; `tiff` holds numbers in two or three."
             ),
             parameters=(*ENTITY, *VALUES),
             content=_value_content(),

@@ -15,7 +15,10 @@ from asgihive.settings import H5Settings
 Parameter = dict[str, Any]
 
 ENTITY = ("file", "path")
-VALUES = ("selection", "format", "dtype", "flatten", "max_points", "shape", "method")
+VALUES = (
+    *("selection", "format", "dtype", "flatten", "header", "compound"),
+    *("max_points", "shape", "method"),
+)
 
 # Of HTTP, each with the section of RFC 9110 that says what it means.
 CONDITIONAL = ("If-None-Match", "If-Modified-Since", "If-Match", "If-Unmodified-Since")
@@ -92,6 +95,13 @@ def _entity_parameters() -> dict[str, Parameter]:
             style="form",
             explode=True,
         ),
+        "compound": _query(
+            "compound",
+            "Whether compounds in JSON are lists in the order of their members, or objects by "
+            "the names of these.",
+            _enumerated(["list", "object"], "list"),
+            "object",
+        ),
         "document_format": _query(
             "format",
             "The format; without it `Accept` chooses.",
@@ -128,6 +138,14 @@ def _value_parameters() -> dict[str, Parameter]:
         "flatten": _query(
             "flatten",
             "As one dimension; also `1`, `yes`, `on` and `0`, `no`, `off`, in any case.",
+            {"type": "boolean", "default": False},
+            True,
+        ),
+        "header": _query(
+            "header",
+            "Whether CSV begins with a row of names, as that of compounds always does: the "
+            "dataset's, of two dimensions with the column's number, `name[0]`. Written as "
+            "`flatten` is.",
             {"type": "boolean", "default": False},
             True,
         ),

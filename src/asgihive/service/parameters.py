@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 
 from asgihive.asgi import QueryFields, parse_query, preferred
+from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
-from asgihive.encoders.registry import by_name, encoders, media_types
+from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
 from asgihive.errors import BadParameter
 from asgihive.hdf5.histogram import MAX_BINS, Extent
 from asgihive.hdf5.links import LinkResolution
@@ -69,7 +70,7 @@ class DataParameters:
         return cls(
             entity=entity,
             selection=query.first("selection"),
-            encoder=_value_encoder(query.first("format"), accept),
+            encoder=_value_encoder(query, accept),
             safe=dtype == "safe",
             flatten=_boolean(query, "flatten"),
             view=view_request(query),
@@ -80,7 +81,9 @@ class DataParameters:
         """What is asked for, in one form, and in which format."""
         selection = "".join((self.selection or "").split())
         entity, encoder = self.entity, self.encoder.name
-        flags = (self.safe, self.flatten)
+        # Of one format, each form is an encoder of its own.
+        form = self.encoder is json.BY_NAME or self.encoder is csv.WITH_HEADER
+        flags = (self.safe, self.flatten, form)
         return ("data", encoder, entity.file, entity.path, selection, *flags, self.view)
 
 
@@ -159,22 +162,60 @@ def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
         if name not in documents:
             raise BadParameter("format", name, f"{', '.join(documents)} are accepted here")
         return documents[name]
-    offers = [documents["json"].media_type, *(each.media_type for each in documents.values())]
-    chosen = preferred(accept, offers) if accept else None
-    for each in documents.values():
-        if each.media_type == chosen:
-            return each
-    return documents["json"]
+    offered = {
+        media_type: each
+        for each in documents.values()
+        for media_type in (each.media_type, *aliases_of(each))
+    }
+    first = documents["json"]
+    chosen = preferred(accept, [first.media_type, *offered]) if accept else None
+    return first if chosen is None else offered[chosen]
 
 
-def _value_encoder(name: str | None, accept: str) -> Encoder:
+def attribute_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
+    """The same of attributes, whose values may be compounds.
+
+    Raises:
+        BadParameter
+    """
+    by_member = compounds_by_name(query)
+    encoder = document_encoder(query, accept)
+    return json.BY_NAME if by_member and encoder is json.ENCODER else encoder
+
+
+def _value_encoder(query: QueryFields, accept: str) -> Encoder:
+    """The encoder of values: by `format`, else by `Accept`, else JSON; in the form asked for.
+
+    Raises:
+        BadParameter
+    """
+    name, has_header = query.first("format"), _boolean(query, "header")
+    by_member = compounds_by_name(query)
     if name:
-        return by_name(name)
-    offered = media_types()
-    json = by_name("json")
-    # JSON first: it is what any type (`*/*`) means.
-    chosen = preferred(accept, [json.media_type, *offered]) if accept else None
-    return json if chosen is None else offered[chosen]
+        encoder = by_name(name)
+    else:
+        offered = accepted_types()
+        first = by_name("json")
+        # JSON first: it is what any type (`*/*`) means.
+        chosen = preferred(accept, [first.media_type, *offered]) if accept else None
+        encoder = first if chosen is None else offered[chosen]
+    if encoder is json.ENCODER and by_member:
+        return json.BY_NAME
+    if encoder is csv.ENCODER and has_header:
+        return csv.WITH_HEADER
+    return encoder
+
+
+def compounds_by_name(query: QueryFields) -> bool:
+    """Whether compounds in JSON are objects, by the names of their members.
+
+    Raises:
+        BadParameter
+    """
+    compound = query.first("compound") or "list"
+    if compound not in {"list", "object"}:
+        raise BadParameter("compound", compound, "list and object are accepted")
+    return compound == "object"
 
 
 def count(

@@ -31,6 +31,7 @@ from asgihive.service.parameters import (
     DataParameters,
     EntityParameters,
     HistogramParameters,
+    attribute_encoder,
     document_encoder,
     link_resolution,
 )
@@ -50,8 +51,14 @@ Question = Callable[[QueryFields], Content]
 # From a query to what makes the answer's content block by block.
 Reduction = Callable[[QueryFields, Representation], Callable[[], Awaitable[Any]]]
 
+# From a query and `Accept` to the format of a document.
+EncoderOf = Callable[[QueryFields, str], DocumentEncoder]
+
 # The parameters that documents and reductions depend on, beside their format.
-_PARAMETERS = ("file", "path", "resolve_links", "attr_keys", "selection", "bins", "range")
+_PARAMETERS = (
+    *("file", "path", "resolve_links", "attr_keys", "compound"),
+    *("selection", "bins", "range"),
+)
 
 
 class Routes:
@@ -63,7 +70,7 @@ class Routes:
         self.router = Router(optional_trailing_slash=True)
         self.router.add("/", _ok, name="ok")
         self._add_document("meta", self._meta)
-        self._add_document("attr", self._attr)
+        self._add_document("attr", self._attr, attribute_encoder)
         self._add_document("paths", self._paths)
         self._add("data", self._data, self._data_at_hand)
         self._add("stats", self._reduction("stats", self._stats))
@@ -78,7 +85,9 @@ class Routes:
         timed = TimedRoute(app, self.store.settings.read_timeout_seconds, at_hand)
         self.router.add(f"/{name}", timed, name=name)
 
-    def _add_document(self, name: str, question: Question) -> None:
+    def _add_document(
+        self, name: str, question: Question, encoder_of: EncoderOf = document_encoder
+    ) -> None:
         """A route whose answers are documents, kept while their files are unchanged."""
 
         def representation_of(scope: Scope) -> Representation:
@@ -105,7 +114,7 @@ class Routes:
             answer = await self.store.answers.find(representation.key)
             if answer is None:
                 query = parse_query(scope["query_string"])
-                encoder = document_encoder(query, _accept(scope).decode("latin-1"))
+                encoder = encoder_of(query, _accept(scope).decode("latin-1"))
                 request = DocumentRequest(
                     key=representation.key,
                     canonical=_canonical(name, query, encoder),
