@@ -15,6 +15,9 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5i, h5p, h5r, h5s, h5t
 from h5py._objects import phil
 
+from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.structure_checks import check_object
+
 HDF5Object: TypeAlias = h5g.GroupID | h5d.DatasetID | h5t.TypeID
 
 # What libhdf5 calls before it opens the file of an external link (H5Pset_elink_cb): file and
@@ -121,8 +124,8 @@ def _find_opener() -> Callable[[h5g.GroupID, int], HDF5Object]:
 _open = _find_opener()
 
 
-def open_object(parent: h5g.GroupID, address: int) -> Any:
-    """Return the open object at `address` of the file that `parent` lies in.
+def open_object(file: OpenFile, address: int) -> Any:
+    """Return the open object at `address` of `file`.
 
     Args:
         address: in bytes, relative to where HDF5 begins in the file, as links have it.
@@ -130,4 +133,5 @@ def open_object(parent: h5g.GroupID, address: int) -> Any:
     Raises:
         KeyError, OSError, RuntimeError, ValueError, TypeError: there is none, or it is damaged.
     """
-    return _open(parent, address)
+    check_object(file, address)
+    return _open(file.root, address)

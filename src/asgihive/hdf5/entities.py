@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from h5py import h5, h5d, h5g, h5l, h5p
+from h5py import h5d, h5g, h5l
 
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
-from asgihive.hdf5.by_address import LINK_ACCESS, open_object
+from asgihive.hdf5.by_address import open_object
+from asgihive.hdf5.group_links import Link, list_links
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     CHANGING,
@@ -64,35 +65,29 @@ class Describer:
         return described
 
     def _children(self, group: Resolved) -> Portions[list[dict[str, Any]]]:
-        links: list[tuple[bytes, int, int]] = []
-
-        def note(name: bytes, info: h5l.LinkInfo) -> None:
-            links.append((name, info.type, info.u))
-
-        order = _link_order(group.id)
-        group.id.links.iterate(note, idx_type=order, lapl=LINK_ACCESS, info=True)
+        # As its writer meant, where the group keeps track of that.
+        links = yield from list_links(group.file, group.id, by_creation=True)
         listing = Listing(group.file)
         children = []
         for link in links:
-            children.append(self._child(group, listing, *link))
+            children.append(self._child(group, listing, link))
             yield
         return children
 
-    def _child(
-        self, group: Resolved, listing: Listing, name: bytes, link_type: int, address: int
-    ) -> dict[str, Any]:
+    def _child(self, group: Resolved, listing: Listing, link: Link) -> dict[str, Any]:
+        name, address = link.name, link.address
         shown = text(name)
         if b"/" in name:
             # Forged: it can be asked for by no path.
             return {"name": shown, "kind": "other"}
         try:
-            if link_type == h5l.TYPE_HARD:
+            if link.type == h5l.TYPE_HARD:
                 # Not by name: a forged group has two of one name, and this may be the other.
                 return listing.describe(
                     shown,
                     address,
                     lambda: self._describe_object(
-                        shown, group.file, open_object(group.id, address)
+                        shown, group.file, open_object(group.file, address)
                     ),
                 )
             only_valid = LinkResolution.ONLY_VALID
@@ -129,9 +124,3 @@ def _describe_link(name: str, link: SoftLink | ExternalLink) -> dict[str, Any]:
     if isinstance(link, ExternalLink):
         described["target_file"] = link.target_file
     return described
-
-
-def _link_order(group: h5g.GroupID) -> int:
-    """By creation where the group keeps track of it, as its writer meant; else by name."""
-    tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
-    return int(h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)

@@ -19,6 +19,7 @@ from enum import IntEnum
 from asgihive.hdf5 import file_bytes
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain, read_superblock
 from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.structure_checks import MAX_MESSAGES
 
 Shape = tuple[int, ...] | None
 
@@ -120,6 +121,8 @@ class _Messages:
 
     def add(self, kind: int, flags: int, body: bytes) -> None:
         self.count += 1
+        if self.count > MAX_MESSAGES:
+            raise NotPlain
         if kind in _SILENT:
             return
         if flags & _SHARED:

@@ -9,8 +9,8 @@ from typing import Any
 from h5py import h5d, h5g, h5l
 
 from asgihive.errors import AsgihiveError, FileUnreadable, LinkUnresolved
-from asgihive.hdf5.by_address import LINK_ACCESS
 from asgihive.hdf5.entities import LIBRARY_ERRORS
+from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.links import (
     PASSING,
     ExternalLink,
@@ -22,10 +22,12 @@ from asgihive.hdf5.links import (
     walk,
 )
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.storage_report import StorageReport, StorageReporter
+from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
+from asgihive.lanes import run_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,12 @@ class _Inspector:
         object_id = entity.id
         kind_of_type = storage = members = children = None
         if isinstance(object_id, h5g.GroupID):
-            members = int(object_id.get_num_objs())
-            children = self._children(entity, path) if detailed else None
+            if detailed:
+                children = self._children(entity, path)
+                members = len(children)
+            else:
+                check_links(entity.file, address_of(object_id))
+                members = int(object_id.get_num_objs())
         elif isinstance(object_id, h5d.DatasetID):
             object_id = dataset_refreshed(entity.file, object_id)
             kind_of_type = describe_type(object_id.get_type())
@@ -171,13 +177,8 @@ class _Inspector:
         )
 
     def _children(self, group: Resolved, path: str) -> tuple[Inspection, ...]:
-        links: list[tuple[bytes, int]] = []
-
-        def note(name: bytes, info: h5l.LinkInfo) -> None:
-            links.append((name, info.type))
-
-        group.id.links.iterate(note, lapl=LINK_ACCESS, info=True)
-        return tuple(self._child(path, name, kind) for name, kind in links)
+        links = run_at_once(list_links(group.file, group.id))
+        return tuple(self._child(path, each.name, each.type) for each in links)
 
     def _child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
         path = f"{group_path.rstrip('/')}/{_as_path(name)}"

@@ -17,9 +17,11 @@ from asgihive.errors import (
     ReaderCrashed,
 )
 from asgihive.hdf5.by_address import LINK_ACCESS, HDF5Object, open_object
+from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
+from asgihive.lanes import run_at_once
 
 
 class LinkResolution(Enum):
@@ -263,17 +265,16 @@ class _Walker:
         wanted = text(name)
         if "\ufffd" not in wanted:
             return None
-        names: list[bytes] = []
         try:
-            self.object.links.iterate(names.append, lapl=LINK_ACCESS)
+            links = run_at_once(list_links(self.file, self.object))
         except _REFUSALS as error:
             raise self._damaged(error) from error
-        found = [each for each in names if text(each) == wanted]
+        found = [each.name for each in links if text(each.name) == wanted]
         return found[0] if len(found) == 1 else None
 
     def _open(self, address: int) -> HDF5Object:
         try:
-            found: HDF5Object = open_object(self.object, address)
+            found: HDF5Object = open_object(self.file, address)
         except _REFUSALS as error:
             raise self._damaged(error) from error
         return found

@@ -40,6 +40,8 @@ class OpenFile:
     datasets: paths of those that the pool keeps open.
     refreshed: those of a live file, by address.
     bytes: how its metadata are read without libhdf5, once that was asked for.
+    sizes: bytes of an address and of a length in this file, once they were asked for.
+    checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
     """
 
     place: Place
@@ -55,6 +57,8 @@ class OpenFile:
     datasets: set[bytes] = field(default_factory=set)
     refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
     bytes: FileBytes | None = None
+    sizes: tuple[int, int] | None = None
+    checked: set[int] = field(default_factory=set)
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
@@ -132,7 +136,7 @@ def address_of(thing: h5g.GroupID | h5d.DatasetID) -> int:
     """The address of an open object's header in its file.
 
     H5Oget_info, as h5py calls it, also measures the index of a dataset: half a second for a
-    million chunks.
+    million chunks. It walks all links of a group, too, by recursion: see `structure_checks`.
     """
     low, high = h5g.get_objinfo(thing, b".").objno
     return int(low) | int(high) << 32  # of two unsigned longs, mostly of 64 bits

@@ -8,9 +8,10 @@ process. This one goes by address, and keeps what is left to do in a list.
 from h5py import h5g, h5l
 
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
-from asgihive.hdf5.by_address import LINK_ACCESS, open_object
+from asgihive.hdf5.by_address import open_object
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.file_bytes import NotPlain
+from asgihive.hdf5.group_links import Link, list_links
 from asgihive.hdf5.headers import HeaderReader
 from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_below
 from asgihive.hdf5.names import text
@@ -20,9 +21,6 @@ from asgihive.lanes import Portions
 
 # Characters of all paths of one answer: nested groups make few paths long.
 MAX_PATHS_CHARACTERS = 64 << 20
-
-# A link as libhdf5 lists it: its name, its type, and the address that a hard one has.
-_Link = tuple[bytes, int, int]
 
 
 def list_paths(
@@ -79,22 +77,23 @@ class _PathWalk:
         self._add(start.path)
         try:
             address = address_of(start.id)
-            pending = [("" if start.path == "/" else start.path, address, _links(start.id))]
+            links = yield from self._links(start.id)
         except LIBRARY_ERRORS as error:
             raise self._damaged(start.path, error) from error
+        pending = [("" if start.path == "/" else start.path, address, links)]
         entered = {address}
         while pending:
             group, group_address, links = pending[-1]
             if not links:
                 pending.pop()
                 continue
-            name, kind, address = links.pop()
+            name, kind, address, _ = links.pop()
             path = f"{group}/{text(name)}"
             self._add(path)
             if kind != h5l.TYPE_HARD:
                 self._check_link(group, group_address, name)
             elif address not in entered:
-                below = self._enter(path, address)
+                below = yield from self._enter(path, address)
                 if below is not None:
                     entered.add(address)
                     pending.append((path, address, below))
@@ -108,13 +107,15 @@ class _PathWalk:
             file = self._start.file.place.name
             raise TooManyPaths(file, self._start.path, self._max_paths, MAX_PATHS_CHARACTERS)
 
-    def _enter(self, path: str, address: int) -> list[_Link] | None:
+    def _enter(self, path: str, address: int) -> Portions[list[Link] | None]:
         """Return the links of the group at `address`; None when it is no group."""
         try:
             if self._kinds.find(address) == "dataset":
                 return None
-            found = open_object(self._start.id, address)
-            return _links(found) if isinstance(found, h5g.GroupID) else None
+            found = open_object(self._start.file, address)
+            if not isinstance(found, h5g.GroupID):
+                return None
+            return (yield from self._links(found))
         except LIBRARY_ERRORS as error:
             raise self._damaged(path, error) from error
 
@@ -123,11 +124,17 @@ class _PathWalk:
         if self._resolution is not LinkResolution.ALL:
             return
         try:
-            found = open_object(self._start.id, address)
+            found = open_object(self._start.file, address)
         except LIBRARY_ERRORS as error:
             raise self._damaged(group, error) from error
         here = Resolved(group or "/", self._start.file, found)
         walk_below(self._lease, here, name, self._resolution, self._max_hops)
+
+    def _links(self, group: h5g.GroupID) -> Portions[list[Link]]:
+        """Return the links of a group, the last one first."""
+        links = yield from list_links(self._start.file, group)
+        links.reverse()
+        return links
 
     def _damaged(self, path: str, error: Exception) -> FileUnreadable:
         detail = f"{path} is damaged ({libhdf5_reason(error)})"
@@ -152,15 +159,3 @@ class _Kinds:
             return self._reader.read(address).kind
         except NotPlain:
             return None
-
-
-def _links(group: h5g.GroupID) -> list[_Link]:
-    """Return the links of a group, the last one first."""
-    links: list[_Link] = []
-
-    def note(name: bytes, info: h5l.LinkInfo) -> None:
-        links.append((name, info.type, info.u))
-
-    group.links.iterate(note, lapl=LINK_ACCESS, info=True)
-    links.reverse()
-    return links

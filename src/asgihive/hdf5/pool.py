@@ -36,6 +36,7 @@ from asgihive.hdf5.open_file import (
     libhdf5_reason,
 )
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
+from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import reading_live, seems_written
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -365,7 +366,10 @@ class FilePool:
 
     def _open_id(self, place: Place, name: bytes, descriptor: int) -> tuple[h5f.FileID, bool]:
         try:
+            check_before_opening(descriptor, os.fstat(descriptor).st_size)
             return h5f.open(name, h5f.ACC_RDONLY, self._access), False
+        except EndlessStructure as error:
+            raise FileUnreadable(place.name, str(error)) from None
         except (OSError, RuntimeError, ValueError) as error:
             reason = error
         # Not any file: with SWMR access libhdf5 opens one that is cut off as well.
