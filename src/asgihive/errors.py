@@ -10,6 +10,7 @@
     │   ├── FileUnreadable      not HDF5, or too damaged to open
     │   ├── FileChanged         changed while it was read; ask again
     │   └── ReaderCrashed       crashed the process that read it
+    ├── RootUnreadable          the served directory itself is gone, or its mount
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
     │   ├── LinkUnresolved      a link that had to be followed and could not be
@@ -104,6 +105,21 @@ class FileChanged(FileError):
 
     def __str__(self) -> str:
         return self._sentence("The file changed while it was read, ask again")
+
+
+class RootUnreadable(AsgihiveError):
+    """The served directory itself cannot be read now, so that no file of it can be told of.
+
+    Args:
+        reason: why not, for people.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"The served directory cannot be read: {self.reason}"
 
 
 class ReaderCrashed(FileError):

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import ipaddress
 import logging
 import math
 import os
@@ -55,7 +56,7 @@ class H5Settings:
         "encoded metadata and attributes kept in memory, 0 = off", 32 << 20
     )
     max_open_files: int = _setting("files open at once", 128)
-    idle_file_seconds: float = _setting("how long an unused file stays open", 30.0)
+    idle_file_seconds: float = _setting("time after which an unused file is closed", 30.0)
     decode_lanes: int = _setting("threads that decode and encode", factory=_available_cores)
     read_ahead_bytes: int = _setting("bytes in flight for one answer", 32 << 20)
     max_in_flight_bytes: int = _setting(
@@ -70,16 +71,19 @@ class H5Settings:
         "how long a request may take before its first byte, over it 504", 60.0
     )
     send_timeout_seconds: float = _setting(
-        "how long a client may take for a block of some MiB, then it is left", 300.0
+        "longest time that a client takes for a block of some MiB, over it left", 300.0
     )
     trim_memory_seconds: float = _setting(
-        "how often freed memory is given back to the system, 0 = never", 60.0
+        "time between giving freed memory back to the system, 0 = never", 60.0
     )
     max_link_hops: int = _setting("links followed for one path", 64)
     follow_symlinks: bool = _setting(
-        "may a symbolic link inside the directory lead out of it", default=False
+        "let a symbolic link inside the directory lead out of it", default=False
     )
-    cors_origins: tuple[str, ...] = _setting("origins that browsers may ask from", ())
+    cors_origins: tuple[str, ...] = _setting("origins whose pages may read answers", ())
+    allowed_hosts: tuple[str, ...] | None = _setting(
+        "host names that requests may name in `Host`, beside those of this machine", None
+    )
     cache_control: str = _setting(
         "the Cache-Control of answers made of files, empty = none", "no-cache"
     )
@@ -92,16 +96,16 @@ class H5Settings:
     max_batch_requests: int = _setting("requests in one batch, over it 422", 1000)
     max_listed_paths: int = _setting("paths in one answer of /paths, over it 413", 1_000_000)
     max_listed_files: int = _setting("files on one page of a directory, over it 422", 1000)
-    server_timing: bool = _setting("do answers say what took how long", default=True)
-    docs: bool = _setting("are there /openapi.json and /docs", default=True)
-    metrics: bool = _setting("is there /metrics, for Prometheus", default=True)
-    health: bool = _setting("is there /health, for load balancers", default=True)
-    health_timeout_seconds: float = _setting("how long /health waits, over it 503", 5.0)
+    server_timing: bool = _setting("say in every answer what took how long", default=True)
+    docs: bool = _setting("serve /openapi.json and /docs", default=True)
+    metrics: bool = _setting("serve /metrics, for Prometheus", default=True)
+    health: bool = _setting("serve /health, for load balancers", default=True)
+    health_timeout_seconds: float = _setting("longest wait of /health, over it 503", 5.0)
     isolation: Literal["none", "process"] = _setting(
-        "process: read files in worker processes, which damaged ones may crash", "none"
+        "process: read files in worker processes, which a damaged file may crash", "none"
     )
     quarantine_seconds: float = _setting(
-        "how long a file that crashed a worker process is refused, unless it changes", 600.0
+        "time for which a file that crashed a worker process is refused, unless it changes", 600.0
     )
 
     def __post_init__(self) -> None:
@@ -118,12 +122,19 @@ class H5Settings:
                 _check_field_value(each.name, value)
             elif each.type in {int, float}:
                 _check(each.name, value, _is_in_range(each, value), _accepted_number(each))
-            else:
+            elif value is not None or each.type != tuple[str, ...] | None:
                 words = isinstance(value, tuple) and all(isinstance(word, str) for word in value)
                 _check(each.name, value, words, "a tuple of strings")
         # In the form in which browsers send them, since that is what they are compared with.
-        origins = tuple(_checked_origin(each) for each in self.cors_origins)
+        origins = tuple(
+            _checked_word("cors_origins", each, parse_origin) for each in self.cors_origins
+        )
         object.__setattr__(self, "cors_origins", origins)
+        if self.allowed_hosts is not None:
+            hosts = tuple(
+                _checked_word("allowed_hosts", each, parse_host) for each in self.allowed_hosts
+            )
+            object.__setattr__(self, "allowed_hosts", hosts)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
@@ -213,11 +224,11 @@ def _check_secret(name: str, value: object) -> None:
     raise ValueError(message)
 
 
-def _checked_origin(origin: str) -> str:
+def _checked_word(name: str, word: str, parse: Callable[[str], str]) -> str:
     try:
-        return parse_origin(origin)
+        return parse(word)
     except ValueError as error:
-        message = f"cors_origins is {origin!r}: {error}"
+        message = f"{name} is {word!r}: {error}"
         raise ValueError(message) from None
 
 
@@ -311,11 +322,34 @@ def parse_origin(text: str) -> str:
     return f"{scheme}://{host}" if is_implied else f"{scheme}://{host}:{int(port)}"
 
 
+_HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]*", re.ASCII)  # a name, or an IPv4 address
+
+
+def parse_host(text: str) -> str:
+    """The name or address of a host, in lower case, without brackets; `*` stands for all.
+
+    Raises:
+        ValueError: it has a port, a scheme, or what no name has.
+    """
+    if text == "*":
+        return text
+    host = text.lower()
+    if _HOST.fullmatch(host):
+        return host.rstrip(".")
+    address = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        return str(ipaddress.IPv6Address(address))
+    except ValueError:
+        message = "a host such as data.example.org or 192.0.2.7, without a port, or * is accepted"
+        raise ValueError(message) from None
+
+
 _CONVERTERS: dict[Any, Callable[[str], Any]] = {
     int: int,
     float: float,
     bool: parse_boolean,
     tuple[str, ...]: parse_list,
+    tuple[str, ...] | None: parse_list,
     str: str,
     str | None: str,
     Literal["none", "process"]: str,

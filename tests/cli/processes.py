@@ -94,7 +94,7 @@ def running(*arguments: str, module: str = "asgihive") -> Iterator[Server]:
             guard.start()
         try:
             server = Server(process)
-            server.url = server.read_until(r"https?://[^\s']+")[0]
+            server.url = server.read_until(r"https?://[^\s'\"]+")[0]
             yield server
         finally:
             if process.poll() is None:

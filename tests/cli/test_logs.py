@@ -1,12 +1,20 @@
 """What a server writes while it serves: requests on stdout, the rest on stderr."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.cli.processes import PATIENCE, running
+from asgihive import __version__
+from asgihive.cli.server import _end_of
+from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
 QUERY = "data?file=x.h5&path=/values&format=json"
 
@@ -27,6 +35,11 @@ def test_requests_as_json_and_the_rest_too(directory: Path) -> None:
     options = ("--port", "0", "--access-log", "json", "--log-level", "info")
     with running("serve", str(directory), *options) as server:
         httpx.get(server.url + QUERY)
+        first = json.loads(server.lines[0])
+        assert first["directory"] == str(directory)
+        assert first["address"] == server.url
+        assert first["version"] == __version__
+        assert (first["level"], first["logger"]) == ("info", "asgihive.cli")
         entry = json.loads(server.read_until("{").string)
         assert (entry["path"], entry["status"], entry["bytes"]) == ("/data", 200, 11)
         assert entry["timings_ms"]["queue"] > 0
@@ -76,8 +89,82 @@ def test_a_misspelt_variable_is_warned_of(
         assert httpx.get(server.url).text == "ok"
         code, said = server.stop()
     assert code == 0
+    assert said.count("\n") == 1
+    told = json.loads(said)["message"] if options else said
     message = "The environment variable 'ASGIHIVE_TOKN' is no setting, and ignored"
-    assert said == f"{message} (did you mean ASGIHIVE_TOKEN?)\n"
+    assert told.rstrip().endswith(f"{message} (did you mean ASGIHIVE_TOKEN?)")
+    assert "warning" in said.lower()
+
+
+def test_everything_in_json_even_what_goes_wrong_before_it_serves(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with taken_port() as port:
+        options = ["--port", str(port), "--access-log", "json"]
+        line = complaint(capsys, ["serve", str(directory), *options])
+    assert json.loads(line)["level"] == "error"
+    assert f"port {port} of 127.0.0.1 is taken" in json.loads(line)["message"]
+
+
+def test_everything_in_json_even_of_python_itself(directory: Path) -> None:
+    """A warning, and what ends the main thread and another one."""
+    script = """
+        import sys, threading, warnings
+        from asgihive.cli import logs
+        import logging.config
+        logging.config.dictConfig(logs.log_config("warning", "json"))
+        logs.log_warnings_and_crashes()
+        warnings.warn("mind the gap")
+        thread = threading.Thread(target=lambda: 1 / 0)
+        thread.start()
+        thread.join()
+        raise SystemError("the end")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    warned, thread, end = map(json.loads, done.stderr.splitlines())
+    assert "mind the gap" in warned["message"]
+    assert "ZeroDivisionError" in thread["exception"]
+    assert "SystemError: the end" in end["exception"]
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_a_demo_in_json(tmp_path: Path) -> None:
+    with running("demo", "--port", "0", "--access-log", "json") as server:
+        assert json.loads(server.lines[0])["address"] == server.url
+        assert server.stop() == (0, "")
+        assert len(server.lines) == 1
+
+
+def test_a_worker_that_crashes_is_warned_of(directory: Path) -> None:
+    options = ("--port", "0", "--workers", "2", "--access-log", "json")
+    with running("serve", str(directory), *options) as server:
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        lost = server.workers()[0]
+        os.kill(lost, signal.SIGKILL)
+        while lost in server.workers() or len(server.workers()) < 2:
+            time.sleep(0.05)
+        # The other one, or the new one once it has started.
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        code, said = server.stop()
+    assert code == 0
+    (told,) = map(json.loads, said.splitlines())
+    assert told["level"] == "warning"
+    assert f"Worker process {lost} has ended (SIGKILL: " in told["message"]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(0, "exit code 0"), (3, "exit code 3"), (-11, "SIGSEGV"), (-9, "SIGKILL: the system sends")],
+)
+def test_how_a_worker_has_ended(code: int, words: str) -> None:
+    assert _end_of(code).startswith(words)
+    assert _end_of(-40) == "signal 40"
 
 
 def test_silence(directory: Path) -> None:

@@ -24,12 +24,14 @@ SAMPLES: dict[object, tuple[str, object]] = {
     float: ("2.5", 2.5),
     str: ("private", "private"),
     tuple[str, ...]: ("https://a.example", ("https://a.example",)),
+    tuple[str, ...] | None: ("data.example.org", ("data.example.org",)),
 }
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_is_an_option(name: str) -> None:
-    option = "--cors" if name == "cors_origins" else "--" + name.replace("_", "-")
+    singular = {"cors_origins": "cors", "allowed_hosts": "allowed-host"}
+    option = "--" + singular.get(name, name).replace("_", "-")
     if FIELDS[name].type is bool:
         assert getattr(parsed(option), name) is True
         assert getattr(parsed(option.replace("--", "--no-", 1)), name) is False

@@ -4,11 +4,13 @@ import errno
 import os
 import signal
 import socket
+from ipaddress import ip_address
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from asgihive.cli import server as serving
-from asgihive.cli.listening import url_of
+from asgihive.cli.listening import is_loopback, listen, urls_of
 from asgihive.cli.options import ServerOptions
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
@@ -125,20 +127,55 @@ def test_the_access_log_is_there_on_demand(directory: Path) -> None:
         assert '"GET / HTTP/1.1" 200' in server.read_until("GET").string
 
 
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:{}"),
-        ("localhost", "http://localhost:{}"),
-        ("0.0.0.0", "http://127.0.0.1:{}"),
-        ("::", "http://[::1]:{}"),
-        ("::1", "http://[::1]:{}"),
-    ],
-)
-def test_the_url_shown_can_be_opened_on_this_machine(host: str, url: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        options = ServerOptions(host=host)
-        assert url_of(options, listener) == url.format(listener.getsockname()[1])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_the_url_of_one_address_is_that(host: str) -> None:
+    with listen(host, 0) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        port = listener.getsockname()[1]
+        assert urls_of(ServerOptions(host=host), listener) == [f"http://{shown}:{port}"]
+        assert is_loopback(listener)
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]")])
+def test_who_listens_everywhere_is_shown_as_others_reach_it(host: str, loopback: str) -> None:
+    with listen(host, 0) as listener:
+        assert not is_loopback(listener)
+        *others, here = urls_of(ServerOptions(host=host), listener)
+        assert here == f"http://{loopback}:{listener.getsockname()[1]}"
+        for url in others:
+            parts = urlsplit(url)
+            assert parts.hostname
+            assert not ip_address(parts.hostname).is_unspecified
+            assert not ip_address(parts.hostname).is_loopback
+            with socket.create_connection((parts.hostname, parts.port or 0), PATIENCE):
+                listener.accept()[0].close()
+
+
+def test_a_machine_without_a_network_is_shown_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    with listen("0.0.0.0", 0) as listener, monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", type("Unreachable", (socket.socket,), {"connect": refuse}))
+        port = listener.getsockname()[1]
+        assert urls_of(ServerOptions(host="0.0.0.0"), listener) == [f"http://127.0.0.1:{port}"]
+
+
+def test_whoever_serves_others_without_a_token_is_warned(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--host", "0.0.0.0", "--port", "0")
+    with running("serve", str(directory), *options) as server:
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        assert "0.0.0.0" not in server.lines[0]
+        code, said = server.stop()
+    assert code == 0
+    assert said.count("\n") == 1
+    assert f"may read every file of {directory}: set ASGIHIVE_TOKEN" in said
+    monkeypatch.setenv("ASGIHIVE_TOKEN", "open-sesame")
+    with running("serve", str(directory), *options) as server:
+        assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
+        assert server.stop() == (0, "")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

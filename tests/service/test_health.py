@@ -86,7 +86,7 @@ async def test_a_file_system_that_hangs_holds_one_thread(
         for _ in range(3):
             answer = await http.get("/health")
             assert answer.status_code == 503
-            assert "directory does not answer in 0.05 s" in answer.json()["message"]
+            assert "cannot be read: it does not answer in 0.05 s" in answer.json()["message"]
         assert len(stuck) == 1
         stuck[0].set()
         with anyio.fail_after(10):

@@ -1,7 +1,7 @@
 """The command `asgihive`: serves and inspects HDF5 files, shows and begins services."""
 
-import argparse
 import platform
+import sys
 from collections.abc import Sequence
 
 import h5py
@@ -9,7 +9,7 @@ import numpy as np
 import uvicorn
 
 from asgihive import __version__
-from asgihive.cli.console import STYLE, Parser
+from asgihive.cli.console import STYLE, OutputFailed, Parser, TellVersion
 from asgihive.cli.demo import add_demo
 from asgihive.cli.hives import add_graph, add_routes
 from asgihive.cli.inspect import add_inspect
@@ -49,11 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; those of the process by default.
 
+    Where standard output cannot be written, that is said on stderr and the exit code is 1; a
+    reader who has seen enough (`| head`) ends a command quietly, with 0.
+
     Raises:
-        SystemExit: 2 after one line on stderr, when nothing can be done as asked;
-            0 after `--help` and `--version`.
+        SystemExit: 2 after one line on stderr, when nothing can be done as asked; 1 likewise,
+            when it was begun and failed; 0 after `--help` and `--version`.
     """
     parser = _parser()
+    try:
+        return _run(parser, sys.argv[1:] if arguments is None else list(arguments))
+    except OutputFailed as failed:
+        if failed.has_reader_gone:
+            return 0
+        parser.fail(str(failed))
+
+
+def _run(parser: Parser, arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if "run" not in options:
         parser.print_help()
@@ -66,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog="asgihive",
         description=(
@@ -76,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         **STYLE,
     )
-    parser.add_argument("--version", action="version", version=_VERSIONS)
+    parser.add_argument(
+        "--version", action=TellVersion, version=_VERSIONS, help="show versions and exit"
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (add_serve, add_demo, add_inspect, add_new, add_routes, add_graph):
         add(commands)

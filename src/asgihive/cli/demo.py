@@ -3,12 +3,14 @@
 import argparse
 import errno
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from asgihive.cli.console import STYLE, tell
-from asgihive.cli.listening import certificate_problem, listen, listen_problem, url_of
+from asgihive.cli.console import STYLE, Parser
+from asgihive.cli.listening import certificate_problem, listen, listen_problem
 from asgihive.cli.options import SETTINGS_HELP, add_server_options, read_options
-from asgihive.cli.server import run
+from asgihive.cli.server import announce, refuse, run
 from asgihive.demo import invitation, write_demo
 
 
@@ -30,10 +32,11 @@ def add_demo(commands: Any) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    parser: Parser = options.parser
     given = read_options(options)
     server = given.server
     if problem := certificate_problem(server):
-        options.parser.error(problem)
+        refuse(parser, server, problem)
     notes = []
     try:
         try:
@@ -44,9 +47,24 @@ def _demo(options: argparse.Namespace) -> int:
             listener = listen(server.host, 0)
             notes.append(f"Port {server.port} is taken: using {listener.getsockname()[1]} instead.")
     except OSError as error:
-        options.parser.error(listen_problem(server, error))
-    with listener, tempfile.TemporaryDirectory(prefix="asgihive-demo-") as directory:
-        write_demo(directory)
+        refuse(parser, server, listen_problem(server, error))
+    with listener, _sample_files(parser) as directory:
         notes.append(f"Sample files are in {directory}, until Ctrl+C stops the server.")
-        tell("\n".join([*notes, *invitation(url_of(server, listener))]))
+
+        def text(urls: Sequence[str]) -> str:
+            return "\n".join([*notes, *invitation(urls[0])])
+
+        given = announce(given, directory, listener, text)
         return run(server, directory, given.settings, listener)
+
+
+@contextmanager
+def _sample_files(parser: Parser) -> Iterator[str]:
+    with ExitStack() as stack:
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="asgihive-demo-")
+            directory = stack.enter_context(temporary)
+            write_demo(directory)
+        except OSError as error:
+            parser.fail(f"the sample files cannot be written: {error}")
+        yield directory

@@ -109,11 +109,7 @@ def _inspect(options: argparse.Namespace) -> int:
         found = _read(sandbox, settings, name, options.path)
     except (AsgihiveError, OSError, ValueError) as error:
         parser.error(printable(str(error), _LONGEST_LINE))
-    try:
-        tell(_as_json(found) if options.json else _as_text(options.file, found))
-    except BrokenPipeError:
-        # Whoever reads has seen enough (`| head`); Python would complain of it at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    tell(_as_json(found) if options.json else _as_text(options.file, found))
     return 0
 
 
@@ -124,7 +120,7 @@ def _as_json(found: Inspection) -> str:
 def _as_text(file: str, found: Inspection) -> str:
     width = shutil.get_terminal_size((0, 0)).columns or None
     # Names are anything; a terminal that lacks a character shall not end the command.
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     shown = inspection_text(file, found, width)
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -12,6 +13,10 @@ from contextlib import contextmanager
 from asgihive.cli.options import ServerOptions
 
 _BACKLOG = 2048
+
+# Of documentation (RFC 5737, RFC 3849): nothing is sent there, only a route is looked up.
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+_LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -114,12 +119,39 @@ def certificate_problem(options: ServerOptions) -> str | None:
     return None
 
 
-def url_of(options: ServerOptions, listener: socket.socket) -> str:
-    """The URL to open on this machine, without a slash at its end."""
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only programs of this machine can connect: at a loopback address, not at a path."""
+    if listener.family not in _LOOPBACK:
+        return False
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def urls_of(options: ServerOptions, listener: socket.socket) -> list[str]:
+    """The URLs to open, without a slash at their end: for others, and for this machine.
+
+    There is one where both are the same. A server that listens at every address is shown by
+    the one that this machine has towards others, where it has any.
+    """
     scheme = "http" if options.ssl_certfile is None else "https"
     if options.uds is not None:
-        return f"{scheme}://localhost{options.prefix}"
-    # A server that listens everywhere is reached at the loopback address, too.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{listener.getsockname()[1]}{options.prefix}"
+        return [f"{scheme}://localhost{options.prefix}"]
+    address, port = listener.getsockname()[:2]
+    hosts = [options.host]
+    if ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+        own = _address_towards_others(listener.family)
+        hosts = [each for each in (own, _LOOPBACK[listener.family]) if each]
+    return [
+        f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{options.prefix}"
+        for host in hosts
+    ]
+
+
+def _address_towards_others(family: int) -> str | None:
+    """The address of this machine that others see, None where it has no route to others."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_ELSEWHERE[socket.AddressFamily(family)], 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return None if ipaddress.ip_address(address).is_loopback else address

@@ -1,9 +1,40 @@
 """What a server logs, and where: its life and errors on stderr, requests on stdout."""
 
+import io
 import logging
-from typing import Any
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
+from asgihive.service.access_log import JSONFormatter
+
+_logger = logging.getLogger("asgihive.cli")
+
+_HANDLER = "asgihive.cli.logs.LineHandler"
 _JSON = "asgihive.service.access_log.JSONFormatter"
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes a line for each record at once, and goes on where that cannot be done.
+
+    A full disk or a reader that has gone is told once, in the log on stderr; the lines are
+    dropped until they can be written again. No request fails for want of its line.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream and _unbuffered(stream))
+        self._has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # of `logging`
+        """Drop a line that cannot be written; complain of any other error, as `logging` does."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._has_failed:
+            self._has_failed = True
+            _logger.warning("Lines of the log are lost, as they cannot be written: %s", error)
 
 
 def log_config(level: str, access_log: str) -> dict[str, Any]:
@@ -18,7 +49,7 @@ def log_config(level: str, access_log: str) -> dict[str, Any]:
 
     def handler(stream: str, formatter: str) -> dict[str, Any]:
         return {
-            "class": "logging.StreamHandler",
+            "class": _HANDLER,
             "stream": f"ext://sys.{stream}",
             "formatter": "json" if is_json else formatter,
         }
@@ -43,3 +74,78 @@ def log_config(level: str, access_log: str) -> dict[str, Any]:
             "asgihive.access": logger("access", none if access_log == "off" else "INFO"),
         },
     }
+
+
+def json_line(message: str, fields: Mapping[str, Any], level: int = logging.INFO) -> str:
+    """A line as those of the log in JSON are, with further fields."""
+    record = logging.makeLogRecord(
+        {
+            "name": _logger.name,
+            "levelno": level,
+            "levelname": logging.getLevelName(level),
+            "msg": message,
+            "fields": dict(fields),
+        }
+    )
+    return JSONFormatter().format(record)
+
+
+def log_warnings_and_crashes() -> None:
+    """Log what Python itself would write to stderr, which is not JSON."""
+    logging.captureWarnings(capture=True)
+
+    def log_crash(error: BaseException | None) -> None:
+        _logger.critical("This was not caught", exc_info=error)
+
+    sys.excepthook = lambda _, error, __: log_crash(error)
+    threading.excepthook = lambda crash: log_crash(crash.exc_value)
+
+
+@contextmanager
+def held_log() -> Iterator[list[logging.LogRecord]]:
+    """Keep what the package logs until it is known how and where it is to be logged.
+
+    It is logged as by default where the context ends with an exception.
+    """
+    package = logging.getLogger("asgihive")
+    records: list[logging.LogRecord] = []
+    holder = _Holder(records)
+    package.addHandler(holder)
+    propagate, package.propagate = package.propagate, False
+    is_done = False
+    try:
+        yield records
+        is_done = True
+    finally:
+        package.propagate = propagate
+        package.removeHandler(holder)
+        if not is_done:
+            log_held(records)
+
+
+def log_held(records: Sequence[logging.LogRecord]) -> None:
+    """Log what was kept."""
+    for each in records:
+        logger = logging.getLogger(each.name)
+        if logger.isEnabledFor(each.levelno):
+            logger.handle(each)
+
+
+class _Holder(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__()
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(record)
+
+
+def _unbuffered(stream: TextIO) -> TextIO:
+    """The same place without a buffer, in which a line would stay that cannot be written."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # it is no file, as in tests
+        return stream
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    # A buffered writer wants a buffer; `TextIOWrapper` itself is content with a raw file.
+    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", write_through=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from asgihive.cli.config import Option, read_config
-from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_origin, parse_size
+from asgihive.cli.logs import held_log
+from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_host, parse_origin, parse_size
 
 SETTINGS_HELP = f"""\
 What is given here wins over environment variables, these over the file of --config, and that
 over the defaults. A setting's variable is its name in upper case after {ENVIRONMENT_PREFIX},
-such as {ENVIRONMENT_PREFIX}MAX_OPEN_FILES (for --cors, {ENVIRONMENT_PREFIX}CORS_ORIGINS).
+such as {ENVIRONMENT_PREFIX}MAX_OPEN_FILES (for --cors, {ENVIRONMENT_PREFIX}CORS_ORIGINS, and for
+--allowed-host, {ENVIRONMENT_PREFIX}ALLOWED_HOSTS, both with commas between several).
 The file is TOML. Its keys are the names of the options, without the dashes before them:
 port = 8080, cors = ["https://viewer.example.org"], follow-symlinks = true. Paths in it begin at
 its own directory. A token is read from {ENVIRONMENT_PREFIX}TOKEN or from the file, as anybody
@@ -22,6 +25,10 @@ can see a command line.
 SIZE is a number of bytes, or ends in K M G T (also KiB MiB GiB TiB: powers of 1024), or
 in KB MB GB TB (powers of 1000).
 """
+
+# Settings whose options are named in the singular, as each names one of several.
+_SINGULAR = {"cors_origins": "cors", "allowed_hosts": "allowed-host"}
+_LISTS = frozenset(_SINGULAR)
 
 _LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 _ACCESS_LOGS = ("text", "json", "off")
@@ -47,12 +54,14 @@ class ServerOptions:
 class Given:
     """What a command was asked for, from the command line, the environment and a file.
 
-    directory: None where nobody named one.
+    directory: None where none was named.
+    held: what was logged of them, before it is known how and where to log.
     """
 
     server: ServerOptions
     settings: H5Settings
     directory: str | None = None
+    held: tuple[logging.LogRecord, ...] = ()
 
 
 def add_server_options(
@@ -86,6 +95,14 @@ def read_options(given: argparse.Namespace) -> Given:
     """
     parser: argparse.ArgumentParser = given.parser
     options: Mapping[str, Option] = given.options
+    with held_log() as held:
+        read = _read(parser, given, options)
+    return dataclasses.replace(read, held=tuple(held))
+
+
+def _read(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, options: Mapping[str, Option]
+) -> Given:
     server = {each.name for each in dataclasses.fields(ServerOptions)}
     settings = {each.name for each in dataclasses.fields(H5Settings)}
     try:
@@ -96,8 +113,8 @@ def read_options(given: argparse.Namespace) -> Given:
         for option in options.values():
             if (value := getattr(given, option.dest, None)) is not None:
                 values[option.dest] = value
-        if "cors_origins" in values:
-            values["cors_origins"] = tuple(values["cors_origins"])
+        for name in _LISTS & values.keys():
+            values[name] = tuple(values[name])
         return Given(
             ServerOptions(**{name: values[name] for name in server & values.keys()}),
             H5Settings.from_environment(
@@ -134,7 +151,7 @@ def _server_options() -> Iterator[tuple[str, Option]]:
 
 def _setting_options() -> Iterator[tuple[str, Option]]:
     for each in dataclasses.fields(H5Settings):
-        name = "cors" if each.name == "cors_origins" else each.name.replace("_", "-")
+        name = _SINGULAR.get(each.name) or each.name.replace("_", "-")
         parse, metavar, shown = _reading(each)
         option = Option(
             each.name,
@@ -142,7 +159,7 @@ def _setting_options() -> Iterator[tuple[str, Option]]:
             parse,
             metavar,
             choices=get_args(each.type) if get_origin(each.type) is Literal else None,
-            is_repeated=each.type == tuple[str, ...],
+            is_repeated=each.name in _LISTS,
             is_secret=each.metadata["secret"],
         )
         yield name, option
@@ -159,8 +176,8 @@ def _reading(each: dataclasses.Field[Any]) -> tuple[Callable[[str], Any] | None,
         return _size, "SIZE", _size_text(default)
     if each.type is int:
         return _whole, "N", str(default)
-    if each.type == tuple[str, ...]:
-        return _origin, "ORIGIN", f"{', '.join(default) or 'none'}; * = all, may be repeated"
+    if each.name in _LISTS:
+        return _READING_OF_LISTS[each.name]
     metavar = None if get_origin(each.type) is Literal else "TEXT"
     return str, metavar, "none" if default is None else str(default)
 
@@ -206,11 +223,28 @@ def _origin(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
 
 
+def _host(text: str) -> str:
+    try:
+        return parse_host(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
 def _size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+
+_READING_OF_LISTS: dict[str, tuple[Callable[[str], str], str, str]] = {
+    "cors_origins": (_origin, "ORIGIN", "none; * = all, may be repeated"),
+    "allowed_hosts": (
+        _host,
+        "NAME",
+        "none at a loopback address without a token, else all; * = all, may be repeated",
+    ),
+}
 
 
 def _size_text(size: int) -> str:

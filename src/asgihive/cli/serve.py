@@ -3,21 +3,20 @@
 import argparse
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from asgihive.cli.config import Option
-from asgihive.cli.console import STYLE, tell
+from asgihive.cli.console import STYLE, Parser
 from asgihive.cli.listening import (
     certificate_problem,
     listen,
     listen_problem,
     listening_at_path,
-    url_of,
 )
 from asgihive.cli.options import SETTINGS_HELP, ServerOptions, add_server_options, read_options
-from asgihive.cli.server import run
+from asgihive.cli.server import announce, refuse, run
 from asgihive.settings import ENVIRONMENT_PREFIX
 
 _EXAMPLES = f"""
@@ -65,20 +64,26 @@ def _directory(text: str) -> str:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    parser: argparse.ArgumentParser = options.parser
+    parser: Parser = options.parser
     given = read_options(options)
-    if given.directory is None:
+    directory = given.directory
+    if directory is None:
         parser.error("DIR is missing: the directory to serve")
     if problem := certificate_problem(given.server):
-        parser.error(problem)
+        refuse(parser, given.server, problem)
     with _listening(parser, given.server) as listener:
         at = f"{given.server.uds}, " if given.server.uds else ""
-        tell(f"Serving {given.directory} at {at}{url_of(given.server, listener)}/ (Ctrl+C stops)")
-        return run(given.server, given.directory, given.settings, listener)
+
+        def text(urls: Sequence[str]) -> str:
+            places = " or, on this machine, ".join(f"{each}/" for each in urls)
+            return f"Serving {directory} at {at}{places} (Ctrl+C stops)"
+
+        given = announce(given, directory, listener, text)
+        return run(given.server, directory, given.settings, listener)
 
 
 @contextmanager
-def _listening(parser: argparse.ArgumentParser, options: ServerOptions) -> Iterator[socket.socket]:
+def _listening(parser: Parser, options: ServerOptions) -> Iterator[socket.socket]:
     with ExitStack() as stack:
         try:
             if options.uds is None:
@@ -86,5 +91,5 @@ def _listening(parser: argparse.ArgumentParser, options: ServerOptions) -> Itera
             else:
                 listener = stack.enter_context(listening_at_path(options.uds))
         except OSError as error:
-            parser.error(listen_problem(options, error))
+            refuse(parser, options, listen_problem(options, error))
         yield listener

@@ -1,28 +1,37 @@
 """Runs the service over a directory, in this process or in several."""
 
+import dataclasses
 import functools
+import logging
+import logging.config
 import multiprocessing
 import os
 import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from asgihive import __version__
 from asgihive.asgi import Router
-from asgihive.cli.logs import log_config
-from asgihive.cli.options import ServerOptions
+from asgihive.cli.console import USAGE, Parser, tell
+from asgihive.cli.listening import is_loopback, urls_of
+from asgihive.cli.logs import json_line, log_config, log_held, log_warnings_and_crashes
+from asgihive.cli.options import Given, ServerOptions
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
 from asgihive.service.sending import mark
 from asgihive.settings import H5Settings
+
+_logger = logging.getLogger("asgihive.cli")
 
 # A worker that says nothing for so long is replaced.
 _HEALTHCHECK_SECONDS = 30
@@ -47,12 +56,65 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
     return service.observer.around(mounted)
 
 
+def refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
+    """End with one line on stderr, in JSON where the log is.
+
+    Raises:
+        SystemExit: 2.
+    """
+    if options.access_log == "json":
+        parser.exit(USAGE, json_line(problem, {}, logging.ERROR) + "\n")
+    parser.error(problem)
+
+
+def announce(
+    given: Given, root: str, listener: socket.socket, text: Callable[[Sequence[str]], str]
+) -> Given:
+    """Say what is served where, first of all; and for whom, if that may not be meant.
+
+    Args:
+        given: what was asked for.
+        root: the served directory.
+        listener: where it is served.
+        text: for people, of the URLs that `urls_of` gives.
+
+    Returns:
+        The same, with what holds where it is served: at a loopback address without a token
+        only local names are answered, unless others were named.
+
+    Raises:
+        OutputFailed: standard output cannot be written.
+    """
+    options, settings = given.server, given.settings
+    logging.config.dictConfig(log_config(options.log_level, options.access_log))
+    log_held(given.held)
+    is_open = settings.token is None and options.uds is None
+    if is_open and settings.allowed_hosts is None and is_loopback(listener):
+        settings = dataclasses.replace(settings, allowed_hosts=())
+    urls = urls_of(options, listener)
+    if options.access_log == "json":
+        address = f"{urls[0]}/" if options.uds is None else options.uds
+        fields = {"directory": root, "address": address, "version": __version__}
+        tell(json_line(f"Serving {root} at {address}", fields))
+    else:
+        tell(text(urls))
+    if is_open and not is_loopback(listener):
+        _logger.warning(
+            "Everybody who reaches port %d may read every file of %s: set ASGIHIVE_TOKEN, or "
+            "listen at 127.0.0.1",
+            listener.getsockname()[1],
+            root,
+        )
+    return dataclasses.replace(given, settings=settings)
+
+
 def run(options: ServerOptions, root: str, settings: H5Settings, listener: socket.socket) -> int:
     """Serve `root` at a listening socket until a signal ends it; the exit code."""
-    build = _build_worker if options.workers > 1 else build_app
+    is_json = options.access_log == "json"
+    build = _build_worker if options.workers > 1 else _build
     share_one_arena()
     config = uvicorn.Config(
-        functools.partial(build, root, settings, options.prefix),
+        functools.partial(build, root, settings, options.prefix, is_json=is_json),
         factory=True,
         lifespan="on",
         workers=options.workers,
@@ -77,10 +139,16 @@ def run(options: ServerOptions, root: str, settings: H5Settings, listener: socke
     return STARTUP_FAILURE if failed else 0
 
 
-def _build_worker(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
+def _build(root: str, settings: H5Settings, prefix: str, *, is_json: bool) -> ASGIApp:
+    if is_json:
+        log_warnings_and_crashes()
+    return build_app(root, settings, prefix)
+
+
+def _build_worker(root: str, settings: H5Settings, prefix: str, *, is_json: bool) -> ASGIApp:
     share_one_arena()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return build_app(root, settings, prefix)
+    return _build(root, settings, prefix, is_json=is_json)
 
 
 def _end_with_parent() -> None:
@@ -116,12 +184,19 @@ class _Supervisor(Multiprocess):
         self._leave_their_ends_to_them()
 
     def keep_subprocess_alive(self) -> None:
-        """Replace each worker that has ended, and forget what it did at the end."""
-        before = {each.pid for each in self.processes}
+        """Replace each worker that has ended, say so, and forget what it did at the end."""
+        before = list(self.processes)
         super().keep_subprocess_alive()
         self._leave_their_ends_to_them()
-        for pid in before - {each.pid for each in self.processes}:
-            measures.forget_process(pid)
+        for old, new in zip(before, self.processes, strict=True):
+            if new is not old:
+                _logger.warning(
+                    "Worker process %s has ended (%s): %s takes its place",
+                    old.pid,
+                    _end_of(old.exitcode),
+                    new.pid,
+                )
+                measures.forget_process(old.pid)
 
     def _leave_their_ends_to_them(self) -> None:
         """Let whoever waits for a worker's answer see that the worker has ended.
@@ -136,3 +211,18 @@ class _Supervisor(Multiprocess):
         for each in self.sockets:
             each.close()
         super().terminate_all()
+
+
+def _end_of(exit_code: int | None) -> str:
+    """How a process has ended, for people."""
+    if exit_code is None or exit_code >= 0:
+        return f"exit code {exit_code}"
+    name = {each.value: each.name for each in signal.Signals}.get(-exit_code)
+    if name is None:
+        return f"signal {-exit_code}"
+    if name != "SIGKILL":
+        return name
+    return (
+        f"{name}: the system sends it when memory is short, and the supervisor when a worker "
+        f"does not answer for {_HEALTHCHECK_SECONDS} s"
+    )

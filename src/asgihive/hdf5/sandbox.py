@@ -2,12 +2,15 @@
 
 import contextlib
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from asgihive.errors import FileForbidden, FileMissing, FileUnreadable
+
+_logger = logging.getLogger(__name__)
 
 _MISSING = {
     errno.ENOENT,
@@ -51,8 +54,24 @@ class Sandbox:
     def __init__(self, root: str | os.PathLike[str], *, follow_symlinks: bool = False) -> None:
         self.root = os.path.realpath(root, strict=True)
         self.follow_symlinks = follow_symlinks
+        self._is_mount_point = os.path.ismount(self.root)
+        self._has_told_of_link = False
         if not os.path.isdir(self.root):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
+
+    def root_problem(self) -> str | None:
+        """Why the directory itself is not there now, None if it is; makes system calls.
+
+        Where a file system was mounted at it, that must still be so: below lies another
+        directory, which is mostly empty.
+        """
+        try:
+            os.stat(self.root)
+        except OSError as error:
+            return os.strerror(error.errno or errno.EIO)
+        if self._is_mount_point and not os.path.ismount(self.root):
+            return "its file system is not mounted any more"
+        return None
 
     def place(self, file: str) -> Place:
         """Where the client's `file` lies.
@@ -106,7 +125,20 @@ class Sandbox:
         lexically_inside = self._contains(os.path.normpath(path))
         if self._contains(real) or (self.follow_symlinks and lexically_inside):
             return Place(name, path if lexically_inside else real, real)
+        if lexically_inside:
+            self._tell_of_link(path)
         raise FileMissing(name)
+
+    def _tell_of_link(self, path: str) -> None:
+        """Log once that a symbolic link leads out: for clients the file is only missing."""
+        if not self._has_told_of_link:
+            self._has_told_of_link = True
+            _logger.warning(
+                "A symbolic link leads %s out of %s, and is refused, as all others that do: "
+                "--follow-symlinks (the setting follow_symlinks) lets links lead out",
+                ascii(path),
+                self.root,
+            )
 
     def _contains(self, path: str) -> bool:
         return path.startswith(self.root if self.root.endswith("/") else self.root + "/")

@@ -1,17 +1,27 @@
-"""Who may ask for what: the bearer token, and the permission that an application brings."""
+"""Who may ask for what: the host's name, the bearer token, an application's permission."""
 
+import contextlib
 import hmac
 import inspect
+import ipaddress
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import ErrorBoundary, HTTPException, QueryFields, parse_query, route_path
+from asgihive.asgi import (
+    ErrorBoundary,
+    HTTPException,
+    QueryFields,
+    parse_query,
+    route_path,
+    send_error,
+)
+from asgihive.asgi.problems import clipped
 from asgihive.errors import FileForbidden
 from asgihive.hdf5.names import components, encoded
 from asgihive.hdf5.sandbox import normalised
@@ -28,6 +38,9 @@ PERMISSION = "h5_permission"
 _PARAMETER = "token"
 _LOGGERS = ("uvicorn.access", "uvicorn.asgi", "hypercorn.access", "granian.access")
 _FIELD = re.compile(r"(^|[?&\s\"'])([^?&=\s\"']+)=[^&\s\"']*")
+
+# An address in brackets or a name, and a port (RFC 3986, section 3.2.2).
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/]+))(?::[0-9]*)?")
 
 # A directive of Cache-Control (RFC 9111, section 5.2), and those that are for shared caches.
 _DIRECTIVE = re.compile(r'([^\s,="]+)(?:="(?:[^"\\]|\\.)*"|=[^\s,"]*)?')
@@ -105,6 +118,46 @@ class Guard:
             return
         scope = {**scope, "query_string": without_token(scope["query_string"])}
         await self._app(scope, receive, send_varying)
+
+
+class HostCheck:
+    """An ASGI application: another one, which answers only where its own name is asked for.
+
+    A page of the web can let its own name lead to an address of the visitor's network (DNS
+    rebinding), and so be of one origin with what listens there. The browser still says the
+    page's name in `Host`. A request without that comes from no browser (RFC 9112, section 3.2).
+
+    Args:
+        allowed: names beside those of the machine itself (`is_local_host`); `*` = all.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+        self._app = app
+        self._allowed = frozenset(allowed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            for name, value in scope["headers"]:
+                if name == b"host" and not self._is_allowed(value):
+                    await send_error(_misdirected(value), scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    def _is_allowed(self, value: bytes) -> bool:
+        host = _host_of(value)
+        return "*" in self._allowed or host in self._allowed or is_local_host(host)
+
+
+def is_local_host(host: str) -> bool:
+    """Whether a name or address means the machine itself: `localhost`, 127.0.0.0/8, `::1`."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
 
 
 class Permitted:
@@ -210,6 +263,25 @@ def _redacted_field(field: re.Match[str]) -> str:
 
 def _is_token(field: bytes) -> bool:
     return unquote_to_bytes(field.partition(b"=")[0]) == _PARAMETER.encode()
+
+
+def _host_of(value: bytes) -> str:
+    """The host of a field `Host`, without its port; what is no host is returned as it is."""
+    match = _HOST.fullmatch(value)
+    if match is not None and match[1]:
+        with contextlib.suppress(ValueError):  # in the form of `parse_host`
+            return str(ipaddress.IPv6Address(match[1].decode()))
+    host = value if match is None else match[1] or match[2]
+    return host.decode("latin-1").lower().rstrip(".")
+
+
+def _misdirected(value: bytes) -> HTTPException:
+    host = clipped(_host_of(value))
+    message = (
+        f"This service answers at local names (localhost, 127.0.0.1, [::1]) only, not at {host!r}: "
+        "allow a name with --allowed-host NAME, or with the setting allowed_hosts"
+    )
+    return HTTPException(403, message)
 
 
 def _bearer(scope: Scope) -> bytes | None:

@@ -93,6 +93,7 @@ class JSONFormatter(logging.Formatter):
         if isinstance(entry, AccessEntry):
             return json.dumps(fields | entry.fields())
         fields["message"] = record.getMessage()
+        fields |= record.__dict__.get("fields", {})
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields)

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, Part
-from asgihive.service.access import Guard
+from asgihive.service.access import Guard, HostCheck
 from asgihive.service.core import Core
 from asgihive.service.cors import CrossOrigin
 from asgihive.service.figures import Figures
@@ -66,6 +66,8 @@ class H5App(Hive):
             optional_trailing_slash=True,
         )
         self._shared: ASGIApp = Framed(Guard(super().__call__, self.settings.token))
+        if self.settings.allowed_hosts is not None:
+            self._shared = HostCheck(self._shared, self.settings.allowed_hosts)
         if self.settings.cors_origins:
             self._shared = CrossOrigin(self._shared, self.settings.cors_origins)
         self.observer = Observer(

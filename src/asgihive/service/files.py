@@ -31,7 +31,7 @@ from asgihive.asgi.conditional import (
     range_applies,
 )
 from asgihive.asgi.ranges import ByteRange, parse_range
-from asgihive.errors import BadParameter, Overloaded, ReadTimeout
+from asgihive.errors import BadParameter, FileMissing, FileUnreadable, Overloaded, ReadTimeout
 from asgihive.hdf5.directory import Entry, Page, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
@@ -63,11 +63,17 @@ class Files:
         directory, after, limit = _page_parameters(query, self._store.settings.max_listed_files)
         sandbox = self._store.sandbox
 
-        def document() -> bytes:
+        def document() -> tuple[bytes, bool]:
             page = list_directory(sandbox, directory, after, limit)
-            return encoder.document(_described(directory, page))
+            return encoder.document(_described(directory, page)), bool(page.entries)
 
-        body = await self._store.lanes.decode.run(document)
+        try:
+            body, has_entries = await self._store.lanes.decode.run(document)
+        except (FileMissing, FileUnreadable):
+            await self._store.check_root()
+            raise
+        if not has_entries:  # as where nothing is mounted any more
+            await self._store.check_root()
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
         key = ("files", directory, after, limit, encoder.name)
         form = Representation.of(self._store, scope, key, is_compressible=True)

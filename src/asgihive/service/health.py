@@ -8,7 +8,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException
-from asgihive.errors import Overloaded
+from asgihive.errors import Overloaded, RootUnreadable
 from asgihive.lanes import Lane, caller, run_in_worker
 from asgihive.service.store import Store
 
@@ -80,30 +80,33 @@ class Health:
             tasks.start_soon(ask, self._store.lanes.library)
             tasks.start_soon(ask, self._store.lanes.decode)
             directory = await self._ask_directory()
-        return "; ".join([directory, *problems] if directory else problems) or None
+        self._store.note_root(directory, by_health=True)
+        if directory is not None:
+            problems.insert(0, str(RootUnreadable(directory)))
+        return "; ".join(problems) or None
 
     async def _ask_directory(self) -> str | None:
-        text = f"The served directory does not answer in {self._timeout:g} s"
+        """Why it cannot be read, None when it can."""
+        text = f"it does not answer in {self._timeout:g} s"
         if self._is_stuck:
             return text
-        reasons: list[str] = []
+        reasons: list[str | None] = []
         with anyio.move_on_after(self._timeout):
             reasons.append(await run_in_worker(self._read_directory, abandon=True))
-        if not reasons:
-            return text
-        return f"The served directory cannot be read: {reasons[0]}" if reasons[0] else None
+        return reasons[0] if reasons else text
 
-    def _read_directory(self) -> str:
-        """Why it cannot be read, nothing when it can; in a thread."""
+    def _read_directory(self) -> str | None:
+        """Why it cannot be read, None when it can; in a thread."""
         self._is_stuck = True
         try:
+            # A directory that is mounted on demand is, by this.
             with os.scandir(self._store.sandbox.root) as entries:
                 next(entries, None)
+            return self._store.sandbox.root_problem()
         except OSError as error:
             return os.strerror(error.errno or errno.EIO)
         finally:
             self._is_stuck = False
-        return ""
 
 
 def _nothing() -> None:

@@ -9,6 +9,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.FileForbidden: 403,
     errors.FileUnreadable: 422,
     errors.FileChanged: 503,
+    errors.RootUnreadable: 503,
     errors.ReaderCrashed: 500,
     errors.EntityMissing: 404,
     errors.LinkUnresolved: 404,

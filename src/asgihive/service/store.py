@@ -1,5 +1,6 @@
 """The shared facility of the service: open files, lanes and caches over one directory."""
 
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,7 +12,7 @@ from typing import TypeVar, cast
 import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
-from asgihive.errors import AnswerTooLarge, FileChanged
+from asgihive.errors import AnswerTooLarge, FileChanged, FileMissing, FileUnreadable, RootUnreadable
 from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.open_file import OpenFile, Unsettled
@@ -25,6 +26,8 @@ from asgihive.service.versions import validators_of, versions_seed
 from asgihive.settings import H5Settings
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 # How often a read starts again because a file changed under it, and how long it waits for
 # one to stop changing: the coarsest clock that stamps files ticks every two seconds.
@@ -61,6 +64,8 @@ class Store:
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings) -> None:
         keep_freed_buffers()
         self.settings = settings
+        self._root_problem: str | None = None
+        self._is_noted_by_health = False
         self.sandbox = Sandbox(root, follow_symlinks=settings.follow_symlinks)
         self.pool = FilePool(
             self.sandbox,
@@ -92,6 +97,7 @@ class Store:
 
         Raises:
             FileChanged: the file does not stop changing.
+            RootUnreadable: there is no such file, as its directory is gone.
             Overloaded: and whatever `work` raises.
         """
         patience = time.monotonic() + _SETTLE_SECONDS
@@ -99,7 +105,11 @@ class Store:
         while True:
             lease = Lease(self.pool)
             try:
-                return await work(lease), lease
+                result = await work(lease)
+            except (FileMissing, FileUnreadable):
+                lease.release()
+                await self.check_root()
+                raise
             except Unsettled as unsettled:
                 lease.release()
                 if time.monotonic() + unsettled.seconds > patience:
@@ -113,6 +123,38 @@ class Store:
             except BaseException:
                 lease.release()
                 raise
+            else:
+                if self._root_problem is not None and not self._is_noted_by_health:
+                    self.note_root(None)
+                return result, lease
+
+    async def check_root(self) -> None:
+        """Ask, after a file was not found, whether that is because its directory is gone.
+
+        Raises:
+            RootUnreadable: it is.
+            Overloaded: as the decode lanes do.
+        """
+        problem = await self.lanes.decode.run(self.sandbox.root_problem)
+        if problem is not None:
+            self.note_root(problem)
+            raise RootUnreadable(problem)
+
+    def note_root(self, problem: str | None, *, by_health: bool = False) -> None:
+        """Log once that the served directory cannot be read, and once that it can be again.
+
+        Args:
+            problem: why it cannot be read, None if it can.
+            by_health: whether `/health` has found so, which also lists the directory. Where it
+                was what found a problem, it is what finds that there is none any more.
+        """
+        if problem is not None and self._root_problem is None:
+            self._is_noted_by_health = by_health
+            _logger.error("The served directory %s cannot be read: %s", self.sandbox.root, problem)
+        elif problem is None and self._root_problem is not None:
+            # So that who was told of the one is told of the other, at any level.
+            _logger.error("The served directory %s can be read again", self.sandbox.root)
+        self._root_problem = problem
 
     async def in_library(self, lease: Lease, work: Callable[[Lease], T]) -> T:
         """What `work` returns, run in the library lane.

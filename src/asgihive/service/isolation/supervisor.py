@@ -312,6 +312,7 @@ def _of_worker(settings: H5Settings) -> dict[str, object]:
         isolation="none",
         token=None,
         cors_origins=(),
+        allowed_hosts=None,
         metrics=False,
         server_timing=False,
         docs=False,
