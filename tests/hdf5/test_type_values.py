@@ -7,14 +7,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from h5py import h5a, h5d, h5t
+from h5py import h5a, h5d, h5p, h5s, h5t
 
 from asgihive.errors import TypeUnsupported
 from asgihive.hdf5 import types
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.lanes import run_at_once
-from tests.hdf5.serving import HOPS, leased, values
+from tests.hdf5.serving import HOPS, described, leased, values
 from tests.zoo.low_level import create_attribute, create_dataset
 
 ADDRESS = 0x4141414141414141  # of nothing
@@ -26,11 +26,15 @@ def opaque(size: int, tag: bytes) -> Any:
     return type_id
 
 
-def attribute(root: Path, file: str, name: str) -> Any:
+def attributes(root: Path, file: str, path: str, names: list[str] | None = None) -> dict[str, Any]:
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked(file), "/", LinkResolution.ALL, HOPS)
+        entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL, HOPS)
         assert isinstance(entity, Resolved)
-        return run_at_once(read_attributes(entity, [name]))[name]
+        return run_at_once(read_attributes(entity, names))
+
+
+def attribute(root: Path, file: str, name: str) -> Any:
+    return attributes(root, file, "/", [name])[name]
 
 
 @pytest.mark.parametrize("tag", [b"NUMPY:|O", b"NUMPY:T", b"NUMPY:<U2", b"PYTHON:OBJECT"])
@@ -189,3 +193,114 @@ def test_compounds_whose_names_are_not_utf8(root: Path) -> None:
         create_attribute(file, b"x", type_id, stored[:1].reshape(()))
     assert values(root, "x.h5", "/x").tolist() == [(1, 2)] * 2
     assert attribute(root, "x.h5", "x").tolist() == (1, 2)
+
+
+class Pair(ctypes.Structure):
+    _fields_ = (("text", ctypes.c_char_p), ("number", ctypes.c_int64))
+
+
+def filled(kind: str) -> tuple[Any, Any, Any]:
+    """A type of variable length, a fill value in memory, and the same in Python."""
+    text = h5t.py_create(h5py.string_dtype(), logical=True)
+    if kind == "text":
+        return text, ctypes.c_char_p(b"fill"), b"fill"
+    if kind == "texts":
+        return h5t.array_create(text, (2,)), (ctypes.c_char_p * 2)(b"a", b"b"), [b"a", b"b"]
+    if kind == "sequence":
+        elements = np.array([1, 2], ">i2")
+        return h5t.vlen_create(h5t.STD_I16BE), Sequence.of(elements), [1, 2]
+    pair = h5t.create(h5t.COMPOUND, 16)
+    pair.insert(b"text", 0, text)
+    pair.insert(b"number", 8, h5t.STD_I64LE)
+    return pair, Pair(b"fill", 7), (b"fill", 7)
+
+
+@pytest.mark.parametrize("kind", ["text", "texts", "sequence", "pair"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_fill_values_of_variable_length(root: Path, kind: str, compressed: bool) -> None:
+    """Beside a chunk that was written, libhdf5 fails to give them."""
+    type_id, fill, expected = filled(kind)
+    library = ctypes.CDLL(h5p.__file__)
+    with h5py.File(root / "x.h5", "w") as file:
+        properties = h5p.create(h5p.DATASET_CREATE)
+        properties.set_chunk((2, 3))
+        if compressed:
+            properties.set_deflate(1)
+        number = ctypes.c_int64
+        given = library.H5Pset_fill_value(
+            number(properties.id), number(type_id.id), ctypes.byref(fill)
+        )
+        assert given >= 0
+        for name in ("some", "none"):
+            create_dataset(file, name, type_id, shape=(5, 7), plist=properties)
+        written = h5s.create_simple((5, 7))
+        written.select_hyperslab((2, 3), (1, 1))
+        memory = h5s.create_simple((5, 7))
+        memory.select_hyperslab((0, 0), (1, 1))
+        dataset = file["some"].id
+        numbers = [number(each.id) for each in (dataset, type_id, memory, written)]
+        other = {"text": ctypes.c_char_p(b"x"), "texts": (ctypes.c_char_p * 2)(b"x", b"x")}
+        stored = other.get(kind, Pair(b"x", 8) if kind == "pair" else Sequence(0, None))
+        assert library.H5Dwrite(*numbers, number(0), ctypes.byref(stored)) >= 0
+    wrote = {"text": b"x", "texts": [b"x", b"x"], "sequence": [], "pair": (b"x", 8)}[kind]
+
+    def plain(element: Any) -> Any:
+        return element.tolist() if hasattr(element, "tolist") else element
+
+    some, none = values(root, "x.h5", "/some"), values(root, "x.h5", "/none")
+    for index in np.ndindex(5, 7):
+        assert plain(none[index]) == expected
+        assert plain(some[index]) == (wrote if index == (2, 3) else expected), index
+    part = values(root, "x.h5", "/some", "::2,1::2")
+    assert [plain(each) for each in part[1]] == [expected, wrote, expected]
+    assert plain(values(root, "x.h5", "/some", "0,0")[()]) == expected
+
+
+def test_a_fill_value_that_h5copy_lost(root: Path) -> None:
+    """It stays a place in the heap of the other file."""
+    with h5py.File(root / "source.h5", "w") as source, h5py.File(root / "x.h5", "w") as file:
+        text = h5py.string_dtype()
+        source.create_dataset(
+            "x", (4,), text, chunks=(2,), fillvalue="fill", compression="gzip", shuffle=True
+        )
+        source["x"].attrs["unit"] = "mm"
+        source.copy("x", file)
+        file["y"] = 1
+    whole = described(root, "x.h5")
+    assert [child["name"] for child in whole["children"]] == ["x", "y"]
+    for found in (whole["children"][0], described(root, "x.h5", "/x")):
+        assert found["kind"] == "dataset"
+        assert (found["shape"], found["chunks"]) == ((4,), (2,))
+        assert [each["name"] for each in found["filters"]] == ["shuffle", "deflate"]
+        assert [each["id"] for each in found["filters"]] == [2, 1]
+        assert found["type"]["class"] == h5t.STRING
+        assert found["attributes"][0]["name"] == "unit"
+    with pytest.raises(TypeUnsupported, match="fill value"):
+        values(root, "x.h5", "/x")
+    assert values(root, "x.h5", "/y") == 1
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("tracked", [False, True])
+def test_attributes_in_the_order_of_their_creation(
+    root: Path,
+    dense: bool,
+    tracked: bool,
+) -> None:
+    names = [f"{letter}{number}" for letter in "zay" for number in range(5 if dense else 1)]
+    with h5py.File(root / "x.h5", "w", track_order=tracked) as file:
+        for owner in (
+            file,
+            file.create_group("group", track_order=tracked),
+            file.create_dataset("dataset", data=1, track_order=tracked),
+        ):
+            for name in names:
+                owner.attrs[name] = 1
+        file["type"] = np.dtype("i4")
+        for name in names:
+            file["type"].attrs[name] = 1
+    for path in ("/", "/group", "/dataset", "/type"):
+        expected = names if tracked and path != "/type" else sorted(names)
+        assert list(attributes(root, "x.h5", path)) == expected
+        shown = [each["name"] for each in described(root, "x.h5", path)["attributes"]]
+        assert shown == sorted(names)

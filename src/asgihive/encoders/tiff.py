@@ -46,6 +46,9 @@ class Tiff:
         return _Structure(values).head()
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
+        if array.dtype.kind == "b":
+            # What was stored as true may be any byte but 0.
+            array = np.not_equal(array.view(np.uint8), 0)
         return raw(array)
 
     def tail(self, values: Values) -> bytes:

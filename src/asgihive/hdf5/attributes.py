@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
-from h5py import h5a
+from h5py import h5, h5a, h5p
 
 from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
 from asgihive.hdf5.links import Resolved
@@ -57,11 +57,20 @@ def read_attributes(entity: Resolved, names: list[str] | None) -> Portions[dict[
 def _stored(entity: Resolved) -> list[bytes]:
     names: list[bytes] = []
     try:
-        h5a.iterate(entity.id, names.append)
+        h5a.iterate(entity.id, names.append, index_type=_attribute_order(entity.id))
     except (OSError, RuntimeError, ValueError) as error:
         detail = f"its attributes ({libhdf5_reason(error)})"
         raise DamagedData(entity.file.place.name, entity.path, detail) from error
     return names
+
+
+def _attribute_order(entity_id: Any) -> int:
+    """By creation where the object keeps track of it, as its writer meant; else by name."""
+    try:
+        order = entity_id.get_create_plist().get_attr_creation_order()
+    except RuntimeError:  # a fill value of variable length that was lost
+        return int(h5.INDEX_NAME)
+    return int(h5.INDEX_CRT_ORDER if order & h5p.CRT_ORDER_TRACKED else h5.INDEX_NAME)
 
 
 def _find(entity: Resolved, stored: list[bytes], name: str) -> bytes:

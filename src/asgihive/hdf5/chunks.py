@@ -239,6 +239,24 @@ class ChunkedStorage:
         values[...] = self.fill
         return stored_parts(axes, grid, places)
 
+    def written_shares(self, axes: tuple[Axis, ...], progress: Progress) -> list[Share] | None:
+        """The parts of `axes` in chunks that were written; None when all were.
+
+        Raises as `locate`.
+        """
+        places, grid = self.locate(axes, progress), self.index.grid
+        shares, is_whole = [], True
+        for part in parts_of(axes, grid.chunks):
+            if places.find(grid.number(part.coordinates)) is None:
+                is_whole = False
+                continue
+            cut = (
+                axis.part(outside.start, outside.stop - outside.start)
+                for axis, outside in zip(axes, part.outside, strict=True)
+            )
+            shares.append(Share(tuple(cut), part.outside))
+        return None if is_whole else shares
+
     def _taken(self, places: Places, part: Part, keep: bool) -> Array:
         """What `part` wants of its chunk; one fill value for a chunk that was never written."""
         raw = self._decoded(places, part, keep)

@@ -29,6 +29,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
+from asgihive.hdf5.unwritten import fill_of_variable_length, has_fill_of_variable_length
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -182,19 +183,44 @@ class Dataset:
         *,
         keep: bool,
     ) -> Array:
-        shape = (*(axis.count for axis in axes), *self.item_shape)
         if self.contiguous is not None and dtype == self.dtype:
             return self.contiguous.read(axes)
         if self.layout.kind is LayoutKind.EXTERNAL:
-            return self._raw_storage(lease).read(axes, dtype).reshape(shape)
+            return (
+                self._raw_storage(lease)
+                .read(axes, dtype)
+                .reshape((*(axis.count for axis in axes), *self.item_shape))
+            )
         if self.chunked is not None:
             if self.chunked.fill is not None and dtype == self.dtype:
                 places = places or self.chunked.locate(axes, lease.go_on)
                 return self.chunked.read(axes, places, lease.go_on, keep=keep)
             self.chunked.verify(axes, lease.go_on)
+            if has_fill_of_variable_length(self.layout.properties, self.memory_type):
+                return self._read_written(lease, self.chunked, axes)
+        return self._read_by_libhdf5(axes, dtype)
+
+    def _read_written(self, lease: Lease, chunked: ChunkedStorage, axes: tuple[Axis, ...]) -> Array:
+        """What was written, and the fill value of variable length elsewhere."""
+        shares = chunked.written_shares(axes, lease.go_on)
+        if shares is None or self.layout.properties is None:
+            return self._read_by_libhdf5(axes, self.dtype)
+        fill = fill_of_variable_length(self.layout.properties, self.id.get_type(), self.memory_type)
+        if self.memory_type.is_mislabelled:
+            relabel_sequences(fill, self.dtype)
+        values = np.empty((*(axis.count for axis in axes), *self.item_shape), self.dtype)
+        flat = values.reshape(-1, *self.item_shape)
+        for position in range(len(flat)):
+            flat[position] = fill if self.item_shape else fill[()]
+        for share in shares:
+            lease.go_on()
+            values[share.target] = self._read_by_libhdf5(share.axes, self.dtype)
+        return values
+
+    def _read_by_libhdf5(self, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> Array:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
-        values = np.zeros(shape, dtype)
+        values = np.zeros((*(axis.count for axis in axes), *self.item_shape), dtype)
         as_read = self.memory_type.id
         if dtype != self.dtype:
             as_read = converted_type(self.dtype, dtype, self.item_shape)

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from h5py import h5d, h5g, h5l
+from h5py import h5d, h5g, h5l, h5o
 
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.by_address import open_object
 from asgihive.hdf5.group_links import Link, list_links
+from asgihive.hdf5.headers import layout_of_header
 from asgihive.hdf5.layout import layout_of
 from asgihive.hdf5.links import (
     CHANGING,
@@ -105,7 +106,10 @@ class Describer:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
         if isinstance(object_id, h5d.DatasetID):
             object_id = dataset_refreshed(file, object_id)
-            layout = layout_of(object_id)
+            try:
+                layout = layout_of(object_id)
+            except NoEquivalent:
+                layout = layout_of_header(file, h5o.get_info(object_id).addr)
             here = Resolved(name, file, object_id)
             described["shape"] = dataset_shape(self._lease, here, layout, self._max_hops)
             described["chunks"] = layout.chunks

@@ -18,6 +18,8 @@ from enum import IntEnum
 
 from asgihive.hdf5 import file_bytes
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain, read_superblock
+from asgihive.hdf5.layout import Filter, Layout, LayoutKind
+from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.structure_checks import MAX_MESSAGES
 
@@ -483,6 +485,63 @@ def parse_attribute(message: bytes) -> AttributeMessage:
     except (struct.error, IndexError):
         raise NotPlain from None
     return AttributeMessage(stored[:-1], shape, message[type_at : type_at + datatype])
+
+
+def layout_of_header(file: OpenFile, address: int) -> Layout:
+    """How the dataset at `address` is stored, where libhdf5 says nothing of its properties.
+
+    Chunks and filters are left out where the header is not plain.
+    """
+    try:
+        header = HeaderReader(file).read(address)
+        filters = () if header.pipeline is None else parse_pipeline(header.pipeline)
+    except NotPlain:
+        return Layout(LayoutKind.CONTIGUOUS)
+    kind = LayoutKind.CONTIGUOUS if header.chunks is None else LayoutKind.CHUNKED
+    return Layout(kind, header.chunks, filters)
+
+
+# Those whose names are not stored since the second version.
+_FILTER_NAMES = {
+    1: "deflate",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+}
+
+
+def parse_pipeline(message: bytes) -> tuple[Filter, ...]:
+    """The filters of a filter pipeline message; section IV.A.2.l, versions 1 and 2.
+
+    Raises:
+        NotPlain: it is damaged.
+    """
+    try:
+        version, count = message[0], message[1]
+        if version not in {1, 2}:
+            raise NotPlain
+        filters, position = [], 8 if version == 1 else 2
+        for _ in range(count):
+            (number,) = struct.unpack_from("<H", message, position)
+            name_bytes = 0
+            if version == 1 or number >= _FIRST_NAMED:
+                (name_bytes,) = struct.unpack_from("<H", message, position + 2)
+                position += 2
+            _, value_count = struct.unpack_from("<HH", message, position + 2)
+            position += 6
+            name = message[position : position + name_bytes].partition(b"\0")[0]
+            position += _padded(name_bytes) if version == 1 else name_bytes
+            values = struct.unpack_from(f"<{value_count}I", message, position)
+            position += 4 * (value_count + (value_count % 2 if version == 1 else 0))
+            filters.append(Filter(number, text(name) or _FILTER_NAMES.get(number, ""), values))
+    except (struct.error, IndexError):
+        raise NotPlain from None
+    return tuple(filters)
+
+
+_FIRST_NAMED = 256
 
 
 def _attribute_start(version: int) -> int:

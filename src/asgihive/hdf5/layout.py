@@ -5,10 +5,11 @@ import ctypes
 from dataclasses import dataclass
 from enum import Enum
 
-from h5py import h5d, h5p, h5z
+from h5py import h5d, h5p, h5t, h5z
 from h5py._objects import phil
 
 from asgihive.hdf5.names import text
+from asgihive.hdf5.types import NoEquivalent
 
 # Importing it registers its filters with libhdf5.
 with contextlib.suppress(ImportError):
@@ -68,11 +69,24 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
 
     Asking for the extent of a virtual dataset, in contrast, opens its sources: look here
     first (`asgihive.hdf5.virtual`).
+
+    Raises:
+        NoEquivalent: libhdf5 knows the properties no more, since a fill value of variable length
+            is lost.
     """
     # Only contiguous storage has an offset, and asking is ten times as fast as the properties.
     if dataset.get_offset() is not None:
         return _PLAIN
-    properties = dataset.get_create_plist()
+    try:
+        properties = dataset.get_create_plist()
+    except RuntimeError:
+        if not _has_variable_length(dataset.get_type()):
+            raise
+        message = (
+            "its fill value of variable length is lost, as h5copy loses those, and libhdf5 reads "
+            "nothing without it"
+        )
+        raise NoEquivalent(message) from None
     kind = _KINDS[properties.get_layout()]
     # Of any layout: libhdf5 reads a forged compact dataset with segments from those, too.
     if kind is not LayoutKind.VIRTUAL and properties.get_external_count():
@@ -86,6 +100,11 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
     chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
     edges_unfiltered = bool(chunks and filters) and _edges_unfiltered(properties)
     return Layout(kind, chunks, filters, edges_unfiltered, properties)
+
+
+def _has_variable_length(type_id: h5t.TypeID) -> bool:
+    # libhdf5 finds strings of variable length among the sequences, h5py's versions among strings.
+    return bool(type_id.detect_class(h5t.VLEN) or type_id.detect_class(h5t.STRING))
 
 
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS (H5Dpublic.h).

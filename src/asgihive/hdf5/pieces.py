@@ -31,7 +31,8 @@ def pieces(values: Array) -> Iterator[Piece]:
     What is too large for a double counts as infinite.
     """
     flat = values.reshape(-1)
-    if flat.dtype.kind == "b":
+    are_booleans = flat.dtype.kind == "b"
+    if are_booleans:
         flat = flat.view(np.uint8)
     dtype = flat.dtype.newbyteorder("=")
     if dtype.kind == "f":
@@ -39,6 +40,9 @@ def pieces(values: Array) -> Iterator[Piece]:
         dtype = np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
     for first in range(0, flat.size, PIECE):
         part = flat[first : first + PIECE]
+        if are_booleans:
+            # A file may store true as any byte but 0.
+            part = np.not_equal(part, 0).view(np.uint8)
         if part.dtype != dtype:
             # What overflows becomes infinite, a signalling NaN a quiet one.
             with np.errstate(over="ignore", invalid="ignore"):

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any, Literal
 
 import h5py
@@ -457,7 +458,8 @@ def _keeps_order() -> bool:
     """Whether h5py leaves the bytes of elements in the order of the file."""
     properties = h5p.create(h5p.FILE_ACCESS)
     properties.set_fapl_core(backing_store=False)
-    file = h5f.create(b"order", fapl=properties)
+    # libhdf5 refuses a second file of one name, even in memory, and other threads may be here.
+    file = h5f.create(b"byte order %d" % get_ident(), fapl=properties)
     try:
         sequences = h5py.vlen_dtype(np.dtype(">u2"))
         dataset = h5py.Group(file).create_dataset("x", (1,), sequences)

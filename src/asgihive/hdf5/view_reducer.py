@@ -84,7 +84,8 @@ class ViewReducer:
 def _comparable(array: Array) -> Array:
     """The same numbers in a type that NumPy computes with fast."""
     if array.dtype.kind == "b":
-        return array.view(np.uint8)
+        # A file may store true as any byte but 0.
+        return np.not_equal(array.view(np.uint8), 0).view(np.uint8)
     if array.dtype == np.float16:
         return array.astype(np.float32)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
