@@ -26,6 +26,7 @@ from asgihive.errors import FileForbidden
 from asgihive.hdf5.names import components, encoded
 from asgihive.hdf5.sandbox import normalised
 from asgihive.lanes import caller
+from asgihive.service.parameters import FILE_PREFIX, file_in_path
 from asgihive.service.statuses import STATUSES
 
 OPEN_ROUTES = frozenset({"", "health", "metrics", "openapi.json", "docs"})
@@ -187,8 +188,9 @@ class Permitted:
 
 
 def route_of(scope: Scope) -> str:
-    """The name of the route that a request to the service asks."""
-    return route_path(scope).strip("/")
+    """The name of the route that a request to the service asks; of `/file/{path}` `file`."""
+    path = route_path(scope)
+    return "file" if path.startswith(FILE_PREFIX) else path.strip("/")
 
 
 def is_open(route: str) -> bool:
@@ -205,6 +207,9 @@ def target_of(scope: Scope) -> Target | None:
     route, query = route_of(scope), parse_query(scope["query_string"])
     if route == "files":
         return Target(route, normalised(query.first("dir") or ""), "/")
+    named = file_in_path(scope)
+    if named is not None:
+        return Target(route, normalised(named), "/")
     file = query.first("file")
     if not file:
         return None

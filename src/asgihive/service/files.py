@@ -36,7 +36,7 @@ from asgihive.hdf5.directory import Entry, Page, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.whole_file import WholeFile
-from asgihive.service.parameters import EntityParameters, count, document_encoder
+from asgihive.service.parameters import EntityParameters, count, document_encoder, file_in_path
 from asgihive.service.representations import Representation
 from asgihive.service.store import Store
 
@@ -82,13 +82,15 @@ class Files:
         await answer(scope, receive, send)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`/file`: the bytes of one HDF5 file, or a range of them.
+        """`/file` and `/file/{path}`: the bytes of one HDF5 file, or a range of them.
 
         They are read from the descriptor that was checked, block by block. The extension
         `http.response.pathsend` is not used where a server has it: a server that sends a
         path neither sends what was checked, nor stops when the file changes meanwhile.
         """
-        name = EntityParameters.of(parse_query(scope["query_string"])).file
+        name = file_in_path(scope)
+        if name is None:
+            name = EntityParameters.of(parse_query(scope["query_string"])).file
         with self._one_more():
             file, lease = await self._store.read(partial(self._opened, name))
             lease.release()
@@ -196,8 +198,8 @@ def _cursor(after: str) -> bytes:
 def _described(directory: str, page: Page) -> dict[str, Any]:
     """A page as a document.
 
-    `file` is the path to ask with; in `encoded` it is what stands behind `file=` or `dir=` in
-    a URL, which also says names that are not UTF-8.
+    `file` is the path to ask with; in `encoded` it is what stands behind `file=`, `dir=` or
+    `/file/` in a URL, which also says names that are not UTF-8.
     """
     cursor = None
     if page.next is not None:

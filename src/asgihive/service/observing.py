@@ -9,6 +9,7 @@ from asgihive.asgi.paths import route_path
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
 from asgihive.service.metrics import Metrics
+from asgihive.service.parameters import FILE_PREFIX
 from asgihive.settings import H5Settings
 from asgihive.timings import Timings, timings
 
@@ -86,6 +87,8 @@ class Observer:
 
     def _route(self, scope: Scope) -> str:
         path = route_path(scope).rstrip("/") or "/"
+        if path.startswith(FILE_PREFIX):
+            path = FILE_PREFIX.rstrip("/")
         return path if path in self._routes else OTHER
 
     def _entry(self, scope: Scope, exchange: "_Exchange", seconds: float) -> AccessEntry:

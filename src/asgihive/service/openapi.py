@@ -175,6 +175,15 @@ def _other_operations() -> dict[str, _Described]:
             is_versioned=True,
             has_ranges=True,
         ),
+        "/file/{path}": _Described(
+            summary="The same under a URL that ends in its name",
+            description="For clients that drop or escape queries, or go by the end of a URL.",
+            parameters=("file_in_path",),
+            content={MEDIA_TYPE: {}},
+            errors=_FILE,
+            is_versioned=True,
+            has_ranges=True,
+        ),
         "/batch": _Described(
             summary="Many requests in one",
             description=(

@@ -74,6 +74,13 @@ def _entity_parameters() -> dict[str, Parameter]:
             "demo.nxs",
             required=True,
         ),
+        "file_in_path": {
+            "name": "path",
+            "in": "path",
+            "description": "The file, relative to the served directory; its slashes as they are.",
+            "schema": {"type": "string", "minLength": 1, "examples": ["demo.nxs"]},
+            "required": True,
+        },
         "path": _query(
             "path",
             "The HDF5 path; a missing leading slash is accepted.",

@@ -3,12 +3,15 @@
 import math
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
-from asgihive.asgi import QueryFields, parse_query, preferred
+from starlette.types import Scope
+
+from asgihive.asgi import QueryFields, parse_query, preferred, route_path
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
-from asgihive.errors import BadParameter
+from asgihive.errors import BadParameter, FileMissing
 from asgihive.hdf5.histogram import MAX_BINS, Extent
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method, ViewRequest
@@ -21,6 +24,9 @@ _LEAST, _GREATEST = -(2**63), 2**64 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _COUNT = re.compile(r"[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+
+FILE_PREFIX = "/file/"
+"""Of the URLs that name a file themselves: `/file/{path}`."""
 
 _RESOLUTIONS = {each.value: each for each in LinkResolution} | {
     # h5grove's parameter was a boolean once.
@@ -105,6 +111,40 @@ class HistogramParameters:
         accepted = f"a whole number from 1 to {MAX_BINS} is accepted"
         bins = DEFAULT_BINS if not text else count("bins", text, accepted, MAX_BINS)
         return cls(EntityParameters.of(query), query.first("selection"), bins, _range(query))
+
+
+def file_in_path(scope: Scope) -> str | None:
+    """Return the file that `/file/{path}` names, None for other URLs.
+
+    The server has decoded the path. Where that was not UTF-8, the bytes are taken from
+    `raw_path`, if the server has it, and are surrogates (PEP 383).
+
+    Raises:
+        FileMissing: the path has `..`, which clients resolve before they ask (RFC 3986, section
+            5.2.4), so that a proxy in between would have judged another URL.
+    """
+    path = route_path(scope)
+    if not path.startswith(FILE_PREFIX):
+        return None
+    # Clients that join a URL ending in a slash with a name put another one before it.
+    name = path[len(FILE_PREFIX) :].lstrip("/")
+    if not name:
+        return None
+    if "\ufffd" in name:
+        name = _undecoded(scope, name)
+    if ".." in name.split("/"):
+        raise FileMissing(name)
+    return name
+
+
+def _undecoded(scope: Scope, name: str) -> str:
+    """The end of a path with surrogates for what is not UTF-8; `name` if it cannot be told."""
+    raw = unquote_to_bytes(scope.get("raw_path") or b"")
+    before = scope["path"].removesuffix(name).encode()
+    rest = raw.removeprefix(before)
+    if len(rest) == len(raw) or rest.decode("utf-8", "replace") != name:
+        return name
+    return rest.decode("utf-8", "surrogateescape")
 
 
 def view_request(query: QueryFields) -> ViewRequest | None:

@@ -28,6 +28,7 @@ from asgihive.lanes import Portions
 from asgihive.service.batch import Batch
 from asgihive.service.files import Files
 from asgihive.service.parameters import (
+    FILE_PREFIX,
     DataParameters,
     EntityParameters,
     HistogramParameters,
@@ -78,12 +79,15 @@ class Routes:
         files = Files(store)
         self._add("files", files.list)
         self._add("file", files.send)
+        self._add("file", files.send, path=f"{FILE_PREFIX}{{path:path}}")
         # Each of its requests has as long as it has by itself.
         self.router.add("/batch", Batch(store, self.router), methods=("POST",), name="batch")
 
-    def _add(self, name: str, app: ASGIApp, at_hand: AtHand | None = None) -> None:
+    def _add(
+        self, name: str, app: ASGIApp, at_hand: AtHand | None = None, path: str | None = None
+    ) -> None:
         timed = TimedRoute(app, self.store.settings.read_timeout_seconds, at_hand)
-        self.router.add(f"/{name}", timed, name=name)
+        self.router.add(path or f"/{name}", timed, name=name)
 
     def _add_document(
         self, name: str, question: Question, encoder_of: EncoderOf = document_encoder

@@ -1,6 +1,7 @@
 """One request on its way to a worker, and its answer on the way to the client."""
 
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
 import anyio
 import msgspec
@@ -9,10 +10,12 @@ from starlette.types import Message, Scope, Send
 
 from asgihive.asgi import parse_query, route_path
 from asgihive.errors import AsgihiveError, Overloaded, ReaderCrashed
+from asgihive.hdf5.names import encoded as encoded_name
 from asgihive.service.isolation.blame import Verdict
 from asgihive.service.isolation.frames import Frame, Kind, Request, Start, decoded, encoded
 from asgihive.service.isolation.link import Conversation, Link, LinkEnded
 from asgihive.service.isolation.supervisor import Crew
+from asgihive.service.parameters import FILE_PREFIX, file_in_path
 from asgihive.timings import timings
 
 # How often a request is made again that was in no lane when its worker ended.
@@ -58,6 +61,7 @@ class Relay:
         self._send = send
         self._request = encoded(_request(scope))
         self._query_string: bytes = scope["query_string"]
+        self._named = file_in_path(scope)
         self._attempts = 0
         self._conversation: Conversation | None = None
         self._start: Start | None = None
@@ -150,7 +154,8 @@ class Relay:
         detail = self._crew.supervisor.detail(verdict)
         if verdict.culprit is not None:
             return ReaderCrashed(verdict.culprit.name, detail)
-        return ReaderCrashed(parse_query(self._query_string).first("file") or "", detail)
+        named = self._named or parse_query(self._query_string).first("file")
+        return ReaderCrashed(named or "", detail)
 
     async def _forward(self, frame: Frame) -> bool:
         """Hand on a frame, and those after it that are there; whether the answer is complete."""
@@ -231,10 +236,15 @@ class Relay:
 
 def _request(scope: Scope) -> Request:
     client = scope.get("client")
+    path, query = route_path(scope), scope["query_string"]
+    named = file_in_path(scope)
+    if named is not None:
+        # As a parameter, which may be any bytes.
+        path, query = FILE_PREFIX, urlencode({"file": encoded_name(named)}).encode()
     return Request(
         method=scope["method"],
-        path=route_path(scope),
-        query_string=scope["query_string"],
+        path=path,
+        query_string=query,
         headers=[each for each in scope["headers"] if each[0] not in _PRIVATE_HEADERS],
         client=str(client[0]) if client else None,
         is_measured=timings.get() is not None,
