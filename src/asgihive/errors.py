@@ -6,6 +6,7 @@
     │   └── FormatMismatch      a format or dtype that does not fit the values
     ├── FileError               concerns one file of the served directory
     │   ├── FileMissing         not there, outside the directory, or not a regular file
+    │   │   └── FileOutside     outside the directory, whether it is there or not
     │   ├── FileForbidden       the process may not read it
     │   ├── FileUnreadable      not HDF5, or too damaged to open
     │   ├── FileChanged         changed while it was read; ask again
@@ -14,6 +15,7 @@
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
     │   ├── LinkUnresolved      a link that had to be followed and could not be
+    │   ├── SourceRefused       a source of a virtual dataset that may not or cannot be read
     │   ├── KindMismatch        another kind of entity was needed
     │   ├── AttributeMissing    no attribute of that name
     │   ├── TypeUnsupported     an HDF5 type that has no NumPy equivalent
@@ -82,6 +84,10 @@ class FileMissing(FileError):
 
     def __str__(self) -> str:
         return self._sentence("File not found")
+
+
+class FileOutside(FileMissing):
+    """The name leads out of the served directory; whether there is a file was not looked at."""
 
 
 class FileForbidden(FileError):
@@ -155,10 +161,37 @@ class EntityMissing(EntityError):
 
 
 class LinkUnresolved(EntityError):
-    """A link that had to be followed is broken, cyclic, or leads outside."""
+    """A link that had to be followed is broken, cyclic, or leads outside.
+
+    `target_missing` says that its target is simply not there.
+    """
+
+    def __init__(
+        self, file: str, path: str, detail: str = "", *, target_missing: bool = False
+    ) -> None:
+        super().__init__(file, path, detail)
+        self.target_missing = target_missing
 
     def __str__(self) -> str:
         return f"Cannot resolve the link at {self._place}{self._because()}"
+
+
+class SourceRefused(EntityError):
+    """A source of a virtual dataset is there or may be, and may not or cannot be read.
+
+    `source` is its file and dataset as the virtual dataset names them.
+    """
+
+    def __init__(self, file: str, path: str, source: str, detail: str) -> None:
+        super().__init__(file, path, detail)
+        self.args = (file, path, source, detail)
+        self.source = source
+
+    def __str__(self) -> str:
+        return (
+            f"Cannot resolve the source {_shorten(self.source)} of the virtual dataset "
+            f"{self._place}{self._because()}"
+        )
 
 
 class KindMismatch(EntityError):

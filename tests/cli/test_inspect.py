@@ -121,10 +121,10 @@ def test_a_dataset_in_detail(scan: Path, capsys: Output) -> None:
 
 def test_a_virtual_dataset_has_its_sources(scan: Path, capsys: Output) -> None:
     text = shown(capsys, scan, "/entry/stack")
-    assert facts(text)["sources"] == "2, 1 not found"
+    assert facts(text)["sources"] == "2, 1 missing"
     rows = [line.split() for line in text.split("\n\n")[1].splitlines()]
     assert rows[1] == ["x.h5", "values", "yes", "contiguous"]
-    assert rows[2][:4] == ["y.h5", "values", "no", "none"]
+    assert rows[2][:4] == ["y.h5", "values", "missing", "none"]
 
 
 def test_links_of_the_path_are_told(scan: Path, capsys: Output) -> None:
@@ -151,7 +151,7 @@ KEYS = {
     ),
     "shape raw_bytes in_grid stored smallest median largest",
     "id name values decoder install",
-    "file dataset found way problem",
+    "file dataset found refused way problem",
     "path kind target_file target_path resolves problem",
 }
 

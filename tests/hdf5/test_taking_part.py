@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.errors import TypeUnsupported
+from asgihive.errors import SourceRefused
 from asgihive.hdf5.selection import parse_selection
-from asgihive.hdf5.taking_part import depends_on_all
+from asgihive.hdf5.taking_part import MAX_SEARCHED_SOURCES, search_sources
+from asgihive.lanes import run_at_once
 from tests.hdf5.serving import dataset_of
 
 
@@ -29,7 +30,8 @@ def known(root: Path, file: str, selection: str | None = None) -> dict[str, bool
     """What the lease depends on, if that is all."""
     with dataset_of(root, file, "x") as (lease, dataset):
         axes = parse_selection(selection, dataset.shape or ()).axes
-        return names(dict(lease.depends)) if depends_on_all(lease, dataset, axes) else None
+        found = run_at_once(search_sources(lease, dataset, axes))
+        return names(dict(lease.depends)) if found.depends_on_all else None
 
 
 @pytest.fixture
@@ -87,8 +89,8 @@ def test_external_raw_storage_is_not_known(root: Path) -> None:
 
 
 def test_too_many_sources_are_not_known(root: Path) -> None:
-    virtual(root, "v.h5", 65)
-    assert known(root, "v.h5", ":64") is not None
+    virtual(root, "v.h5", MAX_SEARCHED_SOURCES + 1)
+    assert known(root, "v.h5", f":{MAX_SEARCHED_SOURCES}") is not None
     assert known(root, "v.h5") is None
 
 
@@ -103,5 +105,5 @@ def test_a_source_of_a_type_that_numpy_does_not_know(root: Path) -> None:
         time = h5py.h5t.UNIX_D32LE
         h5py.h5d.create(file.id, b"x", time, h5py.h5s.create_simple((3,)))
     virtual(root, "v.h5", 1, "strange.h5")
-    with pytest.raises(TypeUnsupported):
+    with pytest.raises(SourceRefused):
         known(root, "v.h5")

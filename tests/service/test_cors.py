@@ -131,7 +131,11 @@ def test_over_the_wire(app: H5App, server: str) -> None:
     assert "origin" in refused.json()["message"]
 
 
-async def test_a_page_may_read_every_header_that_is_for_it(app: H5App) -> None:
+async def test_a_page_may_read_every_header_that_is_for_it(app: H5App, root: Path) -> None:
+    with h5py.File(root / "virtual.h5", "w") as file:
+        layout = h5py.VirtualLayout((3,), "i4")
+        layout[:] = h5py.VirtualSource("missing.h5", "values", (3,))
+        file.create_virtual_dataset("values", layout)
     token = {"authorization": "Bearer open-sesame"}
     data = "/data?file=x.h5&path=/values&format=npy"
     sent: set[str] = set()
@@ -145,8 +149,9 @@ async def test_a_page_may_read_every_header_that_is_for_it(app: H5App) -> None:
             await asker.get("/meta?file=x.h5", headers=token),
             await asker.post("/meta?file=x.h5", headers=token),
             await asker.get("/data?file=x.h5&path=/values&max_points=2", headers=token),
+            await asker.get("/data?file=virtual.h5&path=/values", headers=token),
         ]
-    assert [each.status_code for each in answers] == [401, 200, 206, 200, 200, 405, 200]
+    assert [each.status_code for each in answers] == [401, 200, 206, 200, 200, 405, 200, 200]
     for answer in answers:
         exposed = set(answer.headers["access-control-expose-headers"].split(", "))
         assert exposed == set(EXPOSED_HEADERS)

@@ -46,7 +46,8 @@ keys of --json (sizes in bytes; a key that does not apply is null):
                        way reason, and
     chunks             shape raw_bytes in_grid stored; in detail smallest median largest
     filters            id name values decoder (asgihive, libhdf5, null = missing) install
-    sources            in detail, of a virtual dataset: file dataset found way problem
+    sources            in detail, of a virtual dataset: file dataset found refused way
+                       problem
     segments           of raw storage: file offset bytes found
   members              how many links a group has
   children             of a group, each with the same keys

@@ -126,8 +126,10 @@ def _storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
         if storage.reason:
             yield "because of", printable(storage.reason)
     if storage.sources is not None:
-        missing = sum(not each.found for each in storage.sources)
-        yield "sources", f"{len(storage.sources):,}, {missing:,} not found"
+        refused = sum(each.refused for each in storage.sources)
+        missing = sum(not each.found and not each.refused for each in storage.sources)
+        shown = f"{len(storage.sources):,}, {missing:,} missing"
+        yield "sources", f"{shown}, {refused:,} refused" if refused else shown
 
 
 def _chunk_facts(chunks: ChunksReport) -> Iterator[tuple[str, str]]:
@@ -240,7 +242,7 @@ def _sources(sources: tuple[SourceReport, ...], width: int | None) -> list[str]:
         (
             printable(each.file, _LONGEST_NAME),
             printable(each.dataset, _LONGEST_NAME),
-            "yes" if each.found else "no",
+            "refused" if each.refused else "yes" if each.found else "missing",
             each.way or "none",
             printable(each.problem or ""),
         )

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from h5py import h5d, h5g, h5l, h5o
+from h5py import h5d, h5g, h5l, h5o, h5p
 
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.by_address import open_object
 from asgihive.hdf5.group_links import Link, list_links
 from asgihive.hdf5.headers import layout_of_header
-from asgihive.hdf5.layout import layout_of
+from asgihive.hdf5.layout import LayoutKind, layout_of
 from asgihive.hdf5.links import (
     CHANGING,
     Entity,
@@ -24,7 +24,7 @@ from asgihive.hdf5.links import (
 from asgihive.hdf5.listing import Listing
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
-from asgihive.hdf5.opening import dataset_shape
+from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.type_descriptions import Descriptions
 from asgihive.hdf5.types import NoEquivalent
@@ -46,6 +46,8 @@ class Describer:
         self._lease = lease
         self._max_hops = max_hops
         self._known = Descriptions()
+        # One that is described but for its extent, which is asked for in portions.
+        self._virtual: tuple[dict[str, Any], Resolved, h5p.PropDCID] | None = None
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
         """The metadata of `entity`; a group with its children, one level deep.
@@ -58,6 +60,7 @@ class Describer:
             return _describe_link(name, entity)
         try:
             described = self._describe_object(name, entity.file, entity.id)
+            yield from self._tell_extent()
             if isinstance(entity.id, h5g.GroupID):
                 described["children"] = yield from self._children(entity)
         except LIBRARY_ERRORS as error:
@@ -71,7 +74,14 @@ class Describer:
         listing = Listing(group.file)
         children = []
         for link in links:
-            children.append(self._child(group, listing, link))
+            child = self._child(group, listing, link)
+            try:
+                yield from self._tell_extent()
+            except CHANGING:
+                raise
+            except (AsgihiveError, *LIBRARY_ERRORS):
+                child = {"name": child["name"], "kind": "other"}
+            children.append(child)
             yield
         return children
 
@@ -102,6 +112,15 @@ class Describer:
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.
             return {"name": shown, "kind": "other"}
 
+    def _tell_extent(self) -> Portions[None]:
+        """Add the extent of the virtual dataset that was described, if one was."""
+        virtual, self._virtual = self._virtual, None
+        if virtual is not None:
+            described, found, properties = virtual
+            described["shape"] = yield from virtual_extent(
+                self._lease, found, properties, self._max_hops
+            )
+
     def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
         if isinstance(object_id, h5d.DatasetID):
@@ -109,9 +128,15 @@ class Describer:
             try:
                 layout = layout_of(object_id)
             except NoEquivalent:
-                layout = layout_of_header(file, h5o.get_info(object_id).addr)
-            here = Resolved(name, file, object_id)
-            described["shape"] = dataset_shape(self._lease, here, layout, self._max_hops)
+                # It may be virtual, and then libhdf5 would look for its extent in other files.
+                layout, shape = layout_of_header(file, h5o.get_info(object_id).addr)
+            else:
+                shape = None
+                if layout.kind is LayoutKind.VIRTUAL:
+                    self._virtual = (described, Resolved(name, file, object_id), layout.properties)
+                else:
+                    shape = object_id.get_space().shape
+            described["shape"] = shape
             described["chunks"] = layout.chunks
             described["filters"] = [
                 {"id": each.id, "name": each.name} for each in layout.filters

@@ -22,6 +22,7 @@ from asgihive.hdf5.layout import Filter, Layout, LayoutKind
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.structure_checks import MAX_MESSAGES
+from asgihive.hdf5.types import NoEquivalent
 
 Shape = tuple[int, ...] | None
 
@@ -487,18 +488,22 @@ def parse_attribute(message: bytes) -> AttributeMessage:
     return AttributeMessage(stored[:-1], shape, message[type_at : type_at + datatype])
 
 
-def layout_of_header(file: OpenFile, address: int) -> Layout:
+def layout_of_header(file: OpenFile, address: int) -> tuple[Layout, tuple[int, ...] | None]:
     """How the dataset at `address` is stored, where libhdf5 says nothing of its properties.
 
-    Chunks and filters are left out where the header is not plain.
+    And its extent as written: it may be virtual, and libhdf5 is not to be asked for that.
+
+    Raises:
+        NoEquivalent: the header is not plain.
     """
     try:
         header = HeaderReader(file).read(address)
         filters = () if header.pipeline is None else parse_pipeline(header.pipeline)
     except NotPlain:
-        return Layout(LayoutKind.CONTIGUOUS)
+        detail = "its fill value is lost, and its header is not plain"
+        raise NoEquivalent(detail) from None
     kind = LayoutKind.CONTIGUOUS if header.chunks is None else LayoutKind.CHUNKED
-    return Layout(kind, header.chunks, filters)
+    return Layout(kind, header.chunks, filters), header.shape
 
 
 # Those whose names are not stored since the second version.

@@ -11,6 +11,8 @@ from asgihive.errors import (
     AsgihiveError,
     EntityMissing,
     FileChanged,
+    FileMissing,
+    FileOutside,
     FileUnreadable,
     LinkUnresolved,
     Overloaded,
@@ -86,7 +88,14 @@ def kind_of(entity: Entity) -> str:
 
 
 class Broken(Exception):  # control flow inside this module
-    """A link could not be followed; the message says why."""
+    """A link could not be followed; the message says why.
+
+    target_missing: it could be, if there were a target.
+    """
+
+    def __init__(self, why: str, *, target_missing: bool = False) -> None:
+        super().__init__(why)
+        self.target_missing = target_missing
 
 
 # Conditions of the moment, which say nothing about a link: those that are over soon, and all.
@@ -131,7 +140,9 @@ def walk_below(
         return walker.finish(names[-1], resolution)
     except Broken as reason:
         # A link of a user-defined kind lands here too: it cannot be shown itself.
-        raise LinkUnresolved(group.file.place.name, shown, str(reason)) from None
+        raise LinkUnresolved(
+            group.file.place.name, shown, str(reason), target_missing=reason.target_missing
+        ) from None
 
 
 class _Walker:
@@ -196,7 +207,8 @@ class _Walker:
             try:
                 found = self._look_up(component)
             except EntityMissing:
-                raise Broken(f"there is no {text(component)!r} in its target") from None
+                why = f"there is no {text(component)!r} in its target"
+                raise Broken(why, target_missing=True) from None
 
     def _follow(self, name: bytes, kind: int) -> list[bytes]:
         """Move to where a link's target starts; the components that are left to walk."""
@@ -216,7 +228,8 @@ class _Walker:
             except PASSING:
                 raise
             except AsgihiveError as error:
-                raise Broken(str(error)) from None
+                is_missing = isinstance(error, FileMissing) and not isinstance(error, FileOutside)
+                raise Broken(str(error), target_missing=is_missing) from None
             self._go_to_root()
             return components(target)
         raise Broken("it is of a kind that only its writer can follow")

@@ -1,21 +1,21 @@
-"""The mappings of virtual datasets: which of a source's elements lie where; pure.
+"""The mappings of virtual datasets, as their creation properties name them; pure.
 
 A mapping pairs two hyperslab selections with equally many elements, one of the virtual
 dataset's dataspace and one of the source's, element by element in C order (HDF5 Reference
 Manual, H5Pset_virtual).
 """
 
-import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.spans import Indices, Spans, SpanTree, positions_within
 
-Indices = npt.NDArray[np.int64]
+# Indices and numbers of elements are counted in 64 bits with a sign.
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,48 @@ class Slab:
 
     def ordinals(self, axis: Axis) -> tuple[Indices, Indices]:
         """Positions on `axis` whose indices are selected, and their ordinals here."""
-        positions = np.arange(axis.count, dtype=np.int64)
+        stop = None if self.length is None else self.extent_of(self.length)
+        positions = positions_within(axis, self.start, stop)
         blocks, rest = np.divmod(axis.start + positions * axis.step - self.start, self.stride)
-        selected = (blocks >= 0) & (rest < self.block)
-        if self.count is not None:
-            selected &= blocks < self.count
+        selected = rest < self.block
         return positions[selected], (blocks * self.block + rest)[selected]
 
     def nth_block(self, number: int) -> "Slab":
         """The `number`-th block alone."""
         return Slab(self.start + number * self.stride, self.block, 1, self.block)
+
+    def blocks_at(self, axis: Axis) -> Iterator[int]:
+        """The numbers of the blocks of which indices lie on `axis`, one after another."""
+        known = -1
+        position = max(0, -((axis.start - self.start) // axis.step))
+        while position < axis.count:
+            index = axis.start + position * axis.step
+            number, rest = divmod(index - self.start, self.stride)
+            if self.count is not None and number >= self.count:
+                return
+            if rest < self.block and number != known:
+                known = number
+                yield number
+            # To the first index that may be in the next block.
+            further = self.start + (number + 1) * self.stride - index
+            position += -(-further // axis.step)
+
+
+# The selected indices of one dimension.
+Line = Slab | Spans
+
+# A selection: all combinations of indices of each dimension, or a tree of boxes.
+Pattern = tuple[Line, ...] | SpanTree
+
+
+def bounds_of(pattern: Pattern) -> list[tuple[int, int | None]]:
+    """Of each dimension, the first index and the one behind the last; None = unlimited."""
+    if isinstance(pattern, SpanTree):
+        return [(low, high) for low, high in pattern.bounds]
+    return [
+        (line.start, None if line.length is None else line.extent_of(line.length))
+        for line in pattern
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,136 +107,91 @@ class Mapping:
 
     file: str
     dataset: str
-    virtual: tuple[Slab, ...]
-    source: tuple[Slab, ...] | None
+    virtual: Pattern
+    source: Pattern | None
 
     @property
     def unlimited_axis(self) -> int | None:
         """The dimension of the virtual dataset along which the mapping is unlimited."""
-        return next((i for i, slab in enumerate(self.virtual) if slab.count is None), None)
+        return unlimited_axis_of(self.virtual)
 
     @property
     def numbered(self) -> bool:
         """Whether each block along the unlimited axis has a source of its own, named by `%b`."""
         names_number = "%b" in self.file.replace("%%", "") or "%b" in self.dataset.replace("%%", "")
-        limited_source = all(slab.count is not None for slab in self.source or ())
-        return self.unlimited_axis is not None and limited_source and names_number
+        return (
+            names_number
+            and self.unlimited_axis is not None
+            and (self.source is None or unlimited_axis_of(self.source) is None)
+        )
+
+    def touches(self, axes: tuple[Axis, ...]) -> bool:
+        """False when all elements at `axes` certainly lie in gaps of the selection."""
+        if isinstance(self.virtual, SpanTree):
+            return True
+        return all(map(_is_hit, self.virtual, axes))
 
     def of_one_source(self) -> "Mapping":
         """The mapping of the source whose names have no number."""
+        if "%%" not in self.file and "%%" not in self.dataset:
+            return self
         file, dataset = self.file.replace("%%", "%"), self.dataset.replace("%%", "%")
-        return Mapping(file, dataset, self.virtual, self.source)
+        return replace(self, file=file, dataset=dataset)
+
+    @property
+    def source_rank(self) -> int | None:
+        """The number of dimensions that the source must have; None = any."""
+        if isinstance(self.source, SpanTree):
+            return len(self.source.levels)
+        return None if self.source is None else len(self.source)
 
     def of_block(self, number: int) -> "Mapping":
         """The mapping of the source that `%b` = `number` names."""
         axis = self.unlimited_axis
         virtual = tuple(
-            slab.nth_block(number) if i == axis else slab for i, slab in enumerate(self.virtual)
+            line.nth_block(number) if i == axis and isinstance(line, Slab) else line
+            for i, line in enumerate(() if isinstance(self.virtual, SpanTree) else self.virtual)
         )
         return Mapping(
             _named(self.file, number), _named(self.dataset, number), virtual, self.source
         )
 
-    def fits(self, source_shape: tuple[int, ...]) -> bool:
-        """Whether a source of this extent has the rank that the mapping takes it to have."""
-        return self.source is None or len(self.source) == len(source_shape)
-
-    def touches(self, axes: tuple[Axis, ...]) -> bool:
-        """False when certainly none of the elements at `axes` is mapped."""
-        return all(
-            axis.stop > slab.start
-            and (slab.count is None or axis.start < slab.extent_of(slab.count * slab.block))
-            for slab, axis in zip(self.virtual, axes, strict=True)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Elements that form a regular hyperslab both in the source and in the answer's block."""
-
-    axes: tuple[Axis, ...]
-    target: tuple[slice, ...]
+    def expanded(self, axes: tuple[Axis, ...]) -> Iterator["Mapping"]:
+        """With its sources' real names: one, or one for each block that `axes` touch."""
+        unlimited = self.unlimited_axis
+        line = None
+        if unlimited is not None and self.numbered and not isinstance(self.virtual, SpanTree):
+            line = self.virtual[unlimited]
+        if unlimited is None or not isinstance(line, Slab):
+            yield self.of_one_source()
+            return
+        for number in line.blocks_at(axes[unlimited]):
+            yield self.of_block(number)
 
 
-class Scattered(Exception):  # translated at once by the reader
-    """The two selections differ so much in shape that no hyperslabs describe their pairing."""
+def is_empty(pattern: Pattern) -> bool:
+    """Whether a selection holds nothing."""
+    return not isinstance(pattern, SpanTree) and any(line.length == 0 for line in pattern)
 
 
-def pieces(
-    mapping: Mapping, axes: tuple[Axis, ...], source_shape: tuple[int, ...]
-) -> Iterator[Piece]:
-    """What to read of a source of `source_shape` for the virtual dataset's elements at `axes`.
-
-    Elements that the source's extent does not reach are left out: they stay fill values.
-
-    Raises:
-        Scattered
-    """
-    source = _whole(source_shape) if mapping.source is None else mapping.source
-    pairs = _paired_dimensions(mapping.virtual, source)
-    runs: list[list[tuple[Axis, slice]]] = [[(Axis(0, 1, 1), slice(0, 1))] for _ in source_shape]
-    targets: list[int | None] = [None] * len(source_shape)
-    fixed: dict[int, slice] = {}
-    for virtual_dimension, source_dimension in pairs:
-        positions, ordinals = mapping.virtual[virtual_dimension].ordinals(axes[virtual_dimension])
-        if source_dimension is None:
-            if not len(positions):
-                return
-            fixed[virtual_dimension] = slice(int(positions[0]), int(positions[0]) + 1)
-            continue
-        slab, extent = source[source_dimension], source_shape[source_dimension]
-        within = ordinals < slab.length_within(extent)
-        runs[source_dimension] = list(_runs(slab.indices(ordinals[within]), positions[within]))
-        targets[source_dimension] = virtual_dimension
-    for dimension, single in enumerate(source):
-        if targets[dimension] is None:
-            if single.start >= source_shape[dimension]:
-                return
-            runs[dimension] = [(Axis(single.start, 1, 1), slice(0, 1))]
-    for combination in itertools.product(*runs):
-        target = dict(fixed)
-        for (_, where), mapped in zip(combination, targets, strict=True):
-            if mapped is not None:
-                target[mapped] = where
-        yield Piece(
-            tuple(axis for axis, _ in combination), tuple(target[i] for i in range(len(axes)))
-        )
+def unlimited_axis_of(pattern: Pattern) -> int | None:
+    """The dimension along which a selection is unlimited."""
+    if isinstance(pattern, SpanTree):
+        return None
+    return next((i for i, line in enumerate(pattern) if line.length is None), None)
 
 
-def _whole(shape: tuple[int, ...]) -> tuple[Slab, ...]:
-    return tuple(Slab(0, extent, 1, extent) for extent in shape)
+# Indices that are looked at one by one to tell whether a selection with gaps holds any.
+_LOOKED_AT = 4096
 
 
-def _paired_dimensions(
-    virtual: tuple[Slab, ...], source: tuple[Slab, ...]
-) -> list[tuple[int, int | None]]:
-    """Virtual dimension → source dimension; None for one of length 1 that the source lacks.
-
-    Dimensions of length 1 change nothing about C order, so they pair with nothing.
-    """
-    longer = [i for i, slab in enumerate(virtual) if slab.length != 1]
-    partners = [i for i, slab in enumerate(source) if slab.length != 1]
-    if [virtual[i].length for i in longer] != [source[i].length for i in partners]:
-        raise Scattered
-    partner = dict(zip(longer, partners, strict=True))
-    return [(i, partner.get(i)) for i in range(len(virtual))]
-
-
-def _runs(indices: Indices, positions: Indices) -> Iterator[tuple[Axis, slice]]:
-    """Cut both ascending sequences where the step of either changes."""
-    steps = np.stack([np.diff(indices), np.diff(positions)])
-    changes = np.flatnonzero((steps[:, 1:] != steps[:, :-1]).any(axis=0)) + 1
-    first = 0
-    while first < len(indices):
-        step, stride, last = 1, 1, first
-        if first + 1 < len(indices):
-            step, stride = (int(each) for each in steps[:, first])
-            after = int(np.searchsorted(changes, first, side="right"))
-            last = int(changes[after]) if after < len(changes) else len(indices) - 1
-        start = int(positions[first])
-        where = slice(start, start + (last - first) * stride + 1, stride)
-        yield Axis(int(indices[first]), step, last - first + 1), where
-        first = last + 1
+def _is_hit(line: Line, axis: Axis) -> bool:
+    """False when certainly no index on `axis` is selected, for the gaps there are."""
+    if isinstance(line, Slab) and line.stride == line.block:
+        return True
+    if axis.step == 1:
+        return line.length_within(axis.stop) > line.length_within(axis.start)
+    return axis.count > _LOOKED_AT or bool(len(line.ordinals(axis)[0]))
 
 
 def _named(template: str, number: int) -> str:
@@ -214,9 +201,28 @@ def _named(template: str, number: int) -> str:
 
 
 def slabs_of(regular: tuple[Any, ...], unlimited: int) -> tuple[Slab, ...]:
-    """From HDF5's `(start, stride, count, block)`, each one value per dimension."""
+    """From HDF5's `(start, stride, count, block)`, each one value per dimension.
+
+    Raises:
+        ValueError: they are none of a selection, or end beyond 63 bits.
+    """
     return tuple(
-        # The stride of a single block means nothing, and may be shorter than the block.
-        Slab(start, block if count == 1 else stride, None if count == unlimited else count, block)
+        _slab_of(start, stride, count, block, unlimited)
         for start, stride, count, block in zip(*regular, strict=True)
     )
+
+
+def _slab_of(start: int, stride: int, count: int, block: int, unlimited: int) -> Slab:
+    if block == unlimited:
+        # One block without end holds the indices that unlimited blocks of one index hold.
+        stride, count, block = 1, unlimited, 1
+    elif count == 1:
+        # The stride of a single block means nothing, and may be shorter than the block.
+        stride = block
+    last = start + block
+    if count != unlimited:
+        last += max(0, count - 1) * stride
+    if start < 0 or block < 1 or stride < block or count < 1 or max(last, stride) > _LARGEST:
+        detail = f"({start}, {stride}, {count}, {block}) is no hyperslab"
+        raise ValueError(detail)
+    return Slab(start, stride, None if count == unlimited else count, block)

@@ -3,24 +3,44 @@
 Everything here runs in the library lane.
 """
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 
-from h5py import h5d
+from h5py import h5d, h5o, h5p
 
-from asgihive.errors import AsgihiveError, DamagedData, KindMismatch, TypeUnsupported
+from asgihive.errors import (
+    AsgihiveError,
+    DamagedData,
+    EntityMissing,
+    FileMissing,
+    FileOutside,
+    KindMismatch,
+    LinkUnresolved,
+    SourceRefused,
+    TypeUnsupported,
+)
 from asgihive.hdf5.chunks import chunked_storage
 from asgihive.hdf5.contiguous import ContiguousStorage
 from asgihive.hdf5.datasets import READ_ERRORS, Dataset
-from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
+from asgihive.hdf5.layout import LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
-from asgihive.hdf5.names import components, encoded
-from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
-from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.mapping import Mapping
+from asgihive.hdf5.names import components, encoded, text
+from asgihive.hdf5.open_file import Key, OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
-from asgihive.hdf5.virtual import virtual_layout
+from asgihive.hdf5.virtual import VirtualLayout, virtual_layout, written_shape
+from asgihive.lanes import Portions, run_at_once
 
 # Virtual datasets made of virtual datasets: HDF5 sets no bound, and cycles are possible.
 MAX_VIRTUAL_DEPTH = 8
+
+
+class TooDeep(NoEquivalent):
+    """Virtual datasets are nested deeper than MAX_VIRTUAL_DEPTH."""
+
+    def __init__(self) -> None:
+        super().__init__(f"virtual datasets nested more than {MAX_VIRTUAL_DEPTH} deep")
 
 
 def dataset_key(path: str) -> bytes:
@@ -28,12 +48,23 @@ def dataset_key(path: str) -> bytes:
     return b"/".join(components(encoded(path)))
 
 
-def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: int = 0) -> Dataset:
+def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Dataset:
+    """What `open_dataset` returns, without a break."""
+    return run_at_once(open_dataset(lease, file, path, max_hops))
+
+
+def open_dataset(
+    lease: Lease, file: OpenFile, path: str, max_hops: int, depth: int = 0
+) -> Portions[Dataset]:
     """The dataset at `path`; its file keeps it open for the next request.
+
+    Args:
+        depth: how many virtual datasets it is in.
 
     Raises:
         KindMismatch: something else is there.
         TypeUnsupported: its values cannot be held by NumPy.
+        SourceRefused: it is virtual, and its extent depends on a source that is refused.
         and whatever `walk` raises.
     """
     key = dataset_key(path)
@@ -44,11 +75,12 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
     if not isinstance(entity, Resolved) or not isinstance(entity.id, h5d.DatasetID):
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(file.place.name, entity.path, kind, "a dataset")
-    dataset = _opened(lease, entity, max_hops, depth)
+    dataset = yield from _opened(lease, entity, max_hops, depth)
     # Its path and extent depend on this file alone.
     alone = len(lease.depends) == 1 and entity.file is file and not file.live
     if alone and (dataset.virtual is None or not dataset.virtual.grows):
         index_bytes = 0 if dataset.chunked is None else dataset.chunked.index.bytes
+        index_bytes += 0 if dataset.virtual is None else dataset.virtual.bytes
         through_libhdf5 = dataset.chunked is not None and dataset.chunked.fill is None
         lease.pool.keep_dataset(
             file, key, dataset, chunk_cache=through_libhdf5, index_bytes=index_bytes
@@ -56,7 +88,7 @@ def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int, depth: 
     return dataset
 
 
-def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Dataset:
+def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portions[Dataset]:
     dataset_id = dataset_refreshed(entity.file, entity.id)
     entity = replace(entity, id=dataset_id)
     try:
@@ -65,8 +97,11 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         base, item_shape = without_dimensions(memory.dtype)
         virtual = None
         if layout.kind is LayoutKind.VIRTUAL:
-            virtual = virtual_layout(layout.properties)
-        shape = dataset_shape(lease, entity, layout, max_hops, depth)
+            virtual = yield from virtual_layout(dataset_id, layout.properties)
+            sources = Sources(lease, entity, max_hops, depth)
+            shape = yield from _virtual_shape(sources, virtual)
+        else:
+            shape = dataset_id.get_space().shape
         chunked = None
         if layout.kind is LayoutKind.CHUNKED and shape is not None:
             chunked = chunked_storage(
@@ -104,27 +139,81 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Datase
         raise DamagedData(entity.file.place.name, entity.path, reason) from error
 
 
-def dataset_shape(
-    lease: Lease, entity: Resolved, layout: Layout, max_hops: int, depth: int = 0
-) -> tuple[int, ...] | None:
-    """The extent of a dataset, None = empty; of a virtual one, inside the sandbox alone."""
-    virtual = virtual_layout(layout.properties) if layout.kind is LayoutKind.VIRTUAL else None
-    if virtual is None or not virtual.written_shape:
-        shape: tuple[int, ...] | None = entity.id.get_space().shape
-        return shape
-    sources = Sources(lease, entity.file, max_hops, depth)
+def virtual_extent(
+    lease: Lease, found: Resolved, properties: h5p.PropDCID, max_hops: int
+) -> Portions[tuple[int, ...] | None]:
+    """The extent of a virtual dataset for its description, None = empty.
 
-    def open_source(file: str, dataset: str) -> Source | None:
-        # There may be thousands, and one is asked after another.
-        sources.give_back()
-        return sources.open(file, dataset)
+    As if sources that are refused were missing, since it is to be described even where it
+    cannot be read; and as last written, where its mappings cannot be.
 
+    Raises:
+        NoEquivalent: too many sources would have to be opened.
+        FileChanged, Overloaded, Unsettled, ReaderCrashed
+    """
     try:
-        shape = virtual.shape(open_source)
-        sources.give_back()
+        virtual = yield from virtual_layout(found.id, properties)
+    except (NoEquivalent, ValueError, RuntimeError):
+        return written_shape(found.id, properties)
+    sources = Sources(lease, found, max_hops, 0)
+    return (yield from _virtual_shape(sources, virtual, is_lenient=True))
+
+
+def _virtual_shape(
+    sources: "Sources", virtual: VirtualLayout, *, is_lenient: bool = False
+) -> Portions[tuple[int, ...] | None]:
+    """The extent of a virtual dataset now, inside the sandbox alone, None = empty."""
+    if not virtual.grows:
+        return virtual.written_shape
+    key, seen = sources.key, sources.seen
+    if key in seen.shapes:
+        return seen.shapes[key]
+    if key in seen.growing:
+        detail = "its extent is that of a virtual dataset which is made of it"
+        raise NoEquivalent(detail)
+    seen.growing.add(key)
+    try:
+        shape = yield from virtual.shape(_SourceExtents(sources, is_lenient).of)
     finally:
+        seen.growing.discard(key)
         sources.close()
+    if not is_lenient:
+        seen.shapes[key] = shape
     return shape
+
+
+@dataclass(frozen=True, slots=True)
+class _SourceExtents:
+    """The extents of the sources of a virtual dataset, each looked for once.
+
+    is_lenient: whether a source that is refused is as if it were missing.
+    """
+
+    sources: "Sources"
+    is_lenient: bool
+    known: dict[tuple[str, str, int | None], tuple[int, ...] | None] = field(default_factory=dict)
+
+    def of(self, mapping: Mapping) -> Portions[tuple[int, ...] | None]:
+        """That of the source of a mapping; None where it is missing. Raises as `Sources.open`."""
+        name = (mapping.file, mapping.dataset, mapping.source_rank)
+        if name not in self.known:
+            yield from self._look(name, mapping)
+            # There may be thousands, and one is asked after another.
+            self.sources.give_back()
+            yield
+        return self.known[name]
+
+    def _look(self, name: tuple[str, str, int | None], mapping: Mapping) -> Portions[None]:
+        self.known[name] = None
+        if not self.sources.depth:
+            self.sources.seen.count()
+        try:
+            source = yield from self.sources.open(mapping)
+        except (SourceRefused, TooDeep):
+            if not self.is_lenient:
+                raise
+        else:
+            self.known[name] = None if source is None else source.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,47 +233,106 @@ class Source:
 
 
 class Sources:
-    """The open sources of one virtual dataset, each under a lease of its own."""
+    """The open sources of one virtual dataset, each under a lease of its own.
 
-    def __init__(self, lease: Lease, file: OpenFile, max_hops: int, depth: int) -> None:
+    Args:
+        virtual: the dataset; a file and a path.
+        depth: how many virtual datasets it is in.
+        seen: what is known of sources already; None = what the lease knows.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        virtual: Resolved | Dataset,
+        max_hops: int,
+        depth: int,
+        seen: SourcesSeen | None = None,
+    ) -> None:
         self._parent = lease
-        self._file = file
+        self._virtual = virtual
         self._max_hops = max_hops
-        self._depth = depth
+        self.depth = depth
+        self.seen = lease.seen if seen is None else seen
         self._held: list[Lease] = []
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def open(self, file: str, dataset: str) -> Source | None:
-        """The source called `dataset` in `file`; None where there is none to read.
+    @property
+    def key(self) -> ObjectKey:
+        """Of the virtual dataset."""
+        return self._virtual.file.key, h5o.get_info(self._virtual.id).addr
+
+    def open(self, mapping: Mapping) -> Portions[Source | None]:
+        """The source that a mapping names; None where it is missing.
+
+        It is missing where there is no such file or no such dataset in it, as HDF5 has it. What
+        lies outside the served directory is refused, whether it is there or not.
 
         Raises:
-            FileChanged, Overloaded, Unsettled
-            NoEquivalent: its values cannot be held by NumPy, or it is nested too deeply.
+            SourceRefused: it may not or cannot be read, or is not as the mapping says.
+            FileChanged, Overloaded, Unsettled, ReaderCrashed
+            NoEquivalent: it is nested too deeply, or one too many.
         """
-        if self._depth >= MAX_VIRTUAL_DEPTH:
-            detail = f"virtual datasets nested more than {MAX_VIRTUAL_DEPTH} deep"
-            raise NoEquivalent(detail)
-        lease = Lease(self._parent.pool)
+        if self.depth >= MAX_VIRTUAL_DEPTH:
+            raise TooDeep
+        name = self._name(mapping)
+        if name in self.seen.missing:
+            return None
+        if self.depth:
+            # Of one virtual dataset, any number may be read one after another.
+            self.seen.count()
+        lease = Lease(self._parent.pool, seen=self.seen)
         self._held.append(lease)
         # In this order, and `close` in the opposite one: it may come at any moment.
         if self._closed:
             lease.release()
         try:
-            if file == ".":
-                opened = lease.open(self._file.place)
-            else:
-                opened = lease.open_linked(self._file, file)
-            found = find_dataset(lease, opened, dataset, self._max_hops, self._depth + 1)
-        except PASSING:
+            found = yield from self._find(lease, mapping)
+        except (*PASSING, SourceRefused):
             raise
-        except TypeUnsupported as error:
-            raise NoEquivalent(error.detail) from None
-        except AsgihiveError:
-            return None
-        return Source(found, lease, self._depth + 1)
+        except AsgihiveError as error:
+            if _is_missing(error):
+                self.seen.missing[name] = isinstance(error, FileMissing)
+                return None
+            outside = isinstance(error, FileOutside)
+            detail = "it lies outside the served directory" if outside else str(error)
+            raise self.refusal(mapping, detail) from None
+        if found.shape is None:
+            raise self.refusal(mapping, "its dataspace is empty")
+        if mapping.source_rank not in {None, len(found.shape)}:
+            detail = f"it has {len(found.shape)} dimensions, not {mapping.source_rank}"
+            raise self.refusal(mapping, detail)
+        return Source(found, lease, self.depth + 1)
+
+    def _find(self, lease: Lease, mapping: Mapping) -> Portions[Dataset]:
+        file = self._virtual.file
+        if mapping.file == ".":
+            opened = lease.open(file.place)
+        else:
+            opened = lease.open_linked(file, mapping.file)
+        depth = self.depth + 1
+        return (yield from open_dataset(lease, opened, mapping.dataset, self._max_hops, depth))
+
+    @property
+    def file_key(self) -> Key:
+        """Of the file that the virtual dataset lies in."""
+        return self._virtual.file.key
+
+    def shown(self, mapping: Mapping) -> str:
+        """The name of a source that is missing: its file, or what is missing in that."""
+        is_file_missing = self.seen.missing[self._name(mapping)]
+        return mapping.file if is_file_missing else f"{mapping.file}:{mapping.dataset}"
+
+    def _name(self, mapping: Mapping) -> tuple[Key, str, str]:
+        return (self._virtual.file.key, mapping.file, mapping.dataset)
+
+    def refusal(self, mapping: Mapping, detail: str) -> SourceRefused:
+        """What is raised of a source that cannot be read as the mapping says."""
+        name = text(os.fsencode(f"{mapping.dataset} of {mapping.file}"))
+        return SourceRefused(self._virtual.file.place.name, self._virtual.path, name, detail)
 
     def give_back(self, keep: Source | None = None) -> None:
         """Release all but `keep`; the virtual dataset's lease depends on what they did.
@@ -204,3 +352,11 @@ class Sources:
         self._closed = True
         for lease in list(self._held):
             lease.release()
+
+
+def _is_missing(error: AsgihiveError) -> bool:
+    """Whether HDF5 has it that there is no such dataset, and nothing was refused."""
+    if isinstance(error, LinkUnresolved):
+        return error.target_missing
+    is_absent = isinstance(error, FileMissing | EntityMissing | KindMismatch)
+    return is_absent and not isinstance(error, FileOutside)

@@ -19,6 +19,7 @@ from asgihive.errors import (
     FileChanged,
     FileForbidden,
     FileMissing,
+    FileOutside,
     FileUnreadable,
     Overloaded,
     ReaderCrashed,
@@ -38,6 +39,7 @@ from asgihive.hdf5.open_file import (
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import reading_live, seems_written
+from asgihive.hdf5.types import NoEquivalent
 from asgihive.timings import measured
 from asgihive.visits import touch
 
@@ -58,6 +60,49 @@ _everywhere: weakref.WeakSet[OpenFile] = weakref.WeakSet()
 _everywhere_lock = threading.Lock()
 
 
+# Sources of virtual datasets that are opened to tell extents for one answer, or to read one
+# block through virtual datasets of virtual ones.
+MAX_OPENED_SOURCES = 10_000
+
+
+class TooManySources(NoEquivalent):
+    """More than MAX_OPENED_SOURCES would have to be opened."""
+
+    def __init__(self) -> None:
+        super().__init__(f"more than {MAX_OPENED_SOURCES} sources would have to be opened at once")
+
+
+# A dataset: its file, and the address of its object header there.
+ObjectKey = tuple[Key, int]
+
+
+@dataclass(slots=True, eq=False)
+class SourcesSeen:
+    """What is known of the sources of virtual datasets while one answer is made.
+
+    shapes: the extents of virtual datasets that grow, by then.
+    growing: those whose extents are being looked for.
+    missing: sources that were not there, by file of the virtual dataset, file and dataset; and
+        whether it is the file that was not.
+    opened: how many sources were.
+    """
+
+    shapes: dict[ObjectKey, tuple[int, ...] | None] = field(default_factory=dict)
+    growing: set[ObjectKey] = field(default_factory=set)
+    missing: dict[tuple[Key, str, str], bool] = field(default_factory=dict)
+    opened: int = 0
+
+    def count(self) -> None:
+        """Count one more that is opened; raises TooManySources."""
+        self.opened += 1
+        if self.opened > MAX_OPENED_SOURCES:
+            raise TooManySources
+
+    def counted_anew(self) -> "SourcesSeen":
+        """The same knowledge, with another count."""
+        return SourcesSeen(self.shapes, self.growing, self.missing)
+
+
 class Released(Exception):  # nobody waits for what would answer it
     """The request is over, and nothing more is read for it."""
 
@@ -69,6 +114,7 @@ class Lease:
     depends: absolute path → identity when it was looked at, None where nothing was.
     lasting: whether what was adopted may be kept, see `settled`.
     objects: HDF5 objects of the request beside the files, which the library lane closes.
+    seen: shared with the leases of the sources of its virtual datasets.
     """
 
     pool: "FilePool"
@@ -77,6 +123,7 @@ class Lease:
     lasting: bool = True
     objects: list[object] = field(default_factory=list)
     released: bool = False
+    seen: SourcesSeen = field(default_factory=SourcesSeen)
 
     def open_asked(self, name: str) -> OpenFile:
         """Open the client's file `name`, or find it open.
@@ -134,7 +181,8 @@ class Lease:
         """Open the file that a link, a virtual source or the like in `origin` names.
 
         Raises:
-            FileMissing: it is not there, or not inside the served directory.
+            FileMissing: it is not there.
+            FileOutside: it is not inside the served directory, where it may be or not.
             FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
         """
         for place in self.pool.sandbox.linked(origin.place, target):
@@ -142,6 +190,8 @@ class Lease:
                 return self.open(place)
             except FileMissing:
                 continue
+        if self.pool.sandbox.leads_outside(origin.place, target):
+            raise FileOutside(target)
         raise FileMissing(target)
 
     def adopt(self, other: "Lease") -> None:

@@ -17,7 +17,7 @@ from asgihive.hdf5.opening import Source
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
-from asgihive.hdf5.virtual_reading import VirtualRead
+from asgihive.hdf5.virtual_reading import SourceShare, VirtualRead
 from asgihive.lanes import Lanes
 
 T = TypeVar("T")
@@ -131,11 +131,20 @@ class Reader:
         begin = partial(VirtualRead, source, layout, axes, held.dataset.dtype)
         reading = await library.run(begin, patient=True)
         try:
-            while shares := await library.run(reading.advance, patient=True):
+            while shares := await self._advanced(reading, held.lease):
                 await self._all([partial(each.read, keep=held.keep) for each in shares])
         finally:
             reading.close()
         return reading.values
+
+    async def _advanced(self, reading: VirtualRead, lease: Lease) -> list[SourceShare]:
+        """What `reading` is to read next, found in portions in the library lane."""
+        work = reading.advance()
+        # Where the request ends between two portions, the HDF5 objects in them end in the lane.
+        lease.objects.append(work)
+        shares = await self.lanes.library.run_in_portions(work, patient=True)
+        lease.objects.remove(work)
+        return shares
 
     async def _all(self, jobs: Sequence[Callable[[], None]]) -> None:
         """Run all in the decode lanes; what the first to fail raises ends the others."""

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from asgihive.errors import FileForbidden, FileMissing, FileUnreadable
+from asgihive.errors import FileForbidden, FileMissing, FileOutside, FileUnreadable
 
 _logger = logging.getLogger(__name__)
 
@@ -103,19 +103,15 @@ class Sandbox:
         looked for beside that file. Unlike there, never at the current directory, and only
         candidates inside the served directory are returned.
         """
-        if not target or "\0" in target:
-            return []
-        candidates = [
-            os.path.join(os.path.dirname(base), name)
-            for name in dict.fromkeys((target, os.path.basename(target)))
-            for base in dict.fromkeys((origin.asked, origin.real))
-            if name == target or target.startswith("/")
-        ]
         places = []
-        for path in dict.fromkeys(os.path.normpath(each) for each in candidates):
+        for path in _candidates(origin, target):
             with contextlib.suppress(FileMissing):
                 places.append(self._inside(os.path.relpath(path, self.root), path))
         return places
+
+    def leads_outside(self, origin: Place, target: str) -> bool:
+        """Whether `linked` left out a candidate, as not inside the served directory."""
+        return len(self.linked(origin, target)) < len(_candidates(origin, target))
 
     def _inside(self, name: str, path: str) -> Place:
         try:
@@ -127,7 +123,7 @@ class Sandbox:
             return Place(name, path if lexically_inside else real, real)
         if lexically_inside:
             self._tell_of_link(path)
-        raise FileMissing(name)
+        raise FileOutside(name)
 
     def _tell_of_link(self, path: str) -> None:
         """Log once that a symbolic link leads out: for clients the file is only missing."""
@@ -142,6 +138,19 @@ class Sandbox:
 
     def _contains(self, path: str) -> bool:
         return path.startswith(self.root if self.root.endswith("/") else self.root + "/")
+
+
+def _candidates(origin: Place, target: str) -> list[str]:
+    """Where libhdf5 would look for `target`, but for the current directory."""
+    if not target or "\0" in target:
+        return []
+    candidates = [
+        os.path.join(os.path.dirname(base), name)
+        for name in dict.fromkeys((target, os.path.basename(target)))
+        for base in dict.fromkeys((origin.asked, origin.real))
+        if name == target or target.startswith("/")
+    ]
+    return list(dict.fromkeys(os.path.normpath(each) for each in candidates))
 
 
 def normalised(name: str) -> str:

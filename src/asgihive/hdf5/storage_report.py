@@ -3,6 +3,7 @@
 Everything here runs in the library lane.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -11,21 +12,24 @@ from dataclasses import dataclass
 import numpy as np
 from h5py import h5d, h5s
 
-from asgihive.errors import AsgihiveError, DamagedData, FileForbidden, FileMissing, TypeUnsupported
+from asgihive.errors import DamagedData, FileForbidden, FileMissing, SourceRefused, TypeUnsupported
 from asgihive.hdf5.chunk_index import chunk_index
 from asgihive.hdf5.chunk_table import ChunkGrid
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
-from asgihive.hdf5.links import PASSING, Resolved
+from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.hdf5.opening import dataset_shape, find_dataset
+from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import raw_segments
 from asgihive.hdf5.sandbox import open_regular
+from asgihive.hdf5.selection import whole
 from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES
+from asgihive.hdf5.virtual_reading import unreadable
 from asgihive.hdf5.ways import Way, decoder_of, stored_sizes, way_of
+from asgihive.lanes import run_at_once
 
 # What the extra `codecs` brings decoders for: szip (imagecodecs), the rest by hdf5plugin.
 CODECS_EXTRA = frozenset(
@@ -70,12 +74,16 @@ class ChunksReport:
 class SourceReport:
     """A source of a virtual dataset, as the mapping names it.
 
-    problem: why it is not found or not used; its part of the dataset is fill values then.
+    found: whether it is there and may be read; if not, and it is not refused, it is missing, and
+        its part of the dataset is fill values.
+    refused: whether reading its part of the dataset is an error.
+    problem: why it is not found or refused.
     """
 
     file: str
     dataset: str
     found: bool
+    refused: bool
     way: Way | None
     problem: str | None
 
@@ -174,7 +182,7 @@ class StorageReporter:
         """The dataset as it is read, or why it cannot be."""
         try:
             return find_dataset(self.lease, self.file, path, self.max_hops), None
-        except (TypeUnsupported, DamagedData) as error:
+        except (TypeUnsupported, DamagedData, SourceRefused) as error:
             return None, error.detail
 
     def _extent(
@@ -186,17 +194,20 @@ class StorageReporter:
             # Asking libhdf5 would open the sources, wherever they are.
             return "unknown", None
         else:
-            shape = dataset_shape(self.lease, found, layout, self.max_hops)
+            shape = found.id.get_space().shape
         if shape is None:
             return "null", None
         return ("simple" if shape else "scalar"), shape
 
     def _sources(self, dataset: Dataset) -> Iterator[SourceReport]:
         """Each source once, in the order of the mappings."""
-        mappings = dataset.virtual.mappings if dataset.virtual is not None else ()
+        layout, shape = dataset.virtual, dataset.shape
+        if layout is None or shape is None:
+            return
+        everything = whole(shape).axes
         seen = set()
-        for mapping in mappings:
-            for each in _expanded(mapping, dataset.shape or ()):
+        for mapping in layout.mappings:
+            for each in itertools.islice(mapping.expanded(everything), MAX_NUMBERED_SOURCES):
                 name = (each.file, each.dataset)
                 if name not in seen:
                     seen.add(name)
@@ -204,27 +215,25 @@ class StorageReporter:
 
     def _source(self, dataset: Dataset, mapping: Mapping) -> SourceReport:
         names = text(os.fsencode(mapping.file)), text(os.fsencode(mapping.dataset))
-        lease = Lease(self.lease.pool)
+        # However many there are: this is one after another, and no answer of the service.
+        seen = self.lease.seen.counted_anew()
+        sources = Sources(self.lease, dataset, self.max_hops, 0, seen)
         try:
-            if mapping.file == ".":
-                file = lease.open(dataset.file.place)
-            else:
-                file = lease.open_linked(dataset.file, mapping.file)
-            source = find_dataset(lease, file, mapping.dataset, self.max_hops, depth=1)
-            if source.shape is None or not mapping.fits(source.shape):
-                problem = "its dataspace is not of the rank that the mapping says"
-                return SourceReport(*names, found=True, way=None, problem=problem)
-            way, reason = way_of(source)
-            return SourceReport(*names, found=True, way=way, problem=None if way else reason)
-        except PASSING:
-            raise
-        except TypeUnsupported as error:
-            return SourceReport(*names, found=True, way=None, problem=error.detail)
-        except AsgihiveError as error:
-            return SourceReport(*names, found=False, way=None, problem=str(error))
+            source = run_at_once(sources.open(mapping))
+            if source is None:
+                problem = f"{sources.shown(mapping)} is missing, and read as fill values"
+                return SourceReport(*names, found=False, refused=False, way=None, problem=problem)
+            way, reason = way_of(source.dataset)
+            wrong = unreadable(source.dataset, dataset.dtype, dataset.item_shape)
+            wrong = wrong or (None if way else reason)
+            return SourceReport(
+                *names, found=True, refused=wrong is not None, way=way, problem=wrong
+            )
+        except SourceRefused as error:
+            return SourceReport(*names, found=False, refused=True, way=None, problem=error.detail)
         finally:
-            lease.release()
-            self.lease.adopt(lease)
+            sources.give_back()
+            sources.close()
 
     def _segments(self, file: OpenFile, layout: Layout) -> tuple[SegmentReport, ...] | None:
         if layout.kind is not LayoutKind.EXTERNAL:
@@ -284,18 +293,3 @@ def _chunks(
     ordered = np.sort(sizes)
     of_interest = (int(ordered[at]) for at in (0, (stored - 1) // 2, -1))
     return ChunksReport(layout.chunks, raw_bytes, in_grid, stored, *of_interest)
-
-
-def _expanded(mapping: Mapping, shape: tuple[int, ...]) -> Iterator[Mapping]:
-    """The mapping with its sources' real names: one for each block inside the extent.
-
-    Not `virtual.mappings_of`, which makes a list of all indices along an unlimited axis.
-    """
-    axis = mapping.unlimited_axis
-    if axis is None or not mapping.numbered:
-        yield mapping.of_one_source()
-        return
-    for number in range(MAX_NUMBERED_SOURCES):
-        if mapping.virtual[axis].nth_block(number).start >= shape[axis]:
-            return
-        yield mapping.of_block(number)

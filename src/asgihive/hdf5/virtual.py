@@ -7,99 +7,138 @@ in the current directory. So neither is left to it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
-from asgihive.hdf5.mapping import Mapping, Piece, Scattered, Slab, pieces, slabs_of
+from asgihive.hdf5.mapping import (
+    Mapping,
+    Pattern,
+    Slab,
+    bounds_of,
+    is_empty,
+    slabs_of,
+    unlimited_axis_of,
+)
 from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.spans import SpanTree, span_tree
 from asgihive.hdf5.types import NoEquivalent
+from asgihive.lanes import Portions
 
 # Blocks of a numbered (`%b`) mapping that are looked for, one file each.
 MAX_NUMBERED_SOURCES = 100_000
 
+# Boxes of one selection that is no regular hyperslab: some hundred bytes each while it is open.
+MAX_SELECTION_BOXES = 1 << 16
 
-class HasShape(Protocol):
-    """What the extent of a virtual dataset needs of one it is made of."""
+# About what a mapping takes in memory.
+_MAPPING_BYTES = 400
 
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Its extent; None = empty dataspace."""
+# How many mappings are read in one portion.
+_MAPPINGS_AT_ONCE = 64
 
-
-# Opens (file, dataset) as named in a mapping; None where there is nothing to read.
-SourceOpener = Callable[[str, str], HasShape | None]
+# The extent of the source of a mapping; None where there is nothing to read.
+ShapeOf = Callable[[Mapping], Portions[tuple[int, ...] | None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class VirtualLayout:
-    """The mappings of a virtual dataset and its extent as last written; () without mappings."""
+    """The mappings of a virtual dataset and its extent as last written; None = empty dataspace.
+
+    lows, highs: of each mapping and dimension, the first index and the one behind the last.
+    """
 
     mappings: tuple[Mapping, ...]
-    written_shape: tuple[int, ...]
+    written_shape: tuple[int, ...] | None
+    lows: npt.NDArray[np.int64]
+    highs: npt.NDArray[np.int64]
 
     @property
     def grows(self) -> bool:
         """Whether its extent depends on its sources."""
         return any(each.unlimited_axis is not None for each in self.mappings)
 
-    def shape(self, open_source: SourceOpener) -> tuple[int, ...]:
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, about."""
+        boxes = sum(
+            len(level.lows)
+            for mapping in self.mappings
+            for each in (mapping.virtual, mapping.source)
+            if isinstance(each, SpanTree)
+            for level in each.levels
+        )
+        return (len(self.mappings) + boxes) * _MAPPING_BYTES
+
+    def shape(self, shape_of: ShapeOf) -> Portions[tuple[int, ...] | None]:
         """The extent now: along an unlimited dimension, as far as the farthest source reaches.
 
         That is HDF5's default view, H5D_VDS_LAST_AVAILABLE with a printf gap of 0.
         """
+        if self.written_shape is None:
+            return None
         shape = list(self.written_shape)
         growing = {axis for each in self.mappings if (axis := each.unlimited_axis) is not None}
         for axis in growing:
-            shape[axis] = max(_reach(each, axis, open_source) for each in self.mappings)
+            shape[axis] = 0
+            for each in self.mappings:
+                reach = yield from _reach(each, axis, shape_of)
+                shape[axis] = max(shape[axis], reach)
         return tuple(shape)
 
 
-def virtual_layout(properties: h5p.PropDCID) -> VirtualLayout:
+def virtual_layout(dataset: h5d.DatasetID, properties: h5p.PropDCID) -> Portions[VirtualLayout]:
     """Read the mappings; opens nothing.
 
     Raises:
-        NoEquivalent: a mapping's selection is no regular hyperslab.
+        NoEquivalent: a mapping's selection is of points, or has too many boxes.
+        ValueError: a mapping is damaged.
     """
+    count = properties.get_virtual_count()
+    known: dict[object, Any] = {}
     mappings = []
-    shape: tuple[int, ...] = ()
-    for number in range(properties.get_virtual_count()):
+    for number in range(count):
+        if not number % _MAPPINGS_AT_ONCE:
+            yield
         space = properties.get_virtual_vspace(number)
-        source_space = properties.get_virtual_srcspace(number)
-        virtual, source = _slabs(space), _source_slabs(source_space)
-        shape = space.shape
-        if virtual and source != ():
-            file = properties.get_virtual_filename(number)
-            dataset = properties.get_virtual_dsetname(number)
-            mappings.append(Mapping(_named(file), _named(dataset), virtual, source))
-    return VirtualLayout(tuple(mappings), shape)
+        virtual = _pattern_of(space, known)
+        # Of nothing, h5py cannot tell what is selected of the source: it asks for its bounds.
+        if virtual is None or is_empty(virtual):
+            continue
+        source = _source_pattern_of(properties.get_virtual_srcspace(number), known)
+        name = _name_of_source(properties, number)
+        file, dataset_name = (known.setdefault(each, each) for each in name)
+        mappings.append(Mapping(file, dataset_name, virtual, source))
+    return _layout(tuple(mappings), written_shape(dataset, properties))
+
+
+def written_shape(dataset: h5d.DatasetID, properties: h5p.PropDCID) -> tuple[int, ...] | None:
+    """The extent as last written, None = empty dataspace; opens nothing."""
+    if properties.get_virtual_count():
+        return _extent_of(properties.get_virtual_vspace(0))
+    # Of what has no mappings, libhdf5 opens no sources. The count alone decides: of what has
+    # some, a forged dataspace may have no dimensions.
+    return _extent_of(dataset.get_space())
 
 
 def mappings_of(layout: VirtualLayout, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
     """The mappings that may touch the elements at `axes`, each with its source's real names.
 
-    Later mappings win. One whose source is not there, or not inside the served directory,
-    leaves the elements as they are, as HDF5 does.
+    Later mappings win. One whose source is not there leaves the elements as they are, as HDF5
+    does.
     """
-    for mapping in layout.mappings:
+    touched = np.ones(len(layout.mappings), bool)
+    for dimension, axis in enumerate(axes):
+        # The first index on the axis that may be in it.
+        ahead = np.maximum(layout.lows[:, dimension] - axis.start, 0)
+        first = axis.start - (-ahead // axis.step) * axis.step
+        touched &= first < np.minimum(layout.highs[:, dimension], axis.stop)
+    for number in np.flatnonzero(touched).tolist():
+        mapping = layout.mappings[number]
         if mapping.touches(axes):
-            yield from _expanded(mapping, axes)
-
-
-def pieces_of(
-    mapping: Mapping, axes: tuple[Axis, ...], source_shape: tuple[int, ...]
-) -> Iterator[Piece]:
-    """What to read of the mapping's source for the virtual dataset's elements at `axes`.
-
-    Raises:
-        NoEquivalent: the selections of the mapping differ too much in shape.
-    """
-    try:
-        yield from pieces(mapping, axes, source_shape)
-    except Scattered:
-        detail = "a virtual mapping pairs selections of different shapes"
-        raise NoEquivalent(detail) from None
+            yield from mapping.expanded(axes)
 
 
 def fill_values(
@@ -114,62 +153,101 @@ def fill_values(
     values = np.zeros(shape, dtype)
     if dtype.names is None:
         inner = h5t.check_vlen_dtype(dtype)
-        empty = b"" if inner is None or h5t.check_string_dtype(dtype) else np.empty(0, inner)
-        for position in np.ndindex(shape):
-            values[position] = empty
+        empty = np.empty((), dtype)
+        is_text = inner is None or h5t.check_string_dtype(dtype)
+        empty[()] = b"" if is_text else np.empty(0, inner)
+        values[...] = empty
     return values
 
 
-def _reach(mapping: Mapping, axis: int, open_source: SourceOpener) -> int:
+def _layout(mappings: tuple[Mapping, ...], shape: tuple[int, ...] | None) -> VirtualLayout:
+    rank = 0 if shape is None else len(shape)
+    farthest = np.iinfo(np.int64).max
+    bounds = [bounds_of(each.virtual) for each in mappings]
+    if any(len(each) != rank for each in bounds):
+        detail = "the rank of a virtual mapping is not that of the dataspace"
+        raise ValueError(detail)
+    lows = np.array([[low for low, _ in each] for each in bounds], np.int64)
+    highs = np.array(
+        [[farthest if high is None else high for _, high in each] for each in bounds], np.int64
+    )
+    count = len(mappings)
+    return VirtualLayout(mappings, shape, lows.reshape(count, rank), highs.reshape(count, rank))
+
+
+def _reach(mapping: Mapping, axis: int, shape_of: ShapeOf) -> Portions[int]:
     """Up to where along `axis` the mapping has sources."""
-    slab = mapping.virtual[axis]
-    if slab.count is not None:
-        return slab.extent_of(slab.count * slab.block)
-    if mapping.numbered:
+    _low, high = bounds_of(mapping.virtual)[axis]
+    if high is not None or isinstance(mapping.virtual, SpanTree):
+        return high or 0
+    line = mapping.virtual[axis]
+    if mapping.numbered and isinstance(line, Slab):
         for number in range(MAX_NUMBERED_SOURCES):
-            block = mapping.of_block(number)
-            if open_source(block.file, block.dataset) is None:
-                return slab.nth_block(number - 1).start + slab.block if number else 0
-        return slab.nth_block(MAX_NUMBERED_SOURCES).start
+            extent = yield from shape_of(mapping.of_block(number))
+            if extent is None:
+                return line.nth_block(number - 1).start + line.block if number else 0
+        return line.nth_block(MAX_NUMBERED_SOURCES).start
     only = mapping.of_one_source()
-    source = open_source(only.file, only.dataset)
-    if source is None or source.shape is None or not mapping.fits(source.shape):
+    source = only.source
+    if source is None or isinstance(source, SpanTree):
         return 0
-    for from_slab, extent in zip(mapping.source or (), source.shape, strict=False):
-        if from_slab.count is None:
-            return slab.extent_of(from_slab.length_within(extent))
-    return 0
+    growing = unlimited_axis_of(source)
+    extent = yield from shape_of(only)
+    if extent is None or growing is None:
+        return 0
+    return line.extent_of(source[growing].length_within(extent[growing]))
 
 
-def _expanded(mapping: Mapping, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
-    """The mapping with its sources' real names: one, or one per block that `axes` touch."""
-    unlimited = mapping.unlimited_axis
-    if unlimited is None or not mapping.numbered:
-        yield mapping.of_one_source()
-        return
-    slab = mapping.virtual[unlimited]
-    _, ordinals = slab.ordinals(axes[unlimited])
-    for number in np.unique(ordinals // slab.block).tolist():
-        yield mapping.of_block(number)
-
-
-def _source_slabs(space: h5s.SpaceID) -> tuple[Slab, ...] | None:
+def _source_pattern_of(space: h5s.SpaceID, known: dict[object, Any]) -> Pattern | None:
     # A file does not say of which extent everything is selected.
-    return None if space.get_select_type() == h5s.SEL_ALL else _slabs(space)
+    if space.get_select_type() == h5s.SEL_ALL:
+        return None
+    pattern = _pattern_of(space, known)
+    if pattern is None:
+        detail = "a virtual mapping selects nothing of its source"
+        raise ValueError(detail)
+    return pattern
 
 
-def _slabs(space: h5s.SpaceID) -> tuple[Slab, ...]:
+def _pattern_of(space: h5s.SpaceID, known: dict[object, Any]) -> Pattern | None:
+    """What a dataspace selects; None = nothing."""
     kind = space.get_select_type()
     if kind == h5s.SEL_NONE:
-        return ()
+        return None
     if kind == h5s.SEL_ALL:
-        ones = (1,) * len(space.shape)
-        return slabs_of(((0,) * len(space.shape), ones, ones, space.shape), h5s.UNLIMITED)
-    if kind != h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
-        detail = "a virtual mapping's selection is not a regular hyperslab"
+        slabs = tuple(Slab(0, 1, extent, 1) for extent in _extent_of(space) or ())
+        return tuple(known.setdefault(each, each) for each in slabs)
+    if kind != h5s.SEL_HYPERSLABS:
+        detail = "a virtual mapping selects single points"
         raise NoEquivalent(detail)
-    return slabs_of(space.get_regular_hyperslab(), h5s.UNLIMITED)
+    if not space.shape:
+        detail = "a virtual mapping selects a hyperslab of a dataspace without dimensions"
+        raise ValueError(detail)
+    if space.is_regular_hyperslab():
+        slabs = slabs_of(space.get_regular_hyperslab(), h5s.UNLIMITED)
+        return tuple(known.setdefault(each, each) for each in slabs)
+    count = space.get_select_hyper_nblocks()
+    if count > MAX_SELECTION_BOXES:
+        detail = (
+            f"a virtual mapping selects {count} boxes: at most {MAX_SELECTION_BOXES} are accepted"
+        )
+        raise NoEquivalent(detail)
+    tree = span_tree(space.get_select_hyper_blocklist())
+    return tree.lines or tree
 
 
-def _named(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+def _extent_of(space: h5s.SpaceID) -> tuple[int, ...] | None:
+    if space.get_simple_extent_type() == h5s.NULL:
+        return None
+    shape: tuple[int, ...] = space.shape
+    return shape
+
+
+def _name_of_source(properties: h5p.PropDCID, number: int) -> tuple[str, str]:
+    """The file and the dataset that a mapping names."""
+    try:
+        names = properties.get_virtual_filename(number), properties.get_virtual_dsetname(number)
+    except UnicodeDecodeError:
+        detail = "the name of a source is not UTF-8, and h5py reads no others"
+        raise NoEquivalent(detail) from None
+    return names

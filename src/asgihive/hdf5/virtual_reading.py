@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from h5py import h5t
 
 from asgihive.errors import Overloaded
 from asgihive.hdf5.chunk_table import Places
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.mapping import Mapping, Piece
+from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.opening import Source, Sources
+from asgihive.hdf5.pairing import Piece, Unpaired, pieces
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.virtual import VirtualLayout, fill_values, mappings_of, pieces_of
+from asgihive.hdf5.virtual import VirtualLayout, fill_values, mappings_of
+from asgihive.lanes import Portions, run_at_once
 
 # Files held open at once for one block, and parts of them that are read at once.
 _SOURCES_AT_ONCE = 16
@@ -28,18 +31,20 @@ class SourceShare:
 
     dataset: Dataset
     lease: Lease
-    axes: tuple[Axis, ...]
+    piece: Piece
     places: Places | None
-    wanted: Array
+    block: Array
 
     def read(self, *, keep: bool) -> None:
-        """Fill `wanted`. Raises as `Dataset.read`."""
-        shape = (*(axis.count for axis in self.axes), *self.dataset.item_shape)
-        if self.wanted.shape == shape:
-            self.dataset.read_into(self.wanted, self.lease, self.axes, self.places, keep=keep)
-        else:
-            read = self.dataset.read(self.lease, self.axes, places=self.places, keep=keep)
-            self.wanted[...] = read.reshape(self.wanted.shape)
+        """Fill the elements of `block`. Raises as `Dataset.read`."""
+        axes, slices = self.piece.axes, self.piece.slices
+        if slices is not None:
+            wanted = self.block[slices]
+            if wanted.shape == (*(axis.count for axis in axes), *self.dataset.item_shape):
+                self.dataset.read_into(wanted, self.lease, axes, self.places, keep=keep)
+                return
+        read = self.dataset.read(self.lease, axes, places=self.places, keep=keep)
+        self.piece.put(read, self.block)
 
 
 class VirtualRead:
@@ -57,8 +62,11 @@ class VirtualRead:
         self._dataset = dataset
         self._lease = lease
         self._axes = axes
-        self._sources = Sources(lease, dataset.file, dataset.max_hops, source.depth)
-        self._mappings: Iterator[Mapping] = mappings_of(layout, axes)
+        # Of what is read block by block there may be any number, but not for one block.
+        seen = lease.seen if source.depth else lease.seen.counted_anew()
+        self._sources = Sources(lease, dataset, dataset.max_hops, source.depth, seen)
+        self._mappings: Iterator[tuple[int, Mapping]] = enumerate(mappings_of(layout, axes))
+        self._number = 0
         self._source: Source | None = None
         self._pieces: Iterator[Piece] = iter(())
         self._piece: Piece | None = None
@@ -66,36 +74,41 @@ class VirtualRead:
             shape = (*(axis.count for axis in axes), *dataset.item_shape)
             self.values = fill_values(dataset.layout.properties, shape, dtype)
 
-    def advance(self) -> list[SourceShare]:
+    def advance(self) -> Portions[list[SourceShare]]:
         """Read what needs the library, and return what is to be read next, in any order.
 
         Everything is read when that is nothing. Until it is read, or given up, sources stay open.
 
         Raises:
+            SourceRefused: a source may not or cannot be read.
             TypeUnsupported, FileChanged, Overloaded, Unsettled: and as `Dataset.read`.
         """
         with self._dataset.diagnosed(self._lease, self._axes):
             self._sources.give_back(keep=self._source)
             shares: list[SourceShare] = []
-            targets: list[tuple[slice, ...]] = []
+            targets: list[tuple[int, tuple[slice, ...] | None]] = []
             while len(shares) < _SHARES_AT_ONCE:
-                found = self._next_piece(is_first=not shares)
+                found = yield from self._next_piece(is_first=not shares)
+                if found is None:
+                    break
+                target = (self._number, found[1].slices)
                 # Later mappings win, so what they overwrite has to be read before.
-                if found is None or any(_overlap(found[1].target, each) for each in targets):
+                if any(_overlap(target, each) for each in targets):
                     break
                 self._piece = None
-                share = self._begun(*found)
+                share = yield from self._begun(*found)
                 if share is not None:
                     shares.append(share)
-                    targets.append(found[1].target)
+                    targets.append(target)
             return shares
 
-    def read(self) -> Array:
-        """All of it, here. Raises as `advance`."""
+    def read(self) -> Portions[Array]:
+        """All of it, in the library lane. Raises as `advance`."""
         try:
-            while shares := self.advance():
+            while shares := (yield from self.advance()):
                 for share in shares:
                     share.read(keep=True)
+                    yield
         finally:
             self.close()
         return self.values
@@ -104,7 +117,7 @@ class VirtualRead:
         """Let go of the sources, also when not everything was read; from any thread."""
         self._sources.close()
 
-    def _next_piece(self, *, is_first: bool) -> tuple[Source, Piece] | None:
+    def _next_piece(self, *, is_first: bool) -> Portions[tuple[Source, Piece] | None]:
         """What to read next, perhaps found before; None at the end or when others come first."""
         while True:
             if self._piece is None:
@@ -116,39 +129,59 @@ class VirtualRead:
                 self._sources.give_back()
             elif len(self._sources) >= _SOURCES_AT_ONCE:
                 return None
-            if not self._has_next_source(is_first=is_first):
+            is_there = yield from self._has_next_source(is_first=is_first)
+            if not is_there:
                 return None
 
-    def _has_next_source(self, *, is_first: bool) -> bool:
-        mapping = next(self._mappings, None)
-        if mapping is None:
+    def _has_next_source(self, *, is_first: bool) -> Portions[bool]:
+        yield
+        self._lease.go_on()
+        numbered = next(self._mappings, None)
+        if numbered is None:
             return False
+        number, mapping = numbered
         try:
-            source = self._sources.open(mapping.file, mapping.dataset)
+            source = yield from self._sources.open(mapping)
         except Overloaded:
             if is_first:
                 raise
             # There will be room once those that are held are given back.
-            self._mappings = itertools.chain((mapping,), self._mappings)
+            self._mappings = itertools.chain((numbered,), self._mappings)
             return False
-        if source is not None and source.shape is not None and mapping.fits(source.shape):
-            self._source = source
-            self._pieces = pieces_of(mapping, self._axes, source.shape)
+        if source is not None:
+            problem = unreadable(source.dataset, self.values.dtype, self._dataset.item_shape)
+            if problem is not None:
+                raise self._sources.refusal(mapping, problem)
+            self._number, self._source = number, source
+            self._pieces = self._pieces_of(mapping, source)
         return True
 
-    def _begun(self, source: Source, piece: Piece) -> SourceShare | None:
+    def _pieces_of(self, mapping: Mapping, source: Source) -> Iterator[Piece]:
+        try:
+            yield from pieces(mapping, self._axes, source.shape or ())
+        except Unpaired as error:
+            raise self._sources.refusal(mapping, str(error)) from None
+
+    def _begun(self, source: Source, piece: Piece) -> Portions[SourceShare | None]:
         """The piece, to be read elsewhere; None when that had to be done here."""
-        dataset, lease = source.dataset, source.lease
-        wanted = self.values[piece.target]
-        if dataset.virtual is not None or dataset.needs_library or wanted.dtype != dataset.dtype:
-            read = read_whole(source, piece.axes, wanted.dtype)
-            wanted[...] = read.reshape(wanted.shape)
+        dataset, lease, dtype = source.dataset, source.lease, self.values.dtype
+        if dataset.virtual is not None or dataset.needs_library or dtype != dataset.dtype:
+            read = yield from read_in_portions(source, piece.axes, dtype)
+            piece.put(read, self.values)
+            yield
             return None
         places = dataset.places() or dataset.locate(lease, piece.axes)
-        return SourceShare(dataset, lease, piece.axes, places, wanted)
+        return SourceShare(dataset, lease, piece, places, self.values)
 
 
 def read_whole(source: Source, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> Array:
+    """What `read_in_portions` returns, without a break."""
+    return run_at_once(read_in_portions(source, axes, dtype))
+
+
+def read_in_portions(
+    source: Source, axes: tuple[Axis, ...], dtype: np.dtype[Any]
+) -> Portions[Array]:
     """The elements at `axes` of a dataset of any layout, in the library lane.
 
     Raises as `Dataset.read` and `VirtualRead.advance`.
@@ -156,14 +189,46 @@ def read_whole(source: Source, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> 
     dataset = source.dataset
     if dataset.virtual is None:
         return dataset.read(source.lease, axes, dtype)
-    return VirtualRead(source, dataset.virtual, axes, dtype).read()
+    return (yield from VirtualRead(source, dataset.virtual, axes, dtype).read())
 
 
-def _overlap(first: tuple[slice, ...], second: tuple[slice, ...]) -> bool:
-    """False when certainly no element is in both."""
-    return all(
-        a.start < b.stop
-        and b.start < a.stop
-        and (a.start - b.start) % math.gcd(a.step or 1, b.step or 1) == 0
-        for a, b in zip(first, second, strict=True)
+def unreadable(source: Dataset, dtype: np.dtype[Any], item_shape: tuple[int, ...]) -> str | None:
+    """Why values of a source cannot become elements of a type; None = they can."""
+    if source.item_shape != item_shape:
+        return f"its elements have the dimensions {source.item_shape}, not {item_shape}"
+    if source.dtype == dtype and _pointed_kind(source.dtype) == _pointed_kind(dtype):
+        return None
+    try:
+        path = None
+        if source.dtype != dtype:
+            path = h5t.find(source.memory_type.id, h5t.py_create(np.dtype((dtype, item_shape))))
+    except (TypeError, ValueError, RuntimeError, KeyError):
+        path = None
+    return None if path else f"HDF5 knows no conversion of its type to {dtype}"
+
+
+def _pointed_kind(dtype: np.dtype[Any]) -> tuple[object, ...]:
+    """What the pointers of a dtype point to, which two dtypes of pointers do not compare."""
+    string = h5t.check_string_dtype(dtype)
+    is_text = string is not None and string.length is None
+    return is_text, h5t.check_vlen_dtype(dtype), h5t.check_ref_dtype(dtype)
+
+
+def _overlap(
+    one: tuple[int, tuple[slice, ...] | None], another: tuple[int, tuple[slice, ...] | None]
+) -> bool:
+    """False when certainly no element is in two pieces; each with the number of its mapping."""
+    # Those of one mapping have no element in common.
+    if one[0] == another[0]:
+        return False
+    first, second = one[1], another[1]
+    return (
+        first is None
+        or second is None
+        or all(
+            a.start < b.stop
+            and b.start < a.stop
+            and (a.start - b.start) % math.gcd(a.step or 1, b.step or 1) == 0
+            for a, b in zip(first, second, strict=True)
+        )
     )

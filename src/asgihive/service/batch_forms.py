@@ -1,4 +1,7 @@
-"""The forms of a batch's body: a list of `{"status": …, "body": …}` in JSON or MessagePack."""
+"""The forms of a batch's body: a list of `{"status": …, "body": …}` in JSON or MessagePack.
+
+A member says `missing_sources` where the answer by itself has the field `Missing-Sources`.
+"""
 
 from typing import Protocol
 
@@ -26,6 +29,7 @@ class Answer:
     def __init__(self, form: "Form", most_bytes: int, *, has_format: bool = False) -> None:
         self.status = 0
         self.media_type = ""
+        self.missing_sources: str | None = None
         self._form = form
         self._most_bytes = most_bytes
         self._has_format = has_format
@@ -42,6 +46,8 @@ class Answer:
             headers = dict(message["headers"])
             self.status = message["status"]
             self.media_type = headers[b"content-type"].decode("latin-1").partition(";")[0]
+            if (missing := headers.get(b"missing-sources")) is not None:
+                self.missing_sources = missing.decode("latin-1")
             self._check(int(headers.get(b"content-length", b"0")))
             if not self._form.holds(self.media_type):
                 other = "leave `format` out" if self._has_format else "ask for it by itself"
@@ -104,7 +110,10 @@ class JsonForm:
         return b"["
 
     def member(self, answer: Answer) -> bytes:
-        return b'{"status":%d,"body":%b}' % (answer.status, answer.body)
+        missing = b""
+        if answer.missing_sources is not None:
+            missing = b',"missing_sources":%b' % msgspec.json.encode(answer.missing_sources)
+        return b'{"status":%d%b,"body":%b}' % (answer.status, missing, answer.body)
 
 
 class MsgpackForm:
@@ -125,11 +134,12 @@ class MsgpackForm:
 
     def member(self, answer: Answer) -> bytes:
         pack = msgspec.msgpack.encode
-        parts = (_TWO, pack("status"), pack(answer.status), pack("body"), _as_msgpack(answer))
-        return b"".join(parts)
-
-
-_TWO: bytes = msgpack.Packer().pack_map_header(2)
+        fields = [pack("status"), pack(answer.status)]
+        if answer.missing_sources is not None:
+            fields += [pack("missing_sources"), pack(answer.missing_sources)]
+        fields += [pack("body"), _as_msgpack(answer)]
+        size: bytes = msgpack.Packer().pack_map_header(len(fields) // 2)
+        return b"".join([size, *fields])
 
 
 def _as_msgpack(answer: Answer) -> bytes:

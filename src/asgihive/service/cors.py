@@ -16,6 +16,7 @@ EXPOSED_HEADERS = (
     "content-length",
     "content-range",
     "etag",
+    "missing-sources",
     "retry-after",
     "server-timing",
     "www-authenticate",

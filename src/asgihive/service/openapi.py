@@ -53,6 +53,7 @@ _ENTITY: Errors = (
 )
 _VALUES: Errors = (
     *_ENTITY,
+    errors.SourceRefused,
     errors.KindMismatch,
     errors.BadSelection,
     errors.TypeUnsupported,

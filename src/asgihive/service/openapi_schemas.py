@@ -140,8 +140,10 @@ _REQUEST: Schema = _object(
 _BATCHED: Schema = _object(
     {
         "status": {"type": "integer", "minimum": 100, "maximum": 599},
+        "missing_sources": {"type": "string", "description": "As the field `Missing-Sources`"},
         "body": {"description": "What the route answers; an error is an object with `message`."},
-    }
+    },
+    optional=("missing_sources",),
 )
 
 SCHEMAS: dict[str, Schema] = {

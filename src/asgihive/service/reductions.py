@@ -13,6 +13,8 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection
+from asgihive.hdf5.taking_part import search_sources
+from asgihive.lanes import Portions
 from asgihive.service.parameters import EntityParameters, HistogramParameters
 from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected
@@ -110,15 +112,16 @@ def _histogram(bins: int, dtype: Any, span: Extent | None, block: Array) -> Hist
 async def _numbers(
     store: Store, entity: EntityParameters, selection: str | None, representation: Representation
 ) -> _Numbers:
-    def begin(lease: Lease) -> tuple[Dataset, Selection | None]:
-        dataset = found(store.settings, entity, lease)
+    def begin(lease: Lease) -> Portions[tuple[Dataset, Selection | None]]:
+        dataset = yield from found(store.settings, entity, lease)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
             raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
         chosen = selected(dataset, selection)
-        representation.identify(lease, dataset, chosen)
+        axes = None if chosen is None else chosen.axes
+        representation.identify(lease, (yield from search_sources(lease, dataset, axes)))
         return dataset, chosen
 
-    (dataset, chosen), lease = await store.read(lambda lease: store.in_library(lease, begin))
+    (dataset, chosen), lease = await store.read(lambda lease: store.in_portions(lease, begin))
     keep = chosen is not None and is_kept(store, dataset, chosen)
     return _Numbers(store, Held(dataset, lease, keep), chosen)

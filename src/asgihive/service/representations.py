@@ -1,11 +1,13 @@
 """The form in which a request gets its answer: which version, which part, in which coding."""
 
 import functools
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import quote
 
 from starlette.types import Scope
 
@@ -30,16 +32,18 @@ from asgihive.asgi.conditional import (
     not_modified_headers,
     range_applies,
 )
-from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import Selection
-from asgihive.hdf5.taking_part import depends_on_all
+from asgihive.hdf5.taking_part import SourcesFound
 from asgihive.service.answers import Answer, Depends, Key
 from asgihive.service.plain import PlainSource
 from asgihive.service.store import Store
 from asgihive.service.versions import validators_of
 
 _FORMAT = re.compile(rb"(?:^|&)format=[^&]")
+
+# Of the name of a missing source, bytes that are shown in a field, and what is not encoded there.
+_LONGEST_SOURCE = 500
+_SHOWN = "/:!$&'()*+@[]{}^~"
 
 # What is compressed without a thread.
 _INLINE_BYTES = 1 << 14
@@ -70,6 +74,7 @@ class Representation:
     coding: in which an answer that is large enough is sent; None = as it is.
     common: headers that each form of the answer has.
     plain: of which few bytes of a file its body is made, if it is; noted by who reads them.
+    missing_sources: the value of the field of that name; None = no source is missing.
     validators, depends: of the answer as it is; none before `identify`, or for good.
     is_large: whether the answer is worth compression, when that is known.
     """
@@ -81,6 +86,7 @@ class Representation:
     coding: Coding | None
     common: Mapping[str, str]
     plain: PlainSource | None = None
+    missing_sources: str | None = None
     validators: Validators = _UNKNOWN
     depends: Depends = field(default_factory=dict)
     is_large: bool | None = None
@@ -129,18 +135,15 @@ class Representation:
     def identify(
         self,
         lease: Lease,
-        dataset: Dataset,
-        selection: Selection | None,
+        sources: SourcesFound,
         *,
         length: int | None = None,
         is_streamed: bool = False,
     ) -> None:
         """Learn the version of an answer from the files that its values come from.
 
-        In the library lane for virtual datasets, whose sources are opened for it.
-
         Args:
-            selection: what the answer is made of; None = an empty dataspace.
+            sources: what its values come from, on which `lease` depends.
             length: of its body, if that is known.
             is_streamed: whether it is large, however long. None of both: it is seen at the end.
 
@@ -150,7 +153,8 @@ class Representation:
         """
         # A second attempt may find other files.
         self.validators, self.depends = _UNKNOWN, {}
-        if selection is None or depends_on_all(lease, dataset, selection.axes):
+        self.missing_sources = missing_sources_field(sources)
+        if sources.depends_on_all:
             self.validators = validators_of(self.store.versions_seed, self.key, lease)
             self.depends = dict(lease.depends)
         self.is_large = None if length is None else self.is_worth(length)
@@ -262,6 +266,8 @@ class Representation:
         headers = {**self.common, **self._coded(coding).headers()}
         if coding is not None:
             headers["content-encoding"] = coding.name
+        if self.missing_sources is not None:
+            headers["missing-sources"] = self.missing_sources
         return headers
 
     async def _buffered(
@@ -284,6 +290,18 @@ class Representation:
 
     async def _run(self, work: Callable[[], bytes]) -> bytes:
         return await self.store.lanes.decode.run(work, patient=True)
+
+
+def missing_sources_field(sources: SourcesFound) -> str | None:
+    """`Missing-Sources`: how many of how many, and the first one, percent-encoded (RFC 3986).
+
+    With `; others=unknown` where not all sources were looked for. None where none is missing.
+    """
+    if not sources.missing:
+        return None
+    first = quote(os.fsencode(sources.first_missing)[:_LONGEST_SOURCE], safe=_SHOWN)
+    value = f"{sources.missing} of {sources.searched}; first={first}"
+    return value if sources.is_all else f"{value}; others=unknown"
 
 
 @asynccontextmanager

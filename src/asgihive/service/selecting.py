@@ -8,10 +8,11 @@ import numpy as np
 from asgihive.encoders.protocol import is_numeric
 from asgihive.errors import FormatMismatch
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.opening import find_dataset
+from asgihive.hdf5.opening import open_dataset
 from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Selection, parse_selection
+from asgihive.lanes import Portions
 from asgihive.service.parameters import EntityParameters
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
@@ -23,10 +24,10 @@ _BLOCK_BYTES = 4 << 20
 _POINTED_BYTES = 4096
 
 
-def found(settings: H5Settings, entity: EntityParameters, lease: Lease) -> Dataset:
+def found(settings: H5Settings, entity: EntityParameters, lease: Lease) -> Portions[Dataset]:
     """The dataset that is asked for, held by `lease`. In the library lane."""
     file = lease.open_asked(entity.file)
-    dataset = find_dataset(lease, file, entity.path, settings.max_link_hops)
+    dataset = yield from open_dataset(lease, file, entity.path, settings.max_link_hops)
     lease.objects.append(dataset)
     return dataset
 

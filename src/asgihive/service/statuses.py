@@ -13,6 +13,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.ReaderCrashed: 500,
     errors.EntityMissing: 404,
     errors.LinkUnresolved: 404,
+    errors.SourceRefused: 404,
     errors.KindMismatch: 422,
     errors.AttributeMissing: 404,
     errors.TypeUnsupported: 422,

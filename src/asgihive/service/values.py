@@ -20,7 +20,9 @@ from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
+from asgihive.hdf5.taking_part import SourcesFound, search_sources, sources_at_hand
 from asgihive.hdf5.views import View, plan_view
+from asgihive.lanes import Portions
 from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
@@ -173,9 +175,12 @@ async def _begin(
 ) -> ValuesRead:
     """Everything before the first byte."""
 
-    def begin(lease: Lease) -> tuple[ValuesRead, Array | None]:
-        dataset = found(store.settings, parameters.entity, lease)
-        reading = _represented(store, representation, _prepared(store, parameters, dataset), lease)
+    def begin(lease: Lease) -> Portions[tuple[ValuesRead, Array | None]]:
+        dataset = yield from found(store.settings, parameters.entity, lease)
+        prepared = _prepared(store, parameters, dataset)
+        axes = None if prepared.selection is None else prepared.selection.axes
+        sources = yield from search_sources(lease, dataset, axes)
+        reading = _represented(store, representation, prepared, sources, lease)
         block = reading.block
         if block is None or dataset.virtual is not None:
             return reading, None
@@ -184,7 +189,7 @@ async def _begin(
         # What has to be read here anyway, or is so little that another visit would cost more.
         return reading, dataset.read(lease, block.axes)
 
-    reading, array = await store.in_library(lease, begin)
+    reading, array = await store.in_portions(lease, begin)
     if reading.block is not None:
         await _read_first(store, reading, reading.block, lease, array)
     return reading
@@ -208,7 +213,8 @@ async def _begin_at_hand(
         if dataset.needs_library:
             lease.release()
             return None
-        reading = _represented(store, representation, _prepared(store, parameters, dataset), lease)
+        prepared, sources = _prepared(store, parameters, dataset), sources_at_hand(dataset)
+        reading = _represented(store, representation, prepared, sources, lease)
         block = reading.block
         if block is None:
             return reading, lease
@@ -289,16 +295,20 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
 
 
 def _represented(
-    store: Store, representation: Representation, reading: ValuesRead, lease: Lease
+    store: Store,
+    representation: Representation,
+    reading: ValuesRead,
+    sources: SourcesFound,
+    lease: Lease,
 ) -> ValuesRead:
     """What will be read of it for this request: nothing the client has, and only what it wants.
 
-    In the library lane for virtual datasets. Raises as `answer_data`.
+    Raises as `answer_data`.
     """
     encoder, values, selection = reading.parameters.encoder, reading.values, reading.selection
     dataset, length = reading.dataset, encoder.length(values)
     is_streamed = not reading.is_one_piece
-    representation.identify(lease, dataset, selection, length=length, is_streamed=is_streamed)
+    representation.identify(lease, sources, length=length, is_streamed=is_streamed)
     wanted = None
     if length is not None and has_parts(encoder):
         wanted = representation.range_of(length)

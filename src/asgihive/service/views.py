@@ -15,8 +15,10 @@ from asgihive.errors import AnswerTooLarge
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
+from asgihive.hdf5.taking_part import search_sources
 from asgihive.hdf5.view_reducer import ViewReducer
 from asgihive.hdf5.views import View, ViewBlock, ViewRequest, plan_view, plan_view_blocks
+from asgihive.lanes import Portions
 from asgihive.service.bodies import encode, headers_of, whole_response
 from asgihive.service.parameters import DataParameters
 from asgihive.service.representations import Representation
@@ -48,19 +50,20 @@ async def answer_view(
         FormatMismatch, BadParameter, AnswerTooLarge: and whatever reading raises.
     """
 
-    def begin(lease: Lease) -> tuple[Dataset, Values, View | None]:
-        dataset = found(store.settings, parameters.entity, lease)
+    def begin(lease: Lease) -> Portions[tuple[Dataset, Values, View | None]]:
+        dataset = yield from found(store.settings, parameters.entity, lease)
         values, view = _planned(store, parameters, request, dataset)
+        axes = None if view is None else view.selection.axes
+        sources = yield from search_sources(lease, dataset, axes)
         representation.identify(
             lease,
-            dataset,
-            None if view is None else view.selection,
+            sources,
             length=parameters.encoder.length(values),
             is_streamed=values.size > parameters.encoder.block_elements,
         )
         return dataset, values, view
 
-    (dataset, values, view), lease = await store.read(lambda lease: store.in_library(lease, begin))
+    (dataset, values, view), lease = await store.read(lambda lease: store.in_portions(lease, begin))
     encoder = parameters.encoder
     try:
         if view is None or not values.size:
