@@ -111,12 +111,12 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def complaint(capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> str:
-    """The only line on stderr of a command that ends with exit code 2."""
+def complaint(capsys: pytest.CaptureFixture[str], arguments: Sequence[str], code: int = 2) -> str:
+    """The only line on stderr of a command that ends with that exit code."""
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     captured = capsys.readouterr()
-    assert ended.value.code == 2
+    assert ended.value.code == code
     assert captured.out == ""
     assert captured.err.count("\n") == 1
     assert captured.err.endswith("\n")

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 
 import h5py
 import pytest
 
 from asgihive import __version__, cli
+from asgihive.cli.options import read_options
+from asgihive.settings import H5Settings
 from tests.cli.processes import PATIENCE, complaint
 
 
@@ -40,7 +43,25 @@ from tests.cli.processes import PATIENCE, complaint
         (["serve", ".", "--max-open-files", "1.5"], "--max-open-files"),
         (["serve", ".", "--max-open", "5"], "--max-open"),
         (["demo", "--read-timeout-seconds", "0"], "read_timeout_seconds"),
-        (["sevre"], "'sevre'"),
+        (
+            ["srve", "/tmp"],
+            "there is no command 'srve' (did you mean serve?); there is: serve, demo",
+        ),
+        (["xyzzy"], "there is no command 'xyzzy'; there is: serve, demo"),
+        (["."], "(did you mean asgihive serve .?)"),
+        ([__file__], f"(did you mean asgihive inspect {__file__}?)"),
+        (["--port", "80", "serve", "."], "--port follows a command: asgihive COMMAND --port"),
+        (["serve", "--prot", "80", "."], "there is no option --prot (did you mean --port?)"),
+        (["serve", ".", "--prot=80"], "there is no option --prot (did you mean --port?)"),
+        (["serve", ".", "-q"], "there is no option -q (see"),
+        (["serve", ".", "--xyzzy", "--acess-log", "json"], "--xyzzy, --acess-log (did you mean"),
+        (["serve", ".", "more", "words"], "too many arguments: more words"),
+        (["demo", "--hots", "::1"], "there is no option --hots (did you mean --host?)"),
+        (["new", "a", "--direcotry", "b"], "(did you mean --directory?)"),
+        (["routes", "main:app", "--jsn"], "there is no option --jsn (did you mean --json?)"),
+        (["graph", "main:app", "--mermaids"], "(did you mean --mermaid?)"),
+        (["serve", ".", "-p", "65536"], "-p/--port: '65536': a number from 0 to 65535"),
+        (["serve", "missing", "-p", "http"], "-p/--port: 'http'"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_2(
@@ -92,3 +113,21 @@ def test_the_version_has_what_a_bug_report_needs(capsys: pytest.CaptureFixture[s
     shown = " ".join(lines)
     assert f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}" in shown
     assert "Python {}.{}.{}".format(*sys.version_info[:3]) in shown
+
+
+def test_the_port_has_a_short_name() -> None:
+    parsed = cli._parser().parse_args(["serve", ".", "-p", "8123"])
+    assert read_options(parsed).server.port == 8123
+
+
+@pytest.mark.parametrize("command", list(cli._COMMANDS))
+def test_help_asks_no_questions(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: asgihive {command} ")
+    assert "?" not in shown
+    for each in fields(H5Settings):
+        first = each.metadata["purpose"].split()[0]
+        assert first not in {"is", "are", "do", "does", "may", "can"}

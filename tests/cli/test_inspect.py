@@ -215,7 +215,7 @@ def test_names_cannot_do_anything_to_a_terminal(directory: Path, capsys: Output)
     kinds = {width_of(row[: row.index("dataset")]) for row in rows if "dataset" in row}
     assert len(kinds) == 1
     assert json.loads(shown(capsys, directory / "odd.h5", "--json"))["members"] == 4
-    missing = complaint(capsys, ["inspect", str(directory / "odd.h5"), "/\x1b[31m"])
+    missing = complaint(capsys, ["inspect", str(directory / "odd.h5"), "/\x1b[31m"], 1)
     assert "\x1b" not in missing
 
 
@@ -253,7 +253,7 @@ def test_a_symbolic_link_out_of_the_directory(
     other = scan.parent.parent / "other"
     other.mkdir()
     (other / "alias.h5").symlink_to(scan)
-    line = complaint(capsys, ["inspect", str(other / "alias.h5")])
+    line = complaint(capsys, ["inspect", str(other / "alias.h5")], 1)
     assert f"leads out of {other}, to {scan}: name that file, or with --root" in line
     assert "members" in shown(capsys, other / "alias.h5", "--root", other.parent)
     monkeypatch.setenv("ASGIHIVE_FOLLOW_SYMLINKS", "yes")
@@ -261,22 +261,27 @@ def test_a_symbolic_link_out_of_the_directory(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        ([], "FILE"),
-        (["missing.h5"], "'missing.h5': no such file"),
-        (["."], "'.' is not a file"),
-        (["text.h5"], "text.h5 is not a readable HDF5 file"),
-        (["x.h5", "/nothing"], "/nothing is not a valid path in x.h5"),
-        (["x.h5", "/values/below"], "/values/below is not a valid path"),
-        (["x.h5", "--root", "missing"], "'missing': no such directory"),
-        (["x.h5", "--root", "inner"], "is not below"),
-        (["x.h5", "/", "more"], "more"),
+        ([], "FILE", 2),
+        (["missing.h5"], "'missing.h5': no such file", 2),
+        (["."], "'.' is a directory: name the files in it", 2),
+        (["/dev/null"], "'/dev/null' is not a file", 2),
+        (["text.h5"], "text.h5 is not a readable HDF5 file", 1),
+        (["x.h5", "/nothing"], "/nothing is not a valid path in x.h5", 1),
+        (["x.h5", "/values/below"], "/values/below is not a valid path", 1),
+        (["x.h5", "y.h5"], "'y.h5' is neither a file nor a path in x.h5", 1),
+        (["x.h5", "--root", "missing"], "'missing': no such directory", 2),
+        (["x.h5", "--root", "inner"], "is not below", 1),
+        (["x.h5", "/", "more"], "'/' is a directory", 2),
+        (["x.h5", "y.h5", "x.h5"], "'y.h5': no such file", 2),
+        (["--jsn", "x.h5"], "there is no option --jsn (did you mean --json?)", 2),
     ],
 )
-def test_errors_are_one_line(
+def test_errors_are_one_line(  # noqa: PLR0917  # fixtures, asked for by name
     arguments: list[str],
     words: str,
+    code: int,
     directory: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Output,
@@ -284,7 +289,29 @@ def test_errors_are_one_line(
     monkeypatch.chdir(directory)
     (directory / "text.h5").write_text("no HDF5")
     (directory / "inner").mkdir()
-    assert words in complaint(capsys, ["inspect", *arguments])
+    assert words in complaint(capsys, ["inspect", *arguments], code)
+
+
+def test_several_files(directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.chdir(directory)
+    with h5py.File("y.h5", "w") as file:
+        file["values"] = [0.5]
+    both = shown(capsys, "x.h5", "y.h5", "/values")
+    assert both.index("/values of x.h5") < both.index("\n\n/values of y.h5")
+    x, y = json.loads(shown(capsys, "x.h5", "y.h5", "--json"))
+    assert (x["file"], y["file"]) == ("x.h5", "y.h5")
+    assert x["path"] == y["path"] == "/"
+    # A path without its slash, and a file that cannot be read among those that can.
+    assert "/values of y.h5" in shown(capsys, "x.h5", "y.h5", "values")
+    Path("text.h5").write_text("no HDF5")
+    with pytest.raises(SystemExit) as ended:
+        main(["inspect", "text.h5", "x.h5"])
+    captured = capsys.readouterr()
+    assert ended.value.code == 1
+    assert captured.out.startswith("/ of x.h5")
+    line = "asgihive inspect: error: text.h5: text.h5 is not a readable HDF5 file"
+    assert captured.err.startswith(line)
+    assert captured.err.count("\n") == 1
 
 
 def test_a_bad_setting_is_told(scan: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

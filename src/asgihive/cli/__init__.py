@@ -1,5 +1,6 @@
 """The command `asgihive`: serves and inspects HDF5 files, shows and begins services."""
 
+import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from asgihive.cli.inspect import add_inspect
 from asgihive.cli.new import add_new
 from asgihive.cli.serve import add_serve
 from asgihive.cli.signals import signals_interrupt
+from asgihive.hive.errors import suggestion
 
 __all__ = ["main"]
 
@@ -25,6 +27,16 @@ _VERSIONS = (
     f"uvicorn {uvicorn.__version__}\n"
     f"Python {platform.python_version()} on {platform.platform()}"
 )
+
+_COMMANDS = {
+    "serve": add_serve,
+    "demo": add_demo,
+    "inspect": add_inspect,
+    "new": add_new,
+    "routes": add_routes,
+    "graph": add_graph,
+}
+_GLOBAL_OPTIONS = frozenset({"-h", "--help", "--version"})
 
 _EXAMPLES = """\
 examples:
@@ -66,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parser: Parser, arguments: list[str]) -> int:
-    options = parser.parse_args(arguments)
+    _check_command(parser, arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        getattr(options, "parser", parser).refuse_unknown(unknown)
     if "run" not in options:
         parser.print_help()
         return 0
@@ -76,6 +91,20 @@ def _run(parser: Parser, arguments: list[str]) -> int:
         except KeyboardInterrupt:
             return 0
     return code
+
+
+def _check_command(parser: Parser, arguments: list[str]) -> None:
+    """Say what may have been meant where the first word is no command."""
+    first = arguments[0] if arguments else "--help"
+    if first in _COMMANDS or first in _GLOBAL_OPTIONS:
+        return
+    if first.startswith("-"):
+        parser.error(f"{first} follows a command: asgihive COMMAND {first}")
+    meant = suggestion(first, _COMMANDS)
+    if os.path.exists(first):
+        command = "serve" if os.path.isdir(first) else "inspect"
+        meant = f" (did you mean asgihive {command} {first}?)"
+    parser.error(f"there is no command {first!r}{meant}; there is: {', '.join(_COMMANDS)}")
 
 
 def _parser() -> Parser:
@@ -92,6 +121,6 @@ def _parser() -> Parser:
         "--version", action=TellVersion, version=_VERSIONS, help="show versions and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (add_serve, add_demo, add_inspect, add_new, add_routes, add_graph):
+    for add in _COMMANDS.values():
         add(commands)
     return parser

@@ -23,6 +23,7 @@ class Option:
         is_repeated: whether there may be several, a list in a file.
         is_path: whether a file's own directory is where a relative one begins.
         is_secret: whether it is for files alone.
+        short: one letter that stands for it on the command line.
     """
 
     dest: str
@@ -33,6 +34,7 @@ class Option:
     is_repeated: bool = False
     is_path: bool = False
     is_secret: bool = False
+    short: str = ""
 
     def add_to(self, group: Any, name: str) -> None:
         """Let argparse read it; what is not given stays out of the namespace."""
@@ -41,8 +43,9 @@ class Option:
             rest = {"type": self.parse, "metavar": self.metavar, "choices": self.choices}
             rest["action"] = "append" if self.is_repeated else "store"
         text = self.purpose.replace("%", "%%")
+        flags = [f"-{self.short}"] if self.short else []
         group.add_argument(
-            f"--{name}", dest=self.dest, default=argparse.SUPPRESS, help=text, **rest
+            *flags, f"--{name}", dest=self.dest, default=argparse.SUPPRESS, help=text, **rest
         )
 
     def value_of(self, given: object, folder: str) -> Any:

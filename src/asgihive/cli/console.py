@@ -4,7 +4,10 @@ import argparse
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from asgihive.hive.errors import suggestion
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -42,9 +45,27 @@ class Parser(argparse.ArgumentParser):
         line = " ".join(message.split())
         self.exit(USAGE, f"{self.prog}: error: {line} (see {self.prog} --help)\n")
 
+    def refuse_unknown(self, unknown: Sequence[str]) -> NoReturn:
+        """End with one line on stderr: what is unknown, and what may have been meant.
+
+        Raises:
+            SystemExit: 2.
+        """
+        options = [each.partition("=")[0] for each in unknown if each.startswith("-")]
+        if not options:
+            self.error(f"too many arguments: {' '.join(unknown)}")
+        known = self._option_string_actions  # argparse says them nowhere else, but as help
+        near = [f"{each}{suggestion(each, known)}" for each in options]
+        self.error(f"there is no option {', '.join(near)}")
+
     def fail(self, message: str) -> NoReturn:
         """End with one line on stderr, where the arguments are not what is wrong."""
-        self.exit(FAILURE, f"{self.prog}: error: {' '.join(message.split())}\n")
+        self.complain(message)
+        self.exit(FAILURE)
+
+    def complain(self, message: str) -> None:
+        """Write one line to stderr, and go on."""
+        self._print_message(f"{self.prog}: error: {' '.join(message.split())}\n", sys.stderr)
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
         """Write the help, by default to stdout.

@@ -1,4 +1,4 @@
-"""`asgihive inspect FILE [PATH]`: how the values in a file are stored, and how they are read."""
+"""`asgihive inspect FILE… [PATH]`: how values in files are stored, and how they are read."""
 
 import argparse
 import dataclasses
@@ -7,12 +7,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from asgihive.cli.console import STYLE, tell
+from asgihive.cli.console import STYLE, Parser, tell
 from asgihive.cli.inspection_text import inspection_text
+from asgihive.cli.logs import held_log
 from asgihive.cli.tables import printable
-from asgihive.errors import AsgihiveError, FileChanged, FileMissing
+from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
 from asgihive.hdf5.inspection import Inspection, inspect_path
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
@@ -52,8 +54,12 @@ keys of --json (sizes in bytes; a key that does not apply is null):
   members              how many links a group has
   children             of a group, each with the same keys
 
+Of several files it shows one after the other, with --json as a list; what cannot be read is told
+on stderr, and the exit code is 1. The last argument is PATH unless it is a file.
+
 examples:
   asgihive inspect scan.nxs
+  asgihive inspect *.nxs /entry/data
   asgihive inspect scan.nxs /entry/data
   asgihive inspect /data/run7/scan.nxs /entry --root /data --json
 """
@@ -69,11 +75,14 @@ def add_inspect(commands: Any) -> None:
             "dataset in detail: layout, chunks, filters, sizes, links, the way that a read takes."
         ),
         epilog=_HELP,
+        usage="%(prog)s [-h] [--root DIR] [--json] FILE [FILE ...] [PATH]",
         **STYLE,
     )
-    parser.add_argument("file", metavar="FILE", type=_file, help="an HDF5 file")
     parser.add_argument(
-        "path", metavar="PATH", nargs="?", default="/", help="in the file (default: %(default)s)"
+        "words",
+        metavar="FILE [PATH]",
+        nargs="+",
+        help="HDF5 files, and a path in each of them (default: /)",
     )
     parser.add_argument(
         "--root",
@@ -85,15 +94,6 @@ def add_inspect(commands: Any) -> None:
     parser.set_defaults(run=_inspect, parser=parser)
 
 
-def _file(text: str) -> str:
-    path = os.path.abspath(text)
-    if not os.path.exists(path):
-        raise argparse.ArgumentTypeError(f"{text!r}: no such file")
-    if not os.path.isfile(path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a file")
-    return text
-
-
 def _directory(text: str) -> str:
     if not os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text!r}: no such directory")
@@ -101,21 +101,71 @@ def _directory(text: str) -> str:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    parser: argparse.ArgumentParser = options.parser
+    parser: Parser = options.parser
     try:
         settings = H5Settings.from_environment()
-        root = os.path.dirname(os.path.abspath(options.file))
-        sandbox = Sandbox(options.root or root, follow_symlinks=settings.follow_symlinks)
-        name = _name_below(sandbox.root, options.file)
-        found = _read(sandbox, settings, name, options.path)
-    except (AsgihiveError, OSError, ValueError) as error:
+        files, path = _files_and_path(options.words)
+    except ValueError as error:
         parser.error(printable(str(error), _LONGEST_LINE))
-    tell(_as_json(found) if options.json else _as_text(options.file, found))
+    found: list[tuple[str, Inspection]] = []
+    problems: list[str] = []
+    with held_log():  # what is refused is told of in what is shown
+        for file in files:
+            try:
+                found.append((file, _inspected(file, path, options.root, settings)))
+            except (AsgihiveError, OSError, ValueError) as error:
+                problem = printable(_problem(file, path, error), _LONGEST_LINE)
+                problems.append(problem if len(files) == 1 else f"{printable(file)}: {problem}")
+    if found and options.json:
+        tell(_as_json([each for _, each in found], is_list=len(files) > 1))
+    elif found:
+        tell("\n\n".join(_as_text(file, each) for file, each in found))
+    for problem in problems[:-1]:
+        parser.complain(problem)
+    if problems:
+        parser.fail(problems[-1])
     return 0
 
 
-def _as_json(found: Inspection) -> str:
-    return json.dumps(dataclasses.asdict(found), indent=2)
+def _files_and_path(words: list[str]) -> tuple[list[str], str]:
+    """The arguments that are files, and the path in them; the first is always a file.
+
+    Raises:
+        ValueError: one is no file, and does not stand where the path does.
+    """
+    first, *rest = words
+    files, path = [first, *rest], "/"
+    if rest and not os.path.isfile(rest[-1]):
+        path = files.pop()
+    for file in files:
+        if os.path.isdir(file):
+            message = f"{file!r} is a directory: name the files in it"
+            raise ValueError(message)
+        if not os.path.exists(file):
+            message = f"{file!r}: no such file"
+            raise ValueError(message)
+        if not os.path.isfile(file):
+            message = f"{file!r} is not a file"
+            raise ValueError(message)
+    return files, path
+
+
+def _inspected(file: str, path: str, root: str | None, settings: H5Settings) -> Inspection:
+    folder = os.path.dirname(os.path.abspath(file))
+    sandbox = Sandbox(root or folder, follow_symlinks=settings.follow_symlinks)
+    return _read(sandbox, settings, _name_below(sandbox.root, file), path)
+
+
+def _problem(file: str, path: str, error: Exception) -> str:
+    """What went wrong; where the path may have been meant as a file, also that it is none."""
+    if isinstance(error, EntityMissing) and not path.startswith("/"):
+        return f"{path!r} is neither a file nor a path in {file}"
+    return str(error)
+
+
+def _as_json(found: Sequence[Inspection], *, is_list: bool) -> str:
+    documents = [dataclasses.asdict(each) for each in found]
+    return json.dumps(documents if is_list else documents[0], indent=2)
 
 
 def _as_text(file: str, found: Inspection) -> str:
@@ -178,7 +228,7 @@ def _opened(lease: Lease, name: str) -> OpenFile:
     except FileMissing:
         root = lease.pool.sandbox.root
         target = os.path.realpath(os.path.join(root, name))
-        # It was there a moment ago, see `_file`.
+        # It was there a moment ago, see `_files_and_path`.
         message = (
             f"{name} leads out of {root}, to {target}: name that file, or with --root a directory "
             "that holds both"

@@ -133,7 +133,7 @@ def _server_options() -> Iterator[tuple[str, Option]]:
     of_path: dict[str, Any] = {"metavar": "PATH", "is_path": True}
     yield "host", Option("host", f"address to listen at (default: {default.host})")
     text = f"port to listen at, 0 = any free one (default: {default.port})"
-    yield "port", Option("port", text, port, "N")
+    yield "port", Option("port", text, port, "N", short="p")
     text = "serve HTTPS with this certificate chain (PEM)"
     yield "ssl-certfile", Option("ssl_certfile", text, **of_path)
     text = "its private key, if that is in another file"

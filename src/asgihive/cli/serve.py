@@ -41,7 +41,6 @@ def add_serve(commands: Any) -> None:
     parser.add_argument(
         "directory",
         metavar="DIR",
-        type=_directory,
         nargs="?",
         help="the directory to serve, if the file of --config has no `directory`",
     )
@@ -65,6 +64,11 @@ def _directory(text: str) -> str:
 
 def _serve(options: argparse.Namespace) -> int:
     parser: Parser = options.parser
+    if options.directory is not None:
+        try:
+            options.directory = _directory(options.directory)
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument DIR: {error}")
     given = read_options(options)
     directory = given.directory
     if directory is None:
