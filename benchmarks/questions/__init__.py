@@ -41,6 +41,7 @@ QUESTIONS: tuple[Question, ...] = (
     growth_connections.GZIP,
     growth_lanes.QUESTION,
     growth_chunks.QUESTION,
+    growth_chunks.LISTING,
     hive_plain.QUESTION,
     hive_hooks.QUESTION,
     hive_hooks.AWAITING,

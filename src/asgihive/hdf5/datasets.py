@@ -18,7 +18,7 @@ from asgihive.errors import (
     TypeUnsupported,
 )
 from asgihive.hdf5.chunk_index import DamagedChunk
-from asgihive.hdf5.chunk_parts import coordinates_touched
+from asgihive.hdf5.chunk_parts import coordinates_touched, count_touched
 from asgihive.hdf5.chunk_table import Places
 from asgihive.hdf5.chunks import ChunkedStorage, Share
 from asgihive.hdf5.contiguous import ContiguousStorage
@@ -35,6 +35,9 @@ from asgihive.timings import measured
 from asgihive.visits import touch
 
 Array = np.ndarray[Any, Any]
+
+# More chunks than that are read by a visit of their own, or by several.
+_MANY_CHUNKS = 1 << 9
 
 # Chunks tried one by one to name the damaged one.
 _MAX_CHUNKS_TRIED = 4096
@@ -144,6 +147,11 @@ class Dataset:
         """Whether what reads without libhdf5 has to `locate` its chunks before."""
         chunked = self.chunked
         return chunked is not None and not chunked.needs_library and chunked.index.needs_library
+
+    def has_many_chunks(self, axes: tuple[Axis, ...]) -> bool:
+        """Whether `axes` touch more chunks than are read in passing."""
+        chunks = self.layout.chunks
+        return chunks is not None and count_touched(axes, chunks) > _MANY_CHUNKS
 
     def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
         """`axes` in up to `most` parts that are worth a thread each.

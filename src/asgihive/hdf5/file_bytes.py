@@ -78,9 +78,7 @@ class FileBytes:
         """
         start = self.base + address
         if start + size > self.end and (not self.is_live or start + size > self._end_now()):
-            raise DamagedMetadata(
-                f"{size} bytes of its index lie at {start}, behind the file's end"
-            )
+            raise DamagedMetadata(f"the file ends before {size} bytes of its index at {start}")
         stored = os.pread(self.descriptor, size, start)
         while len(stored) < size:
             more = os.pread(self.descriptor, size - len(stored), start + len(stored))

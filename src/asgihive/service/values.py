@@ -182,7 +182,7 @@ async def _begin(
         sources = yield from search_sources(lease, dataset, axes)
         reading = _represented(store, representation, prepared, sources, lease)
         block = reading.block
-        if block is None or dataset.virtual is not None:
+        if block is None or dataset.virtual is not None or dataset.has_many_chunks(block.axes):
             return reading, None
         if not dataset.needs_library and block.size * dataset.item_bytes > _INLINE_BYTES:
             return reading, None
