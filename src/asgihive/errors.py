@@ -9,6 +9,7 @@
     │   │   └── FileOutside     outside the directory, whether it is there or not
     │   ├── FileForbidden       the process may not read it
     │   ├── FileUnreadable      not HDF5, or too damaged to open
+    │   ├── FileBeingWritten    a writer has it open, and not for SWMR
     │   ├── FileChanged         changed while it was read; ask again
     │   └── ReaderCrashed       crashed the process that read it
     ├── RootUnreadable          the served directory itself is gone, or its mount
@@ -26,6 +27,7 @@
         ├── ChunkTooLarge       what has to be in memory at once to read any of it
         ├── TooManyPaths        /paths of more than it may list
         ├── Overloaded
+        │   └── DescriptorsExhausted    no file descriptor is left
         └── ReadTimeout
 
 `HiveError` is one of them too; its tree is drawn in `asgihive.hive.errors`.
@@ -103,6 +105,16 @@ class FileUnreadable(FileError):
     def __str__(self) -> str:
         return f"{_shorten(self.file)} is not a readable HDF5 file" + (
             f": {self.detail}" if self.detail else ""
+        )
+
+
+class FileBeingWritten(FileError):
+    """A program has the file open for writing, in a way that lets no other program read it."""
+
+    def __str__(self) -> str:
+        return (
+            f"{_shorten(self.file)} is being written: it can be read once its writer closes it, "
+            "or at any time if its writer uses SWMR (`libver='latest'` and `swmr_mode = True`)"
         )
 
 
@@ -332,6 +344,14 @@ class Overloaded(ServiceLimit):
 
     def __str__(self) -> str:
         return f"The server is busy ({self.what}), ask again later"
+
+
+class DescriptorsExhausted(Overloaded):
+    """The process, or the system, may open no further file (EMFILE, ENFILE)."""
+
+    def __init__(self) -> None:
+        super().__init__("it has as many files and connections open as it may")
+        self.args = ()
 
 
 class ReadTimeout(ServiceLimit):

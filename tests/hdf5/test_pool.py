@@ -1,5 +1,6 @@
 """The pool of open files: sharing, changes, bounds, and nothing left open."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,15 @@ def read(lease: Lease, file: OpenFile, count: int = 3) -> list[int]:
     dataset = find_dataset(lease, file, "data", HOPS)
     values: list[int] = dataset.read(lease, whole((count,)).axes).tolist()
     return values
+
+
+@contextmanager
+def as_lease_of(pool: FilePool, name: str) -> Iterator[tuple[Lease, OpenFile]]:
+    lease = Lease(pool)
+    try:
+        yield lease, lease.open_asked(name)
+    finally:
+        lease.release()
 
 
 @pytest.fixture
@@ -77,12 +87,24 @@ def linked(path: Path) -> None:
     path.with_name("hard.h5").hardlink_to(path)
 
 
+def moded(path: Path) -> None:
+    path.chmod(0o600)
+
+
+def owned(path: Path) -> None:
+    os.chown(path, os.getuid(), os.getgid())
+
+
+def renamed(path: Path) -> None:
+    path.rename(path.with_name("renamed.h5"))
+
+
 def replaced(path: Path) -> None:
     write(path.with_name("new"), 9)
     path.with_name("new").rename(path)
 
 
-@pytest.mark.parametrize("change", [touched, rewritten, grown, lambda path: path.chmod(0o600)])
+@pytest.mark.parametrize("change", [touched, rewritten, grown])
 def test_a_changed_file_is_opened_anew(
     pool: FilePool, root: Path, change: Callable[[Path], None]
 ) -> None:
@@ -103,7 +125,7 @@ def test_a_changed_file_is_opened_anew(
         dataset.read(first, whole((3,)).axes)
 
 
-@pytest.mark.parametrize("change", [linked, replaced, Path.unlink])
+@pytest.mark.parametrize("change", [linked, replaced, Path.unlink, moded, owned, renamed])
 def test_a_replaced_file_is_whole_as_long_as_it_is_held(
     pool: FilePool, root: Path, change: Callable[[Path], None]
 ) -> None:
@@ -121,6 +143,133 @@ def test_after_a_replacement_others_read_the_new_file(pool: FilePool, root: Path
     replaced(root / "main.h5")
     new = other.open_asked("main.h5")
     assert (read(holder, old), read(other, new)) == ([1] * 3, [9] * 3)
+
+
+@pytest.mark.parametrize("change", [linked, moded, owned])
+def test_a_change_of_names_owners_or_modes_breaks_no_request(
+    pool: FilePool, root: Path, change: Callable[[Path], None]
+) -> None:
+    """Neither that which reads, nor by those that come meanwhile."""
+    holder, other = Lease(pool), Lease(pool)
+    old = holder.open_asked("main.h5")
+    change(root / "main.h5")
+    assert other.open_asked("main.h5") is old
+    # Once more under the same lease, as a virtual dataset opens its sources for each block.
+    assert holder.open_asked("main.h5") is old
+    for lease in (holder, other):
+        assert read(lease, old) == [1] * 3
+        lease.check()
+        assert not lease.settled
+        lease.release()
+    # What is read next may be kept again.
+    after = Lease(pool)
+    new = after.open_asked("main.h5")
+    assert new is not old
+    assert old.revoked
+    assert after.settled
+    assert after.depends == {str(root / "main.h5"): Identity.of(os.stat(root / "main.h5"))}
+
+
+def test_a_writer_that_puts_the_time_back_is_noticed_between_requests(
+    pool: FilePool, root: Path
+) -> None:
+    """Only the change time tells, which no program can set."""
+    path = root / "main.h5"
+    before = os.stat(path)
+    with as_lease_of(pool, "main.h5") as (lease, old):
+        assert read(lease, old) == [1] * 3
+    write(root / "new.h5", 8)
+    path.write_bytes((root / "new.h5").read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = os.stat(path)
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    lease = Lease(pool)
+    assert read(lease, lease.open_asked("main.h5")) == [8] * 3
+
+
+def rows(path: Path) -> None:
+    """What points to libhdf5's file in memory: variable-length members of a compound."""
+    with h5py.File(path, "w") as file:
+        kind = [("i", "i4"), ("s", h5py.string_dtype())]
+        data = file.create_dataset("rows", (50,), kind)
+        data[...] = np.array([(i, f"text {i}") for i in range(50)], data.dtype)
+
+
+def read_rows(lease: Lease, file: OpenFile) -> list[bytes]:
+    dataset = find_dataset(lease, file, "rows", HOPS)
+    return [each["s"] for each in dataset.read(lease, whole((50,)).axes)]
+
+
+EXPECTED_ROWS = [f"text {i}".encode() for i in range(50)]
+
+
+@pytest.mark.parametrize("name", ["hard.h5", "soft.h5"])
+def test_two_names_of_a_file_are_one_handle(pool: FilePool, root: Path, name: str) -> None:
+    rows(root / "rows.h5")
+    (root / "hard.h5").hardlink_to(root / "rows.h5")
+    (root / "soft.h5").symlink_to("rows.h5")
+    before = descriptors()
+    first, second = Lease(pool), Lease(pool)
+    one, two = first.open_asked("rows.h5"), second.open_asked(name)
+    assert descriptors() == before + 1
+    assert one.handle is two.handle
+    assert {each.place.asked for each in (one, two)} == {str(root / "rows.h5"), str(root / name)}
+    assert read_rows(first, one) == read_rows(second, two) == EXPECTED_ROWS
+    # As when it falls idle: what was decoded through it lives on.
+    pool._close(one.key)
+    assert one.changed()
+    assert not two.changed()
+    assert read_rows(second, two) == EXPECTED_ROWS
+    with as_lease_of(pool, "rows.h5") as (lease, again):
+        assert again.handle is two.handle
+        pool._close(two.key)
+        assert read_rows(lease, again) == EXPECTED_ROWS
+    pool.close()
+    assert descriptors() == before
+
+
+def test_two_services_in_one_process_share_handles(pool: FilePool, root: Path) -> None:
+    rows(root / "rows.h5")
+    other = pool_of(root)
+    mine, theirs = Lease(pool), Lease(other)
+    file = theirs.open_asked("rows.h5")
+    assert mine.open_asked("rows.h5").handle is file.handle
+    assert read_rows(theirs, file) == EXPECTED_ROWS
+    pool.close()
+    assert read_rows(theirs, file) == EXPECTED_ROWS
+    theirs.check()
+    with pytest.raises(FileChanged):
+        mine.check()
+    other.close()
+    assert file.handle.closed
+
+
+def test_pools_that_are_forgotten_close_their_files(root: Path) -> None:
+    write(root / "main.h5")
+    before = descriptors()
+    for _ in range(3):
+        lease = Lease(pool_of(root))
+        lease.open_asked("main.h5")
+        lease.release()
+        del lease
+    gc.collect()
+    assert descriptors() == before
+
+
+def test_one_name_that_changed_is_not_served_by_the_handle_of_another(
+    pool: FilePool, root: Path
+) -> None:
+    (root / "hard.h5").hardlink_to(root / "main.h5")
+    with as_lease_of(pool, "hard.h5") as (lease, file):
+        assert read(lease, file) == [1] * 3
+    write(root / "new.h5", 5, count=99)
+    (root / "main.h5").write_bytes((root / "new.h5").read_bytes())
+    with as_lease_of(pool, "main.h5") as (lease, changed):
+        assert read(lease, changed, 99) == [5] * 99
+        assert file.revoked
+        with as_lease_of(pool, "hard.h5") as (again, same):
+            assert read(again, same, 99) == [5] * 99
+            assert same.handle is changed.handle
 
 
 def test_one_lease_never_mixes_two_contents(pool: FilePool, root: Path) -> None:

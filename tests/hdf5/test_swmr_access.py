@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.errors import FileUnreadable
+from asgihive.errors import FileBeingWritten
 from asgihive.hdf5 import swmr
 from asgihive.hdf5.pool import Lease
 from tests.fuzz.checksums import checked, repair
@@ -103,5 +103,5 @@ def test_where_attempts_cannot_be_bounded_live_files_are_not_read(
     Lease(pool).open_asked("x.h5").close()
     with h5py.File(file, "r+", libver="latest") as writing:
         writing.swmr_mode = True
-        with pytest.raises(FileUnreadable):
+        with pytest.raises(FileBeingWritten):
             Lease(pool).open_asked("x.h5")

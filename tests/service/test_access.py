@@ -300,6 +300,9 @@ async def test_what_a_permission_is_asked_about(root: Path) -> None:
     for url, target in (
         ("/meta?file=x.h5", Target("meta", "x.h5", "/")),
         ("/data/?file=./sub/..//x.h5&path=group//values/", Target("data", "x.h5", "/group/values")),
+        ("/meta?file=/x.h5", Target("meta", "x.h5", "/")),
+        ("/meta?file=//sub/../x.h5", Target("meta", "x.h5", "/")),
+        ("/files?dir=/sub", Target("files", "sub", "/")),
         ("/attr?file=%78.h5&file=sub/y.h5&path=/./group", Target("attr", "x.h5", "/group")),
         ("/stats?path=&file=sub%2Fy.h5", Target("stats", "sub/y.h5", "/")),
         ("/file?file=sub/y.h5", Target("file", "sub/y.h5", "/")),

@@ -3,6 +3,8 @@
 import functools
 import itertools
 import json
+import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +20,12 @@ import pytest
 
 from asgihive.errors import FileChanged
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import FilePool
+from asgihive.hdf5.whole_file import WholeFile
+from asgihive.lanes import Portions
 from asgihive.service import H5App, store
+from asgihive.service.sending import BrokenAnswerFilter, shorten_broken_answers
 from asgihive.settings import H5Settings
 from tests.service import servers, versions
 from tests.service.versions import REQUESTS, ask, versions_of
@@ -151,10 +157,15 @@ def disturbed(
     calls = itertools.count(1)
 
     def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
         number = next(calls)
         if number == before:
             happen()
-        result = wrapped(*arguments, **options)
+        try:
+            result = wrapped(*arguments, **options)
+        except Unsettled:  # on a quick machine the file was written just now: it is tried again
+            calls = itertools.count(number)
+            raise
         if number == after:
             happen()
         return result
@@ -237,6 +248,112 @@ def test_a_server_does_not_end_such_an_answer_as_if_it_were_whole(
         assert versions.seen(format_, answer.content) == {2}
 
 
+def moded(file: Path) -> None:
+    file.chmod(0o640)
+
+
+def owned(file: Path) -> None:
+    os.chown(file, os.getuid(), os.getgid())
+
+
+def linked(file: Path) -> None:
+    file.with_name("hard.h5").hardlink_to(file)
+
+
+def renamed(file: Path) -> None:
+    file.rename(file.with_name("renamed.h5"))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", [moded, owned, linked, renamed])
+@pytest.mark.parametrize("request_name", STREAMED)
+async def test_names_owners_and_modes_break_no_answer(
+    app: H5App,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: Callable[[Path], None],
+    request_name: str,
+) -> None:
+    happen = functools.partial(name, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "read", disturbed(Dataset.read, happen, before=2))
+        assert await versions_of(app, request_name) == {1}
+    if name is not renamed:
+        assert await versions_of(app, request_name) == {1}
+
+
+@pytest.mark.parametrize("name", [moded, owned, linked, renamed])
+@pytest.mark.parametrize("server", ["uvicorn-h11", "hypercorn-trio"])
+def test_nor_the_download_of_a_file(
+    app: H5App,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    name: Callable[[Path], None],
+) -> None:
+    """Also while others ask for the same file."""
+    with h5py.File(file, "a") as more:
+        more["more"] = np.zeros(3 << 20, "u1")
+    whole = file.read_bytes()
+    monkeypatch.setattr(
+        WholeFile,
+        "read",
+        disturbed(WholeFile.read, functools.partial(name, file), before=2),
+    )
+    with servers.serving(app, server) as url, servers.client(url) as client:
+        assert client.get("/file", params={"file": "x.h5"}).content == whole
+
+
+@pytest.mark.parametrize("server", servers.SERVERS)
+def test_an_answer_that_is_broken_off_is_one_line_in_the_log(
+    app: H5App,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    server: str,
+) -> None:
+    happen = functools.partial(versions.overwrite, file, content(2))
+    monkeypatch.setattr(Dataset, "read", disturbed(Dataset.read, happen, before=2))
+    wanted = {"file": "x.h5", "path": "chunked", "format": "bin"}
+    hypercorn_log = logging.getLogger("hypercorn.error")
+    with servers.serving(app, server) as url, servers.client(url) as client:
+        # Hypercorn keeps its records from the root logger.
+        hypercorn_log.addHandler(caplog.handler)
+        try:
+            with caplog.at_level(logging.WARNING), pytest.raises(httpx.RemoteProtocolError):
+                client.get("/data", params=wanted)
+        finally:
+            hypercorn_log.removeHandler(caplog.handler)
+    records = {id(each): each for each in caplog.records}.values()
+    (said,) = (each for each in records if each.levelno >= logging.WARNING)
+    assert said.levelno == logging.WARNING
+    assert said.exc_info is None
+    assert "broken off: The file changed while it was read, ask again: x.h5" in said.getMessage()
+    assert "\n" not in said.getMessage()
+
+
+def test_faults_of_the_application_keep_their_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("uvicorn.error")
+    shorten_broken_answers()
+    shorten_broken_answers()
+    assert sum(isinstance(each, BrokenAnswerFilter) for each in log.filters) == 1
+    for error, is_short in (
+        (KeyError("a bug"), False),
+        (FileChanged("x.h5"), True),
+        (ExceptionGroup("one", [FileChanged("x.h5")]), True),
+        (ExceptionGroup("two", [FileChanged("x.h5"), KeyError("a bug")]), False),
+    ):
+        caplog.clear()
+        log.error("Exception in ASGI application", exc_info=error)
+        (record,) = caplog.records
+        assert (record.exc_info is None) == is_short
+        assert (record.levelno == logging.WARNING) == is_short
+    caplog.clear()
+    with caplog.at_level(logging.ERROR, "uvicorn.error"):
+        log.error("Exception in ASGI application", exc_info=FileChanged("x.h5"))
+    assert not caplog.records
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", ["stats chunked", "stats contiguous"])
 async def test_a_change_between_two_blocks_of_statistics(
@@ -257,7 +374,15 @@ async def test_a_change_between_two_blocks_of_statistics(
 async def test_a_change_before_an_answer_is_kept(
     app: H5App, change: Change, monkeypatch: pytest.MonkeyPatch, request_name: str
 ) -> None:
-    monkeypatch.setattr(store, "_checked", disturbed(store._checked, change.happen, after=1))
+    checked = store._checked_portions
+
+    def then_changed(*arguments: Any) -> Portions[Any]:
+        made = yield from checked(*arguments)
+        monkeypatch.undo()
+        change.happen()
+        return made
+
+    monkeypatch.setattr(store, "_checked_portions", then_changed)
     assert await versions_of(app, request_name) == {1}
     assert await versions_of(app, request_name) == {2}
 

@@ -34,19 +34,23 @@ class Identity:
         """The same without the change time, which moves with names and permissions, too."""
         return self.device, self.inode, self.size, self.mtime_ns
 
-    def differs(self, status: os.stat_result, links: int) -> bool:
-        """Whether the content of an open file may not be that of this identity any more.
+    def has_content_of(self, other: "Identity | None") -> bool:
+        """Return whether the content is that of `other`, as far as size and mtime tell.
 
-        A file that was replaced or deleted is whole and old as long as it is open: its
-        change time moves with its number of links, its size and modification time do not.
+        The change time moves as well when a file is renamed, gets another name, owner or
+        mode; such a change breaks nothing that is being read. It is part of the identity all the
+        same, since a writer may put the modification time back, but not the change time: what is
+        kept for later is kept by the whole identity.
+        """
+        return other is not None and self.content == other.content
+
+    def differs(self, status: os.stat_result) -> bool:
+        """Return whether the content of an open file is not that of this identity any more.
 
         Args:
             status: what `fstat` says now.
-            links: how many links there were with this identity.
         """
-        if (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns):
-            return True
-        return status.st_ctime_ns != self.ctime_ns and status.st_nlink == links
+        return (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns)
 
     def settles_in(self, now_ns: int) -> float:
         """Seconds until a further change is certain to change the identity; 0 when it is now.

@@ -10,6 +10,7 @@ from h5py import h5d, h5g, h5l
 from asgihive.errors import (
     AsgihiveError,
     EntityMissing,
+    FileBeingWritten,
     FileChanged,
     FileMissing,
     FileOutside,
@@ -100,7 +101,7 @@ class Broken(Exception):  # control flow inside this module
 
 # Conditions of the moment, which say nothing about a link: those that are over soon, and all.
 CHANGING = (FileChanged, Overloaded, Unsettled)
-PASSING = (*CHANGING, ReaderCrashed)
+PASSING = (*CHANGING, FileBeingWritten, ReaderCrashed)
 
 # What libhdf5's refusals look like through h5py.
 _REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)

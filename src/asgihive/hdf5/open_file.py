@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import threading
 import time
+import weakref
 from dataclasses import dataclass, field, replace
 
 from h5py import h5d, h5f, h5g
@@ -19,6 +21,10 @@ from asgihive.hdf5.swmr import is_written
 Key = tuple[str, int, int]
 
 
+# Of all handles of the process, which several pools share, each in a thread of its own.
+handles_lock = threading.RLock()
+
+
 class Unsettled(AsgihiveError):
     """The file changed so recently that a further change might not show: wait, then retry."""
 
@@ -29,38 +35,128 @@ class Unsettled(AsgihiveError):
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class OpenFile:
-    """One open file.
+class Handle:
+    """What libhdf5 has open of one inode: one handle for all names of it in the process.
 
+    libhdf5 shares one internal file between all handles of an inode, and what it has read through
+    one points to that: once it is closed, the others show old content, or crash (HDF5 2.0).
+
+    identity: of the inode when it was opened.
     descriptor: libhdf5's own, for reading past it.
     base: where in the file HDF5 begins, behind the user block.
     live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
         which keeps readers consistent while the identity goes on changing.
     settled: whether a change after opening is certain to show in the identity.
-    datasets: paths of those that the pool keeps open.
-    refreshed: those of a live file, by address.
-    bytes: how its metadata are read without libhdf5, once that was asked for.
-    sizes: bytes of an address and of a length in this file, once they were asked for.
-    checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
+    refreshed: the datasets of a live file, by address.
+    files: the open files that use it, one a name and pool.
     """
 
-    place: Place
     identity: Identity
-    links: int
     id: h5f.FileID
     root: h5g.GroupID
     descriptor: int
     base: int
     live: bool
     settled: bool
+    refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
+    files: "weakref.WeakSet[OpenFile]" = field(default_factory=weakref.WeakSet)
+    closed: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a request holds one of its files."""
+        with handles_lock:
+            return any(file.holders for file in self.files)
+
+    def has_changed(self) -> bool:
+        """Return whether the content may differ from what it was when the file was opened."""
+        try:
+            status = os.fstat(self.descriptor)
+            written = self.live and is_written(self.descriptor, self.base)
+        except OSError:
+            return True
+        # Asked last: the descriptor of what was closed meanwhile may be another file's.
+        if self.closed:
+            return True
+        if self.live:
+            return not written or status.st_size < self.identity.size
+        return self.identity.differs(status)
+
+    def can_serve(self, identity: Identity) -> bool:
+        """Return whether a file may be opened on it that has `identity` now.
+
+        Between two requests, what cannot be trusted is opened anew: a live file may have got
+        another writer, and a content whose change time moved may have been written by a program
+        that puts the modification time back. While a request holds it, others share it.
+        """
+        if self.closed or inode_of(self.identity) != inode_of(identity):
+            return False
+        if self.live:
+            return self.is_held and not self.has_changed()
+        if self.settled and self.identity == identity:
+            return True
+        return self.is_held and self.identity.has_content_of(identity)
+
+    def leave(self, file: "OpenFile") -> None:
+        """Close the handle with the last of its files."""
+        with handles_lock:
+            self.files.discard(file)
+            if not self.files:
+                self.close()
+
+    def close(self) -> None:
+        """Close it and every object in it; its files are revoked."""
+        with handles_lock:
+            if self.closed:
+                return
+            self.closed = True
+            for file in list(self.files):
+                file.revoked = True
+            # As h5py.File.close does: objects left open would keep the file open. A strong
+            # close degree would do it too, but then nobody else in the process could open it.
+            with contextlib.suppress(RuntimeError):
+                self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
+            close_id(self.id)
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class OpenFile:
+    """One open file under one name.
+
+    identity: when it was opened by this name, or shared afterwards.
+    settled: whether a change after that is certain to show in the identity.
+    datasets: paths of those that the pool keeps open.
+    bytes: how its metadata are read without libhdf5, once that was asked for.
+    sizes: bytes of an address and of a length in this file, once they were asked for.
+    checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
+    id, root, descriptor, base, live, refreshed: as its handle says.
+    """
+
+    place: Place
+    handle: Handle
+    identity: Identity
+    settled: bool
+    id: h5f.FileID = field(init=False)
+    root: h5g.GroupID = field(init=False)
+    descriptor: int = field(init=False)
+    base: int = field(init=False)
+    live: bool = field(init=False)
+    refreshed: dict[int, h5d.DatasetID] = field(init=False)
     holders: set[object] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
-    refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
     bytes: FileBytes | None = None
     sizes: tuple[int, int] | None = None
     checked: set[int] = field(default_factory=set)
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        # Copied, as they are asked for at each read.
+        handle = self.handle
+        self.id, self.root, self.descriptor = handle.id, handle.root, handle.descriptor
+        self.base, self.live, self.refreshed = handle.base, handle.live, handle.refreshed
+        with handles_lock:
+            handle.files.add(self)
 
     @property
     def key(self) -> Key:
@@ -69,17 +165,8 @@ class OpenFile:
 
     def changed(self) -> bool:
         """Whether the content may differ from what it was when the file was opened."""
-        try:
-            status = os.fstat(self.descriptor)
-            written = self.live and is_written(self.descriptor, self.base)
-        except OSError:
-            return True
-        # Asked last: the descriptor of a file revoked meanwhile may be another file's.
-        if self.revoked:
-            return True
-        if self.live:
-            return not written or status.st_size < self.identity.size
-        return self.identity.differs(status, self.links)
+        # In this order: the descriptor of a file revoked meanwhile may be another file's.
+        return self.handle.has_changed() or self.revoked
 
     def shows(self, identity: Identity) -> bool:
         """Whether this is certainly the content that `identity` stands for."""
@@ -89,6 +176,18 @@ class OpenFile:
             return not self.changed()
         return self.identity == identity
 
+    def renew(self, identity: Identity) -> bool:
+        """Take on the identity that the file has now, if only its change time moved.
+
+        That is for as long as a request holds it, which is not disturbed. Nothing is kept of what
+        is read meanwhile, and the next request opens the file anew.
+        """
+        if self.live or self.revoked or not self.handle.can_serve(identity):
+            return False
+        self.settled = False
+        self.identity = identity
+        return True
+
     @property
     def seen(self) -> Identity:
         """What an answer depends on: of a live file, only that it is this one."""
@@ -97,14 +196,10 @@ class OpenFile:
         )
 
     def close(self) -> None:
-        """Close the file and every object in it; holders see `changed()` from now on."""
+        """Close the file, and its handle if no other uses it; holders see that by `changed`."""
         if not self.revoked:
             self.revoked = True
-            # As h5py.File.close does: objects left open would keep the file open. A strong
-            # close degree would do it too, but then nobody else in the process could open it.
-            with contextlib.suppress(RuntimeError):
-                self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
-            close_id(self.id)
+            self.handle.leave(self)
 
 
 def close_id(file_id: h5f.FileID) -> None:

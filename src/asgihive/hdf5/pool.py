@@ -7,7 +7,6 @@ still hold it: they are between two calls, and their next one finds the file rev
 
 import contextlib
 import os
-import threading
 import time
 import weakref
 from collections import OrderedDict
@@ -16,6 +15,8 @@ from dataclasses import dataclass, field
 from h5py import h5f, h5g, h5p
 
 from asgihive.errors import (
+    DescriptorsExhausted,
+    FileBeingWritten,
     FileChanged,
     FileForbidden,
     FileMissing,
@@ -26,19 +27,22 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunk_cache import ChunkCache
+from asgihive.hdf5.descriptors import is_exhaustion
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import (
+    Handle,
     Key,
     OpenFile,
     Unsettled,
     close_id,
+    handles_lock,
     inode_of,
     key_of,
     libhdf5_reason,
 )
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
-from asgihive.hdf5.swmr import reading_live, seems_written
+from asgihive.hdf5.swmr import is_being_written, reading_live, seems_written, was_left_open
 from asgihive.hdf5.types import NoEquivalent
 from asgihive.timings import measured
 from asgihive.visits import touch
@@ -53,11 +57,13 @@ _CHUNK_CACHE_PER_DATASET = 8 << 20
 _DATASET_BYTES = 16 << 10
 _DATASETS_BYTES = 32 << 20
 
-# libhdf5 shares one internal file between all handles of an inode in a process, whatever
-# pool opened them: a handle opened on changed content would show the old content as long as
-# another one is open. So every pool must know every other's handles.
-_everywhere: weakref.WeakSet[OpenFile] = weakref.WeakSet()
-_everywhere_lock = threading.Lock()
+_LEFT_OPEN = (
+    "its writer ended without closing it; if no program writes it any more, "
+    "`h5clear --status` makes it readable, as far as it was written"
+)
+
+# Whatever pool opened them, by inode: there must be one for each. Under `handles_lock`.
+_handles: weakref.WeakValueDictionary[tuple[int, int], Handle] = weakref.WeakValueDictionary()
 
 
 # Sources of virtual datasets that are opened to tell extents for one answer, or to read one
@@ -151,6 +157,10 @@ class Lease:
             self._depend(place.asked, identity)
             self.lasting &= identity is None or identity.settles_in(time.time_ns()) == 0
             raise
+        except FileBeingWritten:
+            self._depend(place.asked, identity)
+            self.lasting = False
+            raise
         return self.hold(file)
 
     def hold(self, file: OpenFile) -> OpenFile:
@@ -174,8 +184,12 @@ class Lease:
             raise
 
     def _depend(self, path: str, identity: Identity | None) -> None:
-        if self.depends.setdefault(path, identity) != identity:
+        before = self.depends.setdefault(path, identity)
+        if before == identity:
+            return
+        if before is None or not before.has_content_of(identity):
             raise FileChanged(os.path.relpath(path, self.pool.sandbox.root))
+        self.lasting = False
 
     def open_linked(self, origin: OpenFile, target: str) -> OpenFile:
         """Open the file that a link, a virtual source or the like in `origin` names.
@@ -284,9 +298,13 @@ class FilePool:
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
         file = self._files.get(key_of(place, identity))
-        if file is None or not self._usable(file, identity):
+        if file is None or not (self._usable(file, identity) or file.renew(identity)):
             self.close_idle()
-            file = self._open(place)
+            try:
+                file = self._open(place)
+            except DescriptorsExhausted:
+                self.close_unheld()
+                file = self._open(place)
             self._files[file.key] = file
         return self._touched(file)
 
@@ -349,6 +367,13 @@ class FilePool:
             if file.revoked or (not file.holders and file.used < horizon):
                 self._close(key)
 
+    def close_unheld(self) -> None:
+        """Close what no request holds, since the process may open nothing more."""
+        self._discarded.clear()
+        for key, file in list(self._files.items()):
+            if not file.holders:
+                self._close(key)
+
     def close(self) -> None:
         """Close everything, held or not."""
         self._discarded.clear()
@@ -374,45 +399,48 @@ class FilePool:
         self._datasets.put((file, path), dataset, size)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
-        # Between two requests, what cannot be trusted is opened anew: a live file may have
-        # got another writer. While one holds it, others share it rather than revoke it.
+        # Between two requests, what cannot be trusted is opened anew, see `Handle.can_serve`.
         lasting = file.settled and not file.live
-        return file.shows(identity) and (lasting or bool(file.holders))
+        return file.shows(identity) and (lasting or file.handle.is_held)
 
     def _open(self, place: Place) -> OpenFile:
         descriptor = open_regular(place)
         try:
-            status = os.fstat(descriptor)
-            identity = Identity.of(status)
+            identity = Identity.of(os.fstat(descriptor))
             self._make_room(key_of(place, identity))
-            name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
-            with _everywhere_lock:
-                for other in list(_everywhere):
-                    if inode_of(other.identity) == inode_of(identity) and not other.shows(identity):
-                        other.close()
-                file_id, live = self._open_id(place, os.fsencode(name), descriptor)
-                wait = 0.0 if live else identity.settles_in(time.time_ns())
-                if wait > 0:
-                    close_id(file_id)
-                    raise Unsettled(place.name, wait)
-                file = OpenFile(
-                    place=place,
-                    identity=identity,
-                    links=status.st_nlink,
-                    id=file_id,
-                    descriptor=file_id.get_vfd_handle(),
-                    base=file_id.get_create_plist().get_userblock(),
-                    root=self._open_root(place, file_id),
-                    live=live,
-                    settled=wait == 0.0,
-                )
-                _everywhere.add(file)
+            with handles_lock:
+                handle = _handles.get(inode_of(identity))
+                if handle is not None and not handle.can_serve(identity):
+                    handle.close()
+                    handle = None
+                if handle is None:
+                    handle = self._open_handle(place, identity, descriptor)
+                    _handles[inode_of(identity)] = handle
+                settled = handle.settled and (handle.live or handle.identity == identity)
+                file = OpenFile(place, handle, identity, settled)
         finally:
             os.close(descriptor)
-        if not live and Identity.of(os.fstat(file.descriptor)) != identity:
+        if not file.live and Identity.of(os.fstat(file.descriptor)) != identity:
             file.close()
             raise FileChanged(place.name)
         return file
+
+    def _open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
+        name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
+        file_id, live = self._open_id(place, os.fsencode(name), descriptor)
+        wait = 0.0 if live else identity.settles_in(time.time_ns())
+        if wait > 0:
+            close_id(file_id)
+            raise Unsettled(place.name, wait)
+        return Handle(
+            identity=identity,
+            id=file_id,
+            root=self._open_root(place, file_id),
+            descriptor=file_id.get_vfd_handle(),
+            base=file_id.get_create_plist().get_userblock(),
+            live=live,
+            settled=wait == 0.0,
+        )
 
     def _open_id(self, place: Place, name: bytes, descriptor: int) -> tuple[h5f.FileID, bool]:
         try:
@@ -422,11 +450,17 @@ class FilePool:
             raise FileUnreadable(place.name, str(error)) from None
         except (OSError, RuntimeError, ValueError) as error:
             reason = error
+        if is_exhaustion(reason):
+            raise DescriptorsExhausted from reason
         # Not any file: with SWMR access libhdf5 opens one that is cut off as well.
         if self._live_access is not None and seems_written(descriptor):
             with contextlib.suppress(OSError, RuntimeError, ValueError):
                 mode = h5f.ACC_RDONLY | h5f.ACC_SWMR_READ
                 return h5f.open(name, mode, self._live_access), True
+        if is_being_written(descriptor):
+            raise FileBeingWritten(place.name) from reason
+        if was_left_open(descriptor):
+            raise FileUnreadable(place.name, _LEFT_OPEN) from reason
         raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
 
     def _open_root(self, place: Place, file_id: h5f.FileID) -> h5g.GroupID:

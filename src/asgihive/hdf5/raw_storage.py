@@ -132,7 +132,9 @@ class _SegmentFiles:
         for place, descriptor, before in self._opened.values():
             after = Identity.of(os.fstat(descriptor))
             os.close(descriptor)
-            if self._storage.lease.depends.setdefault(place.asked, before) != after:
+            if not after.has_content_of(
+                self._storage.lease.depends.setdefault(place.asked, before)
+            ):
                 changed = place
         if changed is not None:
             raise FileChanged(changed.name)

@@ -8,7 +8,14 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from asgihive.errors import FileForbidden, FileMissing, FileOutside, FileUnreadable
+from asgihive.errors import (
+    DescriptorsExhausted,
+    FileForbidden,
+    FileMissing,
+    FileOutside,
+    FileUnreadable,
+)
+from asgihive.hdf5.descriptors import is_exhaustion
 
 _logger = logging.getLogger(__name__)
 
@@ -156,6 +163,7 @@ def _candidates(origin: Place, target: str) -> list[str]:
 def normalised(name: str) -> str:
     """The client's name of a file without `.`, `..` and needless slashes; pure.
 
+    A name that begins with a slash is relative to the served directory too, as h5grove has it.
     `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic link
     that may be followed it would lead to the neighbours of the link's target. The served
     directory itself is `""`.
@@ -163,7 +171,7 @@ def normalised(name: str) -> str:
     Raises:
         FileMissing: it leaves the served directory, or it can be no file's name.
     """
-    if name.startswith("/") or "\0" in name:
+    if "\0" in name:
         raise FileMissing(name)
     kept: list[str] = []
     for part in name.split("/"):
@@ -186,6 +194,8 @@ def translated(name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _MISSING:
             raise FileMissing(name) from None
+        if is_exhaustion(error):
+            raise DescriptorsExhausted from error
         raise FileUnreadable(name, os.strerror(error.errno or 0)) from error
 
 

@@ -27,7 +27,6 @@ class WholeFile:
         self.identity = Identity(0, 0, 0, 0, 0)
         self.settled = False
         self.is_direct = False
-        self._links = 0
         self._descriptor = -1
         # The request, and the threads that may outlive it: who leaves last closes the file.
         self._users = 1
@@ -55,7 +54,6 @@ class WholeFile:
             is_hdf5 = has_signature(self._descriptor, status.st_size)
         if not is_hdf5:
             raise FileUnreadable(self.name, "it has no signature of HDF5")
-        self._links = status.st_nlink
         self.identity = Identity.of(status)
         wait = self.identity.settles_in(time.time_ns())
         if wait > 0:
@@ -78,7 +76,7 @@ class WholeFile:
                 ):
                     data += more
                 # Last: what is written after this is in no byte that was read.
-                differs = self.identity.differs(os.fstat(self._descriptor), self._links)
+                differs = self.identity.differs(os.fstat(self._descriptor))
         finally:
             self.close()
         if differs or len(data) < length:

@@ -18,7 +18,7 @@ from asgihive.service.observing import Observer
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.operation import add_operation
 from asgihive.service.routes import Routes
-from asgihive.service.sending import within
+from asgihive.service.sending import shorten_broken_answers, within
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
@@ -65,6 +65,7 @@ class H5App(Hive):
             entry_points=False,
             optional_trailing_slash=True,
         )
+        shorten_broken_answers()
         self._shared: ASGIApp = Framed(Guard(super().__call__, self.settings.token))
         if self.settings.allowed_hosts is not None:
             self._shared = HostCheck(self._shared, self.settings.allowed_hosts)

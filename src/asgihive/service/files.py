@@ -31,7 +31,14 @@ from asgihive.asgi.conditional import (
     range_applies,
 )
 from asgihive.asgi.ranges import ByteRange, parse_range
-from asgihive.errors import BadParameter, FileMissing, FileUnreadable, Overloaded, ReadTimeout
+from asgihive.errors import (
+    BadParameter,
+    DescriptorsExhausted,
+    FileMissing,
+    FileUnreadable,
+    Overloaded,
+    ReadTimeout,
+)
 from asgihive.hdf5.directory import Entry, Page, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
@@ -72,6 +79,9 @@ class Files:
         except (FileMissing, FileUnreadable):
             await self._store.check_root()
             raise
+        except DescriptorsExhausted:
+            await self._store.close_unheld_files()
+            body, has_entries = await self._store.lanes.decode.run(document)
         if not has_entries:  # as where nothing is mounted any more
             await self._store.check_root()
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
@@ -103,7 +113,7 @@ class Files:
     @contextmanager
     def _one_more(self) -> Iterator[None]:
         """Each file that is sent is one that is open, whatever the pool holds."""
-        most = self._store.settings.max_open_files
+        most = self._store.pool.max_open
         if self._sending >= most:
             raise Overloaded(f"{most} files are being sent")
         self._sending += 1

@@ -8,6 +8,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.FileMissing: 404,
     errors.FileForbidden: 403,
     errors.FileUnreadable: 422,
+    errors.FileBeingWritten: 503,
     errors.FileChanged: 503,
     errors.RootUnreadable: 503,
     errors.ReaderCrashed: 500,
@@ -23,6 +24,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.ChunkTooLarge: 413,
     errors.TooManyPaths: 413,
     errors.Overloaded: 503,
+    errors.DescriptorsExhausted: 503,
     errors.ReadTimeout: 504,
     Unsettled: 503,
 }

@@ -12,9 +12,17 @@ from typing import TypeVar, cast
 import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
-from asgihive.errors import AnswerTooLarge, FileChanged, FileMissing, FileUnreadable, RootUnreadable
+from asgihive.errors import (
+    AnswerTooLarge,
+    DescriptorsExhausted,
+    FileChanged,
+    FileMissing,
+    FileUnreadable,
+    RootUnreadable,
+)
 from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
+from asgihive.hdf5.descriptors import fit_open_files
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
@@ -69,7 +77,7 @@ class Store:
         self.sandbox = Sandbox(root, follow_symlinks=settings.follow_symlinks)
         self.pool = FilePool(
             self.sandbox,
-            max_open=settings.max_open_files,
+            max_open=fit_open_files(settings.max_open_files),
             idle_seconds=settings.idle_file_seconds,
             chunk_cache_bytes=settings.chunk_cache_bytes,
             max_chunk_bytes=settings.max_chunk_bytes,
@@ -100,6 +108,15 @@ class Store:
             RootUnreadable: there is no such file, as its directory is gone.
             Overloaded: and whatever `work` raises.
         """
+        try:
+            return await self._read_again_if_changed(work)
+        except DescriptorsExhausted:
+            await self.close_unheld_files()
+            return await self._read_again_if_changed(work)
+
+    async def _read_again_if_changed(
+        self, work: Callable[[Lease], Awaitable[T]]
+    ) -> tuple[T, Lease]:
         patience = time.monotonic() + _SETTLE_SECONDS
         attempts = 0
         while True:
@@ -155,6 +172,10 @@ class Store:
             # So that who was told of the one is told of the other, at any level.
             _logger.error("The served directory %s can be read again", self.sandbox.root)
         self._root_problem = problem
+
+    async def close_unheld_files(self) -> None:
+        """Close the files that no request holds, since the process may open nothing more."""
+        await self.lanes.library.run(self.pool.close_unheld)
 
     async def in_library(self, lease: Lease, work: Callable[[Lease], T]) -> T:
         """What `work` returns, run in the library lane.
