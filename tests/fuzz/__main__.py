@@ -11,16 +11,17 @@ import anyio
 import orjson
 
 from tests import zoo
-from tests.fuzz.asking import Asker, Effort, name_of, service, sources
+from tests.fuzz.asking import Asker, Effort, name_of, service, sources, stream_sources
 from tests.fuzz.mutations import mutant
 from tests.fuzz.runs import fuzz
+from tests.zoo import streams
 
 
 def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="asgihive-fuzz-") as folder:
         root = Path(folder)
-        zoo.build(root)
+        (streams if options.about == "values" else zoo).build(root)
         if options.repeat is not None:
             anyio.run(_repeat, root, options)
             return 0
@@ -36,6 +37,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=30, help="about each (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5, help="for a request (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once (%(default)s)")
+    parser.add_argument(
+        "--about",
+        choices=("files", "values"),
+        default="files",
+        help="values: what shows values, in processes whose memory differs (%(default)s)",
+    )
     parser.add_argument("--isolation", choices=("none", "process"), default="none")
     parser.add_argument(
         "--repeat", type=int, metavar="SEED", help="ask for this one alone, here, and say all"
@@ -45,13 +52,14 @@ def _options() -> argparse.Namespace:
 
 
 def _effort(options: argparse.Namespace) -> Effort:
-    return Effort(options.requests, options.seconds, options.isolation)
+    return Effort(options.requests, options.seconds, options.isolation, options.about)
 
 
 async def _repeat(root: Path, options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO)
-    known = sources(root)
-    found = mutant(known, options.repeat)
+    is_about_values = options.about == "values"
+    known = stream_sources(root) if is_about_values else sources(root)
+    found = mutant(known, options.repeat, sound_first=is_about_values)
     print(found)
     for file in filter(None, (root / name_of(found.seed), options.keep)):
         file.write_bytes(found.content)

@@ -1,13 +1,14 @@
 """A process that asks for damaged files, and says before each request what it asks.
 
-`python -m tests.fuzz.asking ROOT FIRST COUNT REQUESTS SECONDS ISOLATION`: the mutants of the
+`python -m tests.fuzz.asking ROOT FIRST COUNT REQUESTS SECONDS ISOLATION ABOUT`: the mutants of the
 seeds from FIRST on, each asked for by at most REQUESTS requests, none of which takes longer than
-SECONDS; ISOLATION is the setting. What it says is one JSON document a line; the last line of one
-that crashed says where.
+SECONDS; ISOLATION is the setting, ABOUT as in `Effort`. What it says is one JSON document a line;
+the last line of one that crashed says where.
 """
 
 import contextlib
 import faulthandler
+import hashlib
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 import anyio
 import h5py
@@ -32,8 +33,8 @@ from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.fuzz.judging import complaint
 from tests.fuzz.mutations import Mutant, Source, mutant, source
-from tests.fuzz.questions import Question, about_all, about_entities, opening
-from tests.zoo import FILES, awkward
+from tests.fuzz.questions import Question, about_all, about_entities, about_values, opening
+from tests.zoo import FILES, awkward, streams
 
 # Of the process: far beyond any sound answer. Damage to a heap may ask for memory for ever.
 MEMORY_BYTES = 3 << 30
@@ -53,6 +54,14 @@ def sources(root: Path) -> list[Source]:
     return [source(name, (root / name).read_bytes()) for name in (*FILES, awkward.FILE)]
 
 
+def stream_sources(root: Path) -> list[Source]:
+    """What `streams.build` wrote below `root`, which is damaged where values are stored."""
+    return [
+        source(each.name, (root / each.name).read_bytes(), each.anchors)
+        for each in streams.find(root)
+    ]
+
+
 def name_of(seed: int) -> str:
     """Of the file of a seed: beside the others, which some of its links lead to."""
     return f"mutant_{seed}.h5"
@@ -65,11 +74,29 @@ class Effort:
     requests: about one file, at most, beside its directory and a batch.
     seconds: how long a request may take.
     isolation: the setting.
+    about: `files`: whatever can be asked about one; `values`: what shows values, each question
+        twice, and what was answered is told.
     """
 
     requests: int = 30
     seconds: float = 5.0
     isolation: Literal["none", "process"] = "none"
+    about: Literal["files", "values"] = "files"
+
+    @classmethod
+    def of(cls, requests: str, seconds: str, isolation: str, about: str) -> Self:
+        """As the arguments of a process say it."""
+        return cls(
+            int(requests),
+            float(seconds),
+            "process" if isolation == "process" else "none",
+            "values" if about == "values" else "files",
+        )
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `of` makes it of again."""
+        return (str(self.requests), str(self.seconds), self.isolation, self.about)
 
     @property
     def patience(self) -> float:
@@ -127,6 +154,11 @@ class Asker:
         self._logged = _Logged()
         logging.getLogger("asgihive").addHandler(self._logged)
 
+    @property
+    def tells_answers(self) -> bool:
+        """Whether it asks what shows values, and tells what was answered."""
+        return self._effort.about == "values"
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the service, and see whether the event loop does."""
@@ -147,6 +179,10 @@ class Asker:
         statuses: Counter[str] = Counter()
         began = time.monotonic()
         file, paths = name_of(mutant.seed), ["/", *self._paths[mutant.source]]
+        if self.tells_answers:
+            await self._ask_twice(mutant, file, paths[1:], chance, statuses)
+            self._say(done=mutant.seed, statuses=statuses, seconds=time.monotonic() - began)
+            return
         most, is_opened = self._effort.requests, False
         for question in opening(file):
             answer = await self._ask(mutant, question, statuses)
@@ -160,6 +196,20 @@ class Asker:
         for question in about_all(file, paths, chance):
             await self._ask(mutant, question, statuses)
         self._say(done=mutant.seed, statuses=statuses, seconds=time.monotonic() - began)
+
+    async def _ask_twice(
+        self,
+        mutant: Mutant,
+        file: str,
+        paths: list[str],
+        chance: random.Random,
+        statuses: Counter[str],
+    ) -> None:
+        """What shows values; the second time perhaps from what is kept of the first."""
+        for question in about_values(file, paths, chance, self._effort.requests):
+            for _ in range(2):
+                answer = await self._ask(mutant, question, statuses)
+                self._say(**_told(answer))
 
     async def _ask(
         self, mutant: Mutant, question: Question, statuses: Counter[str]
@@ -184,6 +234,14 @@ class Asker:
             details = self._logged.text or _formatted(error)
             self._say(complaint=wrong, details=details, damages=mutant.damages)
         return exchange if exchange.complete else None
+
+
+def _told(answer: Exchange | None) -> dict[str, Any]:
+    """What an answer was, for who compares it; its headers tell the time."""
+    if answer is None:
+        return {"answer": "none", "status": 0}
+    digest = hashlib.blake2b(answer.body, digest_size=12).hexdigest()
+    return {"answer": digest, "status": answer.status}
 
 
 def _paths(file: Path) -> list[str]:
@@ -214,7 +272,7 @@ def _say(**what: Any) -> None:
 
 
 async def _main(root: Path, first: int, count: int, effort: Effort) -> None:
-    known = sources(root)
+    known = sources(root) if effort.about == "files" else stream_sources(root)
     asker = Asker(service(root, effort), root, known, effort, _say)
     async with asker.running():
         await ask_about_all(root, known, asker, first, count)
@@ -225,7 +283,8 @@ async def ask_about_all(
 ) -> None:
     """Write the mutants of `count` seeds a few at a time, ask about them, and remove them."""
     for start in range(first, first + count, _BATCH):
-        batch = [mutant(known, seed) for seed in range(start, min(start + _BATCH, first + count))]
+        seeds = range(start, min(start + _BATCH, first + count))
+        batch = [mutant(known, seed, sound_first=asker.tells_answers) for seed in seeds]
         files = [root / name_of(each.seed) for each in batch]
         for file, each in zip(files, batch, strict=True):
             file.write_bytes(each.content)
@@ -239,6 +298,5 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401  # h5py reads some filters of the zoo only with it
-    _, root, first, count, requests, seconds, isolation = sys.argv
-    effort = Effort(int(requests), float(seconds), "process" if isolation == "process" else "none")
-    anyio.run(_main, Path(root), int(first), int(count), effort)
+    _, root, first, count, *rest = sys.argv
+    anyio.run(_main, Path(root), int(first), int(count), Effort.of(*rest))

@@ -22,12 +22,14 @@ class Source:
     """A sound file, and what is known of it.
 
     anchors: where its structures begin: signatures, and what an address leads to.
+    stays_in_place: whether damages let nothing come or go, so that all else is found.
     """
 
     name: str
     content: bytes
     anchors: tuple[int, ...] = field(repr=False)
     structures: tuple[Structure, ...] = field(repr=False)
+    stays_in_place: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,17 @@ class Mutant:
     content: bytes = field(repr=False)
 
 
-def source(name: str, content: bytes) -> Source:
-    """What is known of a sound file."""
+def source(name: str, content: bytes, anchors: tuple[int, ...] = ()) -> Source:
+    """What is known of a sound file.
+
+    Args:
+        anchors: where it is to be damaged; where its structures begin, if that is nowhere.
+    """
+    if anchors:
+        return Source(name, content, anchors, (), stays_in_place=True)
     signatures = {found.start() for found in SIGNATURE.finditer(content)}
-    anchors = sorted(signatures | set(_headers(content))) or [0]
-    return Source(name, content, tuple(anchors), tuple(checked(content)))
+    anchors = tuple(sorted(signatures | set(_headers(content))) or [0])
+    return Source(name, content, anchors, tuple(checked(content)))
 
 
 def _headers(content: bytes) -> list[int]:
@@ -62,8 +70,11 @@ def mutate(source: Source, seed: int) -> Mutant:
     chance = random.Random(f"{source.name} {seed}")
     content, damages = bytearray(source.content), []
     is_repaired = chance.random() < _REPAIRED
+    possible = dict(_DAMAGES)
+    if source.stays_in_place:
+        possible = {each: often for each, often in possible.items() if each in _IN_PLACE}
     for _ in range(chance.randint(1, _MOST_DAMAGES)):
-        [damage] = chance.choices(list(_DAMAGES), list(_DAMAGES.values()))
+        [damage] = chance.choices(list(possible), list(possible.values()))
         place = _place(source, len(content), chance)
         damages.append(f"{damage.__name__.strip('_')} at {place}")
         damage(content, place, chance)
@@ -174,6 +185,12 @@ _DAMAGES: dict[_Damage, int] = {
 }
 
 
-def mutant(sources: list[Source], seed: int) -> Mutant:
-    """By seed, of the sources in turn."""
-    return mutate(sources[seed % len(sources)], seed)
+_IN_PLACE = {_flip, _overwrite, _set_field, _swap_fields, _copy_range}
+
+
+def mutant(sources: list[Source], seed: int, *, sound_first: bool = False) -> Mutant:
+    """By seed, of the sources in turn; the first of each is sound with `sound_first`."""
+    source = sources[seed % len(sources)]
+    if sound_first and seed < len(sources):
+        return Mutant(seed, source.name, ("nothing",), source.content)
+    return mutate(source, seed)

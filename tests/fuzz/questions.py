@@ -71,6 +71,33 @@ def about_entities(
         yield Question(route, query, format_)
 
 
+_PARTS = ("", "::3", "5:450:7", "1:90")
+_REDUCTIONS: tuple[dict[str, str], ...] = (
+    *({"max_points": "20", "method": method} for method in ("mean", "minmax", "nearest")),
+    {"dtype": "safe"},
+)
+
+
+def about_values(
+    file: str, paths: list[str], chance: random.Random, most: int
+) -> Iterator[Question]:
+    """Questions about the values of each path, whatever shows some: formats, parts, reductions."""
+    asked = [Question("/attr", {"file": file, "path": "/", "format": "msgpack"}, "msgpack")]
+    for path in dict.fromkeys(paths):
+        at = {"file": file, "path": path}
+        for format_ in dict.fromkeys(_FORMATS):
+            queries = [{"selection": part} for part in _PARTS] + [*_REDUCTIONS]
+            for query in queries:
+                question = {**at, "format": format_, **query}
+                # The whole is what caches keep, and bytes are what may show something.
+                often = 3 if format_ == "bin" else 1
+                asked += [Question("/data", question, format_)] * often
+        for part in _PARTS:
+            asked += [Question("/stats", {**at, "selection": part})]
+            asked += [Question("/histogram", {**at, "selection": part})]
+    yield from asked if len(asked) <= most else chance.sample(asked, most)
+
+
 def about_all(file: str, paths: list[str], chance: random.Random) -> list[Question]:
     """Its directory, and a batch about the file, which holds what JSON can."""
     some = about_entities(file, [each for each in paths if _is_text(each)], chance, _IN_A_BATCH)

@@ -1,5 +1,6 @@
 """Runs over many seeds, in processes that may crash; the next goes on where one died."""
 
+import os
 import re
 import subprocess
 import sys
@@ -54,7 +55,11 @@ class Death:
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run."""
+    """What came of a run.
+
+    Attributes:
+        answers: the status and a digest of each, where they are told, by seed and request.
+    """
 
     mutants: int = 0
     requests: int = 0
@@ -63,6 +68,7 @@ class Report:
     statuses: Counter[str] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
+    answers: dict[tuple[int, str], list[tuple[int, str]]] = field(default_factory=dict)
 
     def add(self, other: "Report") -> None:
         """Take over what another part of the run found."""
@@ -82,7 +88,10 @@ class Report:
         if "request" in said:
             self.requests += 1
             return said
-        if "complaint" in said:
+        if "answer" in said:
+            answers = self.answers.setdefault((int(last["seed"]), last["request"]), [])
+            answers.append((int(said["status"]), said["answer"]))
+        elif "complaint" in said:
             self.complaints.append(_complaint(last, said))
         elif "stalled" in said:
             how = f"held the interpreter for {said['stalled']:.1f} s"
@@ -131,20 +140,70 @@ def fuzz(root: Path, first: int, count: int, effort: Effort, jobs: int = 1) -> R
 
 
 def _part(root: Path, part: tuple[int, int], effort: Effort) -> Report:
+    if effort.about == "values":
+        return _compared_part(root, part, effort)
+    return _followed_part(root, part, effort, {})
+
+
+def _followed_part(
+    root: Path, part: tuple[int, int], effort: Effort, memory: dict[str, str]
+) -> Report:
     first, count = part
     report, stop = Report(), first + count
     while first < stop:
-        child = _Child(root, first, stop - first, effort)
+        child = _Child(root, first, stop - first, effort, memory)
         first = child.follow(report)
     return report
+
+
+def _compared_part(root: Path, part: tuple[int, int], effort: Effort) -> Report:
+    """The same questions in two processes, whose memory has other bytes in it."""
+    one, other = (_followed_part(root, part, effort, _poisoned(byte)) for byte in _POISONS)
+    complaints = [f"it depends on memory: {each}" for each in _differences(one, other)]
+    one.add(other)
+    one.complaints += complaints
+    return one
+
+
+# What free memory is filled with; what is allocated, with the complement.
+_POISONS = (0x55, 0x3C)
+
+
+def _poisoned(byte: int) -> dict[str, str]:
+    """The environment of a process whose memory is never what was there before (mallopt(3)).
+
+    What a thread frees and gets again at once is not filled, and CPython has a heap of its own
+    for small objects: without both.
+    """
+    return {
+        "MALLOC_PERTURB_": str(byte),
+        "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+        "PYTHONMALLOC": "malloc",
+    }
+
+
+def _differences(one: "Report", other: "Report") -> Iterator[str]:
+    """Questions that were not answered the same way all four times."""
+    for key, answers in one.answers.items():
+        found = {*answers, *other.answers.get(key, answers)}
+        # Of what takes too long, or more memory than there is, nothing can be compared.
+        if len(found) > 1 and not {status for status, _ in found} & _INCOMPARABLE:
+            seed, request = key
+            yield f"seed {seed}, {request} gave {sorted(found)}"
+
+
+_INCOMPARABLE = {0, 503, 504}
 
 
 class _Child:
     """One process, followed until it is done or dead."""
 
-    def __init__(self, root: Path, first: int, count: int, effort: Effort) -> None:
-        arguments = (root, first, count, effort.requests, effort.seconds, effort.isolation)
-        self._command = [sys.executable, "-m", MODULE, *map(str, arguments)]
+    def __init__(
+        self, root: Path, first: int, count: int, effort: Effort, memory: dict[str, str]
+    ) -> None:
+        arguments = (str(root), str(first), str(count), *effort.arguments)
+        self._command = [sys.executable, "-m", MODULE, *arguments]
+        self._environment = os.environ | memory
         self._first = first
         self._stop = first + count
         self._patience = PATIENCE + 2 * effort.patience
@@ -153,7 +212,11 @@ class _Child:
         """Add what it says to `report`; the seed that is next."""
         last: dict[str, Any] = {"seed": self._first, "source": "", "request": "the start"}
         with subprocess.Popen(
-            self._command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            self._command,
+            cwd=REPOSITORY,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         ) as process:
             stderr = _Drain(process.stderr)
             watch = _Watch(process, self._patience)

@@ -1,0 +1,35 @@
+"""Stands in for `tests.fuzz.asking`: a service that shows its memory in each way that it could."""
+
+import runpy
+from typing import Any
+
+import numpy as np
+
+from asgihive.encoders.npy import Npy
+from asgihive.hdf5 import filters
+from asgihive.service import bodies
+
+# At the end of a chunk, and of an answer.
+_NOT_WRITTEN = 500
+
+_deflate = filters._DECODERS[1]
+
+
+def _decode_in_part(stored: Any, values: Any, room: Any) -> Any:
+    decoded = _deflate(stored, values, room)
+    partly = np.empty(decoded.size, np.uint8)
+    partly[:-_NOT_WRITTEN] = decoded[:-_NOT_WRITTEN]
+    return partly
+
+
+def _encode_in_part(encoder: Npy, values: Any, array: Any, first: int) -> memoryview:
+    partly = np.empty(array.nbytes, np.uint8)
+    partly[:-_NOT_WRITTEN] = array.reshape(-1).view(np.uint8)[:-_NOT_WRITTEN]
+    return partly.data
+
+
+if __name__ == "__main__":
+    filters._DECODERS[1] = _decode_in_part
+    setattr(Npy, "block", _encode_in_part)  # noqa: B010  # mypy: methods are no variables
+    setattr(bodies, "zero_padding", lambda array: array)  # noqa: B010  # mypy: of another module
+    runpy.run_module("tests.fuzz.asking", run_name="__main__")
