@@ -21,6 +21,7 @@
     │   ├── AttributeMissing    no attribute of that name
     │   ├── TypeUnsupported     an HDF5 type that has no NumPy equivalent
     │   ├── FilterMissing       a filter that is not installed
+    │   ├── LibraryRefused      sound, as far as is known, but libhdf5 does not read it
     │   └── DamagedData         stored bytes that cannot be decoded
     └── ServiceLimit            a bound of the settings was reached
         ├── AnswerTooLarge
@@ -254,6 +255,13 @@ class FilterMissing(EntityError):
             "installed on the server: `pip install 'asgihive[codecs]'` (the package hdf5plugin) "
             "brings the common ones"
         )
+
+
+class LibraryRefused(EntityError):
+    """libhdf5 does not read the values, though nothing says that they are damaged."""
+
+    def __str__(self) -> str:
+        return f"libhdf5 does not read the values of {self._place}{self._because()}"
 
 
 class DamagedData(EntityError):

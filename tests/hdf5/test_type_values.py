@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from h5py import h5a, h5d, h5p, h5s, h5t
 
-from asgihive.errors import TypeUnsupported
+from asgihive.errors import LibraryRefused, Overloaded, TypeUnsupported
 from asgihive.hdf5 import types
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
+from asgihive.hdf5.open_file import refusal_of
 from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, described, leased, values
 from tests.zoo.low_level import create_attribute, create_dataset
@@ -304,3 +305,56 @@ def test_attributes_in_the_order_of_their_creation(
         assert list(attributes(root, "x.h5", path)) == expected
         shown = [each["name"] for each in described(root, "x.h5", path)["attributes"]]
         assert shown == sorted(names)
+
+
+def test_numbers_with_many_unused_bits(root: Path) -> None:
+    """libhdf5 2.0 takes them for damage unless it is told not to."""
+    placeholder, wanted = h5t.STD_I32LE.copy(), h5t.STD_I32LE.copy()
+    placeholder.set_precision(29)
+    wanted.set_precision(10)
+    with h5py.File(root / "x.h5", "w") as file:
+        file.attrs["other"] = 1
+        stored = np.array([-5, 511, -512], "<i4")
+        create_dataset(file, "x", placeholder, stored)
+        create_attribute(file, b"few", placeholder, stored[:1].reshape(()))
+    raw = (root / "x.h5").read_bytes()
+    # Without the number and the version in front.
+    old, new = placeholder.encode()[2:], wanted.encode()[2:]
+    assert raw.count(old) == 2
+    (root / "x.h5").write_bytes(raw.replace(old, new))
+    found = described(root, "x.h5")
+    assert [each["name"] for each in found["attributes"]] == ["few", "other"]
+    assert found["children"][0]["type"]["dtype"] == "<i4"
+    assert values(root, "x.h5", "/x").tolist() == [-5, 511, -512]
+    assert attributes(root, "x.h5", "/") == {"other": 1, "few": -5}
+
+
+def test_opaque_values_in_raw_storage(root: Path) -> None:
+    (root / "raw.bin").write_bytes(b"abcdefgh")
+    properties = h5p.create(h5p.DATASET_CREATE)
+    properties.set_external(b"raw.bin", 0, 8)
+    with h5py.File(root / "x.h5", "w") as file:
+        create_dataset(file, "x", opaque(4, b"a tag"), shape=(2,), plist=properties)
+        pairs = h5t.array_create(opaque(2, b"a tag"), (2,))
+        create_dataset(file, "pairs", pairs, shape=(2,), plist=properties)
+    assert values(root, "x.h5", "/x").tolist() == [b"abcd", b"efgh"]
+    assert values(root, "x.h5", "/pairs").tolist() == [[b"ab", b"cd"], [b"ef", b"gh"]]
+
+
+def test_what_is_refused_is_not_called_damaged(root: Path) -> None:
+    with h5py.File(root / "x.h5", "w") as file:
+        file["x"] = np.arange(3, dtype="<i4")
+        with pytest.raises((OSError, TypeError)) as caught:
+            file["x"].id.read(h5s.ALL, h5s.ALL, np.zeros(3, "V4"), opaque(4, b"a tag"))
+        file.create_dataset("text", (4,), h5py.string_dtype(), chunks=(2,), fillvalue="fill")[0] = (
+            "x"
+        )
+    refusal = refusal_of("x.h5", "/x", caught.value)
+    assert isinstance(refusal, TypeUnsupported)
+    assert "no conversion" in str(refusal)
+    with h5py.File(root / "x.h5") as file, pytest.raises(OSError, match="write intent") as caught:
+        file["text"][...]
+    assert isinstance(refusal_of("x.h5", "/text", caught.value), LibraryRefused)
+    assert isinstance(refusal_of("x.h5", "/x", MemoryError("no")), Overloaded)
+    # What says nothing of the kind may be damage.
+    assert refusal_of("x.h5", "/x", OSError("Can't read (inflate() failed)")) is None

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from h5py import h5, h5a, h5p
 
-from asgihive.errors import AttributeMissing, DamagedData, TypeUnsupported
+from asgihive.errors import AttributeMissing, DamagedData, LibraryRefused, TypeUnsupported
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
-from asgihive.hdf5.open_file import libhdf5_reason
+from asgihive.hdf5.open_file import libhdf5_reason, refusal_of
 from asgihive.hdf5.type_descriptions import AttributeHeader
 from asgihive.hdf5.types import NoEquivalent, memory_type, relabel_sequences, without_dimensions
 from asgihive.lanes import Portions
@@ -48,7 +48,7 @@ def read_attributes(entity: Resolved, names: list[str] | None) -> Portions[dict[
     for each in stored:
         try:
             values[text(each)] = _read(entity, each)
-        except TypeUnsupported:
+        except (TypeUnsupported, LibraryRefused):
             values[text(each)] = None
         yield
     return values
@@ -101,6 +101,9 @@ def _read(entity: Resolved, name: bytes) -> Any:
     except NoEquivalent as error:
         raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-        detail = f"attribute {text(name)!r} ({libhdf5_reason(error)})"
-        raise DamagedData(*place, detail) from error
+        what = f"attribute {text(name)!r}"
+        refusal = refusal_of(*place, error, what)
+        if refusal is not None:
+            raise refusal from error
+        raise DamagedData(*place, f"{what} ({libhdf5_reason(error)})") from error
     return values if values.shape else values[()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from h5py import h5d, h5s
+from h5py import h5d, h5s, h5t
 
 from asgihive.errors import (
     AsgihiveError,
@@ -24,7 +24,7 @@ from asgihive.hdf5.chunks import ChunkedStorage, Share
 from asgihive.hdf5.contiguous import ContiguousStorage
 from asgihive.hdf5.filters import NoDecoder
 from asgihive.hdf5.layout import Layout, LayoutKind
-from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
@@ -194,11 +194,8 @@ class Dataset:
         if self.contiguous is not None and dtype == self.dtype:
             return self.contiguous.read(axes)
         if self.layout.kind is LayoutKind.EXTERNAL:
-            return (
-                self._raw_storage(lease)
-                .read(axes, dtype)
-                .reshape((*(axis.count for axis in axes), *self.item_shape))
-            )
+            read = self._raw_storage(lease).read(axes, dtype, self._as_read(dtype))
+            return read.reshape((*(axis.count for axis in axes), *self.item_shape))
         if self.chunked is not None:
             if self.chunked.fill is not None and dtype == self.dtype:
                 places = places or self.chunked.locate(axes, lease.go_on)
@@ -229,9 +226,6 @@ class Dataset:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
         # no fill value, and what lay in memory before is nobody's business.
         values = np.zeros((*(axis.count for axis in axes), *self.item_shape), dtype)
-        as_read = self.memory_type.id
-        if dtype != self.dtype:
-            as_read = converted_type(self.dtype, dtype, self.item_shape)
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):
             counts = tuple(axis.count for axis in axes)
@@ -240,10 +234,16 @@ class Dataset:
             file_space.select_hyperslab(
                 tuple(axis.start for axis in axes), counts, tuple(axis.step for axis in axes)
             )
-        self.id.read(memory_space, file_space, values, as_read)
+        self.id.read(memory_space, file_space, values, self._as_read(dtype))
         if self.memory_type.is_mislabelled:
             relabel_sequences(values, self.dtype)
         return values
+
+    def _as_read(self, dtype: np.dtype[Any]) -> h5t.TypeID:
+        """The HDF5 type of elements of `dtype` in memory."""
+        if dtype == self.dtype:
+            return self.memory_type.id
+        return converted_type(self.dtype, dtype, self.item_shape)
 
     @property
     def needs_library(self) -> bool:
@@ -280,12 +280,13 @@ class Dataset:
         for each in self.layout.filters:
             if not each.available:
                 return FilterMissing(*place, each.id, each.name)
+        refusal = refusal_of(*place, error)
+        if refusal is not None:
+            return refusal
         reason = libhdf5_reason(error)
         chunk = self._damaged_chunk(lease, axes)
         if chunk is not None:
             return DamagedData(*place, f"chunk {chunk} ({reason})")
-        if "no appropriate function for conversion path" in str(error):
-            return TypeUnsupported(*place, "HDF5 knows no conversion of its type to memory")
         return DamagedData(*place, reason)
 
     def _damaged_chunk(self, lease: Lease, axes: tuple[Axis, ...]) -> tuple[int, ...] | None:

@@ -1,6 +1,7 @@
 """One open HDF5 file, and what tells whether it is still what it was."""
 
 import contextlib
+import ctypes
 import os
 import re
 import threading
@@ -8,9 +9,10 @@ import time
 import weakref
 from dataclasses import dataclass, field, replace
 
-from h5py import h5d, h5f, h5g
+from h5py import h5d, h5f, h5g, h5p
+from h5py._objects import phil
 
-from asgihive.errors import AsgihiveError
+from asgihive.errors import AsgihiveError, LibraryRefused, Overloaded, TypeUnsupported
 from asgihive.hdf5.file_bytes import FileBytes
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.sandbox import Place
@@ -235,6 +237,57 @@ def address_of(thing: h5g.GroupID | h5d.DatasetID) -> int:
     """
     low, high = h5g.get_objinfo(thing, b".").objno
     return int(low) | int(high) << 32  # of two unsigned longs, mostly of 64 bits
+
+
+# What libhdf5 and h5py say when they know no way from a type in a file to one in memory.
+_NO_CONVERSION = (
+    "no appropriate function for conversion path",
+    "unable to convert between src and dest datatype",
+    "No conversion path for dtype",
+)
+# What libhdf5 says when it has no way to read something, whatever the bytes are.
+_NOT_READ = ("no write intent on file", "unsupported", "not supported", "not implemented")
+
+
+def refusal_of(file: str, path: str, error: BaseException, what: str = "") -> AsgihiveError | None:
+    """Why values are not read though they need not be damaged; None if they are, or may be.
+
+    Args:
+        file, path: of the entity that they belong to.
+        error: what libhdf5, h5py or NumPy raised.
+        what: names them, if they are not those of the entity itself.
+    """
+    before, message = f"{what}: " if what else "", str(error)
+    if isinstance(error, MemoryError):
+        return Overloaded("they would need more memory than is left")
+    if any(each in message for each in _NO_CONVERSION):
+        return TypeUnsupported(
+            file, path, f"{before}HDF5 knows no conversion of its type to memory"
+        )
+    if isinstance(error, TypeError | NotImplementedError):
+        return TypeUnsupported(file, path, f"{before}{libhdf5_reason(error)}")
+    if any(each in message for each in _NOT_READ):
+        return LibraryRefused(file, path, f"{before}{libhdf5_reason(error)}")
+    return None
+
+
+def accept_unused_bits(access: h5p.PropFAID) -> None:
+    """Let libhdf5 open what has numbers with more unused bits than used ones.
+
+    libhdf5 2.0 takes types such as 12 bits in 32, which its own n-bit filter is for, for a sign
+    of damage, and then opens neither the entity nor its attributes.
+    H5Pset_relax_file_integrity_checks, which h5py leaves out, is found in the libhdf5 that h5py
+    is linked to; an earlier one has neither the check nor the function.
+    """
+    try:
+        relax = ctypes.CDLL(h5p.__file__).H5Pset_relax_file_integrity_checks
+    except (AttributeError, OSError):
+        return
+    with phil:
+        relax(ctypes.c_int64(access.id), ctypes.c_uint64(_UNUSED_BITS))
+
+
+_UNUSED_BITS = 0x1  # H5F_RFIC_UNUSUAL_NUM_UNUSED_NUMERIC_BITS (H5Fpublic.h)
 
 
 def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:

@@ -26,7 +26,13 @@ from asgihive.hdf5.layout import LayoutKind, layout_of
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.open_file import Key, OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.open_file import (
+    Key,
+    OpenFile,
+    dataset_refreshed,
+    libhdf5_reason,
+    refusal_of,
+)
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import VirtualLayout, virtual_layout, written_shape
@@ -135,6 +141,9 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portio
         raise TypeUnsupported(entity.file.place.name, entity.path, str(error)) from None
     except READ_ERRORS as error:
         lease.check()
+        refusal = refusal_of(entity.file.place.name, entity.path, error)
+        if refusal is not None:
+            raise refusal from error
         reason = libhdf5_reason(error)
         raise DamagedData(entity.file.place.name, entity.path, reason) from error
 

@@ -34,6 +34,7 @@ from asgihive.hdf5.open_file import (
     Key,
     OpenFile,
     Unsettled,
+    accept_unused_bits,
     close_id,
     handles_lock,
     inode_of,
@@ -285,6 +286,7 @@ class FilePool:
         self._access = h5p.create(h5p.FILE_ACCESS)
         # Beamlines write while others read, and network file systems refuse locks.
         self._access.set_file_locking(False, True)
+        accept_unused_bits(self._access)
         self._access.set_cache(0, 8191, self._chunk_cache_per_dataset, 0.75)
         self._live_access = reading_live(self._access)
 

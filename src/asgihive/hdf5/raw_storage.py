@@ -54,8 +54,13 @@ class RawStorage:
     shape: tuple[int, ...]
     file_type: h5t.TypeID
 
-    def read(self, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    def read(
+        self, axes: tuple[Axis, ...], dtype: np.dtype[Any], memory_type: h5t.TypeID
+    ) -> np.ndarray[Any, Any]:
         """The elements at `axes` in C order, flat, converted to `dtype` as HDF5 converts.
+
+        Args:
+            memory_type: the HDF5 type of `dtype`, or an array type of it.
 
         Raises:
             LinkUnresolved: a segment's file is missing or lies outside the served directory.
@@ -72,7 +77,8 @@ class RawStorage:
                 for start, count, step in spans(axes, self.shape)
             )
             stored = np.concatenate(list(itertools.chain.from_iterable(parts)))
-        memory_type = h5t.py_create(dtype)
+        while isinstance(memory_type, h5t.TypeArrayID):
+            memory_type = memory_type.get_super()
         size = memory_type.get_size()
         source_type = self.file_type
         scalars = stored.size // item_bytes

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from h5py import h5d, h5s
 
-from asgihive.errors import DamagedData, FileForbidden, FileMissing, SourceRefused, TypeUnsupported
+from asgihive.errors import (
+    DamagedData,
+    FileForbidden,
+    FileMissing,
+    LibraryRefused,
+    SourceRefused,
+    TypeUnsupported,
+)
 from asgihive.hdf5.chunk_index import chunk_index
 from asgihive.hdf5.chunk_table import ChunkGrid
 from asgihive.hdf5.datasets import Dataset
@@ -182,7 +189,7 @@ class StorageReporter:
         """The dataset as it is read, or why it cannot be."""
         try:
             return find_dataset(self.lease, self.file, path, self.max_hops), None
-        except (TypeUnsupported, DamagedData, SourceRefused) as error:
+        except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
             return None, error.detail
 
     def _extent(

@@ -50,6 +50,7 @@ _ENTITY: Errors = (
     errors.AnswerTooLarge,
     errors.ChunkTooLarge,
     errors.DamagedData,
+    errors.LibraryRefused,
 )
 _VALUES: Errors = (
     *_ENTITY,

@@ -19,6 +19,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.AttributeMissing: 404,
     errors.TypeUnsupported: 422,
     errors.FilterMissing: 501,
+    errors.LibraryRefused: 501,
     errors.DamagedData: 500,
     errors.AnswerTooLarge: 413,
     errors.ChunkTooLarge: 413,
