@@ -3,7 +3,8 @@
     AsgihiveError
     ├── BadParameter            a parameter's value cannot be used
     │   ├── BadSelection        a hyperslab selection that does not fit its dataset
-    │   └── FormatMismatch      a format or dtype that does not fit the values
+    │   ├── FormatMismatch      a format or dtype that does not fit the values
+    │   └── UnknownParameter    a name that resembles one of the route's parameters
     ├── FileError               concerns one file of the served directory
     │   ├── FileMissing         not there, outside the directory, or not a regular file
     │   │   └── FileOutside     outside the directory, whether it is there or not
@@ -25,6 +26,7 @@
     │   └── DamagedData         stored bytes that cannot be decoded
     └── ServiceLimit            a bound of the settings was reached
         ├── AnswerTooLarge
+        │   └── PageTooLarge    JSON that a browser would show as a page
         ├── ChunkTooLarge       what has to be in memory at once to read any of it
         ├── TooManyPaths        /paths of more than it may list
         ├── Overloaded
@@ -67,6 +69,18 @@ class BadSelection(BadParameter):
 
 class FormatMismatch(BadParameter):
     """A format or dtype that exists but cannot hold these values."""
+
+
+class UnknownParameter(BadParameter):
+    """A parameter that no route has, with a name that resembles one of this route's."""
+
+    def __init__(self, parameter: str, meant: str) -> None:
+        super().__init__(parameter, None, f"did you mean `{meant}`?")
+        self.args = (parameter, meant)
+        self.meant = meant
+
+    def __str__(self) -> str:
+        return f"Parameter `{_shorten(self.parameter)}` is unknown: did you mean `{self.meant}`?"
 
 
 class FileError(AsgihiveError):
@@ -287,6 +301,17 @@ class AnswerTooLarge(ServiceLimit):
         return (
             f"The answer would hold {self.size} bytes, the limit is {self.limit}: "
             "use `selection` to ask for a part"
+        )
+
+
+class PageTooLarge(AnswerTooLarge):
+    """JSON that a browser would show as a page, which stops it. Sizes in bytes."""
+
+    def __str__(self) -> str:
+        return (
+            f"The answer would be about {self.size} bytes of JSON, and a browser is sent at most "
+            f"{self.limit} as a page: use `max_points` to ask for a view, `selection` for a part, "
+            "or `format=bin` for the bytes"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encoded_name
+from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encoded_name, members_of
 
 MAX_EMPTY_LISTS = 1 << 20
 """Most `[]` in a body: each is bytes of body that no byte of the file stands for."""
@@ -44,6 +44,16 @@ class Json:
 
     def length(self, values: Values) -> int | None:  # noqa: ARG002
         return None
+
+    def estimate_length(self, values: Values) -> int:
+        """Return about how many bytes the body has, from shape and dtype alone.
+
+        Each element counts as many characters as one of its dtype usually has, with the comma
+        behind it; each list its brackets and comma. Text of variable length is taken for short.
+        """
+        shape = values.shape or ()
+        lists = sum(math.prod(shape[:axis]) for axis in range(len(shape)))
+        return values.size * _usual_length(values.dtype, by_name=self.by_name) + 3 * lists
 
     def head(self, values: Values) -> bytes:
         if values.shape is None:
@@ -124,6 +134,39 @@ def _leaves(dtype: np.dtype[Any]) -> int:
     if dtype.fields is not None:
         return max(1, sum(_leaves(member[0]) for member in dtype.fields.values()))
     return 2 if dtype.kind == "c" else 1
+
+
+# Bytes of a number by those of its dtype, with sign and comma: integers are mostly small, floats
+# have the digits that tell them from their neighbours.
+_NUMBER_LENGTHS = {
+    ("i", 1): 4,
+    ("i", 2): 6,
+    ("i", 4): 9,
+    ("i", 8): 11,
+    ("f", 2): 8,
+    ("f", 4): 12,
+    ("b", 1): 6,
+}
+_DOUBLE_LENGTH = 19
+_OTHER_LENGTHS = {"M": 29, "m": 11, "O": 24}
+
+
+def _usual_length(dtype: np.dtype[Any], *, by_name: bool) -> int:
+    """How many bytes one element usually is in JSON, with the comma behind it."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return math.prod(shape) * _usual_length(base, by_name=by_name) + 3
+    if dtype.names is not None:
+        names = sum(len(name) + 3 for name in dtype.names) if by_name else 0
+        members = (each for _, each, _ in members_of(dtype))
+        return 3 + names + sum(_usual_length(each, by_name=by_name) for each in members)
+    kind, size = dtype.kind.replace("u", "i"), dtype.itemsize
+    if kind == "c":
+        return 2 * _NUMBER_LENGTHS.get(("f", size // 2), _DOUBLE_LENGTH) + 2
+    if kind in "bif":
+        return _NUMBER_LENGTHS.get((kind, size), _DOUBLE_LENGTH)
+    # Of text, the quotes around it and what it has room for.
+    return _OTHER_LENGTHS.get(kind, (size // 4 if kind == "U" else size) + 3)
 
 
 def _count_empty_lists(shape: tuple[int, ...]) -> int:

@@ -35,6 +35,7 @@ from asgihive.errors import AnswerTooLarge, BadParameter
 from asgihive.lanes import Lane
 from asgihive.service.access import Permitted
 from asgihive.service.batch_forms import Answer, Form, JsonForm, MsgpackForm
+from asgihive.service.parameters import refuse_misspelt
 from asgihive.service.representations import Representation
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
@@ -81,6 +82,7 @@ class Batch:
         content_type = headers.get(b"content-type", "")
         decode = cast("Decode", self._reader.decoder(content_type))  # None is for bare bytes
         query = parse_query(scope["query_string"])
+        refuse_misspelt(query, "batch")
         media_type = _media_type(query, headers.get(b"accept", ""), content_type)
         raw = await self._reader.read(receive, headers.get(b"content-length"))
         asked = await self._asked(partial(decoded, decode, raw), len(raw))

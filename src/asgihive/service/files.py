@@ -43,7 +43,13 @@ from asgihive.hdf5.directory import Entry, Page, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.whole_file import WholeFile
-from asgihive.service.parameters import EntityParameters, count, document_encoder, file_in_path
+from asgihive.service.parameters import (
+    EntityParameters,
+    count,
+    document_encoder,
+    file_in_path,
+    refuse_misspelt,
+)
 from asgihive.service.representations import Representation
 from asgihive.service.store import Store
 
@@ -65,6 +71,7 @@ class Files:
     async def list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`/files`: a page of a directory, made in a lane."""
         query = parse_query(scope["query_string"])
+        refuse_misspelt(query, "files")
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
         encoder = document_encoder(query, accept.decode("latin-1"))
         directory, after, limit = _page_parameters(query, self._store.settings.max_listed_files)
@@ -100,7 +107,9 @@ class Files:
         """
         name = file_in_path(scope)
         if name is None:
-            name = EntityParameters.of(parse_query(scope["query_string"])).file
+            query = parse_query(scope["query_string"])
+            refuse_misspelt(query, "file")
+            name = EntityParameters.of(query).file
         with self._one_more():
             file, lease = await self._store.read(partial(self._opened, name))
             lease.release()

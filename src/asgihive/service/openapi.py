@@ -26,7 +26,8 @@ from asgihive.settings import H5Settings
 _VERSION = version("asgihive")  # reads a file, which the event loop must not
 _DESCRIPTION = """\
 HDF5 files over HTTP, read-only. GET routes answer HEAD, too, and every route also with a slash \
-at its end. Every error is JSON with a `message`."""
+at its end. An unknown parameter whose name resembles one of the route's is refused, all others \
+are ignored. Every error is JSON with a `message`."""
 
 _TEXT: Schema = {"type": "string"}
 

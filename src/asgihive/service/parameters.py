@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -11,7 +12,7 @@ from asgihive.asgi import QueryFields, parse_query, preferred, route_path
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
-from asgihive.errors import BadParameter, FileMissing
+from asgihive.errors import BadParameter, FileMissing, UnknownParameter
 from asgihive.hdf5.histogram import MAX_BINS, Extent
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method, ViewRequest
@@ -27,6 +28,32 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 FILE_PREFIX = "/file/"
 """Of the URLs that name a file themselves: `/file/{path}`."""
+
+_DOCUMENT = ("file", "path", "format")
+PARAMETERS: Mapping[str, frozenset[str]] = {
+    "meta": frozenset({*_DOCUMENT, "resolve_links"}),
+    "attr": frozenset({*_DOCUMENT, "attr_keys", "compound"}),
+    "paths": frozenset({*_DOCUMENT, "resolve_links"}),
+    "data": frozenset(
+        {*_DOCUMENT, "selection", "dtype", "flatten", "header", "compound"}
+        | {"max_points", "shape", "method"}
+    ),
+    "stats": frozenset({*_DOCUMENT, "selection"}),
+    "histogram": frozenset({*_DOCUMENT, "selection", "bins", "range"}),
+    "files": frozenset({"dir", "after", "limit", "format"}),
+    "file": frozenset({"file"}),
+    "batch": frozenset({"format"}),
+}
+"""The parameters of each route."""
+
+# Clients send parameters of one route to all.
+_KNOWN = frozenset().union(*PARAMETERS.values())
+
+_MOST_JUDGED = 32
+"""How many unknown parameters of a query are compared with the known ones."""
+
+_SHORT_NAME, _LONG_NAME = 4, 8
+"""Letters below which a name has no typing errors, and from which it may have two."""
 
 _RESOLUTIONS = {each.value: each for each in LinkResolution} | {
     # h5grove's parameter was a boolean once.
@@ -57,6 +84,7 @@ class DataParameters:
     """Of `/data`: which values, and how they are sent.
 
     view: None = all of them.
+    is_navigation: whether a browser will show the answer as a page.
     """
 
     entity: EntityParameters
@@ -65,10 +93,12 @@ class DataParameters:
     safe: bool
     flatten: bool
     view: ViewRequest | None = None
+    is_navigation: bool = False
 
     @classmethod
-    def of(cls, raw: bytes, accept: str) -> "DataParameters":
+    def of(cls, raw: bytes, accept: str, fetch_mode: str | None = None) -> "DataParameters":
         query = parse_query(raw)
+        refuse_misspelt(query, "data")
         entity = EntityParameters.of(query)
         dtype = query.first("dtype") or "origin"
         if dtype not in {"origin", "safe"}:
@@ -80,6 +110,7 @@ class DataParameters:
             safe=dtype == "safe",
             flatten=_boolean(query, "flatten"),
             view=view_request(query),
+            is_navigation=is_navigation(accept, fetch_mode),
         )
 
     @property
@@ -111,6 +142,66 @@ class HistogramParameters:
         accepted = f"a whole number from 1 to {MAX_BINS} is accepted"
         bins = DEFAULT_BINS if not text else count("bins", text, accepted, MAX_BINS)
         return cls(EntityParameters.of(query), query.first("selection"), bins, _range(query))
+
+
+def refuse_misspelt(query: QueryFields, route: str) -> None:
+    """Refuse parameters that resemble one of the route's, so that no typing error is ignored.
+
+    Case, `-` and `_` aside, a name resembles another one that it is the same as, or one edit
+    from: a letter more, less or another one, or two neighbours swapped. Of names with fewer than
+    four letters there is no such edit, from eight letters on there are two; the first letter is
+    the same, unless it is swapped. All other unknown parameters are ignored, as h5grove does,
+    and so are those of other routes.
+
+    Raises:
+        UnknownParameter
+    """
+    unknown = [name for name in query.fields if name not in _KNOWN]
+    for name in unknown[:_MOST_JUDGED]:
+        for known in sorted(PARAMETERS[route]):
+            if _resembles(_letters(name), _letters(known)):
+                raise UnknownParameter(name, known)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _resembles(name: str, known: str) -> bool:
+    if name == known:
+        return True
+    most = 0 if len(known) < _SHORT_NAME else 1 if len(known) < _LONG_NAME else 2
+    if abs(len(name) - len(known)) > most or not name:
+        return False
+    is_same_start = name[0] == known[0] or name[:2] == known[1::-1]
+    return is_same_start and _count_edits(name, known) <= most
+
+
+def _count_edits(one: str, other: str) -> int:
+    """Letters to insert, delete or replace, or neighbours to swap, to make one the other."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        above, row = row, [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(row[j - 1] + 1, above[j] + 1, above[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before = above
+    return row[-1]
+
+
+def is_navigation(accept: str, fetch_mode: str | None) -> bool:
+    """Whether a browser asks, to show the answer as a page.
+
+    Args:
+        accept: it prefers HTML to JSON.
+        fetch_mode: `Sec-Fetch-Mode`, which browsers send over HTTPS and to this machine.
+    """
+    if "text/html" not in accept or fetch_mode not in {None, "navigate"}:
+        return False
+    return preferred(accept, ["application/json", "text/html"]) == "text/html"
 
 
 def file_in_path(scope: Scope) -> str | None:

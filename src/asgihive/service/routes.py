@@ -35,6 +35,7 @@ from asgihive.service.parameters import (
     attribute_encoder,
     document_encoder,
     link_resolution,
+    refuse_misspelt,
 )
 from asgihive.service.plain import PlainKey
 from asgihive.service.read_timeout import AtHand, TimedRoute
@@ -118,6 +119,7 @@ class Routes:
             answer = await self.store.answers.find(representation.key)
             if answer is None:
                 query = parse_query(scope["query_string"])
+                refuse_misspelt(query, name)
                 encoder = encoder_of(query, _accept(scope).decode("latin-1"))
                 request = DocumentRequest(
                     key=representation.key,
@@ -173,7 +175,8 @@ class Routes:
     async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
         accept = _accept(scope)
         key = (scope["query_string"], accept)
-        parameters = DataParameters.of(scope["query_string"], accept.decode("latin-1"))
+        mode = _fetch_mode(scope)
+        parameters = DataParameters.of(scope["query_string"], accept.decode("latin-1"), mode)
         media_type = parameters.encoder.media_type
         representation = Representation.of(
             self.store,
@@ -215,6 +218,7 @@ class Routes:
         @functools.wraps(question)
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             query = parse_query(scope["query_string"])
+            refuse_misspelt(query, name)
             encoder = document_encoder(query, _accept(scope).decode("latin-1"))
             key = _canonical(name, query, encoder)
             representation = Representation.of(self.store, scope, key, is_compressible=True)
@@ -282,6 +286,15 @@ def _accept(scope: Scope) -> bytes:
 
 def _made(encoder: DocumentEncoder, content: Content, lease: Lease) -> Portions[bytes]:
     return _encoded(encoder, (yield from content(lease)))
+
+
+def _fetch_mode(scope: Scope) -> str | None:
+    """What a browser asks for, in its own words (W3C Fetch Metadata, section 2.2)."""
+    for name, value in scope["headers"]:
+        if name == b"sec-fetch-mode":
+            mode: str = value.decode("latin-1").strip().lower()
+            return mode
+    return None
 
 
 @measured("encode")

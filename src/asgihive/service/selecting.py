@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from asgihive.encoders.protocol import is_numeric
-from asgihive.errors import FormatMismatch
+from asgihive.encoders.json import Json
+from asgihive.encoders.protocol import Values, is_numeric
+from asgihive.encoders.registry import check
+from asgihive.errors import FormatMismatch, PageTooLarge
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import open_dataset
 from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.lanes import Portions
-from asgihive.service.parameters import EntityParameters
+from asgihive.service.parameters import DataParameters, EntityParameters
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
@@ -22,6 +24,25 @@ _BLOCK_BYTES = 4 << 20
 
 # Elements of variable length are pointers: what they point to is not known before reading.
 _POINTED_BYTES = 4096
+
+
+MAX_PAGE_BYTES = 64 << 20
+"""Most JSON that a browser is sent as a page: it would hold several times as much, and stop."""
+
+
+def check_values(parameters: DataParameters, values: Values) -> None:
+    """Make sure that the values can be sent as asked for, before any of them is read.
+
+    Raises:
+        FormatMismatch: the format cannot hold them.
+        PageTooLarge: a browser would show them as a page.
+    """
+    encoder = parameters.encoder
+    check(encoder, values)
+    if parameters.is_navigation and isinstance(encoder, Json):
+        size = encoder.estimate_length(values)
+        if size > MAX_PAGE_BYTES:
+            raise PageTooLarge(size, MAX_PAGE_BYTES)
 
 
 def found(settings: H5Settings, entity: EntityParameters, lease: Lease) -> Portions[Dataset]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing
 from asgihive.encoders.protocol import Values
-from asgihive.encoders.registry import check
 from asgihive.errors import AnswerTooLarge, FileChanged
 from asgihive.hdf5.boxes import plan_run
 from asgihive.hdf5.buffers import all_of_bytes
@@ -32,6 +31,7 @@ from asgihive.service.representations import Representation
 from asgihive.service.selecting import (
     answer_dtype,
     block_bytes_of,
+    check_values,
     found,
     is_kept,
     item_bytes_of,
@@ -273,7 +273,7 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
     if selection is None:
         dtype = answer_dtype(dataset.dtype, safe=parameters.safe)
         values = Values(name, None, dtype)
-        check(parameters.encoder, values)
+        check_values(parameters, values)
         return ValuesRead(dataset, parameters, values, None, 0, None, iter(()), keep=False)
     view = None
     if parameters.view is not None:
@@ -287,7 +287,7 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
     size = selection.size * dataset.item_bytes
     if size > store.settings.max_response_bytes:
         raise AnswerTooLarge(size, store.settings.max_response_bytes)
-    check(parameters.encoder, values)
+    check_values(parameters, values)
     blocks = planned(dataset, selection, store.settings)
     first, keep = next(blocks, None), is_kept(store, dataset, selection)
     size = selection.size

@@ -10,7 +10,6 @@ from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, while_connected
 from asgihive.encoders.protocol import Values
-from asgihive.encoders.registry import check
 from asgihive.errors import AnswerTooLarge
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.pool import Lease
@@ -25,6 +24,7 @@ from asgihive.service.representations import Representation
 from asgihive.service.selecting import (
     answer_dtype,
     block_bytes_of,
+    check_values,
     found,
     is_kept,
     item_bytes_of,
@@ -101,7 +101,7 @@ def _planned(
         values = Values(name, (values.size,), values.dtype)
     if values.nbytes > store.settings.max_response_bytes:
         raise AnswerTooLarge(values.nbytes, store.settings.max_response_bytes)
-    check(parameters.encoder, values)
+    check_values(parameters, values)
     return values, view
 
 
