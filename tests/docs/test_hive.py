@@ -28,9 +28,10 @@ def test_commands_print_what_the_page_says(
     page: Page, session: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.write_files(tmp_path)
-    (tmp_path / "data").mkdir()
-    with h5py.File(tmp_path / "data" / "scan.h5", "w") as file:
-        file["counts"] = [3, 1, 4]
+    if page is not README:  # whose first command makes its own
+        (tmp_path / "data").mkdir()
+        with h5py.File(tmp_path / "data" / "scan.h5", "w") as file:
+            file["counts"] = [3, 1, 4]
     monkeypatch.chdir(tmp_path)
     assert run_session(session, tmp_path) == session
 

@@ -10,9 +10,12 @@ import traceback
 from collections import defaultdict
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FrameType, ModuleType
 
 from asgihive.hive.errors import ComponentError
+
+# The folders of all hives of this process that hold components, without symbolic links.
+_COMPONENT_FOLDERS: set[str] = set()
 
 # How many hives of this process have taken a tree of folders, by its path.
 _TAKEN: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
@@ -47,12 +50,14 @@ class Importer:
         return name
 
     def load(self, name: str, key: str, file: str) -> ModuleType:
-        """Import a module of a component.
+        """Import a module of a component; `file` is that of the component, if it is in one.
 
         Raises:
             ComponentError: importing it raised; the message says where, the exception is
                 the cause.
         """
+        if os.path.isabs(file):
+            _COMPONENT_FOLDERS.add(os.path.realpath(os.path.dirname(file)))
         try:
             return importlib.import_module(name)
         except Exception as error:
@@ -104,6 +109,29 @@ class Importer:
                     f"import it relatively (from ...{missing} import …), or put it there"
                 )
         return ""
+
+
+def component_folder(frame: FrameType | None) -> str | None:
+    """The folder of the file that calls, if it belongs to a component of a hive of this process.
+
+    Args:
+        frame: where the call comes from; those of asgihive itself are left out.
+    """
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] != __name__.partition(".")[0]:
+            break
+        frame = frame.f_back
+    if frame is None:
+        return None
+    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
+    real = os.path.realpath(folder)
+    while real not in _COMPONENT_FOLDERS:
+        parent = os.path.dirname(real)
+        if parent == real:
+            return None
+        real = parent
+    return folder
 
 
 def _names_below(root: str, folder: str) -> list[str]:

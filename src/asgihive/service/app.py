@@ -1,12 +1,14 @@
 """`H5App`: the HDF5 service, a hive of one cornerstone and one endpoint."""
 
 import os
+import sys
 from functools import partial
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, Part
+from asgihive.hive.imports import component_folder
 from asgihive.service.access import Guard, HostCheck
 from asgihive.service.core import Core
 from asgihive.service.cors import CrossOrigin
@@ -40,7 +42,9 @@ class H5App(Hive):
     application) idle files are closed in time, and all of them at shutdown.
 
     Args:
-        root: the served directory; nothing outside of it is ever opened.
+        root: the served directory; nothing outside of it is ever opened. A relative path begins
+            at the folder of the file that calls this, if that is a component of a hive, as all
+            paths of hives do; else at the current directory.
         settings: `H5Settings.from_environment()` by default.
 
     Raises:
@@ -50,7 +54,8 @@ class H5App(Hive):
 
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
-        self.store = Store(root, self.settings)
+        folder = component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
+        self.store = Store(os.path.abspath(os.path.join(folder, root)), self.settings)
         router = Routes(self.store).router
         core = Core(_store_cornerstone(self.store), router, partial(Figures.of, self.store))
         if self.settings.isolation == "process":
