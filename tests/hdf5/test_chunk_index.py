@@ -1,6 +1,7 @@
 """Chunk indexes read from the file's bytes: what h5py reads of each dataset is the oracle."""
 
 import itertools
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5 import chunk_index, file_bytes
 from asgihive.hdf5.chunk_arrays import ExtensibleArrayChunks, FixedArrayChunks, ImplicitChunks
-from asgihive.hdf5.chunk_index import ChunkIndex
+from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk
 from asgihive.hdf5.chunk_parts import count_touched, numbers_touched, parts_of, stored_parts
 from asgihive.hdf5.chunk_table import ChunkGrid, ChunkTable
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.library_chunks import list_by_library
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected
@@ -385,3 +387,83 @@ def test_parts_of_stored_chunks_are_those_of_all(data: st.DataObject) -> None:
     numbers = numbers_touched(axes, grid).tolist()
     assert numbers == [grid.number(part.coordinates) for part in every]
     assert count_touched(axes, chunks) == len(numbers)
+
+
+LIVE = np.arange(24, dtype="<i4").reshape(4, 6)
+
+
+@pytest.mark.parametrize("by_library", [False, True])
+@pytest.mark.parametrize("most", [(4, None), (None, 6), (None, None), (4, 6)])
+def test_of_a_live_file_chunks_are_found_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch, most: tuple[int | None, ...], *, by_library: bool
+) -> None:
+    with h5py.File(root / "main.h5", "w", libver="latest") as file:
+        file.create_dataset("data", data=LIVE, chunks=(2, 3), maxshape=most)
+    if by_library:
+        monkeypatch.setattr(chunk_index, "bytes_of", refuse)
+    with leased(root) as lease:
+        opened = lease.open_asked("main.h5")
+        opened.live = True
+        live = storage(find_dataset(lease, opened, "data", HOPS))
+        axes = whole((4, 6)).axes
+        for _ in range(2):
+            read = live.read(axes, live.locate(axes, go_on), go_on, keep=False)
+            np.testing.assert_array_equal(read, LIVE)
+        assert live.index.table is None
+        assert live.index.needs_library == by_library
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_structure_of_a_live_file_is_read_again_while_it_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, is_live: bool
+) -> None:
+    with h5py.File(root / "main.h5", "w", libver="latest") as file:
+        file.create_dataset("data", data=LIVE, chunks=(2, 3), maxshape=(None, 6))
+    pread, torn = os.pread, [3]
+
+    def tearing(descriptor: int, size: int, offset: int) -> bytes:
+        read = pread(descriptor, size, offset)
+        if read.startswith(b"EAIB") and torn[0]:
+            torn[0] -= 1
+            return read[:-9] + bytes(9)
+        return read
+
+    with leased(root) as lease:
+        opened = lease.open_asked("main.h5")
+        opened.live = is_live
+        live = storage(find_dataset(lease, opened, "data", HOPS))
+        monkeypatch.setattr(os, "pread", tearing)
+        if not is_live:
+            with pytest.raises(DamagedChunk, match="checksum of the EAIB"):
+                live.locate(whole((4, 6)).axes, go_on)
+            return
+        axes = whole((4, 6)).axes
+        np.testing.assert_array_equal(
+            live.read(axes, live.locate(axes, go_on), go_on, keep=False), LIVE
+        )
+        assert torn == [0]
+
+
+def test_a_listing_by_libhdf5_ends_with_its_request(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with h5py.File(root / "main.h5", "w") as file:
+        file.create_dataset("data", data=np.arange(3000, dtype="u1"), chunks=(1,))
+    calls = []
+
+    class OverError(Exception):
+        pass
+
+    def over() -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise OverError
+
+    with dataset_of(root, "main.h5", "data") as (_, dataset):
+        grid = storage(dataset).index.grid
+        with pytest.raises(OverError):
+            list_by_library(dataset.id, grid, None, ALL, over)
+        assert list_by_library(dataset.id, grid, None, 2999, go_on) is None
+        some = list_by_library(dataset.id, grid, np.array([5, 7]), ALL, go_on)
+        assert some is not None
+        assert some.numbers.tolist() == [5, 7]
