@@ -18,6 +18,7 @@ from asgihive.hdf5.chunk_arrays import (
     ImplicitChunks,
     Order,
 )
+from asgihive.hdf5.chunk_layout import ChunkLayout, IndexKind, read_chunk_layout
 from asgihive.hdf5.chunk_parts import coordinates_touched, count_touched, numbers_touched
 from asgihive.hdf5.chunk_table import (
     ChunkGrid,
@@ -31,7 +32,7 @@ from asgihive.hdf5.chunk_table import (
 )
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
-from asgihive.hdf5.headers import ChunkLayout, IndexKind, bytes_of, read_chunk_layout
+from asgihive.hdf5.headers import bytes_of
 from asgihive.hdf5.library_chunks import list_by_library
 from asgihive.hdf5.open_file import OpenFile, address_of
 from asgihive.hdf5.selection import Axis
