@@ -71,6 +71,7 @@ class ChunkIndex:
 
     Attributes:
         id: for libhdf5, where only that can tell.
+        address: of the dataset in its file.
         grid: of the dataset.
         stored: the index in the file's bytes; None = only libhdf5 can tell.
         keep: whether the table is kept; not of a live file, whose chunks come and go.
@@ -80,6 +81,7 @@ class ChunkIndex:
     """
 
     id: h5d.DatasetID
+    address: int
     grid: ChunkGrid
     stored: StoredChunks | None
     keep: bool
@@ -210,17 +212,17 @@ def chunk_index(
     file: OpenFile, dataset: h5d.DatasetID, grid: ChunkGrid, *, is_filtered: bool
 ) -> ChunkIndex:
     """The index of a dataset of `file`. In the library lane."""
-    keep = not file.live
+    keep, address = not file.live, address_of(dataset)
     try:
         stored = bytes_of(file)
-        layout = read_chunk_layout(stored, address_of(dataset))
+        layout = read_chunk_layout(stored, address)
         most = dataset.get_space().get_simple_extent_dims(True)
         found = _stored_chunks(stored, layout, grid, most, is_filtered=is_filtered)
     except (NotPlain, OSError):
-        return ChunkIndex(dataset, grid, None, keep)
+        return ChunkIndex(dataset, address, grid, None, keep)
     except DamagedMetadata as error:
-        return ChunkIndex(dataset, grid, _DamagedChunks(str(error)), keep)
-    return ChunkIndex(dataset, grid, found, keep, layout.edges_unfiltered)
+        return ChunkIndex(dataset, address, grid, _DamagedChunks(str(error)), keep)
+    return ChunkIndex(dataset, address, grid, found, keep, layout.edges_unfiltered)
 
 
 def _stored_chunks(

@@ -21,8 +21,8 @@ from asgihive.hdf5.chunk_parts import Part, begin_of, count_touched, parts_of, s
 from asgihive.hdf5.chunk_table import ChunkGrid, ChunkPlace, ChunkTable, FoundChunks, Places
 from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
 from asgihive.hdf5.filters import Pipeline, pipeline_of
-from asgihive.hdf5.layout import Layout
-from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
+from asgihive.hdf5.layout import Layout, has_edges_unfiltered
+from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
@@ -361,16 +361,16 @@ def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset i
     chunk_bytes = math.prod(chunks) * stored_size(file, dataset.get_type())
     base, item_shape = without_dimensions(dtype)
     index = chunk_index(file, dataset, ChunkGrid(shape, chunks), is_filtered=bool(layout.filters))
-    edges_unfiltered = layout.edges_unfiltered
-    if index.edges_unfiltered is not None:
-        edges_unfiltered = index.edges_unfiltered and bool(layout.filters)
+    edges_unfiltered = index.edges_unfiltered
+    if edges_unfiltered is None:
+        edges_unfiltered = has_edges_unfiltered(layout.properties)
     return ChunkedStorage(
         file=file,
-        address=address_of(dataset),
+        address=index.address,
         dtype=base,
         item_shape=item_shape,
         fill=_fill(layout.properties, base, item_shape) if as_in_memory else None,
-        edges_unfiltered=edges_unfiltered,
+        edges_unfiltered=edges_unfiltered and bool(layout.filters),
         pipeline=pipeline_of(layout.filters, chunk_bytes),
         index=index,
         cache=cache,

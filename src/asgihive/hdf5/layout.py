@@ -42,15 +42,11 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the creation properties say; `chunks` only for the chunked layout.
-
-    edges_unfiltered: whether chunks that reach beyond the extent went through no filter.
-    """
+    """What the creation properties say; `chunks` only for the chunked layout."""
 
     kind: LayoutKind
     chunks: tuple[int, ...] | None = None
     filters: tuple[Filter, ...] = ()
-    edges_unfiltered: bool = False
     properties: h5p.PropDCID | None = None
 
 
@@ -98,8 +94,7 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
         )
     )
     chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
-    edges_unfiltered = bool(chunks and filters) and _edges_unfiltered(properties)
-    return Layout(kind, chunks, filters, edges_unfiltered, properties)
+    return Layout(kind, chunks, filters, properties)
 
 
 def _has_variable_length(type_id: h5t.TypeID) -> bool:
@@ -111,8 +106,12 @@ def _has_variable_length(type_id: h5t.TypeID) -> bool:
 _EDGES_UNFILTERED = 0x2
 
 
-def _edges_unfiltered(properties: h5p.PropDCID) -> bool:
-    """H5Pget_chunk_opts, which h5py leaves out; found in the libhdf5 that h5py is linked to."""
+def has_edges_unfiltered(properties: h5p.PropDCID) -> bool:
+    """Whether chunks that reach beyond the extent went through no filter.
+
+    H5Pget_chunk_opts, which h5py leaves out; found in the libhdf5 that h5py is linked to. Mostly
+    the layout message is read instead (`asgihive.hdf5.chunk_layout`).
+    """
     try:
         get_options = ctypes.CDLL(h5p.__file__).H5Pget_chunk_opts
     except (AttributeError, OSError):
