@@ -15,6 +15,7 @@ import pytest
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.service import servers
+from tests.service.isolation import doubles
 from tests.service.isolation.services import ask, check_good, limited, pids, supervisor
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +58,44 @@ async def test_there_is_a_spare_one(app: H5App) -> None:
             os.kill(at_work, signal.SIGKILL)
             await check_good(app)
             assert supervisor(app)._idle[-1].process.pid == spare
+
+
+async def test_a_spare_one_that_ends_is_replaced_though_nobody_asks(app: H5App) -> None:
+    with anyio.fail_after(servers.PATIENCE):
+        async with app.running():
+            await check_good(app)
+            while len(pids(app)) < 2:
+                await anyio.lowlevel.checkpoint()
+            [spare, at_work] = [link.process.pid for link in supervisor(app)._idle]
+            os.kill(spare, signal.SIGKILL)
+            # A zombie, which has ended and was not waited for, is still there.
+            while is_alive(spare) or len(supervisor(app)._idle) < 2:
+                await anyio.lowlevel.checkpoint()
+            assert spare not in pids(app)
+            assert at_work in pids(app)
+            await check_good(app)
+
+
+@pytest.mark.parametrize("fault", ["hang", "hang as a whole"])
+async def test_a_spare_one_serves_while_the_other_is_held_up(
+    app: H5App, root: Path, fault: str
+) -> None:
+    doubles.write(root / "bad.h5", fault)
+    with anyio.fail_after(servers.PATIENCE):
+        async with app.running():
+            await check_good(app)
+            while len(pids(app)) < 2:
+                await anyio.lowlevel.checkpoint()
+            links = list(supervisor(app)._idle)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, app, "/meta", "bad.h5")
+                while not any(link.process.board.visits() for link in links):
+                    await anyio.lowlevel.checkpoint()
+                # One that waits behind it, and then one that comes later.
+                assert (await ask(app, "/meta")).status == 200
+                assert (await ask(app, "/meta", path="values")).status == 200
+                assert {link.process.pid for link in links} <= pids(app)  # nothing was killed
+                tasks.cancel_scope.cancel()
 
 
 async def test_without_a_lifespan_it_ends_with_the_application(root: Path) -> None:

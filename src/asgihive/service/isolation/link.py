@@ -129,6 +129,27 @@ class Link:
         self._known_bans = 0
         self._heard = self._looked = time.monotonic()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether anybody waits for an answer of it."""
+        return bool(self._conversations)
+
+    def is_held_up(self, conversation: Conversation, seconds: float) -> bool:
+        """Whether others have been in the lanes for so long, and `conversation` is not there."""
+        horizon = time.monotonic() - seconds
+        visits = self.process.board.visits()
+        return any(each.since < horizon for each in visits) and all(
+            each.request != conversation.number for each in visits
+        )
+
+    def watch(self) -> None:
+        """Kill a worker that hangs, where nobody waits for it who would see that."""
+        visits = self.process.board.visits()
+        horizon = time.monotonic() - self._patience
+        late = frozenset(each.request for each in visits if each.since < horizon)
+        if late:
+            self._give_up(late)
+
     def ask(self, request: bytes, bans: Bans) -> Conversation:
         """Begin a conversation; what is not sent yet is, as soon as the worker takes it.
 

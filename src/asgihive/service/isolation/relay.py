@@ -18,6 +18,9 @@ from asgihive.service.isolation.supervisor import Crew
 from asgihive.service.parameters import FILE_PREFIX, file_in_path
 from asgihive.timings import timings
 
+# How long one waits behind others before a spare worker is asked.
+_HELD_UP_SECONDS = 1.0
+
 # How often a request is made again that was in no lane when its worker ended.
 _MOST_ATTEMPTS = 5
 
@@ -119,8 +122,29 @@ class Relay:
     async def _until_complete(self) -> None:
         if self._conversation is None:
             self._ask(await self._crew.serving())
-        while not await self._forward(await self._next()):
-            pass
+        if self._start is None:
+            is_complete = await self._forward(await self._first())
+        else:
+            is_complete = False
+        while not is_complete:
+            is_complete = await self._forward(await self._next())
+
+    async def _first(self) -> Frame:
+        """What comes first; from another worker, where others hold this one up."""
+        while True:
+            frame = None
+            with anyio.move_on_after(_HELD_UP_SECONDS):
+                frame = await self._next()
+            if frame is not None:
+                return frame
+            asked = self._conversation
+            if (
+                asked is not None
+                and asked.link.is_held_up(asked, _HELD_UP_SECONDS)
+                and self._crew.set_aside(asked.link)
+            ):
+                self.end()
+                self._ask(await self._crew.serving())
 
     async def _next(self) -> Frame:
         if self._conversation is None:

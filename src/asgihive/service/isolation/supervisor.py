@@ -40,6 +40,9 @@ _TURN_SECONDS = 10.0
 # How often it is looked whether there is a spare worker.
 _SPARE_SECONDS = 0.5
 
+# Workers that are held up, beside the one that serves; with more, requests wait.
+_MOST_ASIDE = 2
+
 # Threads that outlived their requests are in a lane, too.
 _MORE_SLOTS = 64
 
@@ -108,8 +111,8 @@ class Supervisor:
         raise Overloaded("it is stopping")
 
     def at_hand(self) -> Link | None:
-        """The same without waiting; one that has ended since is as one that ends now."""
-        return self._idle.pop() if self._idle else None
+        """The same without waiting; None also where the next one has ended, as `take` sees."""
+        return self._idle.pop() if self._idle and self._idle[-1].process.is_running else None
 
     def put_back(self, link: Link) -> None:
         """The caller of `take` needs it no more, and it is well."""
@@ -188,6 +191,8 @@ class Supervisor:
         """One more than work for this loop; more are not kept."""
         crew = self.crew()
         while True:
+            await self._discard_ended()
+            await crew.tidy()
             wanted = 1 if crew.is_at_work else 2
             if len(self._idle) < wanted and len(self._recent_ends()) < _FEW_ENDS:
                 try:
@@ -195,6 +200,16 @@ class Supervisor:
                 except OSError as error:
                     _logger.warning("No spare reader can be started: %s", error)
             await anyio.sleep(_SPARE_SECONDS)
+
+    async def _discard_ended(self) -> None:
+        """Let go of idle workers that have ended: each is a zombie until somebody asks for it."""
+        for link in [each for each in self._idle if not each.process.is_running]:
+            # Another request may have taken it meanwhile.
+            with contextlib.suppress(ValueError):
+                self._idle.remove(link)
+                self._ends.append(time.monotonic())
+                _logger.warning("The spare reader %d has ended, and is replaced", link.process.pid)
+                await self.discard(link)
 
     def _start(self) -> None:
         setup = Setup(self._root, self._settings, 2 * self.patience, lowest_level())
@@ -226,6 +241,7 @@ class Crew:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self._link: Link | None = None
+        self._aside: set[Link] = set()
         self._users = 0
         self._starting = anyio.Lock()
         self._turn = anyio.Lock()
@@ -253,6 +269,30 @@ class Crew:
         if self._link is None and not self._starting.locked():
             self._link = self.supervisor.at_hand()
         return None if self._link is None or self._link.is_ended else self._link
+
+    def set_aside(self, link: Link) -> bool:
+        """Let a spare worker serve in the place of one that is held up; whether there is one.
+
+        What was asked of `link` already is still answered by it, unless it is asked elsewhere.
+        """
+        if self._link is not link:
+            return self._link is not None
+        if len(self._aside) == _MOST_ASIDE or (spare := self.supervisor.at_hand()) is None:
+            return False
+        self._aside.add(link)
+        self._link = spare
+        return True
+
+    async def tidy(self) -> None:
+        """Take workers back that were set aside, and judge those that hang for good."""
+        for link in list(self._aside):
+            link.watch()
+            if link.is_ended or not link.process.is_running:
+                self._aside.discard(link)
+                await self.verdict(link)
+            elif not link.is_asked and not link.process.board.visits():
+                self._aside.discard(link)
+                self.supervisor.put_back(link)
 
     async def serving(self) -> Link:
         """The worker that serves. Raises Overloaded."""
