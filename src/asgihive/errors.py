@@ -290,18 +290,24 @@ class ServiceLimit(AsgihiveError):
 
 
 class AnswerTooLarge(ServiceLimit):
-    """The raw selection is larger than `max_response_bytes`. Sizes in bytes."""
+    """The answer is larger than `max_response_bytes`, or a document than `max_document_bytes`.
 
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(size, limit)
+    Args:
+        size: what it would hold at least, in bytes.
+        limit: in bytes.
+        advice: how to ask for less.
+    """
+
+    def __init__(
+        self, size: int, limit: int, advice: str = "use `selection` to ask for a part"
+    ) -> None:
+        super().__init__(size, limit, advice)
         self.size = size
         self.limit = limit
+        self.advice = advice
 
     def __str__(self) -> str:
-        return (
-            f"The answer would hold {self.size} bytes, the limit is {self.limit}: "
-            "use `selection` to ask for a part"
-        )
+        return f"The answer would hold {self.size} bytes, the limit is {self.limit}: {self.advice}"
 
 
 class PageTooLarge(AnswerTooLarge):

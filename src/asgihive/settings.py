@@ -66,6 +66,9 @@ class H5Settings:
         "size of a decoded chunk, or of one element, over it 413", 1 << 30
     )
     max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
+    max_document_bytes: int = _setting(
+        "size of metadata or attributes in one answer, over it 413", 256 << 20
+    )
     max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
     read_timeout_seconds: float = _setting(
         "how long a request may take before its first byte, over it 504", 60.0
@@ -168,6 +171,7 @@ _LEAST: dict[str, float] = {
     "max_in_flight_bytes": 1 << 16,
     "max_chunk_bytes": 1,
     "max_response_bytes": 1,
+    "max_document_bytes": 1,
     "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,
     "send_timeout_seconds": 0.001,

@@ -19,6 +19,7 @@ from asgihive.errors import FileUnreadable
 from asgihive.hdf5 import entities, file_bytes, headers, listing
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.headers import HeaderReader
+from asgihive.lanes import Portions
 from tests.hdf5.serving import described, leased
 from tests.hdf5.test_types import TYPES
 
@@ -95,7 +96,7 @@ def counted_opening() -> Iterator[list[str]]:
     opened: list[str] = []
     original = entities.Describer._describe_object
 
-    def noting(self: entities.Describer, name: str, *rest: Any) -> dict[str, Any]:
+    def noting(self: entities.Describer, name: str, *rest: Any) -> Portions[dict[str, Any]]:
         opened.append(name)
         return original(self, name, *rest)
 

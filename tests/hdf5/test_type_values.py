@@ -31,7 +31,7 @@ def attributes(root: Path, file: str, path: str, names: list[str] | None = None)
     with leased(root) as lease:
         entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL, HOPS)
         assert isinstance(entity, Resolved)
-        return run_at_once(read_attributes(entity, names))
+        return run_at_once(read_attributes(entity, names, 1 << 30))
 
 
 def attribute(root: Path, file: str, name: str) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from asgihive import lanes
 from asgihive.hdf5.entities import Describer
+from asgihive.lanes import Portions
 from asgihive.service import H5App
 from tests.asgi.exchange import http, run
 from tests.service import servers
@@ -40,7 +41,7 @@ class Children:
         self.described = 0
         describe = Describer._child
 
-        def noted(self_: Describer, *arguments: Any) -> dict[str, Any]:
+        def noted(self_: Describer, *arguments: Any) -> Portions[dict[str, Any]]:
             self.described += 1
             gate = {10: self.tenth, 20: self.twentieth}.get(self.described)
             if gate is not None:

@@ -1,8 +1,10 @@
 """The metadata of entities, as `/meta` and `/paths` show them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from h5py import h5d, h5g, h5l, h5o, h5p
+from h5py import h5d, h5g, h5l
 
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
@@ -23,7 +25,7 @@ from asgihive.hdf5.links import (
 )
 from asgihive.hdf5.listing import Listing
 from asgihive.hdf5.names import text
-from asgihive.hdf5.open_file import OpenFile, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.type_descriptions import Descriptions
@@ -34,20 +36,26 @@ from asgihive.lanes import Portions
 LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
 
 
+def _as_it_is(described: dict[str, Any]) -> dict[str, Any]:
+    return described
+
+
 class Describer:
     """Describes entities of the files under one lease.
 
     Args:
         lease: holds every file that a link or a virtual dataset leads to.
         max_hops: links followed for one path.
+        keep: what is kept of the metadata of each child, at once; it may raise.
     """
 
-    def __init__(self, lease: Lease, max_hops: int) -> None:
+    def __init__(
+        self, lease: Lease, max_hops: int, keep: Callable[[dict[str, Any]], Any] = _as_it_is
+    ) -> None:
         self._lease = lease
         self._max_hops = max_hops
+        self._keep = keep
         self._known = Descriptions()
-        # One that is described but for its extent, which is asked for in portions.
-        self._virtual: tuple[dict[str, Any], Resolved, h5p.PropDCID] | None = None
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
         """The metadata of `entity`; a group with its children, one level deep.
@@ -59,8 +67,7 @@ class Describer:
         if not isinstance(entity, Resolved):
             return _describe_link(name, entity)
         try:
-            described = self._describe_object(name, entity.file, entity.id)
-            yield from self._tell_extent()
+            described = yield from self._describe_object(name, entity.file, entity.id)
             if isinstance(entity.id, h5g.GroupID):
                 described["children"] = yield from self._children(entity)
         except LIBRARY_ERRORS as error:
@@ -74,18 +81,12 @@ class Describer:
         listing = Listing(group.file)
         children = []
         for link in links:
-            child = self._child(group, listing, link)
-            try:
-                yield from self._tell_extent()
-            except CHANGING:
-                raise
-            except (AsgihiveError, *LIBRARY_ERRORS):
-                child = {"name": child["name"], "kind": "other"}
-            children.append(child)
+            child = yield from self._child(group, listing, link)
+            children.append(self._keep(child))
             yield
         return children
 
-    def _child(self, group: Resolved, listing: Listing, link: Link) -> dict[str, Any]:
+    def _child(self, group: Resolved, listing: Listing, link: Link) -> Portions[dict[str, Any]]:
         name, address = link.name, link.address
         shown = text(name)
         if b"/" in name:
@@ -94,17 +95,12 @@ class Describer:
         try:
             if link.type == h5l.TYPE_HARD:
                 # Not by name: a forged group has two of one name, and this may be the other.
-                return listing.describe(
-                    shown,
-                    address,
-                    lambda: self._describe_object(
-                        shown, group.file, open_object(group.file, address)
-                    ),
-                )
+                by_libhdf5 = partial(self._describe_at, shown, group.file, address)
+                return (yield from listing.describe(shown, address, by_libhdf5))
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self._lease, group, name, only_valid, self._max_hops)
             if isinstance(child, Resolved):
-                return self._describe_object(shown, child.file, child.id)
+                return (yield from self._describe_object(shown, child.file, child.id))
             return _describe_link(shown, child)
         except CHANGING:
             raise
@@ -112,16 +108,12 @@ class Describer:
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.
             return {"name": shown, "kind": "other"}
 
-    def _tell_extent(self) -> Portions[None]:
-        """Add the extent of the virtual dataset that was described, if one was."""
-        virtual, self._virtual = self._virtual, None
-        if virtual is not None:
-            described, found, properties = virtual
-            described["shape"] = yield from virtual_extent(
-                self._lease, found, properties, self._max_hops
-            )
+    def _describe_at(self, name: str, file: OpenFile, address: int) -> Portions[dict[str, Any]]:
+        return (yield from self._describe_object(name, file, open_object(file, address)))
 
-    def _describe_object(self, name: str, file: OpenFile, object_id: Any) -> dict[str, Any]:
+    def _describe_object(
+        self, name: str, file: OpenFile, object_id: Any
+    ) -> Portions[dict[str, Any]]:
         described: dict[str, Any] = {"name": name, "kind": kind_of_object(object_id)}
         if isinstance(object_id, h5d.DatasetID):
             object_id = dataset_refreshed(file, object_id)
@@ -129,11 +121,14 @@ class Describer:
                 layout = layout_of(object_id)
             except NoEquivalent:
                 # It may be virtual, and then libhdf5 would look for its extent in other files.
-                layout, shape = layout_of_header(file, h5o.get_info(object_id).addr)
+                layout, shape = layout_of_header(file, address_of(object_id))
             else:
                 shape = None
                 if layout.kind is LayoutKind.VIRTUAL:
-                    self._virtual = (described, Resolved(name, file, object_id), layout.properties)
+                    here = Resolved(name, file, object_id)
+                    shape = yield from virtual_extent(
+                        self._lease, here, layout.properties, self._max_hops
+                    )
                 else:
                     shape = object_id.get_space().shape
             described["shape"] = shape
@@ -144,7 +139,8 @@ class Describer:
             described["type"] = self._known.type(object_id.get_type())
         elif not isinstance(object_id, h5g.GroupID):
             described["type"] = self._known.type(object_id)
-        described["attributes"] = self._known.attributes(attribute_headers(object_id))
+        headers = yield from attribute_headers(object_id)
+        described["attributes"] = self._known.attributes(headers)
         return described
 
 

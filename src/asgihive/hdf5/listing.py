@@ -7,6 +7,7 @@ from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.headers import HeaderReader, ObjectHeader, parse_attribute
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
+from asgihive.lanes import Portions
 
 Described = dict[str, Any]
 
@@ -29,21 +30,23 @@ class Listing:
         except NotPlain:
             return
 
-    def describe(self, name: str, address: int, by_libhdf5: Callable[[], Described]) -> Described:
+    def describe(
+        self, name: str, address: int, by_libhdf5: Callable[[], Portions[Described]]
+    ) -> Portions[Described]:
         """The object at `address`, as `by_libhdf5` describes it, which is called only if need be.
 
         Raises: whatever `by_libhdf5` raises.
         """
         if self._reader is None:
-            return by_libhdf5()
+            return (yield from by_libhdf5())
         try:
             header = self._reader.read(address)
             described = self._assembled(name, header)
             if described is None:
-                described = by_libhdf5()
+                described = yield from by_libhdf5()
                 self._learn(header, described)
         except NotPlain:
-            described = by_libhdf5()
+            described = yield from by_libhdf5()
         return described
 
     def _assembled(self, name: str, header: ObjectHeader) -> Described | None:

@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import (
@@ -17,7 +19,7 @@ from asgihive.asgi import (
 )
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
-from asgihive.errors import KindMismatch
+from asgihive.errors import AnswerTooLarge, KindMismatch
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
@@ -47,7 +49,7 @@ from asgihive.service.views import answer_view
 from asgihive.timings import measured
 
 # From a query to what makes the answer's content in portions in the library lane.
-Content = Callable[[Lease], Portions[Any]]
+Content = Callable[[Lease, "DocumentSize"], Portions[Any]]
 Question = Callable[[QueryFields], Content]
 
 # From a query to what makes the answer's content block by block.
@@ -124,7 +126,7 @@ class Routes:
                 request = DocumentRequest(
                     key=representation.key,
                     canonical=_canonical(name, query, encoder),
-                    make=partial(_made, encoder, question(query)),
+                    make=partial(_made, encoder, question(query), self.store.most_document_bytes),
                     media_type=encoder.media_type,
                 )
                 answer = await self.store.answer(request)
@@ -136,17 +138,17 @@ class Routes:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops = self.store.settings.max_link_hops
 
-        def content(lease: Lease) -> Portions[Any]:
+        def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             found = walk(lease, file, entity.path, resolution, hops)
-            return (yield from Describer(lease, hops).describe(found))
+            return (yield from Describer(lease, hops, size.keep).describe(found))
 
         return content
 
     def _attr(self, query: QueryFields) -> Content:
         entity, names = EntityParameters.of(query), query.all("attr_keys")
 
-        def content(lease: Lease) -> Portions[Any]:
+        def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             hops = self.store.settings.max_link_hops
             found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, hops)
@@ -154,7 +156,7 @@ class Routes:
                 kind = kind_of(found).replace("_", " ")
                 needed = "a group, a dataset or a datatype"
                 raise KindMismatch(entity.file, found.path, f"{kind} without a target", needed)
-            return (yield from read_attributes(found, list(names) or None))
+            return (yield from read_attributes(found, list(names) or None, size.most))
 
         return content
 
@@ -162,7 +164,7 @@ class Routes:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
         hops, most = self.store.settings.max_link_hops, self.store.settings.max_listed_paths
 
-        def content(lease: Lease) -> Portions[Any]:
+        def content(lease: Lease, _: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
             found = walk(lease, file, entity.path, resolution, hops)
             return (yield from list_paths(lease, found, resolution, hops, most))
@@ -284,8 +286,29 @@ def _accept(scope: Scope) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == b"accept")
 
 
-def _made(encoder: DocumentEncoder, content: Content, lease: Lease) -> Portions[bytes]:
-    return _encoded(encoder, (yield from content(lease)))
+@dataclass(slots=True)
+class DocumentSize:
+    """Encodes the parts of a document as they come, and stops where they are too many bytes.
+
+    A few hundred KiB of a file may stand for GiBs: links to one object with many attributes.
+    """
+
+    encoder: DocumentEncoder
+    most: int
+    used: int = 0
+
+    def keep(self, part: Any) -> Any:
+        """The part, for a document. Raises AnswerTooLarge."""
+        body = _encoded(self.encoder, part)
+        self.used += len(body)
+        if self.used > self.most:
+            raise AnswerTooLarge(self.used, self.most, "ask for its members one by one")
+        # In JSON it need not be encoded again.
+        return orjson.Fragment(body) if self.encoder.media_type == "application/json" else part
+
+
+def _made(encoder: DocumentEncoder, content: Content, most: int, lease: Lease) -> Portions[bytes]:
+    return _encoded(encoder, (yield from content(lease, DocumentSize(encoder, most))))
 
 
 def _fetch_mode(scope: Scope) -> str | None:

@@ -93,6 +93,11 @@ class Store:
         self.plain = PlainAnswers(self.pool, settings.answer_cache_bytes // 4)
         self.versions_seed = versions_seed(settings)
 
+    @property
+    def most_document_bytes(self) -> int:
+        """Of an answer that is made in memory as a whole."""
+        return min(self.settings.max_document_bytes, self.settings.max_response_bytes)
+
     def open(self, lease: Lease, file: str) -> OpenFile:
         """The client's `file`, held by `lease`. In the library lane."""
         return lease.open_asked(file)
@@ -223,8 +228,8 @@ class Store:
 
         (body, validators), lease = await self.read(lambda lease: self.in_portions(lease, make))
         lease.release()
-        if len(body) > self.settings.max_response_bytes:
-            raise AnswerTooLarge(len(body), self.settings.max_response_bytes)
+        if len(body) > self.most_document_bytes:
+            raise AnswerTooLarge(len(body), self.most_document_bytes, "ask for a part of it")
         response = BufferedResponse(body, headers={"content-type": request.media_type})
         is_large = len(body) > self.settings.compress_over_bytes
         answer = Answer(validators, lease.depends, is_large, response)
