@@ -236,3 +236,33 @@ async def test_sources_between_which_is_selected_do_not_count(app: H5App, root: 
         answer = await ask(app, "/data", file="one.h5", path="x", selection=selection)
         expected = None if count is None else f"{count}; first=missing.h5"
         assert answer.headers.get("missing-sources") == expected
+
+
+@pytest.mark.parametrize("fill", [-3, 0, 7])
+async def test_where_nothing_is_there_its_size_does_not_matter(
+    app: H5App, root: Path, fill: int
+) -> None:
+    """A trillion elements, of which none is read."""
+    with h5py.File(root / "one.h5", "w") as file:
+        for name, rows in (("small", 10), ("large", 10**6)):
+            layout = h5py.VirtualLayout((rows, 10**6), "<i2")
+            layout[: rows // 2] = h5py.VirtualSource("missing.h5", "x", (rows // 2, 10**6))
+            file.create_virtual_dataset(name, layout, fillvalue=fill)
+    for route, query in (("/stats", {}), ("/histogram", {"bins": "5"})):
+        answers = [
+            await ask(app, route, file="one.h5", path=name, **query) for name in ("small", "large")
+        ]
+        assert [each.headers["missing-sources"] for each in answers] == [
+            "1 of 1; first=missing.h5"
+        ] * 2
+        small, large = (each.json for each in answers)
+        if route == "/histogram":
+            assert large.pop("counts") == [each * 10**5 for each in small.pop("counts")]
+        else:
+            assert (small["min"], small["std"]) == (fill, 0)
+        assert large == small
+    with h5py.File(root / "same.h5", "w") as file:
+        file["x"] = np.full((10, 10**6), fill, "<i2")
+    for route, query in (("/stats", {}), ("/histogram", {"bins": "5"})):
+        one = await ask(app, route, file="one.h5", path="small", **query)
+        assert one.json == (await ask(app, route, file="same.h5", path="x", **query)).json

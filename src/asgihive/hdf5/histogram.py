@@ -24,6 +24,10 @@ class Extent:
     low: float | None = None
     high: float | None = None
 
+    def repeated(self, times: int) -> "Extent":  # noqa: ARG002  # as others that blocks make
+        """Of so many times the same values."""
+        return self
+
     def merge(self, other: "Extent") -> "Extent":
         """Of the values of both."""
         if self.low is None or self.high is None:
@@ -87,6 +91,11 @@ class Histogram:
             self._counter.add(piece)
             finite += piece.values.size
         self._not_finite += values.size - finite
+
+    def repeated(self, times: int) -> "Histogram":
+        """Count the same values so many times; this one, changed."""
+        self._counter.counts *= times
+        return self
 
     def merge(self, other: "Histogram") -> None:
         """Add what `other`, made with the same arguments, has counted."""

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -64,6 +64,10 @@ class Statistics:
             mean=self.mean + apart * share,
             deviations=self.deviations + other.deviations + apart * apart * self.count * share,
         )
+
+    def repeated(self, times: int) -> "Statistics":
+        """Of so many times the same values."""
+        return replace(self, count=self.count * times, deviations=self.deviations * times)
 
     def described(self) -> dict[str, Any]:
         """As `/stats` shows them; all None when there was no finite value."""

@@ -68,6 +68,11 @@ class SourcesFound:
     first_missing: str = ""
     is_all: bool = True
 
+    @property
+    def is_nothing_there(self) -> bool:
+        """Whether all values of a virtual dataset are its fill value, for want of any source."""
+        return self.is_all and self.depends_on_all and self.searched == self.missing
+
 
 class _Search:
     """One search, through all virtual datasets that take part."""

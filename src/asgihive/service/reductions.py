@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
@@ -14,26 +14,44 @@ from asgihive.hdf5.reader import Held
 from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.taking_part import search_sources
+from asgihive.hdf5.virtual import fill_values
 from asgihive.lanes import Portions
 from asgihive.service.parameters import EntityParameters, HistogramParameters
 from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected
 from asgihive.service.store import Store
 
-T = TypeVar("T")
+
+class _Repeatable(Protocol):
+    """What is made of values."""
+
+    def repeated(self, times: int) -> Self:
+        """Of so many times the same values."""
+
+
+T = TypeVar("T", bound=_Repeatable)
 
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """A selection of real numbers that is about to be read; None = an empty dataspace."""
+    """A selection of real numbers that is about to be read; None = an empty dataspace.
+
+    element: what each of its elements is, where nothing but fill values is there.
+    """
 
     store: Store
     held: Held
     selection: Selection | None
+    element: Array | None
 
     async def each(self, work: Callable[[Array], T], take: Callable[[T], None]) -> None:
         """`take`, in order, what `work` makes of each block in the decode lanes."""
         if self.selection is None:
+            return
+        if self.element is not None:
+            if self.selection.size:
+                part = await self.store.lanes.decode.run(partial(work, self.element))
+                take(part.repeated(self.selection.size))
             return
         blocks: Iterator[Block] = planned(self.held.dataset, self.selection, self.store.settings)
         reader = self.store.reader
@@ -112,16 +130,24 @@ def _histogram(bins: int, dtype: Any, span: Extent | None, block: Array) -> Hist
 async def _numbers(
     store: Store, entity: EntityParameters, selection: str | None, representation: Representation
 ) -> _Numbers:
-    def begin(lease: Lease) -> Portions[tuple[Dataset, Selection | None]]:
+    def begin(lease: Lease) -> Portions[tuple[Dataset, Selection | None, Array | None]]:
         dataset = yield from found(store.settings, entity, lease)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
             raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
         chosen = selected(dataset, selection)
         axes = None if chosen is None else chosen.axes
-        representation.identify(lease, (yield from search_sources(lease, dataset, axes)))
-        return dataset, chosen
+        sources = yield from search_sources(lease, dataset, axes)
+        representation.identify(lease, sources)
+        element = None
+        if dataset.virtual is not None and sources.is_nothing_there:
+            # However many there are, they are all the same.
+            shape = (1, *dataset.item_shape)
+            element = fill_values(dataset.layout.properties, shape, dataset.dtype)
+        return dataset, chosen, element
 
-    (dataset, chosen), lease = await store.read(lambda lease: store.in_portions(lease, begin))
+    (dataset, chosen, element), lease = await store.read(
+        lambda lease: store.in_portions(lease, begin)
+    )
     keep = chosen is not None and is_kept(store, dataset, chosen)
-    return _Numbers(store, Held(dataset, lease, keep), chosen)
+    return _Numbers(store, Held(dataset, lease, keep), chosen, element)
