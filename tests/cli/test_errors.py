@@ -1,15 +1,19 @@
 """Errors in one line, help, versions."""
 
+import errno
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import fields
 
 import h5py
 import pytest
 
 from asgihive import __version__, cli
+from asgihive.cli import server
 from asgihive.cli.options import read_options
+from asgihive.service import metrics
 from asgihive.settings import H5Settings
 from tests.cli.processes import PATIENCE, complaint
 
@@ -131,3 +135,25 @@ def test_help_asks_no_questions(command: str, capsys: pytest.CaptureFixture[str]
     for each in fields(H5Settings):
         first = each.metadata["purpose"].split()[0]
         assert first not in {"is", "are", "do", "does", "may", "can"}
+
+
+def test_a_demo_without_a_place_for_its_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse_directory)
+    line = complaint(capsys, ["demo", "--port", "0"], 1)
+    assert "the sample files cannot be written: [Errno 28] No space left on device" in line
+
+
+def test_workers_without_a_place_to_share_their_numbers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse_directory)
+    monkeypatch.delenv(metrics.SHARED_DIRECTORY, raising=False)
+    with server._shared_metrics(H5Settings()):
+        assert metrics.SHARED_DIRECTORY not in os.environ
+    assert "Each worker counts for itself in /metrics: [Errno 28]" in caplog.text
+
+
+def refuse_directory(*_: object, **__: object) -> str:
+    raise OSError(errno.ENOSPC, "No space left on device")

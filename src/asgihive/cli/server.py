@@ -11,7 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
 import uvicorn
@@ -165,7 +165,14 @@ def _shared_metrics(settings: H5Settings) -> Iterator[None]:
     if not settings.metrics or os.environ.get(measures.SHARED_DIRECTORY):
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="asgihive-metrics-") as directory:
+    with ExitStack() as stack:
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="asgihive-metrics-")
+            directory = stack.enter_context(temporary)
+        except OSError as error:
+            _logger.warning("Each worker counts for itself in /metrics: %s", error)
+            yield
+            return
         os.environ[measures.SHARED_DIRECTORY] = directory
         try:
             yield
