@@ -140,7 +140,8 @@ class _Inspector:
             path=entity.path,
             kind=kind_of(entity),
             links=links,
-            problem=links[-1].problem,
+            # Of two links of one name, which only a forged group has, a path finds one.
+            problem=links[-1].problem if links else "another link has its name",
         )
 
     def _object(
