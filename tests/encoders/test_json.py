@@ -168,3 +168,18 @@ def test_times() -> None:
         None,
         "12020-01-01T00:00:00.000",
     ]
+
+
+@pytest.mark.parametrize("unit", ["ps", "fs", "as", "25as"])
+def test_times_of_units_shorter_than_nanoseconds(unit: str) -> None:
+    ticks = np.array([0, 2**63 - 1, -(2**63) + 1, -(2**63)], np.int64)
+    times = ticks.view(f"M8[{unit}]")
+    parsed = json.loads(whole(ENCODER, times))
+    assert parsed[3] is None
+    for text, time in zip(parsed[:3], times[:3], strict=True):
+        assert np.datetime64(text) == time.astype("M8[us]")
+
+
+def test_times_of_no_unit_are_numbers() -> None:
+    times = np.array([5, -(2**63)], np.int64).view("M8")
+    assert json.loads(whole(ENCODER, times)) == [5, None]

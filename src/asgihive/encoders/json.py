@@ -227,8 +227,20 @@ def _keys(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(encoded_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
+# Of these, 64 bits hold less than a year, which NumPy does not convert them to.
+_SHORT_UNITS = {"ps", "fs", "as"}
+
+
 def _times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
-    """ISO 8601 text to the microsecond; NaT is null, and a year of not four digits its `str`."""
+    """ISO 8601 text to the microsecond; NaT is null, and a year of not four digits its `str`.
+
+    Times of no unit are their numbers.
+    """
+    unit, _ = np.datetime_data(array.dtype)
+    if unit == "generic":
+        return _unless_nat(array, array.astype(np.int64))
+    if unit in _SHORT_UNITS:
+        return _unless_nat(array, array.astype("M8[us]"))
     years = array.astype("M8[Y]").astype(np.int64) + 1970
     writable = ((years > 0) & (years < 10_000)) | np.isnat(array)
     if writable.all():
