@@ -10,7 +10,7 @@ import pytest
 from h5py import h5a
 
 from asgihive.hdf5 import attributes
-from asgihive.service import H5App
+from asgihive.service import H5App, batch
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service.asking import ask, held
@@ -80,6 +80,25 @@ async def test_nor_by_a_batch(app: H5App, reads: list[bytes]) -> None:
     answer = await run(app, http("/batch", "POST", body=body.encode(), headers=json))
     assert answer.json == [{"status": 200, "body": {"small": np.arange(100.0).tolist()}}]
     assert reads == [b"small"]
+
+
+async def test_a_batch_encodes_no_more_than_is_accepted(
+    app: H5App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+
+    def noted(fields: list[Any]) -> str:
+        encoded.append(len(fields))
+        return urlencode(fields)
+
+    monkeypatch.setattr(batch, "urlencode", noted)
+    names = ",".join(['"small"'] * 100_000)
+    body = f'[{{"route":"attr","params":{{"file":"x.h5","attr_keys":[{names}]}}}}]'
+    json = [(b"content-type", b"application/json")]
+    answer = await run(app, http("/batch", "POST", body=body.encode(), headers=json))
+    assert [each["status"] for each in answer.json] == [422]
+    assert "at most 1000" in answer.json[0]["body"]["message"]
+    assert not encoded
 
 
 async def test_attributes_are_measured_before_they_are_read(

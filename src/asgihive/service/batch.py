@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, NoReturn, cast
 from urllib.parse import urlencode
 
@@ -30,6 +31,7 @@ from asgihive.asgi.bodies import (
     decoded,
 )
 from asgihive.asgi.problems import Problem, ProblemsFound, invalid_request
+from asgihive.asgi.query import MAX_FIELDS
 from asgihive.encoders import msgpack
 from asgihive.errors import AnswerTooLarge, BadParameter
 from asgihive.lanes import Lane
@@ -231,8 +233,13 @@ def _scope(batch: Scope, asked: Asked, form: Form) -> Scope:
     """Of the request alone, as if it had come in the place of the batch.
 
     Raises:
-        BadParameter: a parameter has a value that no query can hold.
+        BadParameter: a parameter has a value that no query can hold, or there are too many.
     """
+    # On the event loop, so that no more of them are encoded than are accepted.
+    fields = list(islice(_fields(asked), MAX_FIELDS + 1))
+    if len(fields) > MAX_FIELDS:
+        accepted = f"at most {MAX_FIELDS} are accepted"
+        raise BadParameter("params", f"more than {MAX_FIELDS} values", accepted)
     route = asked.route.strip("/")
     path = f"{batch.get('root_path', '')}/{route}"
     return {
@@ -240,7 +247,7 @@ def _scope(batch: Scope, asked: Asked, form: Form) -> Scope:
         "method": "GET",
         "path": path,
         "raw_path": path.encode("utf-8", "replace"),
-        "query_string": urlencode(list(_fields(asked))).encode(),
+        "query_string": urlencode(fields).encode(),
         "headers": [(b"accept", form.accept(route))],
         "extensions": {},
     }
