@@ -280,3 +280,20 @@ def test_blosc2_frames_with_and_without_blocks(
     pipeline = pipeline_of((Filter(number, "blosc2", values),), stored.nbytes)
     assert not pipeline.needs_library
     assert pipeline.decode(as_bytes(chunk), 0).tobytes() == stored.tobytes()
+
+
+def test_zfp_reads_zeros_behind_the_end() -> None:
+    values = np.random.default_rng(2).random((64, 48))
+    with h5py.File("x", "w", driver="core", backing_store=False) as file:
+        options = hdf5plugin.Zfp(reversible=True)
+        data = file.create_dataset("x", data=values, chunks=values.shape, compression=options)
+        number, _, filter_values, _ = data.id.get_create_plist().get_filter(0)
+        _, stored = data.id.read_direct_chunk((0, 0))
+    pipeline = pipeline_of((Filter(number, "zfp", filter_values),), values.nbytes)
+    assert pipeline.decode(as_bytes(stored), 0).tobytes() == values.tobytes()
+    short = stored[: len(stored) // 16 * 8]
+    expected = pipeline.decode(as_bytes(short + bytes(4096)), 0).tobytes()
+    for beyond in (0, 8, 24):
+        junk = [b"\xab" * (len(short) + beyond) for _ in range(200)]
+        del junk
+        assert pipeline.decode(as_bytes(short), 0).tobytes() == expected
