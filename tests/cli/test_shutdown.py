@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from asgihive.cli.signals import signals_call
 from tests.cli.processes import PATIENCE, Server, running
 
 LARGE_BYTES = 48 << 20  # more than the buffers of two sockets hold
@@ -123,3 +124,20 @@ def test_workers_end_with_a_supervisor_that_is_killed(directory: Path) -> None:
         code, _ = server.wait()
         assert code == -signal.SIGKILL
         assert refuses(server)
+
+
+def test_signals_call_instead_of_interrupting() -> None:
+    stops = []
+    before = signal.getsignal(signal.SIGINT)
+    with signals_call(lambda: stops.append(signal.SIGINT)):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert stops == [signal.SIGINT] * 2
+    assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_is_told_to_stop_at_once_stops_in_order(number: signal.Signals) -> None:
+    """Its first line comes before uvicorn listens to signals."""
+    with running("demo", "--port", "0", "--access-log", "json") as server:
+        assert server.stop(number) == (0, "")

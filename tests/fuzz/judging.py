@@ -57,8 +57,10 @@ def _batch(exchange: Exchange, members: int) -> str | None:
     if not isinstance(found, list) or len(found) != members:
         return f"a batch of {members} is answered by {exchange.body[:300]!r}"
     for number, each in enumerate(found):
-        if not isinstance(each, dict) or each.keys() != {"status", "body"}:
+        if not isinstance(each, dict) or each.keys() - {"missing_sources"} != {"status", "body"}:
             return f"member {number} of the batch is {each!r}"
+        if "missing_sources" in each and each["status"] != 200:
+            return f"member {number} of the batch misses sources and is an error: {each!r}"
         problem = None if each["status"] == 200 else _refusal(each["status"], each["body"])
         if problem is not None:
             return f"member {number} of the batch: {problem}"

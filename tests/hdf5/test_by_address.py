@@ -23,7 +23,7 @@ def open_object(request: pytest.FixtureRequest) -> Opener:
     ways: dict[str, Callable[[], Opener]] = {
         "direct": by_address._DirectOpener,
         "reference": by_address._ReferenceOpener,
-        "chosen": lambda: by_address.open_object,
+        "chosen": by_address._find_opener,
     }
     return ways[request.param]()
 

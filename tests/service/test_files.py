@@ -240,9 +240,16 @@ async def test_what_may_not_be_read(root: Path) -> None:
 
 async def test_no_such_directory(root: Path) -> None:
     app = H5App(root)
-    for name in ("no", "..", "2024/../..", "/", "/etc", "\0", "a.txt/x", "d" * 300):
+    for name in ("no", "..", "2024/../..", "/etc", "\0", "a.txt/x", "d" * 300):
         assert "File not found" in await refused(app, 404, dir=name)
     assert "no directory" in await refused(app, 404, dir="a.txt")
+
+
+async def test_slashes_in_front_begin_at_the_root(root: Path) -> None:
+    app = H5App(root)
+    for slashed, name in (("/", ""), ("/2024", "2024")):
+        found, expected = await listing(app, dir=slashed), await listing(app, dir=name)
+        assert found["entries"] == expected["entries"]
 
 
 async def test_a_time_that_no_calendar_has(root: Path) -> None:

@@ -25,6 +25,7 @@ from asgihive.cli.console import USAGE, Parser, tell
 from asgihive.cli.listening import is_loopback, urls_of
 from asgihive.cli.logs import json_line, log_config, log_held, log_warnings_and_crashes
 from asgihive.cli.options import Given, ServerOptions
+from asgihive.cli.signals import signals_call
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
@@ -130,7 +131,9 @@ def run(options: ServerOptions, root: str, settings: H5Settings, listener: socke
         timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
     )
     if options.workers == 1:
-        uvicorn.Server(config).run(sockets=[listener])
+        server = _StoppableServer(config)
+        with signals_call(server.stop):
+            server.run(sockets=[listener])
         return 0
     with _shared_metrics(settings):
         supervisor = _Supervisor(config, sockets=[listener])
@@ -178,6 +181,21 @@ def _shared_metrics(settings: H5Settings) -> Iterator[None]:
             yield
         finally:
             del os.environ[measures.SHARED_DIRECTORY]
+
+
+class _StoppableServer(uvicorn.Server):
+    """Stops in order whenever it is told to, also before uvicorn listens to signals."""
+
+    _is_stopped = False
+
+    def stop(self) -> None:
+        """End as soon as it has started; it also ends what its lifespan began."""
+        self._is_stopped = True
+
+    async def main_loop(self) -> None:
+        """Wait until a signal comes, unless one has come."""
+        if not self._is_stopped:
+            await super().main_loop()
 
 
 class _Supervisor(Multiprocess):

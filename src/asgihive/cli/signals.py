@@ -25,3 +25,32 @@ def signals_interrupt() -> Iterator[None]:
     finally:
         for number, before in replaced.items():
             signal.signal(number, before)
+
+
+@contextmanager
+def signals_call(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM call `stop` instead of raising KeyboardInterrupt.
+
+    Python raises that wherever it is, also where it is printed and lost, as in the callback of a
+    weak reference. uvicorn listens to signals only once it has begun, and raises the one that
+    ended it once more at the end.
+
+    Args:
+        stop: asks a server to end; called in the main thread, perhaps more than once.
+    """
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    replaced = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is signal.default_int_handler
+    ]
+    for number in replaced:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.default_int_handler)
