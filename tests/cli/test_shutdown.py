@@ -96,7 +96,11 @@ def test_a_worker_that_crashes_is_replaced_and_the_port_stays(directory: Path) -
         # Also the new one answers, alone, once the other one is gone.
         os.kill(second, signal.SIGKILL)
         assert is_answered(server)
-        assert server.stop() == (0, "")
+        code, said = server.stop()
+    assert code == 0
+    assert [line.split()[2] for line in said.splitlines()] == ["WARNING"] * 2, said
+    assert f"{first} has ended (SIGKILL" in said
+    assert f"{second} has ended (SIGKILL" in said
 
 
 @pytest.mark.slow

@@ -207,6 +207,8 @@ class Link:
         """Read for all, until `conversation` has a frame."""
         channel = self.process.channel
         while not conversation.is_served and not self.is_ended:
+            # First, since who leads may wait for less time than it takes until the next look.
+            self._look()
             with anyio.move_on_after(_RETRY_SECONDS if channel.has_unsent else _LOOK_SECONDS):
                 await anyio.wait_readable(channel.socket)
             try:
@@ -216,7 +218,6 @@ class Link:
                 self._end()
                 return
             self._flush()
-            self._look()
 
     def _take(self, frame: Frame) -> None:
         self._heard = time.monotonic()
