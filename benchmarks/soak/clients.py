@@ -140,7 +140,7 @@ class Client:
         """Ask, take a part of the answer, slowly or not, and be gone."""
         address = ("127.0.0.1", self.port)
         with socket.create_connection(address, TIMEOUT_SECONDS) as connection:
-            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: soak\r\n\r\n".encode())
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
             taken = 0
             while taken < most_bytes:
                 piece = connection.recv(1 << 16)
