@@ -15,7 +15,7 @@ from asgihive.hdf5.opening import Source, find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.selection import Selection, parse_selection
-from asgihive.hdf5.virtual_reading import read_whole
+from asgihive.hdf5.virtual_reading import read_in_portions
 from asgihive.lanes import run_at_once
 
 HOPS = 16
@@ -56,7 +56,7 @@ def values(root: Path, file: str, path: str, selection: str | None = None) -> np
 
 def selected(lease: Lease, dataset: Dataset, selection: Selection) -> np.ndarray[Any, Any]:
     """The elements of `selection`, shaped as NumPy shapes them."""
-    read = read_whole(Source(dataset, lease), selection.axes, dataset.dtype)
+    read = run_at_once(read_in_portions(Source(dataset, lease), selection.axes, dataset.dtype))
     return read.reshape((*selection.shape, *dataset.item_shape))
 
 

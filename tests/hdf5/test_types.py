@@ -19,7 +19,6 @@ from asgihive.hdf5.types import (
     MAX_NESTING,
     NoEquivalent,
     memory_type,
-    numpy_dtype,
     without_dimensions,
 )
 from tests.hdf5.serving import described
@@ -110,7 +109,7 @@ def test_nesting_is_bounded() -> None:
     assert describe_type(nested(MAX_NESTING - 1))["class"] == h5t.VLEN
     for type_id in (nested(MAX_NESTING + 1), nested(1000), compound(nested(MAX_NESTING))):
         with pytest.raises(NoEquivalent, match="nested more than"):
-            numpy_dtype(type_id)
+            memory_type(type_id)
         # Described as far as that.
         assert json.dumps(describe_type(type_id)).count("class") == MAX_NESTING + 1
 
@@ -118,7 +117,7 @@ def test_nesting_is_bounded() -> None:
 def test_types_without_equivalent_are_described_by_size() -> None:
     time = h5t.UNIX_D32LE
     with pytest.raises(NoEquivalent, match="no NumPy equivalent"):
-        numpy_dtype(time)
+        memory_type(time)
     assert describe_type(time) == {"class": h5t.TIME, "dtype": "|V4", "size": 4}
     within = describe_type(compound(h5t.STD_I8LE, time))
     assert within["dtype"] == "|V5"
@@ -166,8 +165,8 @@ HARMLESS = ["<i4", ">f8", "|S5", "<M8[ns]", "<m8[25s]", "<c16", "|b1", ">u2", "|
 @pytest.mark.parametrize("name", HARMLESS)
 def test_tags_of_numpys_own_types_are_taken(name: str) -> None:
     dtype = np.dtype(name)
-    assert numpy_dtype(tagged(dtype.itemsize, b"NUMPY:" + name.encode())) == dtype
-    assert numpy_dtype(tagged(dtype.itemsize + 1, b"NUMPY:" + name.encode())).kind == "V"
+    assert memory_type(tagged(dtype.itemsize, b"NUMPY:" + name.encode())).dtype == dtype
+    assert memory_type(tagged(dtype.itemsize + 1, b"NUMPY:" + name.encode())).dtype.kind == "V"
 
 
 # Each of these makes h5py's own dtype one of objects, of characters, or of something that breaks.
@@ -187,18 +186,18 @@ def test_other_tags_leave_bytes(tag: bytes, size: int) -> None:
     assert memory.dtype in {plain, np.dtype("f16")}
     assert not memory.dtype.hasobject
     assert memory.id.get_size() == size
-    within = numpy_dtype(compound(h5t.STD_I8LE, type_id))
+    within = memory_type(compound(h5t.STD_I8LE, type_id)).dtype
     assert not within.hasobject
     if memory.dtype == plain:
         # h5py alone decides of what dtype the elements of sequences are.
         with pytest.raises(NoEquivalent, match="tag"):
-            numpy_dtype(h5t.array_create(compound(h5t.vlen_create(type_id)), (2,)))
+            memory_type(h5t.array_create(compound(h5t.vlen_create(type_id)), (2,)))
 
 
 def test_references_to_regions_are_refused_in_sequences_alone() -> None:
     region = h5t.STD_REF_DSETREG
-    assert numpy_dtype(region).hasobject
-    assert numpy_dtype(compound(h5t.array_create(region, (2,)))).hasobject
+    assert memory_type(region).dtype.hasobject
+    assert memory_type(compound(h5t.array_create(region, (2,)))).dtype.hasobject
     sequence = h5t.vlen_create(region)
     for type_id in (
         sequence,
@@ -421,7 +420,7 @@ def test_members_of_narrow_and_of_wide_integers() -> None:
     assert library.H5Tenum_insert(type_id.id, b"ALL", b"\xff" * 16) >= 0
     assert describe_type(type_id)["members"] == {"ALL": 2**128 - 1}
     with pytest.raises(NoEquivalent, match="16 bytes"):
-        numpy_dtype(type_id)
+        memory_type(type_id)
 
 
 def test_members_where_the_encoding_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

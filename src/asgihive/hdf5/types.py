@@ -69,11 +69,6 @@ def memory_type(type_id: h5t.TypeID) -> MemoryType:
     return found
 
 
-def numpy_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
-    """The dtype that values of this type have in memory. Raises as `memory_type`."""
-    return memory_type(type_id).dtype
-
-
 def translated_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
     """The dtype of a type, also where its values are not read for another reason.
 

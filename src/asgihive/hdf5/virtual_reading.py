@@ -18,7 +18,7 @@ from asgihive.hdf5.pairing import Piece, Unpaired, pieces
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout, fill_values, mappings_of
-from asgihive.lanes import Portions, run_at_once
+from asgihive.lanes import Portions
 
 # Files held open at once for one block, and parts of them that are read at once.
 _SOURCES_AT_ONCE = 16
@@ -172,11 +172,6 @@ class VirtualRead:
             return None
         places = dataset.places() or dataset.locate(lease, piece.axes)
         return SourceShare(dataset, lease, piece, places, self.values)
-
-
-def read_whole(source: Source, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> Array:
-    """What `read_in_portions` returns, without a break."""
-    return run_at_once(read_in_portions(source, axes, dtype))
 
 
 def read_in_portions(

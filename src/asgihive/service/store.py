@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar, cast
 
 import anyio
@@ -182,15 +181,6 @@ class Store:
         """Close the files that no request holds, since the process may open nothing more."""
         await self.lanes.library.run(self.pool.close_unheld)
 
-    async def in_library(self, lease: Lease, work: Callable[[Lease], T]) -> T:
-        """What `work` returns, run in the library lane.
-
-        Raises:
-            FileChanged: what went wrong, or right, may have done so because of that.
-            Overloaded: and whatever `work` raises.
-        """
-        return await self.lanes.library.run(partial(_checked, work, lease))
-
     async def in_portions(self, lease: Lease, work: Callable[[Lease], Portions[T]]) -> T:
         """What `work` returns, run in portions in the library lane, which others have in between.
 
@@ -262,11 +252,6 @@ class Store:
         while True:
             await anyio.sleep(self.settings.trim_memory_seconds)
             await anyio.to_thread.run_sync(trim_freed_memory)
-
-
-def _checked(work: Callable[[Lease], T], lease: Lease) -> T:
-    with _all_unchanged(lease):
-        return work(lease)
 
 
 def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
