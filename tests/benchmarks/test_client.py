@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from benchmarks import load
 from benchmarks.client import BenchmarkError, Connection, ConnectionEndedError, request_bytes
 from benchmarks.load import AsyncioLoad

@@ -5,16 +5,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asgihive.hdf5.selection import parse_selection
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import arrays, large
 from benchmarks.load import AsyncioLoad
 from benchmarks.question import H5GROVE, Figure, Question
 from benchmarks.questions import QUESTIONS
 from benchmarks.run import FULL, QUICK, shown
-from hypothesis import given
-from hypothesis import strategies as st
-
-from asgihive.hdf5.selection import parse_selection
 
 LENGTH = 20
 members = st.integers(0, LENGTH - 1) | st.builds(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from benchmarks import data
 from benchmarks.client import BenchmarkError, request_bytes
 from benchmarks.exchanges import Exchange, ExchangeQuestion

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from benchmarks import peers, rate, verify
 from benchmarks.client import BenchmarkError, request_bytes
 from benchmarks.data import DataFolder, Place

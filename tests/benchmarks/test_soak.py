@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 import pytest
+
 from benchmarks.servers import REPOSITORY
 from benchmarks.soak import figures
 from benchmarks.soak.clients import Client, Record, Wrong

@@ -3,10 +3,11 @@
 import statistics
 
 import pytest
-from benchmarks.question import Figure, Target
-from benchmarks.table import HEADER, Row, render, summary
 from hypothesis import given
 from hypothesis import strategies as st
+
+from benchmarks.question import Figure, Target
+from benchmarks.table import HEADER, Row, render, summary
 
 RATE = Figure(name="requests", unit="/s", better="higher", target=Target(ratio=4))
 TIME = Figure(name="time", unit="ms", better="lower", target=Target(ratio=8))

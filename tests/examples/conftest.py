@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 from blockbuster import BlockBuster
-from examples.house_price_service.main import create_app
 from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from asgihive.hive import Hive
+from examples.house_price_service.main import create_app
 from tests.examples.house_price import API_KEY
 
 POSTGRES = os.environ.get("TEST_POSTGRES_URL", "")

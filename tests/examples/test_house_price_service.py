@@ -5,10 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from examples.house_price_service.endpoints_package1.house_price.model import FEATURES
 from openapi_spec_validator import validate
 
 from asgihive.hive import Hive, HookFailed
+from examples.house_price_service.endpoints_package1.house_price.model import FEATURES
 from tests.examples.house_price import API_KEY, HOUSE, TOKEN, started
 from tests.service import servers
 

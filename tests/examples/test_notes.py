@@ -8,13 +8,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from examples.house_price_service.cornerstones.db import Session
-from examples.house_price_service.endpoints_package1.notes.db import Note
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, Router
 from asgihive.hive import Hive
+from examples.house_price_service.cornerstones.db import Session
+from examples.house_price_service.endpoints_package1.notes.db import Note
 from tests.examples.house_price import started
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("database")]
