@@ -35,6 +35,8 @@
 
 `HiveError` is one of them too; its tree is drawn in `asgihive.hive.errors`.
 
+`NeedsThread` is none of them: work that raises it succeeds in a thread.
+
 Errors carry data in their attributes; `str()` renders the sentence that a client reads.
 None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
 """
@@ -42,6 +44,10 @@ None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
 
 class AsgihiveError(Exception):
     """The root of every error that asgihive raises on purpose."""
+
+
+class NeedsThread(Exception):  # no error: the same work succeeds in a thread
+    """Work that was tried on the event loop would block there, or its lane is taken."""
 
 
 class BadParameter(AsgihiveError):

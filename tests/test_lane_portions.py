@@ -7,9 +7,10 @@ from functools import partial
 import anyio
 import pytest
 
-from asgihive import lanes
+from asgihive import concurrency
+from asgihive.concurrency import Lane, Portions, run_at_once
+from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from asgihive.lanes import Lane, Portions, caller, run_at_once
 from asgihive.visits import visitor
 from tests.test_lanes import WAIT, Gate
 
@@ -26,7 +27,7 @@ def gate() -> Iterator[Gate]:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each portion end with its first step."""
-    monkeypatch.setattr(lanes, "PORTION_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "PORTION_SECONDS", 0.0)
 
 
 def work(*steps: Callable[[], object]) -> Portions[str]:
@@ -76,7 +77,7 @@ async def test_others_have_their_turns_in_between(gate: Gate, short: None) -> No
     order: list[str] = []
 
     async def others(name: str) -> None:
-        caller.set(name)
+        request_context.set(RequestContext(client=name))
         await lane.run(lambda: order.append(name))
 
     steps: list[Callable[[], object]] = [gate, *(partial(order.append, each) for each in "1234")]
@@ -98,7 +99,7 @@ async def test_two_long_ones_take_turns(gate: Gate, short: None) -> None:
     order: list[str] = []
 
     async def long(name: str) -> None:
-        caller.set(name)
+        request_context.set(RequestContext(client=name))
         await lane.run_in_portions(work(*[lambda: order.append(name)] * 3))
 
     with anyio.fail_after(WAIT):
@@ -115,7 +116,7 @@ async def test_two_long_ones_take_turns(gate: Gate, short: None) -> None:
 async def test_a_portion_lasts_as_long_as_it_may(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "PORTION_SECONDS", WAIT * 1000)
+    monkeypatch.setattr(concurrency, "PORTION_SECONDS", WAIT * 1000)
     lane = Lane("test", 1, 10)
     order: list[str] = []
     steps: list[Callable[[], object]] = [gate, *[lambda: order.append("work")] * 3]

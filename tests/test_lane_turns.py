@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgihive.concurrency import Lane, _Tokens
+from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from asgihive.lanes import Lane, _Tokens, caller
 from tests.test_lanes import WAIT, Gate
 
 
@@ -31,7 +32,7 @@ class Calls:
 
     async def call(self, name: str, *, patient: bool = False) -> None:
         """Made for the caller that the first letter names."""
-        caller.set(name[0])
+        request_context.set(RequestContext(client=name[0]))
         try:
             await self.lane.run(lambda: self.order.append(name), patient=patient)
         except Overloaded:

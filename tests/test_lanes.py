@@ -9,8 +9,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from asgihive.errors import Overloaded
-from asgihive.lanes import Lane, Lanes, run_in_worker
+from asgihive.concurrency import Lane, Lanes, run_in_worker
+from asgihive.errors import NeedsThread, Overloaded
 
 WAIT = 10.0  # seconds until a test that hangs fails instead
 
@@ -237,3 +237,61 @@ async def test_a_cancelled_call_of_a_general_worker_is_waited_for(gate: Gate) ->
         tasks.cancel_scope.cancel()
         gate.open()
     assert ended_first is True
+
+
+@pytest.mark.anyio
+async def test_inline_runs_on_the_event_loop_and_gives_the_token_back() -> None:
+    lane = Lane("test", 1, 10)
+    busy: list[int] = []
+
+    def work() -> int:
+        busy.append(lane.busy())
+        return threading.get_ident()
+
+    assert [lane.try_inline(work) for _ in range(2)] == [threading.get_ident()] * 2
+    assert busy == [1, 1]
+    assert lane.busy() == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [NeedsThread(), KeyError("inside")])
+async def test_inline_raises_what_the_function_raises(error: Exception) -> None:
+    lane = Lane("test", 1, 10)
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        lane.try_inline(fail)
+    assert lane.busy() == 0
+
+
+@pytest.mark.anyio
+async def test_inline_needs_a_thread_where_the_lane_is_taken(gate: Gate) -> None:
+    lane = Lane("test", 1, 10)
+    with anyio.fail_after(WAIT):
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(lane.run, gate)
+            await gate.begun()
+            with pytest.raises(NeedsThread):
+                lane.try_inline(int)
+            callers.cancel_scope.cancel()
+        # The thread is still inside, and so has the lane.
+        with pytest.raises(NeedsThread):
+            lane.try_inline(int)
+        gate.open()
+        assert await lane.run(lambda: 1) == 1
+    assert lane.try_inline(lambda: 2) == 2
+
+
+@pytest.mark.anyio
+async def test_a_call_that_came_while_another_ran_inline_is_served_after_it() -> None:
+    lane = Lane("test", 1, 10)
+    seen: list[int] = []
+    async with anyio.create_task_group() as tasks:
+
+        def work() -> None:
+            tasks.start_soon(lane.run, lambda: seen.append(lane.threads))
+
+        lane.try_inline(work)
+    assert seen == [1]

@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from asgihive.loop_local import LoopLocal
+from asgihive.concurrency import LoopLocal
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -12,10 +12,10 @@ def test_one_for_each_loop_and_variable(backend: str) -> None:
     second: LoopLocal[list[int]] = LoopLocal()
 
     async def ask() -> list[int]:
-        found = first.here(list)
+        found = first.get(list)
         found.append(1)
-        assert first.here(list) is found == [1]
-        assert second.here(list) == []
+        assert first.get(list) is found == [1]
+        assert second.get(list) == []
         return found
 
     assert anyio.run(ask, backend=backend) is not anyio.run(ask, backend=backend)

@@ -14,10 +14,10 @@ from asgihive.asgi.responses import (
     closing,
     content_disposition,
 )
+from asgihive.concurrency import run_in_worker
 from asgihive.encoders import Encoder, Values, accepted_types, check
 from asgihive.encoders.json import ENCODER
 from asgihive.encoders.protocol import cut
-from asgihive.lanes import run_in_worker
 from asgihive.padding import zero_padding
 
 # What is encoded without a thread.

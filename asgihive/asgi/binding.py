@@ -15,8 +15,8 @@ from asgihive.asgi.exceptions import HTTPException
 from asgihive.asgi.problems import Problem, ProblemsFound
 from asgihive.asgi.query import parse_query
 from asgihive.asgi.signature import Argument, Source
+from asgihive.concurrency import run_in_worker
 from asgihive.errors import BadParameter
-from asgihive.lanes import run_in_worker
 
 
 class Call:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import anyio
 
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 
 T = TypeVar("T")
 _Exit = Callable[

@@ -21,7 +21,7 @@ from asgihive.asgi.signature import (
     analyse,
     name_of,
 )
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 
 _FAILED = object()
 

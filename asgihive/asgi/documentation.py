@@ -16,7 +16,7 @@ from asgihive.asgi.openapi import openapi_document
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.asgi.router import Router
 from asgihive.asgi.routes import Route
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 
 Routes = Iterable[tuple[str, Route]]
 

@@ -15,7 +15,7 @@ from asgihive.asgi.negotiation import preferred
 from asgihive.asgi.routes import Options
 from asgihive.asgi.signature import Signature, location_of, name_of
 from asgihive.asgi.streams import BYTES, TEXT, stream_response
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 
 # Containers of more items than this are encoded in a worker thread.
 _INLINE_ITEMS = 1000

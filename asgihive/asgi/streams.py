@@ -9,7 +9,7 @@ import anyio
 from asgihive.asgi.documents import encode_json
 from asgihive.asgi.responses import Block, StreamedResponse, closing
 from asgihive.asgi.routes import Options
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from h5py import h5, h5a, h5p
 
+from asgihive.concurrency import Portions
 from asgihive.errors import (
     AnswerTooLarge,
     AttributeMissing,
@@ -19,7 +20,6 @@ from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.open_file import libhdf5_reason, refusal_of
 from asgihive.hdf5.type_descriptions import AttributeHeader
 from asgihive.hdf5.types import NoEquivalent, memory_type, relabel_sequences, without_dimensions
-from asgihive.lanes import Portions
 
 
 def attribute_headers(entity_id: Any) -> Portions[list[AttributeHeader]]:

@@ -1,6 +1,6 @@
 """How much is in flight: read and not yet sent, for one answer and for all of them."""
 
-from asgihive.loop_local import LoopLocal
+from asgihive.concurrency import LoopLocal
 
 
 class InFlight:
@@ -16,7 +16,7 @@ class InFlight:
 
     def here(self) -> list[int]:
         """The bytes of the running event loop, as the only member of a list."""
-        return self._used.here(lambda: [0])
+        return self._used.get(lambda: [0])
 
 
 class Budget:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from h5py import h5d, h5p
 
+from asgihive.context import measured
 from asgihive.hdf5.chunk_cache import ChunkCache
 from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, chunk_index
 from asgihive.hdf5.chunk_parts import Part, begin_of, count_touched, parts_of, stored_parts
@@ -27,7 +28,6 @@ from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
 from asgihive.padding import has_padding, zero_padding
-from asgihive.timings import measured
 
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from asgihive.context import measured
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import spans, windows
 from asgihive.hdf5.selection import Axis
-from asgihive.timings import measured
 
 Array = np.ndarray[Any, Any]
 

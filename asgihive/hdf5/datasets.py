@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5s, h5t
 
+from asgihive.context import measured
 from asgihive.errors import (
     AsgihiveError,
     ChunkTooLarge,
@@ -31,7 +32,6 @@ from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
 from asgihive.hdf5.unwritten import fill_of_variable_length, has_fill_of_variable_length
 from asgihive.hdf5.virtual import VirtualLayout
-from asgihive.timings import measured
 from asgihive.visits import touch
 
 Array = np.ndarray[Any, Any]

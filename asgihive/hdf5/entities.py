@@ -6,6 +6,7 @@ from typing import Any
 
 from h5py import h5d, h5g, h5l
 
+from asgihive.concurrency import Portions
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.by_address import open_object
@@ -30,7 +31,6 @@ from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.type_descriptions import Descriptions
 from asgihive.hdf5.types import NoEquivalent
-from asgihive.lanes import Portions
 
 # What libhdf5's refusals look like through h5py.
 LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)

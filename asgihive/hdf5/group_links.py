@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from h5py import h5, h5g, h5l, h5p
 
+from asgihive.concurrency import Portions
 from asgihive.hdf5.by_address import LINK_ACCESS
 from asgihive.hdf5.open_file import OpenFile, address_of
 from asgihive.hdf5.structure_checks import check_links
-from asgihive.lanes import Portions
 
 # How long libhdf5 lists without a break. Going on, it passes by those that it had before, some
 # 10 ms for a million.

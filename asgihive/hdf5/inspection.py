@@ -8,6 +8,7 @@ from typing import Any
 
 from h5py import h5d, h5g, h5l
 
+from asgihive.concurrency import run_at_once
 from asgihive.errors import AsgihiveError, FileUnreadable, LinkUnresolved
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.group_links import list_links
@@ -27,7 +28,6 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.storage_report import StorageReport, StorageReporter
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
-from asgihive.lanes import run_at_once
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from h5py import h5d, h5g, h5l
 
+from asgihive.concurrency import run_at_once
 from asgihive.errors import (
     AsgihiveError,
     EntityMissing,
@@ -24,7 +25,6 @@ from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
-from asgihive.lanes import run_at_once
 
 
 class LinkResolution(Enum):

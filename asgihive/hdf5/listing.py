@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+from asgihive.concurrency import Portions
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.headers import HeaderReader, ObjectHeader, parse_attribute
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.lanes import Portions
 
 Described = dict[str, Any]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from h5py import h5d, h5o, h5p
 
+from asgihive.concurrency import Portions, run_at_once
 from asgihive.errors import (
     AsgihiveError,
     DamagedData,
@@ -36,7 +37,6 @@ from asgihive.hdf5.open_file import (
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import VirtualLayout, virtual_layout, written_shape
-from asgihive.lanes import Portions, run_at_once
 
 # Virtual datasets made of virtual datasets: HDF5 sets no bound, and cycles are possible.
 MAX_VIRTUAL_DEPTH = 8

@@ -7,6 +7,7 @@ process. This one goes by address, and keeps what is left to do in a list.
 
 from h5py import h5g, h5l
 
+from asgihive.concurrency import Portions
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
 from asgihive.hdf5.by_address import open_object
 from asgihive.hdf5.entities import LIBRARY_ERRORS
@@ -17,7 +18,6 @@ from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_
 from asgihive.hdf5.names import text
 from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
 from asgihive.hdf5.pool import Lease
-from asgihive.lanes import Portions
 
 # Characters of all paths of one answer: nested groups make few paths long.
 MAX_PATHS_CHARACTERS = 64 << 20

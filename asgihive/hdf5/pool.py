@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from h5py import h5f, h5g, h5p
 
+from asgihive.context import measured
 from asgihive.errors import (
     DescriptorsExhausted,
     FileBeingWritten,
@@ -45,7 +46,6 @@ from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import is_being_written, reading_live, seems_written, was_left_open
 from asgihive.hdf5.types import NoEquivalent
-from asgihive.timings import measured
 from asgihive.visits import touch
 
 # Opening through the descriptor means that what was checked is what is opened.

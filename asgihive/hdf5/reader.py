@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 import numpy as np
 
+from asgihive.concurrency import Lanes
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.budget import Budget, InFlight
 from asgihive.hdf5.datasets import Array, Dataset
@@ -18,7 +19,6 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.hdf5.virtual_reading import SourceShare, VirtualRead
-from asgihive.lanes import Lanes
 
 T = TypeVar("T")
 R = TypeVar("R")

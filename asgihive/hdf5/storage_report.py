@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from h5py import h5d, h5s
 
+from asgihive.concurrency import run_at_once
 from asgihive.errors import (
     DamagedData,
     FileForbidden,
@@ -36,7 +37,6 @@ from asgihive.hdf5.selection import whole
 from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES
 from asgihive.hdf5.virtual_reading import unreadable
 from asgihive.hdf5.ways import Way, decoder_of, stored_sizes, way_of
-from asgihive.lanes import run_at_once
 
 # What the extra `codecs` brings decoders for: szip (imagecodecs), the rest by hdf5plugin.
 CODECS_EXTRA = frozenset(

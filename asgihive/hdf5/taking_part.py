@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from asgihive.concurrency import Portions
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.mapping import Mapping
@@ -11,7 +12,6 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout, mappings_of
 from asgihive.hdf5.virtual_reading import unreadable
-from asgihive.lanes import Portions
 
 # Sources of a virtual dataset that are looked for before an answer is made of them: each is
 # opened once more than it is read, though the pool may have it open then.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
+from asgihive.concurrency import Portions
 from asgihive.hdf5.mapping import (
     Mapping,
     Pattern,
@@ -25,7 +26,6 @@ from asgihive.hdf5.mapping import (
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.spans import SpanTree, span_tree
 from asgihive.hdf5.types import NoEquivalent
-from asgihive.lanes import Portions
 
 # Blocks of a numbered (`%b`) mapping that are looked for, one file each.
 MAX_NUMBERED_SOURCES = 100_000

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from h5py import h5t
 
+from asgihive.concurrency import Portions
 from asgihive.errors import Overloaded
 from asgihive.hdf5.chunk_table import Places
 from asgihive.hdf5.datasets import Array, Dataset
@@ -18,7 +19,6 @@ from asgihive.hdf5.pairing import Piece, Unpaired, pieces
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout, fill_values, mappings_of
-from asgihive.lanes import Portions
 
 # Files held open at once for one block, and parts of them that are read at once.
 _SOURCES_AT_ONCE = 16

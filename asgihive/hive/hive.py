@@ -22,6 +22,7 @@ from asgihive.asgi import (
     routes_below,
     send_error,
 )
+from asgihive.concurrency import run_in_worker
 from asgihive.hive.assembly import Assembly
 from asgihive.hive.components import Component, replacement
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
@@ -39,7 +40,6 @@ from asgihive.hive.lifespan import running
 from asgihive.hive.loading import load
 from asgihive.hive.rendering import RouteRecord
 from asgihive.hive.states import Kind, States
-from asgihive.lanes import run_in_worker
 
 _logger = logging.getLogger("asgihive.hive")
 

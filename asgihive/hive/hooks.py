@@ -11,9 +11,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
 from asgihive.asgi import Router
+from asgihive.concurrency import run_in_worker
 from asgihive.hive.errors import HookDenied
 from asgihive.hive.states import ComponentState, Metadata
-from asgihive.lanes import run_in_worker
 
 T = TypeVar("T")
 

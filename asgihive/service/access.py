@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -22,10 +22,10 @@ from asgihive.asgi import (
     send_error,
 )
 from asgihive.asgi.problems import clipped
+from asgihive.context import request_context
 from asgihive.errors import FileForbidden
 from asgihive.hdf5.names import components, encoded
 from asgihive.hdf5.sandbox import normalised
-from asgihive.lanes import caller
 from asgihive.service.parameters import FILE_PREFIX, file_in_path
 from asgihive.service.statuses import STATUSES
 
@@ -92,14 +92,15 @@ class Guard:
             return
         # Not the port: who opens many connections has no more of the lanes by that.
         client = scope.get("client")
-        before = caller.set(client[0] if client else "")
+        context = replace(request_context.get(), client=client[0] if client else "")
+        before = request_context.set(context)
         try:
             if self._token is not None and not is_open(route_of(scope)):
                 await self._answer(self._token, scope, receive, send)
             else:
                 await self._app(scope, receive, send)
         finally:
-            caller.reset(before)
+            request_context.reset(before)
 
     async def _answer(self, token: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_varying(message: Message) -> None:

@@ -8,9 +8,9 @@ from functools import partial
 import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
+from asgihive.concurrency import Lane
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.identity import Identity, identity_on_loop
-from asgihive.lanes import Lane
 
 # A `stat` takes microseconds; one that takes this long tells of a sick file system.
 _SLOW_STAT_SECONDS = 0.005

@@ -32,9 +32,9 @@ from asgihive.asgi.bodies import (
 )
 from asgihive.asgi.problems import Problem, ProblemsFound, invalid_request
 from asgihive.asgi.query import MAX_FIELDS
+from asgihive.concurrency import Lane
 from asgihive.encoders import msgpack
 from asgihive.errors import AnswerTooLarge, BadParameter
-from asgihive.lanes import Lane
 from asgihive.service.access import Permitted
 from asgihive.service.batch_forms import Answer, Form, JsonForm, MsgpackForm
 from asgihive.service.parameters import refuse_misspelt

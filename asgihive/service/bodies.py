@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from asgihive.asgi import BufferedResponse, content_disposition
+from asgihive.context import measured
 from asgihive.encoders.protocol import Encoder, Values
 from asgihive.hdf5.buffers import all_of_bytes
 from asgihive.hdf5.datasets import Array
@@ -10,7 +11,6 @@ from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import whole
 from asgihive.hdf5.views import View
 from asgihive.padding import zero_padding
-from asgihive.timings import measured
 
 
 def headers_of(encoder: Encoder, values: Values, view: View | None) -> dict[str, str]:

@@ -8,14 +8,15 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException
+from asgihive.concurrency import Lane, run_in_worker
+from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded, RootUnreadable
-from asgihive.lanes import Lane, caller, run_in_worker
 from asgihive.service.store import Store
 
 # However many ask, the directory is looked at this often.
 _KEPT_SECONDS = 1.0
 
-_CALLER = "asgihive health"
+_CONTEXT = RequestContext(client="asgihive health")
 _HEADERS = {"cache-control": "no-store"}
 _WELL = BufferedResponse(
     b'{"status":"ok"}', headers={"content-type": "application/json", **_HEADERS}
@@ -67,7 +68,7 @@ class Health:
 
         async def ask(lane: Lane) -> None:
             # A turn of its own, whatever the client who asks has waiting.
-            caller.set(_CALLER)
+            request_context.set(_CONTEXT)
             try:
                 with anyio.fail_after(self._timeout):
                     await lane.run(_nothing)

@@ -16,7 +16,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException
-from asgihive.lanes import run_in_worker
+from asgihive.concurrency import run_in_worker
 from asgihive.service.figures import Figures
 from asgihive.settings import H5Settings
 

@@ -1,17 +1,18 @@
 """What is seen of each request from outside: `Server-Timing`, metrics, the access log."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.paths import route_path
+from asgihive.context import Timings, request_context
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
 from asgihive.service.metrics import Metrics
 from asgihive.service.parameters import FILE_PREFIX
 from asgihive.settings import H5Settings
-from asgihive.timings import Timings, timings
 
 OTHER = "other"
 """The route of what no route of the service answers."""
@@ -72,13 +73,14 @@ class Observer:
     async def _observe(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = _Exchange(send, self._origins if self._server_timing else None)
         exchange.route = self._route(scope)
-        token = timings.set(exchange.timings)
+        context = replace(request_context.get(), timings=exchange.timings)
+        token = request_context.set(context)
         if self.metrics is not None:
             self.metrics.begin()
         try:
             await self.app({**scope, _EXCHANGE: exchange}, receive, exchange.send)
         finally:
-            timings.reset(token)
+            request_context.reset(token)
             seconds = perf_counter() - exchange.began
             if self.metrics is not None:
                 self.metrics.end(exchange.route, exchange.status, exchange.sent_bytes, seconds)
@@ -102,7 +104,7 @@ class Observer:
             sent_bytes=exchange.sent_bytes,
             seconds=seconds,
             is_complete=exchange.is_complete,
-            timings=exchange.timings.spent(),
+            timings=exchange.timings.get_spent(),
         )
 
 
@@ -155,7 +157,7 @@ class _Exchange:
     def _server_timing(self) -> bytes:
         """What is known before the first byte (W3C Server Timing, section 4), in milliseconds."""
         total = f"total;dur={(perf_counter() - self.began) * 1000:.3f}"
-        spent = self.timings.spent()
+        spent = self.timings.get_spent()
         parts = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in spent.items()]
         return ", ".join([*parts, total]).encode()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
+from asgihive.concurrency import Portions
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
@@ -15,7 +16,6 @@ from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.taking_part import search_sources
 from asgihive.hdf5.virtual import fill_values
-from asgihive.lanes import Portions
 from asgihive.service.parameters import EntityParameters, HistogramParameters
 from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected

@@ -17,6 +17,8 @@ from asgihive.asgi import (
     parse_query,
     while_connected,
 )
+from asgihive.concurrency import Portions
+from asgihive.context import measured
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch
@@ -26,7 +28,6 @@ from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
-from asgihive.lanes import Portions
 from asgihive.service.batch import Batch
 from asgihive.service.files import Files
 from asgihive.service.parameters import (
@@ -46,7 +47,6 @@ from asgihive.service.representations import NotModified, Representation
 from asgihive.service.store import DocumentRequest, Store
 from asgihive.service.values import answer_data
 from asgihive.service.views import answer_view
-from asgihive.timings import measured
 
 # From a query to what makes the answer's content in portions in the library lane.
 Content = Callable[[Lease, "DocumentSize"], Portions[Any]]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from asgihive.concurrency import Portions
 from asgihive.encoders.json import Json
 from asgihive.encoders.protocol import Values, is_numeric
 from asgihive.encoders.registry import check
@@ -14,7 +15,6 @@ from asgihive.hdf5.opening import open_dataset
 from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Selection, parse_selection
-from asgihive.lanes import Portions
 from asgihive.service.parameters import DataParameters, EntityParameters
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 import anyio
 
 from asgihive.asgi import BufferedResponse, Validators
+from asgihive.concurrency import Lanes, Portions
 from asgihive.errors import (
     AnswerTooLarge,
     DescriptorsExhausted,
@@ -26,7 +27,6 @@ from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.lanes import Lanes, Portions
 from asgihive.service.answers import Answer, AnswerCache, Key
 from asgihive.service.plain import PlainAnswers
 from asgihive.service.versions import validators_of, versions_seed

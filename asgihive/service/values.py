@@ -9,6 +9,8 @@ from functools import partial
 import numpy as np
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing
+from asgihive.concurrency import Portions
+from asgihive.context import measured
 from asgihive.encoders.protocol import Values
 from asgihive.errors import AnswerTooLarge, FileChanged
 from asgihive.hdf5.boxes import plan_run
@@ -21,7 +23,6 @@ from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.taking_part import SourcesFound, search_sources, sources_at_hand
 from asgihive.hdf5.views import View, plan_view
-from asgihive.lanes import Portions
 from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
@@ -39,7 +40,6 @@ from asgihive.service.selecting import (
     selected,
 )
 from asgihive.service.store import Store
-from asgihive.timings import measured
 
 # What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16

@@ -9,6 +9,8 @@ import numpy as np
 from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, while_connected
+from asgihive.concurrency import Portions
+from asgihive.context import measured
 from asgihive.encoders.protocol import Values
 from asgihive.errors import AnswerTooLarge
 from asgihive.hdf5.datasets import Array, Dataset
@@ -17,7 +19,6 @@ from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.taking_part import search_sources
 from asgihive.hdf5.view_reducer import ViewReducer
 from asgihive.hdf5.views import View, ViewBlock, ViewRequest, plan_view, plan_view_blocks
-from asgihive.lanes import Portions
 from asgihive.service.bodies import encode, headers_of, whole_response
 from asgihive.service.parameters import DataParameters
 from asgihive.service.representations import Representation
@@ -31,7 +32,6 @@ from asgihive.service.selecting import (
     selected,
 )
 from asgihive.service.store import Store
-from asgihive.timings import measured
 
 
 async def answer_view(

@@ -14,10 +14,10 @@ import pytest
 from asgihive import cli
 from asgihive.cli import options
 from asgihive.cli.options import ServerOptions
+from asgihive.context import STAGES
 from asgihive.service.access_log import AccessEntry, JSONFormatter
 from asgihive.service.metrics import Instruments
 from asgihive.settings import H5Settings
-from asgihive.timings import STAGES
 from tests.docs.page import Page
 
 PAGE = Page("docs/operation.md", ("python", "console", "toml", "json"))

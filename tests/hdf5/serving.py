@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from asgihive.concurrency import run_at_once
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import LinkResolution, walk
@@ -16,7 +17,6 @@ from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.hdf5.virtual_reading import read_in_portions
-from asgihive.lanes import run_at_once
 
 HOPS = 16
 

@@ -6,9 +6,9 @@ import h5py
 import pytest
 from h5py import h5o
 
+from asgihive.concurrency import run_at_once
 from asgihive.hdf5 import group_links
 from asgihive.hdf5.group_links import list_links
-from asgihive.lanes import run_at_once
 from tests.hdf5.serving import leased
 
 

@@ -15,11 +15,11 @@ from h5py import h5a, h5d, h5f, h5g, h5o, h5p, h5s, h5t
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgihive.concurrency import Portions
 from asgihive.errors import FileUnreadable
 from asgihive.hdf5 import entities, file_bytes, headers, listing
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.headers import HeaderReader
-from asgihive.lanes import Portions
 from tests.hdf5.serving import described, leased
 from tests.hdf5.test_types import TYPES
 

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from asgihive.concurrency import run_at_once
 from asgihive.errors import EntityMissing, FileUnreadable, KindMismatch, LinkUnresolved
 from asgihive.hdf5.links import (
     Entity,
@@ -19,7 +20,6 @@ from asgihive.hdf5.links import (
     walk,
 )
 from asgihive.hdf5.paths import list_paths
-from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, described, forge, leased
 
 MAX_PATHS = 100

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asgihive.concurrency import run_at_once
 from asgihive.errors import TooManyPaths
 from asgihive.hdf5 import paths as paths_module
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.paths import list_paths
-from asgihive.lanes import run_at_once
 from tests.hdf5.serving import HOPS, forge, leased
 
 ONLY_VALID = LinkResolution.ONLY_VALID

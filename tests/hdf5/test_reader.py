@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgihive.concurrency import Lanes
 from asgihive.errors import DamagedData, ReadTimeout
 from asgihive.hdf5 import chunk_cache, chunks, filters, virtual_reading
 from asgihive.hdf5.budget import InFlight
@@ -25,7 +26,6 @@ from asgihive.hdf5.plan import Block, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, Reader
 from asgihive.hdf5.selection import Selection, parse_selection, whole
-from asgihive.lanes import Lanes
 from tests.hdf5.serving import HOPS, descriptors, leased
 from tests.hdf5.strategies import selections
 

@@ -28,7 +28,7 @@ from asgihive.errors import AsgihiveError
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
-from asgihive.lanes import run_at_once
+from asgihive.concurrency import run_at_once
 from tests.hdf5.serving import pool_of
 
 lease, only_valid = Lease(pool_of(Path(sys.argv[1]))), LinkResolution.ONLY_VALID

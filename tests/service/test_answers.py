@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from asgihive.asgi import BufferedResponse, Validators
+from asgihive.concurrency import Lane
 from asgihive.hdf5.identity import Identity
-from asgihive.lanes import Lane
 from asgihive.service import answers
 from asgihive.service.answers import Answer, AnswerCache
 

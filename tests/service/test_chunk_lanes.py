@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+from asgihive.concurrency import Lane
 from asgihive.hdf5 import chunks, datasets
-from asgihive.lanes import Lane
 from asgihive.service import H5App
 from tests.zoo.client import client
 

@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from asgihive.asgi import Coding
+from asgihive.concurrency import Lane
 from asgihive.encoders.json import Json
-from asgihive.lanes import Lane
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http

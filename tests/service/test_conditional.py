@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from asgihive.asgi import http_date
-from asgihive.lanes import Lane
+from asgihive.concurrency import Lane
 from asgihive.service import H5App, answers
 from asgihive.settings import H5Settings
 from tests.service import versions

@@ -8,9 +8,9 @@ import anyio
 import h5py
 import pytest
 
-from asgihive import lanes
+from asgihive import concurrency
+from asgihive.concurrency import Portions
 from asgihive.hdf5.entities import Describer
-from asgihive.lanes import Portions
 from asgihive.service import H5App
 from tests.asgi.exchange import http, run
 from tests.service import servers
@@ -53,7 +53,7 @@ class Children:
 
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
-    monkeypatch.setattr(lanes, "PORTION_SECONDS", 0.0)
+    monkeypatch.setattr(concurrency, "PORTION_SECONDS", 0.0)
     children = Children(monkeypatch)
     yield children
     for gate in (children.tenth, children.twentieth):

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from starlette.types import Message
 
+from asgihive.context import STAGES
 from asgihive.service import H5App
 from asgihive.service.access_log import AccessEntry, JSONFormatter
 from asgihive.service.observing import Observer
 from asgihive.settings import H5Settings
-from asgihive.timings import STAGES
 
 pytestmark = pytest.mark.anyio
 

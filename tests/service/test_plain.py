@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from asgihive import H5App, H5Settings
+from asgihive.concurrency import Lane
 from asgihive.hdf5 import contiguous
-from asgihive.lanes import Lane
 from tests.zoo.client import client
 
 pytestmark = [

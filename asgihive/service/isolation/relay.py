@@ -9,6 +9,7 @@ from isal import isal_zlib
 from starlette.types import Message, Scope, Send
 
 from asgihive.asgi import parse_query, route_path
+from asgihive.context import request_context
 from asgihive.errors import AsgihiveError, Overloaded, ReaderCrashed
 from asgihive.hdf5.names import encoded as encoded_name
 from asgihive.service.isolation.blame import Verdict
@@ -16,7 +17,6 @@ from asgihive.service.isolation.frames import Frame, Kind, Request, Start, decod
 from asgihive.service.isolation.link import Conversation, Link, LinkEnded
 from asgihive.service.isolation.supervisor import Crew
 from asgihive.service.parameters import FILE_PREFIX, file_in_path
-from asgihive.timings import timings
 
 # How long one waits behind others before a spare worker is asked.
 _HELD_UP_SECONDS = 1.0
@@ -271,7 +271,7 @@ def _request(scope: Scope) -> Request:
         query_string=query,
         headers=[each for each in scope["headers"] if each[0] not in _PRIVATE_HEADERS],
         client=str(client[0]) if client else None,
-        is_measured=timings.get() is not None,
+        is_measured=request_context.get().timings is not None,
     )
 
 
@@ -280,7 +280,7 @@ def _telling(start: Start) -> dict[bytes, bytes]:
 
 
 def _count(spent: Mapping[str, float]) -> None:
-    mine = timings.get()
+    mine = request_context.get().timings
     if mine is not None:
         for stage, seconds in spent.items():
             mine.add(stage, seconds)

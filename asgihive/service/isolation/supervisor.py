@@ -13,9 +13,8 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import Overloaded
-from asgihive.lanes import run_in_worker
-from asgihive.loop_local import LoopLocal
 from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.blame import Verdict, judged
@@ -87,7 +86,7 @@ class Supervisor:
 
     def crew(self) -> "Crew":
         """Whom requests on the running event loop share."""
-        return self._crews.here(lambda: Crew(self))
+        return self._crews.get(lambda: Crew(self))
 
     async def take(self) -> Link:
         """A worker for the caller alone, until it is put back or discarded.

@@ -15,6 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Message
 
+from asgihive.context import RequestContext, Timings, request_context
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service.app import H5App
 from asgihive.service.figures import Figures
@@ -35,7 +36,6 @@ from asgihive.service.isolation.frames import (
 )
 from asgihive.service.isolation.logs import send_logs
 from asgihive.settings import H5Settings
-from asgihive.timings import Timings, timings
 from asgihive.visits import visitor
 
 _LOOK_SECONDS = 1.0
@@ -121,7 +121,7 @@ class Worker:
     async def _answer(self, request: Request, answer: "Answer") -> None:
         visitor.set(Visitor(self._board, self._bans, answer.number))
         if request.is_measured:
-            timings.set(answer.timings)
+            request_context.set(RequestContext(timings=answer.timings))
         reason = "the reader did not complete it"
         with answer.scope:
             try:
@@ -212,7 +212,7 @@ class Answer:
 
     def _spent(self) -> dict[str, float]:
         """Seconds by stage since the last time."""
-        now = self.timings.spent()
+        now = self.timings.get_spent()
         new = {stage: seconds - self._reported.get(stage, 0.0) for stage, seconds in now.items()}
         self._reported = dict(now)
         return {stage: seconds for stage, seconds in new.items() if seconds}

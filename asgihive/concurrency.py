@@ -1,31 +1,31 @@
-"""The worker threads: two kinds of lanes, and the only caller of `anyio.to_thread`.
+"""Everything that starts a thread or a task: the lanes, and what each event loop has one of.
 
 The library lane has one token, because h5py holds one lock for all of libhdf5 and further
-threads would only queue at it. That exclusiveness is also what makes the pool of open files
-safe without locks: inside the library lane nothing else touches HDF5.
+threads would only queue at it. That exclusiveness also makes the pool of open files safe
+without locks: inside the library lane nothing else touches HDF5.
 
-Who waits for a lane takes turns by `caller`: one with a hundred calls waits for its own, and
-nobody else for them. Work that may be long is a generator, `Portions`, which gives the lane up
-in between.
+Calls that wait for a lane take turns by client: a client with a hundred calls waits for its own,
+and other clients do not wait for them. Work that may be long is a generator, `Portions`, which
+gives the lane up in between.
 """
 
 import threading
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
-from asgihive.errors import Overloaded
-from asgihive.loop_local import LoopLocal
-from asgihive.timings import timings
+from asgihive.context import request_context
+from asgihive.errors import NeedsThread, Overloaded
 from asgihive.visits import visitor
 
 T = TypeVar("T")
@@ -35,17 +35,33 @@ Portions = Generator[None, None, T]
 
 It yields wherever it may be interrupted: often enough that from one `yield` to the next it takes
 some milliseconds and a bounded number of objects, whatever a file holds. At each `yield` the work
-may end for good, since nobody waits for it any more, or another caller may have the lane for a
-while. So nothing may be held across a `yield` that must not be held up, such as a lock or a
-block that is `measured`; and a file may have been closed when the work goes on, which then fails
-or is found out at its end (`Lease.check`).
+may end for good, since its request has ended, or another client may have the lane for a while. So
+nothing may be held across a `yield` that must not be held up, such as a lock or a block that is
+`measured`; and a file may have been closed when the work goes on, which then fails or is found
+out at its end (`Lease.check`).
 """
 
 PORTION_SECONDS = 0.01
 """How long work in portions keeps a lane while others wait for that."""
 
-caller: ContextVar[str] = ContextVar("asgihive caller", default="")
-"""For whom a call is made; set where a request comes in, and seen by the tasks it starts."""
+# Older anyio knows variables by name alone, so that each needs a name of its own.
+_NUMBERS = count()
+
+
+class LoopLocal(Generic[T]):
+    """A value for each event loop: an application may be run, stopped and run again."""
+
+    def __init__(self) -> None:
+        self._values: RunVar[T] = RunVar(f"asgihive {next(_NUMBERS)}")
+
+    def get(self, make: Callable[[], T]) -> T:
+        """Return the running event loop's value; `make`, which is not kept, makes the first."""
+        try:
+            return self._values.get()
+        except LookupError:
+            value = make()
+            self._values.set(value)
+            return value
 
 
 @dataclass(slots=True)
@@ -91,8 +107,8 @@ class _Waiting:
 class _Tokens:
     """The tokens of a lane in one event loop; all calls come from that loop.
 
-    A token that is given back goes to the next caller in turn, to its oldest call (fair
-    queueing, as in RFC 970). Where as many wait as may, the caller with the longest queue
+    A token that is given back goes to the next client in turn, to its oldest call (fair
+    queueing, as in RFC 970). Where as many wait as may, the client with the longest queue
     gives up its youngest call for one whose own queue is shorter.
     """
 
@@ -180,7 +196,7 @@ class Lane:
     async def run(self, function: Callable[[], T], *, patient: bool = False) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
 
-        Calls that wait take turns by `caller`, and one caller's are in order. A `patient`
+        Calls that wait take turns by client, and those of one client run in order. A `patient`
         call, one for an answer that has begun, waits however many wait already.
 
         Cancellation frees the waiting task at once, even when the thread is stuck in a
@@ -194,14 +210,15 @@ class Lane:
         tokens, threads = self._limits_here()
         job = _Job()
         # Mostly one is free, and a checkpoint would cost as much as a small read.
-        if not tokens.take() and not await tokens.wait(caller.get(), is_patient=patient):
+        request = request_context.get()
+        if not tokens.take() and not await tokens.wait(request.client, is_patient=patient):
             raise Overloaded(f"{self.max_waiting} requests wait for the {self.name} threads")
 
         def in_thread() -> T:
             if not job.begin():
                 raise RuntimeError  # nobody sees it: the task was cancelled before this began
-            if (mine := timings.get()) is not None:
-                mine.add("queue", perf_counter() - asked)
+            if request.timings is not None:
+                request.timings.add("queue", perf_counter() - asked)
             who = visitor.get()
             try:
                 return function() if who is None else who.visit(function)
@@ -219,6 +236,24 @@ class Lane:
         finally:
             if job.leave():
                 tokens.give()
+
+    def try_inline(self, function: Callable[[], T]) -> T:
+        """Run `function` at once on the event loop and return what it returns.
+
+        For work of microseconds that the lane must exclude other calls from. The function must
+        not block; it raises `NeedsThread` itself where it would.
+
+        Raises:
+            NeedsThread: no token of the lane is free, or `function` would block. The work is
+                then to be done with `run`.
+        """
+        tokens, _ = self._limits_here()
+        if visitor.get() is not None or not tokens.take():
+            raise NeedsThread
+        try:
+            return function()
+        finally:
+            tokens.give()
 
     async def run_in_portions(self, work: Portions[T], *, patient: bool = False) -> T:
         """Run `work` in the lane's threads and return what it returns.
@@ -254,7 +289,7 @@ class Lane:
         return self.threads - self._limits_here()[0].free
 
     def _limits_here(self) -> _Limits:
-        return self._limits.here(self._new_limits)
+        return self._limits.get(self._new_limits)
 
     def _new_limits(self) -> _Limits:
         # The threads of calls that were given up come on top, within reason.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from asgihive import timings as module
-from asgihive.lanes import Lane
-from asgihive.timings import STAGES, Timings, measured, timings
+from asgihive import context as module
+from asgihive.concurrency import Lane
+from asgihive.context import STAGES, RequestContext, Timings, measured, request_context
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 @pytest.fixture
 def mine() -> Iterator[Timings]:
     mine = Timings()
-    token = timings.set(mine)
+    token = request_context.set(RequestContext(timings=mine))
     yield mine
-    timings.reset(token)
+    request_context.reset(token)
 
 
 def test_nothing_is_counted_where_nobody_asks(now: list[float]) -> None:
-    assert timings.get() is None
+    assert request_context.get().timings is None
     with measured("read"):
         now[0] += 1
-    assert timings.get() is None
+    assert request_context.get().timings is None
 
 
 def test_times_of_a_stage_add_up(now: list[float], mine: Timings) -> None:
@@ -41,7 +41,7 @@ def test_times_of_a_stage_add_up(now: list[float], mine: Timings) -> None:
         return seconds
 
     assert decode(1) + decode(2) == 3
-    assert mine.spent() == {"decode": 3}
+    assert mine.get_spent() == {"decode": 3}
 
 
 def test_what_is_measured_inside_counts_once(now: list[float], mine: Timings) -> None:
@@ -54,7 +54,7 @@ def test_what_is_measured_inside_counts_once(now: list[float], mine: Timings) ->
         with measured("read"):
             now[0] += 8
         now[0] += 16
-    assert mine.spent() == {"open": 4, "read": 10, "decode": 17}
+    assert mine.get_spent() == {"open": 4, "read": 10, "decode": 17}
 
 
 def test_what_fails_took_time_as_well(now: list[float], mine: Timings) -> None:
@@ -65,13 +65,13 @@ def test_what_fails_took_time_as_well(now: list[float], mine: Timings) -> None:
 
     with pytest.raises(EOFError):
         fail()
-    assert mine.spent() == {"read": 1}
+    assert mine.get_spent() == {"read": 1}
 
 
 def test_stages_are_in_order(mine: Timings) -> None:
     for stage in reversed(STAGES):
         mine.add(stage, 1)
-    assert tuple(mine.spent()) == STAGES
+    assert tuple(mine.get_spent()) == STAGES
 
 
 def test_threads_count_together(mine: Timings) -> None:
@@ -84,7 +84,7 @@ def test_threads_count_together(mine: Timings) -> None:
         each.start()
     for each in threads:
         each.join()
-    assert mine.spent() == {"decode": 4000}
+    assert mine.get_spent() == {"decode": 4000}
 
 
 @pytest.mark.anyio
@@ -94,10 +94,10 @@ async def test_a_lane_counts_how_long_its_calls_wait() -> None:
     running, proceed = threading.Event(), threading.Event()
 
     async def call(mine: Timings, work: threading.Event | None) -> None:
-        timings.set(mine)
+        request_context.set(RequestContext(timings=mine))
 
         def in_thread() -> None:
-            assert timings.get() is mine
+            assert request_context.get().timings is mine
             running.set()
             if work is not None:
                 assert work.wait(10)
@@ -114,8 +114,8 @@ async def test_a_lane_counts_how_long_its_calls_wait() -> None:
         while anyio.current_time() < began + 0.02:
             await anyio.lowlevel.checkpoint()
         proceed.set()
-    assert second.spent()["queue"] > 0.02
-    assert first.spent()["queue"] < second.spent()["queue"]
+    assert second.get_spent()["queue"] > 0.02
+    assert first.get_spent()["queue"] < second.get_spent()["queue"]
 
 
 @pytest.mark.anyio
@@ -125,12 +125,12 @@ async def test_requests_side_by_side_count_for_themselves() -> None:
 
     async def call(number: int) -> None:
         mine = Timings()
-        timings.set(mine)
+        request_context.set(RequestContext(timings=mine))
         await lane.run(lambda: [measured("read")(lambda: None)() for _ in range(number)])
-        await lane.run(lambda: timings.get().add("plan", number))  # type: ignore[union-attr]  # set
+        await lane.run(lambda: request_context.get().timings.add("plan", number))  # type: ignore[union-attr]  # set
         counted.append(mine)
 
     async with anyio.create_task_group() as tasks:
         for number in range(1, 21):
             tasks.start_soon(call, number)
-    assert sorted(each.spent()["plan"] for each in counted) == list(range(1, 21))
+    assert sorted(each.get_spent()["plan"] for each in counted) == list(range(1, 21))

@@ -1,9 +1,10 @@
-"""What the time of a request is spent on: measured where it is spent, kept for it alone."""
+"""What belongs to the request in hand: its client, and what its time is spent on."""
 
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from time import perf_counter
 
 STAGES = ("queue", "open", "plan", "read", "decode", "encode")
@@ -24,42 +25,60 @@ class Timings:
         with self._lock:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
 
-    def spent(self) -> Mapping[str, float]:
-        """The stages that took time so far, in the order of `STAGES`."""
+    def get_spent(self) -> Mapping[str, float]:
+        """Return the stages that took time so far, in the order of `STAGES`."""
         if not self._seconds:
             return {}
         with self._lock:
             return {stage: self._seconds[stage] for stage in STAGES if self._seconds.get(stage)}
 
 
-timings: ContextVar[Timings | None] = ContextVar("asgihive timings", default=None)
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What tasks and threads that work for a request know of it."""
+
+    client: str = ""
+    """The address of the client, without its port; clients take turns at the lanes."""
+    timings: Timings | None = None
+    """Where times are counted; None = they are not measured."""
+
+
+_NO_REQUEST = RequestContext()
+
+request_context: ContextVar[RequestContext] = ContextVar("asgihive request", default=_NO_REQUEST)
 """Of the request that is answered; seen by its tasks and by the threads that work for it."""
 
-# What the stages inside the one that runs took.
-_inside: ContextVar[list[float] | None] = ContextVar("asgihive inner stages", default=None)
+
+class _Measuring(threading.local):
+    """What a thread measures now."""
+
+    inner: list[float] | None = None
+    """The seconds that the stages inside of the one that runs took; None = none runs."""
+
+
+_measuring = _Measuring()
 
 
 @contextmanager
 def measured(stage: str) -> Iterator[None]:
     """Count the time of a block, or of each call of a decorated function, to a stage.
 
-    What a measured block inside of it took is that one's alone. Not around an `await`: what
-    other requests do meanwhile would be counted. Costs next to nothing where no request is
-    measured.
+    The time of a measured block inside of it counts to the inner stage only. Not around an
+    `await`: the time of other requests would be counted. Costs next to nothing where no request
+    is measured.
     """
-    mine = timings.get()
-    if mine is None:
+    timings = request_context.get().timings
+    if timings is None:
         yield
         return
-    outer = _inside.get()
-    inner = [0.0]
-    token = _inside.set(inner)
+    outer = _measuring.inner
+    inner = _measuring.inner = [0.0]
     began = perf_counter()
     try:
         yield
     finally:
         took = perf_counter() - began
-        _inside.reset(token)
-        mine.add(stage, took - inner[0])
+        _measuring.inner = outer
+        timings.add(stage, took - inner[0])
         if outer is not None:
             outer[0] += took
