@@ -24,22 +24,25 @@
     │   ├── FilterMissing       a filter that is not installed
     │   ├── LibraryRefused      sound, as far as is known, but libhdf5 does not read it
     │   └── DamagedData         stored bytes that cannot be decoded
-    └── ServiceLimit            a bound of the settings was reached
-        ├── AnswerTooLarge
-        │   └── PageTooLarge    JSON that a browser would show as a page
-        ├── ChunkTooLarge       what has to be in memory at once to read any of it
-        ├── TooManyPaths        /paths of more than it may list
-        ├── Overloaded
-        │   └── DescriptorsExhausted    no file descriptor is left
-        └── ReadTimeout
+    ├── ServiceLimit            a bound of the settings was reached
+    │   ├── AnswerTooLarge
+    │   │   └── PageTooLarge    JSON that a browser would show as a page
+    │   ├── ChunkTooLarge       what has to be in memory at once to read any of it
+    │   ├── TooManyPaths        /paths of more than it may list
+    │   ├── Overloaded
+    │   │   └── DescriptorsExhausted    no file descriptor is left
+    │   └── ReadTimeout
 
-`HiveError` is one of them too; its tree is drawn in `asgihive.hive.errors`.
+`HiveError` is one of them too; its tree is drawn in `asgihive.errors`.
 
 `NeedsThread` is none of them: work that raises it succeeds in a thread.
 
 Errors carry data in their attributes; `str()` renders the sentence that a client reads.
 None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class AsgihiveError(Exception):
@@ -414,3 +417,66 @@ def _shorten(text: str, most: int = 200) -> str:
     # Names come from requests and files: bounded, printable, and encodable as UTF-8.
     safe = text.encode("utf-8", "replace").decode("utf-8")
     return safe if len(safe) <= most else f"{safe[: most - 1]}…"
+
+
+class HiveError(AsgihiveError):
+    """The root of what a hive raises on purpose."""
+
+
+class ConfigurationError(HiveError, ValueError):
+    """A field of the configuration: which, what came, what is accepted."""
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(field, detail)
+        self.field = field
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.detail}"
+
+
+class ComponentError(HiveError):
+    """One component, by its key `container.name`, the file it is in, and what is wrong."""
+
+    def __init__(self, component: str, file: str, detail: str) -> None:
+        super().__init__(component, file, detail)
+        self.component = component
+        self.file = file
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.component} ({self.file}): {self.detail}"
+
+
+class HookFailed(HiveError):
+    """A step of start-up or shutdown that raised; its exception is the cause."""
+
+    def __init__(self, owner: str, file: str, hook: str, error: BaseException) -> None:
+        super().__init__(owner, file, hook, error)
+        self.owner = owner
+        self.file = file
+        self.hook = hook
+        self.error = error
+
+    def __str__(self) -> str:
+        said = f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+        return f"{self.owner} ({self.file}): {self.hook} failed with {said}"
+
+
+class HookDenied(HiveError, AttributeError):
+    """An attribute that is not there for this hook, or cannot be set."""
+
+
+class HiveRunning(HiveError):
+    """Something that is only possible before the hive starts."""
+
+
+def join_names(names: Iterable[str], none: str = "nothing") -> str:
+    """The names there are, for a message."""
+    return ", ".join(sorted(names)) or none
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """What might have been meant, for the end of a message; empty where nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

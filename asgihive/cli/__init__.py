@@ -17,7 +17,7 @@ from asgihive.cli.inspect import add_inspect
 from asgihive.cli.new import add_new
 from asgihive.cli.serve import add_serve
 from asgihive.cli.signals import signals_interrupt
-from asgihive.hive.errors import suggestion
+from asgihive.errors import suggest_name
 
 __all__ = ["main"]
 
@@ -100,7 +100,7 @@ def _check_command(parser: Parser, arguments: list[str]) -> None:
         return
     if first.startswith("-"):
         parser.error(f"{first} follows a command: asgihive COMMAND {first}")
-    meant = suggestion(first, _COMMANDS)
+    meant = suggest_name(first, _COMMANDS)
     if os.path.exists(first):
         command = "serve" if os.path.isdir(first) else "inspect"
         meant = f" (did you mean asgihive {command} {first}?)"

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from asgihive.cli.listing import KINDS
-from asgihive.hive.errors import described, suggestion
+from asgihive.errors import join_names, suggest_name
 
 _ACCEPTED = "module:attribute such as main:app, or a file such as main.py, is accepted"
 _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -112,8 +112,8 @@ def _file_target(path: str, attribute: str) -> Target:
         raise AppError(f"{path!r} is a folder: {_ACCEPTED}")
     if not os.path.isfile(file):
         there = [each for each in _entries(folder) if each.endswith(".py")]
-        near = suggestion(name, there)
-        raise AppError(f"there is no file {file}{near}; in {folder} there is: {described(there)}")
+        near = suggest_name(name, there)
+        raise AppError(f"there is no file {file}{near}; in {folder} there is: {join_names(there)}")
     module = name.removesuffix(".py")
     if "." in module:
         raise AppError(f"{path!r} cannot be imported: the name of a module has no dot in it")
@@ -191,8 +191,8 @@ def _no_module(target: Target, missing: str) -> str:
             return f"there is no module {missing!r}: {parent} is a module, not a package"
     there = [each.name for each in pkgutil.iter_modules(folders)]
     where = ", ".join(folders)
-    near = suggestion(name, there)
-    return f"there is no module {missing!r} in {where}{near}; there is: {described(there)}"
+    near = suggest_name(name, there)
+    return f"there is no module {missing!r} in {where}{near}; there is: {join_names(there)}"
 
 
 def _no_attribute(target: Target, owner: Any, name: str) -> str:
@@ -202,9 +202,9 @@ def _no_attribute(target: Target, owner: Any, name: str) -> str:
         for key, value in public.items()
         if isinstance(value, KINDS)
     ]
-    there = described(applications or public)
+    there = join_names(applications or public)
     where = f"{target.module} ({getattr(owner, '__file__', type(owner).__name__)})"
-    return f"{where} has no {name!r}{suggestion(name, public)}; there is: {there}"
+    return f"{where} has no {name!r}{suggest_name(name, public)}; there is: {there}"
 
 
 def _entries(folder: str) -> list[str]:

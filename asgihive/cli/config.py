@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asgihive.hive.errors import suggestion
+from asgihive.errors import suggest_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def read_config(path: str, options: Mapping[str, Option]) -> dict[str, Any]:
     for name, value in given.items():
         option = options.get(name)
         if option is None:
-            near = suggestion(name, options) or f"; there is: {', '.join(options)}"
+            near = suggest_name(name, options) or f"; there is: {', '.join(options)}"
             message = f"--config {path}: there is no option {name!r}{near}"
             raise ValueError(message)
         try:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from asgihive.hive.errors import suggestion
+from asgihive.errors import suggest_name
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         if not options:
             self.error(f"too many arguments: {' '.join(unknown)}")
         known = self._option_string_actions  # argparse says them nowhere else, but as help
-        near = [f"{each}{suggestion(each, known)}" for each in options]
+        near = [f"{each}{suggest_name(each, known)}" for each in options]
         self.error(f"there is no option {', '.join(near)}")
 
     def fail(self, message: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 from asgihive.cli.apps import AppError, load, parse_target, search_path
 from asgihive.cli.console import STYLE, tell
 from asgihive.cli.listing import Application, applications
-from asgihive.hive import GraphNode, HiveError, graph_as_mermaid, graph_as_text, routes_as_text
+from asgihive.hive import GraphNode, HiveError, format_graph, format_mermaid, format_routes
 
 _APP_HELP = """\
 APP is module:attribute, as uvicorn takes it, or the path of a .py file (with :attribute or
@@ -28,7 +28,7 @@ examples:
 _GRAPH_EXAMPLES = """
 examples:
   asgihive graph main:app
-  asgihive graph main.py --mermaid > start_order.mmd
+  asgihive graph main.py --mermaid > sort_components.mmd
 """
 
 
@@ -133,7 +133,7 @@ def _routes_as_text(text: str, found: Sequence[Application]) -> str:
         for each in found
         for record in each.records()
     ]
-    table = routes_as_text(records) if records else f"{text} has no routes"
+    table = format_routes(records) if records else f"{text} has no routes"
     return "\n".join([table, *_notes(found)])
 
 
@@ -172,15 +172,13 @@ def _hives(text: str, found: Sequence[Application]) -> list[tuple[str, tuple[Gra
 
 def _graphs_as_mermaid(text: str, found: Sequence[Application]) -> str:
     return "\n\n".join(
-        f"%% {headline}\n{graph_as_mermaid(nodes)}" for headline, nodes in _hives(text, found)
+        f"%% {headline}\n{format_mermaid(nodes)}" for headline, nodes in _hives(text, found)
     )
 
 
 def _graphs_as_text(text: str, found: Sequence[Application]) -> str:
     return "\n\n".join(
-        graph_as_text(
-            headline, [dataclasses.replace(node, file=_near(node.file)) for node in nodes]
-        )
+        format_graph(headline, [dataclasses.replace(node, file=_near(node.file)) for node in nodes])
         for headline, nodes in _hives(text, found)
     )
 

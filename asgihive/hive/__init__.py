@@ -1,8 +1,6 @@
 """Services out of folders: cornerstones and endpoints, with asynchronous hooks in plain ASGI."""
 
-from asgihive.hive.components import Component, Part
-from asgihive.hive.config import HiveConfig
-from asgihive.hive.errors import (
+from asgihive.errors import (
     ComponentError,
     ConfigurationError,
     HiveError,
@@ -10,25 +8,27 @@ from asgihive.hive.errors import (
     HookDenied,
     HookFailed,
 )
-from asgihive.hive.graph import GraphNode
-from asgihive.hive.hive import Hive
+from asgihive.hive.components import Component, ModuleHooks
+from asgihive.hive.config import HiveConfig
+from asgihive.hive.graph import (
+    GraphNode,
+    RouteRecord,
+    format_graph,
+    format_mermaid,
+    format_routes,
+)
+from asgihive.hive.hive import Hive, HiveMiddleware
 from asgihive.hive.hooks import (
+    ComponentState,
     CornerstoneAsyncHooks,
     CornerstoneHooks,
     EndpointAsyncHooks,
     EndpointHooks,
     LifeContext,
+    Metadata,
     RequestContext,
 )
 from asgihive.hive.lifespan import compose_lifespans
-from asgihive.hive.middleware import HiveMiddleware
-from asgihive.hive.rendering import (
-    RouteRecord,
-    graph_as_mermaid,
-    graph_as_text,
-    routes_as_text,
-)
-from asgihive.hive.states import ComponentState, Metadata
 
 __all__ = [
     "Component",
@@ -49,11 +49,11 @@ __all__ = [
     "HookFailed",
     "LifeContext",
     "Metadata",
-    "Part",
+    "ModuleHooks",
     "RequestContext",
     "RouteRecord",
     "compose_lifespans",
-    "graph_as_mermaid",
-    "graph_as_text",
-    "routes_as_text",
+    "format_graph",
+    "format_mermaid",
+    "format_routes",
 ]

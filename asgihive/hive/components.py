@@ -12,19 +12,32 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from asgihive.asgi import Router
-from asgihive.hive.errors import ComponentError
-from asgihive.hive.hooks import CornerstoneHooks, EndpointHooks, Hooks, LifeContext, RequestContext
-from asgihive.hive.states import Kind, Metadata
+from asgihive.errors import ComponentError
+from asgihive.hive.hooks import (
+    ComponentKind,
+    CornerstoneHooks,
+    EndpointHooks,
+    Hooks,
+    LifeContext,
+    Metadata,
+    RequestContext,
+)
 
 Lifespan = Callable[[LifeContext], AbstractAsyncContextManager[object]]
 RequestManager = Callable[[RequestContext], AbstractAsyncContextManager[object]]
 
-_BASES: Mapping[Kind, type[Hooks]] = {"cornerstone": CornerstoneHooks, "endpoint": EndpointHooks}
-_OTHER: Mapping[Kind, Kind] = {"cornerstone": "endpoint", "endpoint": "cornerstone"}
+_BASES: Mapping[ComponentKind, type[Hooks]] = {
+    "cornerstone": CornerstoneHooks,
+    "endpoint": EndpointHooks,
+}
+_OTHER: Mapping[ComponentKind, ComponentKind] = {
+    "cornerstone": "endpoint",
+    "endpoint": "cornerstone",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ModuleHooks:
     """What one module of a component offers: hooks, and context managers.
 
     Args:
@@ -49,7 +62,7 @@ class Component:
     Args:
         container: the first part of its key, and of an endpoint's URL.
         name: the second part.
-        parts: what is set up, in that order: of a package its `db`, `router` and `service`,
+        modules: what is set up, in that order: of a package its `db`, `router` and `service`,
             then its own module.
         router: of an endpoint: a `Router`, which is included, or any ASGI application, which
             is mounted; its `lifespan`, if it has one, runs with the endpoint's.
@@ -64,10 +77,10 @@ class Component:
         ComponentError: a cornerstone has a router, or an endpoint a `request`.
     """
 
-    kind: Kind
+    kind: ComponentKind
     container: str
     name: str
-    parts: tuple[Part, ...] = ()
+    modules: tuple[ModuleHooks, ...] = ()
     router: Router | ASGIApp | None = None
     requires: tuple[str, ...] = ()
     module: str = ""
@@ -80,7 +93,7 @@ class Component:
         if self.kind == "cornerstone" and self.router is not None:
             detail = "a cornerstone has no router: that is an endpoint's"
             raise ComponentError(self.key, self.file, detail)
-        if self.kind == "endpoint" and any(part.request for part in self.parts):
+        if self.kind == "endpoint" and any(part.request for part in self.modules):
             detail = "an endpoint has no `request` context manager: that is a cornerstone's"
             raise ComponentError(self.key, self.file, detail)
 
@@ -102,7 +115,7 @@ class Component:
         )
 
 
-def replacement(kind: Kind, container: str, name: str, fake: object) -> Component:
+def replacement(kind: ComponentKind, container: str, name: str, fake: object) -> Component:
     """A component of that name which a test puts in the place of the real one.
 
     Args:
@@ -116,7 +129,7 @@ def replacement(kind: Kind, container: str, name: str, fake: object) -> Componen
     if isinstance(fake, Component):
         return replace(fake, kind=kind, container=container, name=name)
     if isinstance(fake, _BASES[kind]) or _is_hooks(fake, _BASES[kind]):
-        return replace(bare, parts=(Part(file=bare.file, hooks=(fake,)),))  # type: ignore[arg-type]  # as just checked
+        return replace(bare, modules=(ModuleHooks(file=bare.file, hooks=(fake,)),))  # type: ignore[arg-type]  # as just checked
     if isinstance(fake, Mapping):
         return replace(bare, state=fake)
     if isinstance(fake, Router) and kind == "endpoint":
@@ -133,10 +146,10 @@ def replacement(kind: Kind, container: str, name: str, fake: object) -> Componen
     own = read_part(fake, kind, bare.key, bare.file)
     router = read_router(fake, bare.key, bare.file) if kind == "endpoint" else None
     requires = read_requires(fake, bare.key, bare.file)
-    return replace(bare, parts=(own,), router=router, requires=requires)
+    return replace(bare, modules=(own,), router=router, requires=requires)
 
 
-def read_part(offers: object, kind: Kind, key: str, file: str) -> Part:
+def read_part(offers: object, kind: ComponentKind, key: str, file: str) -> ModuleHooks:
     """The hooks and context managers that a module, or an object like one, offers.
 
     Raises:
@@ -155,7 +168,7 @@ def read_part(offers: object, kind: Kind, key: str, file: str) -> Part:
     # A module of an endpoint may well import something of that name.
     request = _manager(offers, "request", key, file) if kind == "cornerstone" else None
     lifespan = _manager(offers, "lifespan", key, file)
-    return Part(file=file, hooks=tuple(hooks), lifespan=lifespan, request=request)
+    return ModuleHooks(file=file, hooks=tuple(hooks), lifespan=lifespan, request=request)
 
 
 def read_router(offers: object, key: str, file: str) -> Router | ASGIApp | None:
@@ -203,7 +216,7 @@ def class_of(hooks: type[Hooks] | Hooks) -> type[Hooks]:
     return hooks if isinstance(hooks, type) else type(hooks)
 
 
-def _hook_names(kind: Kind) -> tuple[str, str]:
+def _hook_names(kind: ComponentKind) -> tuple[str, str]:
     return f"{kind.capitalize()}HooksImpl", f"{kind.capitalize()}AsyncHooksImpl"
 
 
@@ -212,7 +225,7 @@ def _is_hooks(found: object, base: type[Hooks]) -> bool:
 
 
 def _refuse_lost_hooks(
-    offers: object, kind: Kind, key: str, file: str, *, found_some: bool
+    offers: object, kind: ComponentKind, key: str, file: str, *, found_some: bool
 ) -> None:
     """Hooks that would never be called are a mistake that nobody would notice."""
     if not isinstance(offers, ModuleType):

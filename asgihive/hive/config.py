@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, Self
 
-from asgihive.hive.errors import ConfigurationError, described, suggestion
+from asgihive.errors import ConfigurationError, join_names, suggest_name
 from asgihive.settings import environment_variables, parse_boolean, parse_list
 
 ENVIRONMENT_PREFIX = "HIVE_"
@@ -132,8 +132,8 @@ def _by_field(cls: type[HiveConfig], values: Mapping[str, Any], prefix: str) -> 
     known = {each.name.upper(): each.name for each in fields(cls)}
     for name in values:
         if name not in known:
-            near = suggestion(str(name).upper(), known)
-            accepted = described(prefix + each for each in known)
+            near = suggest_name(str(name).upper(), known)
+            accepted = join_names(prefix + each for each in known)
             detail = f"is no name of the configuration{near}; the names are {accepted}"
             raise ConfigurationError(f"{prefix}{name}", detail)
     return {known[name]: value for name, value in values.items()}
@@ -202,3 +202,18 @@ def _check_hook(name: str, value: object) -> None:
     if name.startswith(_ASYNC) and not is_async:
         detail = f"is no coroutine function: give a plain function as {name.removeprefix(_ASYNC)}"
         raise ConfigurationError(name, detail)
+
+
+def endpoint_prefix(config: HiveConfig, container: str, name: str) -> str:
+    """What stands before the paths of an endpoint's routes."""
+    parts = [config.api_prefix]
+    if not config.hide_endpoint_container_in_api:
+        parts.append(container)
+    if not config.hide_endpoint_in_api:
+        parts.append(name)
+    return "/".join(parts) if parts != [""] else ""
+
+
+def endpoint_tag(config: HiveConfig, container: str, name: str) -> str:
+    """The OpenAPI tag of an endpoint's routes."""
+    return container if config.hide_endpoint_in_tag else f"{container}.{name}"

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from asgihive.hive.errors import ComponentError, described, suggestion
-from asgihive.hive.states import Metadata
+from asgihive.errors import ComponentError, join_names, suggest_name
+from asgihive.hive.hooks import Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class GraphNode:
     requires: tuple[str, ...]
 
 
-def start_order(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:
+def sort_components(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:
     """Cornerstones before endpoints; each kind by name, unless one requires another.
 
     Then what is required comes first, and ties are by name again (the smallest of all
@@ -83,11 +83,15 @@ def _resolve(name: str, component: Metadata, by_key: Mapping[str, Metadata]) -> 
     if not found:
         others = [each for each in by_key.values() if each is not component]
         known = {each.key for each in others} | {each.name for each in own_kind if each in others}
-        there = described(known, "nothing else")
-        detail = f"requires {name!r}, which is not there{suggestion(name, known)}; there is {there}"
+        there = join_names(known, "nothing else")
+        detail = (
+            f"requires {name!r}, which is not there{suggest_name(name, known)}; there is {there}"
+        )
         raise ComponentError(component.key, component.file, detail)
     if len(found) > 1:
-        detail = f"requires {name!r}, which may be {described(each.key for each in found)}: say one"
+        detail = (
+            f"requires {name!r}, which may be {join_names(each.key for each in found)}: say one"
+        )
         raise ComponentError(component.key, component.file, detail)
     if component.kind == "cornerstone" and found[0].kind == "endpoint":
         detail = (
@@ -134,3 +138,83 @@ def _cycle_error(waiting: Mapping[str, set[str]], by_key: Mapping[str, Metadata]
     files = ", ".join(by_key[key].file for key in cycle[1:-1])
     detail = f"requires itself: {' → '.join(cycle)}" + (f" (through {files})" if files else "")
     return ComponentError(first.key, first.file, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """One route of a hive: what answers which URL, and where that is written.
+
+    A mounted application has the method `*`; where it or its line is not known, `handler`
+    is its name, `file` is empty and `line` 0.
+    """
+
+    methods: tuple[str, ...]
+    url: str
+    tag: str
+    handler: str
+    file: str
+    line: int
+
+
+def format_graph(headline: str, nodes: Sequence[GraphNode]) -> str:
+    """One line a component, in start order: its key, what it requires, its file."""
+    if not nodes:
+        return f"{headline}: no components"
+    lines = [f"{headline}: starts from top to bottom, stops from bottom to top"]
+    keys = max(len(node.key) for node in nodes)
+    requirements = {
+        node.key: f"requires {', '.join(node.requires)}" if node.requires else "" for node in nodes
+    }
+    needed = max(map(len, requirements.values()))
+    kind = ""
+    for node in nodes:
+        if node.kind != kind:
+            kind = node.kind
+            lines.append(f"\n{kind}s")
+        cells = [f"{node.position + 1:>3}. {node.key:<{keys}}", node.file]
+        if needed:
+            cells.insert(1, f"{requirements[node.key]:<{needed}}")
+        lines.append("  ".join(cells))
+    return "\n".join(lines)
+
+
+def format_mermaid(nodes: Sequence[GraphNode]) -> str:
+    """A flowchart: start order from left to right, arrows from what is required."""
+    lines = ["flowchart LR"]
+    for kind in ("cornerstone", "endpoint"):
+        group = [node for node in nodes if node.kind == kind]
+        if group:
+            lines.append(f"    subgraph {kind}s")
+            lines += [f'        n{node.position}["{_quoted(node.key)}"]' for node in group]
+            lines.append("    end")
+    by_key = {node.key: node for node in nodes}
+    lines += [
+        f"    n{by_key[key].position} --> n{node.position}"
+        for node in nodes
+        for key in node.requires
+    ]
+    return "\n".join(lines)
+
+
+def format_routes(routes: Sequence[RouteRecord]) -> str:
+    """A table: methods, URL, tag, handler, file and line."""
+    rows = [
+        (
+            ",".join(each.methods),
+            each.url,
+            each.tag,
+            each.handler,
+            f"{each.file}:{each.line}" if each.line else each.file,
+        )
+        for each in routes
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(5)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _quoted(text: str) -> str:
+    # Mermaid writes characters that it would read itself as entities.
+    return text.replace("&", "#amp;").replace('"', "#quot;").replace("<", "#lt;")

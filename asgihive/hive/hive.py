@@ -23,23 +23,21 @@ from asgihive.asgi import (
     send_error,
 )
 from asgihive.concurrency import run_in_worker
-from asgihive.hive.assembly import Assembly
-from asgihive.hive.components import Component, replacement
-from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
-from asgihive.hive.discovery import Found, find, find_installed
-from asgihive.hive.errors import (
+from asgihive.errors import (
     ComponentError,
     ConfigurationError,
+    HiveError,
     HiveRunning,
-    described,
-    suggestion,
+    join_names,
+    suggest_name,
 )
-from asgihive.hive.graph import GraphNode, refuse_duplicates, start_order
-from asgihive.hive.imports import Importer
+from asgihive.hive.components import Component, replacement
+from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
+from asgihive.hive.discovery import FoundComponent, Importer, find, find_installed, load
+from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
+from asgihive.hive.hooks import ComponentKind, States
+from asgihive.hive.life import Assembly
 from asgihive.hive.lifespan import running
-from asgihive.hive.loading import load
-from asgihive.hive.rendering import RouteRecord
-from asgihive.hive.states import Kind, States
 
 _logger = logging.getLogger("asgihive.hive")
 
@@ -197,10 +195,10 @@ class Hive:
             ComponentError: there is no such component, or `fake` cannot be used.
         """
         self._refuse_if_running("override a component")
-        known: dict[str, Found | Component] = {each.key: each for each in self._records()}
+        known: dict[str, FoundComponent | Component] = {each.key: each for each in self._records()}
         if key not in known:
-            there = described(known, "none")
-            detail = f"there is no such component{suggestion(key, known)}; there is: {there}"
+            there = join_names(known, "none")
+            detail = f"there is no such component{suggest_name(key, known)}; there is: {there}"
             raise ComponentError(key, "an override", detail)
         real = known[key]
         before = dict(self._overrides)
@@ -282,17 +280,17 @@ class Hive:
         needs = has_external or any(each.needs_lifespan for each in self._built)
         return bool(self._built) and not self._found and not needs
 
-    def _records(self) -> tuple[Found | Component, ...]:
+    def _records(self) -> tuple[FoundComponent | Component, ...]:
         return (*self._built, *self._found)
 
     def _ordered(self) -> tuple[list[Component], tuple[GraphNode, ...]]:
         refuse_duplicates(self._records())
         importlib.invalidate_caches()  # for files that are as young as the last look at them
         components = {each.key: self._component(each) for each in self._records()}
-        nodes = start_order([each.metadata for each in components.values()])
+        nodes = sort_components([each.metadata for each in components.values()])
         return [components[node.key] for node in nodes], nodes
 
-    def _component(self, record: Found | Component) -> Component:
+    def _component(self, record: FoundComponent | Component) -> Component:
         override = self._overrides.get(record.key)
         if override is not None:
             return override
@@ -332,7 +330,7 @@ def _builder(frame: FrameType | None) -> tuple[str | None, str]:
     return folder, frame.f_globals.get("__package__") or ""
 
 
-def _checked(kind: Kind, components: Sequence[Component]) -> tuple[Component, ...]:
+def _checked(kind: ComponentKind, components: Sequence[Component]) -> tuple[Component, ...]:
     for each in components:
         if not isinstance(each, Component) or each.kind != kind:
             detail = f"has {each!r}: a Component of the kind {kind} is accepted"
@@ -363,3 +361,56 @@ def _messages(error: Exception) -> Iterator[str]:
         return
     yield str(error)
     yield from getattr(error, "__notes__", ())
+
+
+class HiveMiddleware:
+    """Runs the request hooks of `hive` around `app`, and gives its routes the states.
+
+    The routes find `request.app.state.cornerstones` and `.endpoints` at their own
+    application, and `request.state.cornerstones`. An exception that they raise goes on to
+    whoever answers exceptions there, after the hooks after the request; `status` is None
+    then, since nothing was sent yet. What hooks raise is answered here.
+
+    It starts nothing: give the application `lifespan=hive.lifespan`. A hive that does not
+    run answers 503.
+
+    Args:
+        app: the next application; Starlette and FastAPI give it themselves:
+            `Middleware(HiveMiddleware, hive=hive)`.
+        hive: whose hooks and states.
+
+    Raises:
+        HiveError: at a request: another hive gives its states to the application already.
+    """
+
+    def __init__(self, app: ASGIApp, hive: Hive) -> None:
+        self.app = app
+        self.hive = hive
+        self._life: Assembly | None = None
+        self._answer: ASGIApp = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        life = self.hive.life
+        if life is None:
+            await self.hive(scope, receive, send)
+            return
+        if life is not self._life:
+            self._life, self._answer = life, life.surrounding(self.app)
+            for app in (scope.get("app"), self.app):
+                self._give_states(app, life)
+        await self._answer(scope, receive, send)
+
+    def _give_states(self, app: object, life: Assembly) -> None:
+        state = getattr(app, "state", None)
+        if state is None or app is self.hive:
+            return
+        giver = getattr(state, "asgihive", self.hive)
+        if giver is not self.hive:
+            message = "The application has the states of another hive already: give it one only"
+            raise HiveError(message)
+        state.asgihive = self.hive
+        state.cornerstones = life.cornerstones
+        state.endpoints = life.endpoints

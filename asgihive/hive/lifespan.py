@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from asgihive.hive.errors import ConfigurationError, HookFailed
+from asgihive.errors import ConfigurationError, HookFailed
 
 _logger = logging.getLogger("asgihive.hive")
 

@@ -17,16 +17,17 @@ from asgihive.asgi.exceptions import PHASES
 from asgihive.hive.bounds import bounded_once_it_waits
 from asgihive.hive.components import RequestManager, class_of, request_factory
 from asgihive.hive.hooks import (
+    ComponentState,
     Hooks,
     LifeContext,
     RequestContext,
+    RequestStates,
     attach,
     call,
     is_async,
     is_overridden,
     never_waits,
 )
-from asgihive.hive.states import ComponentState, RequestStates
 
 _logger = logging.getLogger("asgihive.hive")
 

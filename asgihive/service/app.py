@@ -7,8 +7,8 @@ from functools import partial
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, Router
-from asgihive.hive import Component, Hive, HiveConfig, Part
-from asgihive.hive.imports import component_folder
+from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
+from asgihive.hive.discovery import find_component_folder
 from asgihive.service.access import Guard, HostCheck
 from asgihive.service.core import Core
 from asgihive.service.cors import CrossOrigin
@@ -54,7 +54,7 @@ class H5App(Hive):
 
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
-        folder = component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
+        folder = find_component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
         self.store = Store(os.path.abspath(os.path.join(folder, root)), self.settings)
         router = Routes(self.store).router
         core = Core(_store_cornerstone(self.store), router, partial(Figures.of, self.store))
@@ -97,7 +97,7 @@ def _store_cornerstone(store: Store) -> Component:
         kind="cornerstone",
         container="hdf5",
         name="store",
-        parts=(Part(lifespan=lambda _: store.running()),),
+        modules=(ModuleHooks(lifespan=lambda _: store.running()),),
         state={"store": store},
         statuses=STATUSES,
         needs_lifespan=False,
@@ -110,6 +110,6 @@ def _routes_endpoint(router: Router, metrics: Metrics | None) -> Component:
         container="hdf5",
         name="routes",
         router=router,
-        parts=() if metrics is None else (Part(lifespan=lambda _: metrics.running()),),
+        modules=() if metrics is None else (ModuleHooks(lifespan=lambda _: metrics.running()),),
         needs_lifespan=False,
     )

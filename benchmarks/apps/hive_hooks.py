@@ -2,7 +2,7 @@
 
 import time
 
-from asgihive.hive import Component, CornerstoneHooks, Hive, Part
+from asgihive.hive import Component, CornerstoneHooks, Hive, ModuleHooks
 from benchmarks.apps.hive_plain import CONFIG, endpoint
 
 
@@ -23,7 +23,7 @@ def hive_of(hooks: type[CornerstoneHooks]) -> Hive:
             kind="cornerstone",
             container="cornerstones",
             name=name,
-            parts=(Part(hooks=(hooks,)),),
+            modules=(ModuleHooks(hooks=(hooks,)),),
             state={"seconds": 0.0},
         )
         for name in ("one", "two", "three")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from asgihive.cli import main
-from asgihive.hive import Hive, HiveConfig, graph_as_mermaid
+from asgihive.hive import Hive, HiveConfig, format_mermaid
 from tests.cli.processes import complaint
 from tests.cli.services import GRAPH, SERVICE
 
@@ -59,7 +59,7 @@ def test_mermaid(write: Write, capsys: Output) -> None:
     text = shown(capsys, "main:app", "--mermaid")
     assert text.startswith("%% main:app\nflowchart ")
     hive = Hive(config, base=root, entry_points=False)
-    assert text.splitlines()[1:] == graph_as_mermaid(hive.graph()).splitlines()
+    assert text.splitlines()[1:] == format_mermaid(hive.graph()).splitlines()
     assert "-->" in text
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from asgihive.asgi import Options
 from asgihive.hive import Hive, HiveConfig
-from asgihive.hive.urls import endpoint_prefix, endpoint_tag
+from asgihive.hive.config import endpoint_prefix, endpoint_tag
 from tests.docs.page import HIVE, README, Command, Page
 from tests.docs.sessions import run_session
 from tests.hive.services import config, write

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from asgihive.hive import ConfigurationError, HiveConfig
-from asgihive.hive.urls import endpoint_prefix, endpoint_tag
+from asgihive.hive.config import endpoint_prefix, endpoint_tag
 from tests.asgi.exchange import http, run
 from tests.hive.services import ROUTER, RecordingHive, config, write
 

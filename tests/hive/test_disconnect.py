@@ -16,7 +16,7 @@ from starlette.responses import StreamingResponse
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import Body, Router
-from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, Part
+from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, ModuleHooks
 from tests.asgi.exchange import http
 from tests.service import servers
 
@@ -49,7 +49,9 @@ class Service:
 
 
 def _cornerstone(name: str, hooks: type[CornerstoneHooks]) -> Component:
-    return Component(kind="cornerstone", container="c", name=name, parts=(Part(hooks=(hooks,)),))
+    return Component(
+        kind="cornerstone", container="c", name=name, modules=(ModuleHooks(hooks=(hooks,)),)
+    )
 
 
 def _first_hooks(service: Service) -> type[CornerstoneHooks]:
@@ -239,7 +241,9 @@ async def test_a_task_that_is_cancelled_once_more_during_its_hooks(anyio_backend
             await anyio.sleep_forever()
 
     cornerstones = [
-        Component(kind="cornerstone", container="c", name=name, parts=(Part(hooks=(hooks,)),))
+        Component(
+            kind="cornerstone", container="c", name=name, modules=(ModuleHooks(hooks=(hooks,)),)
+        )
         for name, hooks in (("a", First), ("b", Second))
     ]
     hive = Hive(

@@ -28,7 +28,7 @@ from asgihive.hive import (
     HiveError,
     HiveMiddleware,
     HiveRunning,
-    Part,
+    ModuleHooks,
     compose_lifespans,
 )
 from tests.asgi.exchange import http, run, websocket
@@ -307,9 +307,9 @@ async def test_components_that_need_no_lifespan_answer_without() -> None:
     async def fail() -> None:
         raise LookupError("nothing there")
 
-    part = Part(hooks=(Counting,), lifespan=lifespan)
+    part = ModuleHooks(hooks=(Counting,), lifespan=lifespan)
     cornerstone = Component(
-        kind="cornerstone", container="c", name="n", parts=(part,), needs_lifespan=False
+        kind="cornerstone", container="c", name="n", modules=(part,), needs_lifespan=False
     )
     endpoint = Component(
         kind="endpoint",
@@ -346,8 +346,8 @@ async def test_a_lifespan_may_hold_a_task_group_open() -> None:
         beaten.set()
         await anyio.sleep_forever()
 
-    part = Part(lifespan=lifespan)
-    cornerstone = Component(kind="cornerstone", container="c", name="n", parts=(part,))
+    part = ModuleHooks(lifespan=lifespan)
+    cornerstone = Component(kind="cornerstone", container="c", name="n", modules=(part,))
     hive = Hive(NONE, cornerstones=[cornerstone], entry_points=False)
     with anyio.fail_after(servers.PATIENCE):
         async with hive.running():
@@ -370,7 +370,7 @@ async def test_a_task_that_fails_ends_the_life(hive: RecordingHive) -> None:
         raise ZeroDivisionError
 
     cornerstone = Component(
-        kind="cornerstone", container="c", name="n", parts=(Part(lifespan=lifespan),)
+        kind="cornerstone", container="c", name="n", modules=(ModuleHooks(lifespan=lifespan),)
     )
     endpoint = Component(kind="endpoint", container="e", name="n", router=hive)
     outer = Hive(NONE, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)

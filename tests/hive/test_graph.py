@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hive import ComponentError, GraphNode, Metadata, graph_as_mermaid, graph_as_text
-from asgihive.hive.graph import start_order
+from asgihive.hive import ComponentError, GraphNode, Metadata, format_graph, format_mermaid
+from asgihive.hive.graph import sort_components
 
 
 def component(key: str, *requires: str, kind: Any = "cornerstone") -> Metadata:
@@ -27,12 +27,12 @@ def endpoint(key: str, *requires: str) -> Metadata:
 
 
 def order(*components: Metadata) -> list[str]:
-    return [each.key for each in start_order(components)]
+    return [each.key for each in sort_components(components)]
 
 
 def refusal(*components: Metadata) -> str:
     with pytest.raises(ComponentError) as raised:
-        start_order(components)
+        sort_components(components)
     return str(raised.value)
 
 
@@ -51,7 +51,7 @@ def test_what_is_required_comes_first() -> None:
 
 
 def test_a_name_means_the_own_container_before_others() -> None:
-    found = start_order([component("x.a", "db"), component("x.db"), component("y.db")])
+    found = sort_components([component("x.a", "db"), component("x.db"), component("y.db")])
     assert found[-1].requires == ("x.db",) or found[1].requires == ("x.db",)
     message = refusal(component("z.a", "db"), component("x.db"), component("y.db"))
     assert "may be x.db, y.db" in message
@@ -117,7 +117,7 @@ NODES = (
 
 
 def test_as_text() -> None:
-    assert graph_as_text("main:app", NODES).splitlines() == [
+    assert format_graph("main:app", NODES).splitlines() == [
         "main:app: starts from top to bottom, stops from bottom to top",
         "",
         "cornerstones",
@@ -126,11 +126,11 @@ def test_as_text() -> None:
         "endpoints",
         '  2. e.no"tes  requires c.db  /srv/e/notes.py',
     ]
-    assert graph_as_text("main:app", ()) == "main:app: no components"
+    assert format_graph("main:app", ()) == "main:app: no components"
 
 
 def test_as_mermaid() -> None:
-    assert graph_as_mermaid(NODES).splitlines() == [
+    assert format_mermaid(NODES).splitlines() == [
         "flowchart LR",
         "    subgraph cornerstones",
         '        n0["c.db"]',

@@ -15,7 +15,7 @@ from asgihive.hive import (
     Hive,
     HiveRunning,
     RouteRecord,
-    routes_as_text,
+    format_routes,
 )
 from tests.asgi.exchange import http, run
 from tests.hive.services import RecordingHive, client, config, write
@@ -125,11 +125,11 @@ async def test_routes(hive: RecordingHive, tmp_path: Path) -> None:
         RouteRecord(("GET",), f"{url}/{{name}}", f"{tag}, more", "show", file, 6),
         RouteRecord(("WEBSOCKET",), f"{url}/live", tag, "live", file, 10),
     )
-    assert routes_as_text(at_rest).splitlines() == [
+    assert format_routes(at_rest).splitlines() == [
         f"GET        {url}/{{name}}  {tag}, more  show  {file}:6",
         f"WEBSOCKET  {url}/live    {tag}        live  {file}:10",
     ]
-    assert routes_as_text(()) == ""
+    assert format_routes(()) == ""
 
 
 async def test_the_documentation_has_the_tags_and_can_be_switched_off(tmp_path: Path) -> None:

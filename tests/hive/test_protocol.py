@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 
 from asgihive import H5App
 from asgihive.asgi import Router
-from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, HiveMiddleware, Part
+from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, HiveMiddleware, ModuleHooks
 from tests.asgi.exchange import Exchange, http, run, websocket
 from tests.hive.services import RecordingHive, config, recording_service, write
 
@@ -74,7 +74,7 @@ class Looking(CornerstoneHooks):
 
 def looking(router: Router) -> Hive:
     cornerstone = Component(
-        kind="cornerstone", container="c", name="look", parts=(Part(hooks=(Looking,)),)
+        kind="cornerstone", container="c", name="look", modules=(ModuleHooks(hooks=(Looking,)),)
     )
     endpoint = Component(kind="endpoint", container="e", name="x", router=router)
     none = HiveConfig(cornerstone_package_path=())

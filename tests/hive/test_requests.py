@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from asgihive.asgi import Router
-from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, Part
+from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, ModuleHooks
 from tests.asgi.exchange import Exchange, http, run, websocket
 
 pytestmark = pytest.mark.anyio
@@ -30,13 +30,16 @@ def build(router: Router, *hooks: Any, request: Any = None, **options: Any) -> H
     """A hive of one endpoint, and a cornerstone for each of the hooks."""
     cornerstones = [
         Component(
-            kind="cornerstone", container="c", name=f"n{number}", parts=(Part(hooks=(each,)),)
+            kind="cornerstone",
+            container="c",
+            name=f"n{number}",
+            modules=(ModuleHooks(hooks=(each,)),),
         )
         for number, each in enumerate(hooks)
     ]
     if request is not None:
-        part = Part(request=request)
-        last = Component(kind="cornerstone", container="c", name="last", parts=(part,))
+        part = ModuleHooks(request=request)
+        last = Component(kind="cornerstone", container="c", name="last", modules=(part,))
         cornerstones.append(last)
     endpoint = Component(kind="endpoint", container="e", name="x", router=router)
     return Hive(

@@ -17,7 +17,7 @@ from asgihive.hive import (
     HiveConfig,
     HookDenied,
     Metadata,
-    Part,
+    ModuleHooks,
 )
 from tests.asgi.exchange import http, run, websocket
 from tests.hive.services import client
@@ -105,13 +105,13 @@ async def test_every_cell(is_async: bool) -> None:
         kind="cornerstone",
         container="c",
         name="look",
-        parts=(Part(hooks=(of_cornerstone,), lifespan=lifespan, request=request),),
+        modules=(ModuleHooks(hooks=(of_cornerstone,), lifespan=lifespan, request=request),),
     )
     endpoint = Component(
         kind="endpoint",
         container="e",
         name="look",
-        parts=(Part(hooks=(of_endpoint,), lifespan=lifespan),),
+        modules=(ModuleHooks(hooks=(of_endpoint,), lifespan=lifespan),),
     )
     hive = Hive(HIDDEN, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)
     async with hive.running():
@@ -151,7 +151,7 @@ class Keeping(CornerstoneHooks):
 
 def keeping(router: Router) -> Hive:
     cornerstone = Component(
-        kind="cornerstone", container="c", name="keep", parts=(Part(hooks=(Keeping,)),)
+        kind="cornerstone", container="c", name="keep", modules=(ModuleHooks(hooks=(Keeping,)),)
     )
     endpoint = Component(kind="endpoint", container="e", name="show", router=router)
     return Hive(HIDDEN, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)

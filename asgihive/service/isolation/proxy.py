@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Router, while_connected
-from asgihive.hive import Component, Part
+from asgihive.hive import Component, ModuleHooks
 from asgihive.service.batch import Batch
 from asgihive.service.core import Core
 from asgihive.service.isolation.relay import ClientGone, Relay
@@ -53,9 +53,9 @@ def isolated(store: Store, router: Router) -> Core:
         container="hdf5",
         name="store",
         # Blocks pass through the memory of this process, too, which the store gives back.
-        parts=(
-            Part(lifespan=lambda _: store.running()),
-            Part(lifespan=lambda _: supervisor.running()),
+        modules=(
+            ModuleHooks(lifespan=lambda _: store.running()),
+            ModuleHooks(lifespan=lambda _: supervisor.running()),
         ),
         state={"store": store, "supervisor": supervisor},
         statuses=STATUSES,

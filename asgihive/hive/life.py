@@ -9,10 +9,18 @@ import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, ErrorBoundary, Router
-from asgihive.hive.components import Component, Part, class_of, life_object
-from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
-from asgihive.hive.errors import ComponentError
-from asgihive.hive.hooks import Application, LifeContext, attach, call, is_overridden
+from asgihive.errors import ComponentError
+from asgihive.hive.components import Component, ModuleHooks, class_of, life_object
+from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig, endpoint_prefix, endpoint_tag
+from asgihive.hive.hooks import (
+    Application,
+    LifeContext,
+    RequestStates,
+    States,
+    attach,
+    call,
+    is_overridden,
+)
 from asgihive.hive.lifespan import SETUP, TEARDOWN, Group, HookUnit, ManagerUnit, Plan
 from asgihive.hive.requests import (
     POST_CALL,
@@ -23,8 +31,6 @@ from asgihive.hive.requests import (
     RequestHooks,
     RequestStep,
 )
-from asgihive.hive.states import RequestStates, States
-from asgihive.hive.urls import endpoint_prefix, endpoint_tag
 
 _STEPS = (*EXTERNAL_HOOKS, SETUP, TEARDOWN)
 
@@ -90,7 +96,7 @@ class Assembly:
         """
         return Plan(
             external=self._external(),
-            cornerstones=tuple(self._group(each, each.parts) for each in self._cornerstones),
+            cornerstones=tuple(self._group(each, each.modules) for each in self._cornerstones),
             endpoints=tuple(self._endpoint_groups(each) for each in self._endpoints),
             mount=partial(self.mount, documentation),
         )
@@ -167,14 +173,14 @@ class Assembly:
         return tuple(units)
 
     def _endpoint_groups(self, endpoint: Component) -> tuple[Group, ...]:
-        groups = [self._group(endpoint, (part,)) for part in endpoint.parts]
+        groups = [self._group(endpoint, (part,)) for part in endpoint.modules]
         mounted = self._mounted.get(endpoint.key)
         if mounted is not None:
             unit = ManagerUnit(endpoint.key, endpoint.file, mounted.lifespan, mounted.keep)
             groups.append(Group(managers=(unit,)))
         return tuple(groups)
 
-    def _group(self, component: Component, parts: Sequence[Part]) -> Group:
+    def _group(self, component: Component, parts: Sequence[ModuleHooks]) -> Group:
         context = self._contexts[component.key]
         hooks: list[HookUnit] = []
         managers = []
@@ -204,13 +210,13 @@ class Assembly:
             context = self._contexts[each.key]
             hooks: list[RequestStep] = [
                 HookStep(each.key, context, hook)
-                for part in each.parts
+                for part in each.modules
                 for hook in part.hooks
                 if any(is_overridden(class_of(hook), step) for step in (PRE_CALL, POST_CALL))
             ]
             managers: list[RequestStep] = [
                 ManagerStep(each.key, context, part.request)
-                for part in each.parts
+                for part in each.modules
                 if part.request is not None
             ]
             if hooks or managers:
