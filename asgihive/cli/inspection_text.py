@@ -7,15 +7,16 @@ import numpy as np
 from h5py import h5t
 
 from asgihive.cli.tables import Column, human_size, printable, table
-from asgihive.hdf5.inspection import Inspection, LinkReport
-from asgihive.hdf5.storage_report import (
+from asgihive.hdf5.inspection import (
     ChunksReport,
     FilterReport,
+    Inspection,
+    LinkReport,
     SegmentReport,
     SourceReport,
     StorageReport,
+    Way,
 )
-from asgihive.hdf5.ways import Way
 
 # So that one long name does not make a table of blanks.
 _LONGEST_NAME = 60

@@ -92,7 +92,7 @@ class Dataset:
 
         Its shape is the axes' counts and `item_shape`; `dtype` converts as HDF5 converts. In the
         library lane where it `needs_library`, converts, or has to find chunks; not for virtual
-        datasets, which a `virtual_reading.VirtualRead` puts together.
+        datasets, which a `virtual_sources.VirtualRead` puts together.
 
         Args:
             places: what `locate` said of these elements or more.

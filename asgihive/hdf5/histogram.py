@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from asgihive.hdf5.pieces import PIECE, Piece, pieces
+from asgihive.hdf5.statistics import PIECE, Piece, pieces
 
 Array = np.ndarray[Any, Any]
 

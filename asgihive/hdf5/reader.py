@@ -18,7 +18,7 @@ from asgihive.hdf5.opening import Source
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
-from asgihive.hdf5.virtual_reading import SourceShare, VirtualRead
+from asgihive.hdf5.virtual_sources import SourceShare, VirtualRead
 
 T = TypeVar("T")
 R = TypeVar("R")

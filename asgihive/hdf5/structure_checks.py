@@ -16,8 +16,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from asgihive.hdf5.directory import signature_offset
 from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.swmr import signature_offset
 
 MAX_MESSAGES = 1 << 16
 """Messages of one object header; the format has 16 bits for their number."""

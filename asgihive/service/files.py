@@ -39,10 +39,9 @@ from asgihive.errors import (
     Overloaded,
     ReadTimeout,
 )
-from asgihive.hdf5.directory import Entry, Page, list_directory
+from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.whole_file import WholeFile
 from asgihive.service.parameters import (
     EntityParameters,
     count,

@@ -12,10 +12,10 @@ from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
 from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
-from asgihive.hdf5.reduce import Statistics, summarise
 from asgihive.hdf5.selection import Selection
-from asgihive.hdf5.taking_part import search_sources
+from asgihive.hdf5.statistics import Statistics, summarise
 from asgihive.hdf5.virtual import fill_values
+from asgihive.hdf5.virtual_sources import search_sources
 from asgihive.service.parameters import EntityParameters, HistogramParameters
 from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected

@@ -33,7 +33,7 @@ from asgihive.asgi.conditional import (
     range_applies,
 )
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.taking_part import SourcesFound
+from asgihive.hdf5.virtual_sources import SourcesFound
 from asgihive.service.answers import Answer, Depends, Key
 from asgihive.service.plain import PlainSource
 from asgihive.service.store import Store

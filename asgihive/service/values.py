@@ -21,8 +21,8 @@ from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
-from asgihive.hdf5.taking_part import SourcesFound, search_sources, sources_at_hand
 from asgihive.hdf5.views import View, plan_view
+from asgihive.hdf5.virtual_sources import SourcesFound, search_sources, sources_at_hand
 from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters

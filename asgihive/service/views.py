@@ -16,9 +16,15 @@ from asgihive.errors import AnswerTooLarge
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
-from asgihive.hdf5.taking_part import search_sources
-from asgihive.hdf5.view_reducer import ViewReducer
-from asgihive.hdf5.views import View, ViewBlock, ViewRequest, plan_view, plan_view_blocks
+from asgihive.hdf5.views import (
+    View,
+    ViewBlock,
+    ViewReducer,
+    ViewRequest,
+    plan_view,
+    plan_view_blocks,
+)
+from asgihive.hdf5.virtual_sources import search_sources
 from asgihive.service.bodies import encode, headers_of, whole_response
 from asgihive.service.parameters import DataParameters
 from asgihive.service.representations import Representation

@@ -16,7 +16,7 @@ from asgihive.hdf5.opening import Source, find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.selection import Selection, parse_selection
-from asgihive.hdf5.virtual_reading import read_in_portions
+from asgihive.hdf5.virtual_sources import read_in_portions
 
 HOPS = 16
 

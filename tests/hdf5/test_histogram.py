@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
-from asgihive.hdf5.pieces import PIECE
+from asgihive.hdf5.statistics import PIECE
 
 Array = np.ndarray[Any, Any]
 SMALL_INTEGERS = ["i1", "u1", "<i2", ">u2", "?"]

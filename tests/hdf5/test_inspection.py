@@ -9,10 +9,8 @@ import pytest
 from h5py import h5d, h5p, h5s, h5t, h5z
 
 from asgihive.errors import EntityMissing, LinkUnresolved
-from asgihive.hdf5.inspection import Inspection, inspect_path
+from asgihive.hdf5.inspection import CODECS_EXTRA, Inspection, StorageReport, Way, inspect_path
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.storage_report import CODECS_EXTRA, StorageReport
-from asgihive.hdf5.ways import Way
 from tests import zoo
 from tests.hdf5.serving import HOPS, forge, leased
 from tests.zoo import awkward

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from asgihive.concurrency import Lanes
 from asgihive.errors import DamagedData, ReadTimeout
-from asgihive.hdf5 import chunk_cache, chunks, filters, virtual_reading
+from asgihive.hdf5 import chunk_cache, chunks, filters, virtual_sources
 from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.filters import Pipeline
@@ -120,7 +120,7 @@ async def test_blocks_in_order_are_what_numpy_selects(
     root, stored = laid_out
     # Each chunk is worth a thread, and two sources are many.
     monkeypatch.setattr(chunks, "_SHARE_BYTES", 1)
-    monkeypatch.setattr(virtual_reading, "_SOURCES_AT_ONCE", 2)
+    monkeypatch.setattr(virtual_sources, "_SOURCES_AT_ONCE", 2)
     reader = reader_of(threads=3)
     async with leasing(root, max_open=4, chunk_cache_bytes=0) as lease:
         held = await held_of(reader, lease, "data.h5", path)

@@ -10,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from asgihive.hdf5.pieces import PIECE
-from asgihive.hdf5.reduce import Statistics, summarise
+from asgihive.hdf5.statistics import PIECE, Statistics, summarise
 
 Array = np.ndarray[Any, Any]
 INTEGERS = ["i1", "u1", "<i2", ">i2", "<u4", ">i4", "<i8", ">i8", "<u8", ">u8", "?"]

@@ -12,8 +12,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from asgihive.hdf5 import views
 from asgihive.hdf5.selection import Selection, parse_selection, whole
-from asgihive.hdf5.view_reducer import ViewReducer
-from asgihive.hdf5.views import Method, View, ViewRequest, plan_view, plan_view_blocks
+from asgihive.hdf5.views import Method, View, ViewReducer, ViewRequest, plan_view, plan_view_blocks
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import taken
 

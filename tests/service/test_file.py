@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asgihive.errors import FileChanged
-from asgihive.hdf5 import whole_file
+from asgihive.hdf5 import directory
 from asgihive.service import H5App, files
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers, versions
@@ -279,14 +279,14 @@ async def test_a_file_that_is_replaced_is_sent_to_its_end(changing: Path, name: 
 async def test_a_change_before_the_first_byte(
     changing: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = whole_file.WholeFile.read
+    read = directory.WholeFile.read
 
-    def changed_first(self: whole_file.WholeFile, start: int, length: int) -> bytes:
+    def changed_first(self: directory.WholeFile, start: int, length: int) -> bytes:
         if start == 0:
             versions.CHANGES[name](changing, versions.content(2))
         return read(self, start, length)
 
-    monkeypatch.setattr(whole_file.WholeFile, "read", changed_first)
+    monkeypatch.setattr(directory.WholeFile, "read", changed_first)
     answer = await run(H5App(changing.parent), http("/file?file=x.h5"))
     if name in {"replace", "delete"}:
         assert answer.body == versions.content(1)

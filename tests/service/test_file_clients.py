@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from asgihive.errors import ReadTimeout
-from asgihive.hdf5 import whole_file
+from asgihive.hdf5 import directory
 from asgihive.hdf5.directory import has_signature
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
@@ -128,7 +128,7 @@ async def test_cancelled_while_a_thread_is_stuck(
     name = {"open": "has_signature", "read": "os"}[step]
     stuck = _StuckOs(gate) if step == "read" else _after(gate, has_signature)
     with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):
-        patch.setattr(f"asgihive.hdf5.whole_file.{name}", stuck)
+        patch.setattr(f"asgihive.hdf5.directory.{name}", stuck)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, app, http("/file?file=x.h5"))
             await gate.begun()
@@ -163,14 +163,14 @@ async def test_a_block_that_takes_too_long(
     served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = H5App(served, H5Settings(read_timeout_seconds=0.1))
-    read = whole_file.WholeFile.read
+    read = directory.WholeFile.read
 
-    def slow(self: whole_file.WholeFile, start: int, length: int) -> bytes:
+    def slow(self: directory.WholeFile, start: int, length: int) -> bytes:
         if start:
             gate()
         return read(self, start, length)
 
-    monkeypatch.setattr(whole_file.WholeFile, "read", slow)
+    monkeypatch.setattr(directory.WholeFile, "read", slow)
     with pytest.raises(ReadTimeout):
         await run(app, http("/file?file=x.h5"))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from asgihive import H5App, H5Settings
-from asgihive.hdf5 import taking_part
+from asgihive.hdf5 import virtual_sources
 from tests.service.asking import ask
 
 pytestmark = pytest.mark.anyio
@@ -179,7 +179,7 @@ async def test_what_is_missing_below_a_virtual_source(app: H5App, root: Path) ->
 async def test_more_than_are_looked_for(
     app: H5App, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taking_part, "MAX_SEARCHED_SOURCES", 5)
+    monkeypatch.setattr(virtual_sources, "MAX_SEARCHED_SOURCES", 5)
     answer = await ask(app, "/data", file="v.h5", path="x", format="bin")
     assert answer.headers["missing-sources"] == "3 of 5; first=source00.h5; others=unknown"
     assert len(answer.body) == 4 * ROWS * 50_000

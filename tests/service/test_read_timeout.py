@@ -14,7 +14,7 @@ import trio.testing
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.whole_file import WholeFile
+from asgihive.hdf5.directory import WholeFile
 from asgihive.service import H5App, files
 from asgihive.service.read_timeout import TimedRoute
 from asgihive.settings import H5Settings

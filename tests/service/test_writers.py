@@ -21,9 +21,9 @@ import pytest
 from asgihive.concurrency import Portions
 from asgihive.errors import FileChanged
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.directory import WholeFile
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import FilePool
-from asgihive.hdf5.whole_file import WholeFile
 from asgihive.service import H5App, store
 from asgihive.service.sending import BrokenAnswerFilter, shorten_broken_answers
 from asgihive.settings import H5Settings
