@@ -1,32 +1,31 @@
 """Routing, requests, responses and errors in plain ASGI."""
 
-from asgihive.asgi.compression import Coding, compressed, preferred_coding
-from asgihive.asgi.conditional import Validators
-from asgihive.asgi.connection import while_connected
-from asgihive.asgi.dates import http_date, parse_http_date
-from asgihive.asgi.documentation import Documentation, routes_below
-from asgihive.asgi.exceptions import ErrorBoundary, HTTPException, send_error
+from asgihive.asgi.byte_ranges import ByteRange, parse_range
+from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
+from asgihive.asgi.conditional import Validators, format_http_date, parse_http_date
+from asgihive.asgi.documentation import Documentation, list_routes
+from asgihive.asgi.errors import ErrorBoundary, HTTPException, answer_error, send_error
 from asgihive.asgi.markers import Body, Cookie, Depends, Header, Query
-from asgihive.asgi.negotiation import preferred
-from asgihive.asgi.openapi import openapi_document
-from asgihive.asgi.paths import Parameter, parse_template, route_path
-from asgihive.asgi.query import QueryFields, parse_query
-from asgihive.asgi.ranges import ByteRange, parse_range
+from asgihive.asgi.negotiation import choose_media_type
+from asgihive.asgi.openapi import make_openapi_document
+from asgihive.asgi.paths import Parameter, get_route_path, parse_template
+from asgihive.asgi.request_fields import QueryFields, parse_query
 from asgihive.asgi.responses import (
-    Block,
+    BodyChunk,
     BufferedResponse,
     ContentLengthMismatch,
     StreamedResponse,
     closing,
-    content_disposition,
+    format_content_disposition,
+    run_while_connected,
 )
 from asgihive.asgi.router import Router
 from asgihive.asgi.routes import Options, Route
-from asgihive.asgi.signature import HandlerError, location_of, name_of
+from asgihive.asgi.signature import HandlerError, find_location, find_name
 
 __all__ = [
-    "Block",
     "Body",
+    "BodyChunk",
     "BufferedResponse",
     "ByteRange",
     "Coding",
@@ -46,21 +45,22 @@ __all__ = [
     "Router",
     "StreamedResponse",
     "Validators",
+    "answer_error",
+    "choose_coding",
+    "choose_media_type",
     "closing",
-    "compressed",
-    "content_disposition",
-    "http_date",
-    "location_of",
-    "name_of",
-    "openapi_document",
+    "compress_chunks",
+    "find_location",
+    "find_name",
+    "format_content_disposition",
+    "format_http_date",
+    "get_route_path",
+    "list_routes",
+    "make_openapi_document",
     "parse_http_date",
     "parse_query",
     "parse_range",
     "parse_template",
-    "preferred",
-    "preferred_coding",
-    "route_path",
-    "routes_below",
+    "run_while_connected",
     "send_error",
-    "while_connected",
 ]

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asgihive.asgi.negotiation import preferred
+from asgihive.asgi.negotiation import choose_media_type
 from asgihive.asgi.responses import (
-    Block,
+    BodyChunk,
     BufferedResponse,
     StreamedResponse,
     closing,
-    content_disposition,
+    format_content_disposition,
 )
 from asgihive.concurrency import run_in_worker
 from asgihive.encoders import Encoder, Values, accepted_types, check
@@ -44,13 +44,13 @@ async def array_response(
     check(encoder, values)
     headers = {"content-type": encoder.media_type, "vary": "accept"}
     if encoder.extension is not None:
-        headers["content-disposition"] = content_disposition(f"data.{encoder.extension}")
+        headers["content-disposition"] = format_content_disposition(f"data.{encoder.extension}")
     blocks = _blocks(encoder, values, array)
     if array.nbytes <= _INLINE_BYTES and array.size <= encoder.block_elements:
         body = b"".join([block async for block in blocks])
         return BufferedResponse(body, status, headers)
     return StreamedResponse(
-        blocks=closing(blocks),
+        body_chunks=closing(blocks),
         content_length=encoder.length(values),
         status=status,
         headers=headers,
@@ -64,13 +64,13 @@ def _encoder(values: Values, accept: str) -> Encoder:
         if each.refusal(values) is None
     }
     # JSON first: it is what any type (`*/*`) means.
-    chosen = preferred(accept, [ENCODER.media_type, *fitting])
+    chosen = choose_media_type(accept, [ENCODER.media_type, *fitting])
     return fitting.get(chosen or ENCODER.media_type, ENCODER)
 
 
 async def _blocks(
     encoder: Encoder, values: Values, array: npt.NDArray[Any]
-) -> AsyncIterator[Block]:
+) -> AsyncIterator[BodyChunk]:
     yield encoder.head(values)
     first = 0
     for piece in cut(array, encoder.block_elements) if values.size else ():
@@ -82,5 +82,5 @@ async def _blocks(
     yield encoder.tail(values)
 
 
-def _encoded(encoder: Encoder, values: Values, piece: npt.NDArray[Any], first: int) -> Block:
+def _encoded(encoder: Encoder, values: Values, piece: npt.NDArray[Any], first: int) -> BodyChunk:
     return encoder.block(values, zero_padding(piece), first)

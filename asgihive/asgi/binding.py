@@ -9,11 +9,10 @@ from starlette.requests import HTTPConnection, Request, cookie_parser
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgihive.asgi.bodies import INLINE_BYTES, JSON, MSGPACK, BodyReader, decoded
+from asgihive.asgi.bodies import INLINE_BYTES, JSON, MSGPACK, BodyReader, decode_body
 from asgihive.asgi.conversion import converter
-from asgihive.asgi.exceptions import HTTPException
-from asgihive.asgi.problems import Problem, ProblemsFound
-from asgihive.asgi.query import parse_query
+from asgihive.asgi.errors import HTTPException, Problem, ProblemsFound
+from asgihive.asgi.request_fields import parse_query
 from asgihive.asgi.signature import Argument, Source
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import BadParameter
@@ -121,9 +120,9 @@ class Call:
             return None
         try:
             return (
-                decoded(decode, raw)
+                decode_body(decode, raw)
                 if len(raw) <= INLINE_BYTES
-                else await run_in_worker(decoded, decode, raw)
+                else await run_in_worker(decode_body, decode, raw)
             )
         except ProblemsFound as found:
             self.note(found, ("body",))

@@ -10,8 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from asgihive.asgi import pydantic_models
-from asgihive.asgi.exceptions import HTTPException
-from asgihive.asgi.problems import Problem, ProblemsFound, problem_of
+from asgihive.asgi.errors import HTTPException, Problem, ProblemsFound, parse_msgspec_message
 
 Decode = Callable[[bytes], Any]
 
@@ -77,7 +76,7 @@ class BodyReader:
             raise HTTPException(413, message)
 
 
-def body_reader(annotation: Any, max_bytes: int) -> BodyReader:
+def make_body_reader(annotation: Any, max_bytes: int) -> BodyReader:
     """The reader of bodies of a type; `bytes` are taken as they are, of any Content-Type."""
     if annotation is bytes:
         return BodyReader(max_bytes, None)
@@ -96,7 +95,7 @@ def _via_msgpack(from_plain: Callable[[Any], Any], raw: bytes) -> Any:
     return from_plain(msgspec.msgpack.decode(raw))
 
 
-def decoded(decode: Decode, raw: bytes) -> Any:
+def decode_body(decode: Decode, raw: bytes) -> Any:
     """The value of a body.
 
     Raises:
@@ -105,7 +104,7 @@ def decoded(decode: Decode, raw: bytes) -> Any:
     try:
         return decode(raw)
     except msgspec.DecodeError as error:
-        raise ProblemsFound([problem_of(str(error))]) from None
+        raise ProblemsFound([parse_msgspec_message(str(error))]) from None
     except UnicodeDecodeError:
         raise ProblemsFound([Problem((), "it has text that is not UTF-8")]) from None
     except RecursionError:

@@ -1,134 +1,122 @@
-"""Conditional requests (RFC 9110 §8.8 and §13): what a client has already, it need not get."""
+"""Conditional requests and HTTP dates (RFC 9110 §5.6.7, §8.8 and §13).
 
-import enum
+A client that has a representation already need not get it again.
+"""
+
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from datetime import UTC, datetime
+from email.utils import formatdate, parsedate
+from typing import Literal, Self
 
 from starlette.types import Scope
 
-from asgihive.asgi.dates import has_http_date, http_date, parse_http_date
-from asgihive.asgi.exceptions import HTTPException
+from asgihive.asgi.errors import HTTPException
 
-# Lower-case name → value; of several fields of one name, one list (RFC 9110 §5.3).
 RequestFields = Mapping[str, str]
+"""Name in lower case → value; several fields of one name are one list (RFC 9110 §5.3)."""
 
-_CONDITIONAL = (
-    "if-match",
-    "if-none-match",
-    "if-modified-since",
-    "if-unmodified-since",
-)
-_ASKED = {
+_PRECONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_CONDITIONAL_HEADERS = {
     name.encode(): name
-    for name in (*_CONDITIONAL, "if-range", "range", "accept-encoding", "cache-control")
+    for name in (*_PRECONDITIONS, "if-range", "range", "accept-encoding", "cache-control")
 }
 
 # An entity-tag of RFC 9110 §8.8.3. Commas are allowed inside, so lists are not split at them.
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
-# What §15.4.5 wants, and what guides a cache beside it.
-_OF_NOT_MODIFIED = frozenset(
+# What §15.4.5 demands of a 304, and `Cache-Control` and `Vary`, which guide a cache beside it.
+_HEADERS_OF_304 = frozenset(
     {"cache-control", "content-location", "date", "etag", "expires", "last-modified", "vary"}
 )
+
+# The three formats of §5.6.7: `email.utils` reads them, and much else that is no HTTP date.
+_TIME = "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_HTTP_DATE = re.compile(
+    "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:"
+    f", [0-9]{{2}} [A-Z][a-z]{{2}} [1-9][0-9]{{3}} {_TIME} GMT"
+    f"|[a-z]*, [0-9]{{2}}-[A-Z][a-z]{{2}}-(?P<two_digits>[0-9]{{2}}) {_TIME} GMT"
+    f"| [A-Z][a-z]{{2}} [0-9 ][0-9] {_TIME} [1-9][0-9]{{3}})"
+)
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What tells this version of a representation from others; without any, it is never the same.
-
-    etag: strong (§8.8.1), with its quotes.
-    last_modified: whole seconds since 1970, only where it is strong (§8.8.2.2).
-    changed: when the representation may last have been replaced by another one, even by one
-        that was modified longer ago.
-    exact: whether two versions with one `last_modified` are the same: not when it is the newest
-        of several dates.
-    """
+    """What tells this version of a representation from others; without any, none are the same."""
 
     etag: str | None = None
+    """Strong (§8.8.1), with its quotes."""
+
     last_modified: int | None = None
+    """Whole seconds since 1970, only where it is strong (§8.8.2.2)."""
+
     changed: int | None = None
+    """When the representation may last have been replaced by another one, even by one that was
+    modified longer ago."""
+
     exact: bool = True
+    """Whether two versions with one `last_modified` are the same: not when it is the newest of
+    several dates."""
 
     @classmethod
-    def dated(
+    def from_times(
         cls, etag: str, modified_ns: int, changed_ns: int, now_ns: int, *, exact: bool = True
     ) -> Self:
-        """With a date, unless a change after `now_ns` could leave the same one.
+        """Make validators with a date, unless a change after `now_ns` could leave the same one.
 
         Args:
             modified_ns, changed_ns: nanoseconds since 1970, as a file's `st_mtime_ns` and
                 `st_ctime_ns`.
         """
         modified, changed = modified_ns // 1_000_000_000, changed_ns // 1_000_000_000
-        # Within its second, or in the future, it says nothing of what is written next.
+        # A date of this second, or of the future, says nothing about the next write.
         if not has_http_date(modified) or modified >= now_ns // 1_000_000_000:
             return cls(etag)
         return cls(etag, modified, max(modified, changed), exact)
 
-    def coded(self, coding: str | None) -> "Validators":
-        """Those of the representation in a content coding, which is another one (§8.8.3.3)."""
+    def with_coding(self, coding: str | None) -> "Validators":
+        """Return those of the representation in a content coding, another one (§8.8.3.3)."""
         if coding is None or self.etag is None:
             return self
         return replace(self, etag=f'{self.etag[:-1]}-{coding}"')
 
-    def headers(self) -> dict[str, str]:
-        """`ETag` and `Last-Modified`, where there is one."""
-        found = {}
+    def to_headers(self) -> dict[str, str]:
+        """Return `ETag` and `Last-Modified`, where there is one."""
+        headers = {}
         if self.etag is not None:
-            found["etag"] = self.etag
+            headers["etag"] = self.etag
         if self.last_modified is not None:
-            found["last-modified"] = http_date(self.last_modified)
-        return found
+            headers["last-modified"] = format_http_date(self.last_modified)
+        return headers
 
-    def listed(self, tags: str) -> bool:
-        """Whether this entity-tag is among `tags`; `W/` makes no difference (§8.8.3.2)."""
+    def is_listed_in(self, tags: str) -> bool:
+        """Return whether this entity-tag is among `tags`; `W/` is ignored (§8.8.3.2)."""
         return self.etag is not None and self.etag in {
             tag.removeprefix("W/") for tag in _ENTITY_TAG.findall(tags)
         }
 
-    def matches(self, tags: str) -> bool:
-        """Whether `tags` is `*` or lists this entity-tag."""
-        return tags.strip(" \t") == "*" or self.listed(tags)
-
-    def matches_strongly(self, tags: str) -> bool:
-        """The same for tags that are strong (§8.8.3.2)."""
-        return tags.strip(" \t") == "*" or (
-            self.etag is not None and self.etag in _ENTITY_TAG.findall(tags)
-        )
-
-    def modified_since(self, date: str) -> bool:
-        """Whether it may have changed after an HTTP date; so it has if that is none (§13.1.3).
+    def is_modified_since(self, date: str) -> bool:
+        """Return whether it may have changed after an HTTP date; true if that is none (§13.1.3).
 
         The very `Last-Modified` that was sent is always a match. A later date is one only if
-        nothing was put in place of what was there since then: what is modified longer ago may
+        the representation was not replaced since then: a file that was modified longer ago may
         be new here (`mv`, `rsync -t`).
         """
-        since = parse_http_date(date.strip(" \t"))
+        since = parse_http_date(date)
         if since is None or self.last_modified is None or self.changed is None:
             return True
         is_same = self.exact and since == self.last_modified
         return not is_same and since < self.changed
 
-    def unmodified_since(self, date: str) -> bool:
-        """Whether it is certain not to have changed after an HTTP date (§13.1.4)."""
-        return not self.modified_since(date)
 
-
-class Verdict(enum.Enum):
-    """What comes of the preconditions of a request."""
-
-    PERFORM = "perform"
-    NOT_MODIFIED = "not modified"
-    FAILED = "failed"
-
-
-def asked(scope: Scope) -> dict[str, str]:
-    """The fields of a request that ask for a certain form of the answer, or for none."""
+def parse_conditional_headers(scope: Scope) -> dict[str, str]:
+    """Return the fields of a request that ask for a certain form of the answer, or for none."""
     fields: dict[str, str] = {}
     for name, value in scope["headers"]:
-        known = _ASKED.get(name)
+        known = _CONDITIONAL_HEADERS.get(name)
         if known is not None:
             text = value.decode("latin-1")
             fields[known] = f"{fields[known]}, {text}" if known in fields else text
@@ -136,49 +124,59 @@ def asked(scope: Scope) -> dict[str, str]:
 
 
 def is_conditional(fields: RequestFields) -> bool:
-    """Whether a request has preconditions."""
-    return not fields.keys().isdisjoint(_CONDITIONAL)
+    """Return whether a request has preconditions."""
+    return not fields.keys().isdisjoint(_PRECONDITIONS)
 
 
-def verdict(fields: RequestFields, validators: Validators) -> Verdict:
-    """What the preconditions of GET or HEAD come to, in the order of RFC 9110 §13.2.2.
+def evaluate_preconditions(fields: RequestFields, validators: Validators) -> Literal[200, 304, 412]:
+    """Return the status that the preconditions of GET or HEAD lead to (RFC 9110 §13.2.2).
 
-    For a representation that exists; without validators nothing is known of it but that.
+    The representation exists; without validators that is all that is known of it. 200 means
+    that the request is performed.
     """
     if "if-match" in fields:
-        if not validators.matches_strongly(fields["if-match"]):
-            return Verdict.FAILED
-    elif "if-unmodified-since" in fields and not _passes_unmodified(fields, validators):
-        return Verdict.FAILED
+        tags = fields["if-match"]
+        is_match = tags.strip(" \t") == "*" or (
+            validators.etag is not None and validators.etag in _ENTITY_TAG.findall(tags)
+        )
+        if not is_match:
+            return 412
+    elif "if-unmodified-since" in fields:
+        date = fields["if-unmodified-since"]
+        # What is no date, or cannot be compared with one, is ignored (§13.1.4).
+        is_comparable = parse_http_date(date) is not None and validators.last_modified is not None
+        if is_comparable and validators.is_modified_since(date):
+            return 412
     if "if-none-match" in fields:
-        if validators.matches(fields["if-none-match"]):
-            return Verdict.NOT_MODIFIED
-    elif "if-modified-since" in fields and not validators.modified_since(
+        tags = fields["if-none-match"]
+        if tags.strip(" \t") == "*" or validators.is_listed_in(tags):
+            return 304
+    elif "if-modified-since" in fields and not validators.is_modified_since(
         fields["if-modified-since"]
     ):
-        return Verdict.NOT_MODIFIED
-    return Verdict.PERFORM
+        return 304
+    return 200
 
 
-def check(fields: RequestFields, validators: Validators) -> bool:
-    """Whether the answer is 304: the client has this representation.
+def check_preconditions(fields: RequestFields, validators: Validators) -> bool:
+    """Return whether the answer is 304: the client has this representation.
 
     Raises:
         HTTPException: 412, an `If-Match` or `If-Unmodified-Since` is not met.
     """
-    found = verdict(fields, validators)
-    if found is Verdict.FAILED:
+    status = evaluate_preconditions(fields, validators)
+    if status == 412:
         name = "If-Match" if "if-match" in fields else "If-Unmodified-Since"
         message = f"{name} is {fields[name.lower()]!r}: what is asked for is another version now"
-        raise HTTPException(412, message, validators.headers())
-    return found is Verdict.NOT_MODIFIED
+        raise HTTPException(412, message, validators.to_headers())
+    return status == 304
 
 
-def range_applies(fields: RequestFields, validators: Validators) -> bool:
-    """Whether `If-Range`, if there is one, lets `Range` count (§13.1.5).
+def is_range_applicable(fields: RequestFields, validators: Validators) -> bool:
+    """Return whether `If-Range`, if there is one, lets `Range` count (§13.1.5).
 
-    A weak entity-tag, another one, a date that is not exactly `Last-Modified`, or what is
-    neither, does not.
+    It does not if it is a weak entity-tag, another entity-tag, a date that is not exactly
+    `Last-Modified`, or neither of both.
     """
     condition = fields.get("if-range")
     if condition is None:
@@ -190,14 +188,48 @@ def range_applies(fields: RequestFields, validators: Validators) -> bool:
     return validators.exact and since is not None and since == validators.last_modified
 
 
-def not_modified_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those of a 304, out of those that the 200 would have (§15.4.5); names in lower case."""
-    return {name: value for name, value in headers.items() if name in _OF_NOT_MODIFIED}
+def select_304_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a 304, out of those of the 200 (§15.4.5); names in lower case."""
+    return {name: value for name, value in headers.items() if name in _HEADERS_OF_304}
 
 
-def _passes_unmodified(fields: RequestFields, validators: Validators) -> bool:
-    date = fields["if-unmodified-since"]
-    # What is no date, or cannot be compared with one, is ignored (§13.1.4).
-    if parse_http_date(date.strip(" \t")) is None or validators.last_modified is None:
-        return True
-    return validators.unmodified_since(date)
+@functools.lru_cache(maxsize=1024)  # of the files that are asked for now
+def format_http_date(seconds: int) -> str:
+    """Return `Sun, 06 Nov 1994 08:49:37 GMT` for whole seconds since 1970.
+
+    Raises:
+        ValueError: the year has not four digits (see `has_http_date`).
+    """
+    if not has_http_date(seconds):
+        raise ValueError(f"{seconds} seconds since 1970 is not a date of HTTP")
+    return formatdate(seconds, usegmt=True)
+
+
+def has_http_date(seconds: int) -> bool:
+    """Return whether there is an HTTP date for whole seconds since 1970.
+
+    File systems hold dates for which there is none.
+    """
+    return 0 <= seconds <= _LAST_SECOND
+
+
+def parse_http_date(text: str) -> int | None:
+    """Return whole seconds since 1970, from any of the three formats; None if it is no date.
+
+    A year of two digits is at most 50 years ahead. Blanks around the date are ignored.
+    """
+    text = text.strip(" \t")
+    match = _HTTP_DATE.fullmatch(text)
+    parsed = None if match is None else parsedate(text)
+    if match is None or parsed is None:
+        return None
+    year, month, day, hour, minute, second = parsed[:6]
+    if match["two_digits"]:
+        latest = datetime.now(UTC).year + 50
+        year = latest - (latest - int(match["two_digits"])) % 100
+    # A clock that knows no leap second has the last second of the minute in its place.
+    second = 59 if second == 60 else second
+    try:
+        return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+    except ValueError:
+        return None

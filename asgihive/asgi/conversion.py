@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from asgihive.asgi.annotations import accepted_values
-from asgihive.asgi.problems import Problem, ProblemsFound, clipped, problem_of
+from asgihive.asgi.errors import Problem, ProblemsFound, clip_text, parse_msgspec_message
 from asgihive.asgi.signature import MISSING
 
 Convert = Callable[[Any], Any]
@@ -42,13 +42,13 @@ def _unchanged(raw: Any) -> Any:
 
 
 def _problem(message: str, raw: Any, accepted: tuple[Any, ...]) -> Problem:
-    _, *where = (found := problem_of(message)).where
+    _, *where = (found := parse_msgspec_message(message)).where
     item = raw
     for step in where:
         item = item[step]
     text = found.message
     if accepted:
-        text = f"accepted are {clipped(', '.join(map(str, accepted)))}"
+        text = f"accepted are {clip_text(', '.join(map(str, accepted)))}"
     elif text.endswith(_GOT_TEXT):
         text = text.removesuffix(_GOT_TEXT)
     if isinstance(item, (str, int, float)):

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from asgihive.asgi.binding import Call, Read, reader_of
-from asgihive.asgi.bodies import BodyReader, body_reader
+from asgihive.asgi.bodies import BodyReader, make_body_reader
 from asgihive.asgi.cleanup import Cleanups
 from asgihive.asgi.markers import Dependency
 from asgihive.asgi.routes import Handler, Overrides
@@ -19,7 +19,7 @@ from asgihive.asgi.signature import (
     Signature,
     Source,
     analyse,
-    name_of,
+    find_name,
 )
 from asgihive.concurrency import run_in_worker
 
@@ -164,7 +164,7 @@ class Planner:
         key = _identity(function)
         if key not in self._slots:
             if function in self._pending:
-                circle = " → ".join(name_of(each) for each in (*self._pending, function))
+                circle = " → ".join(find_name(each) for each in (*self._pending, function))
                 raise HandlerError(function, None, f"it depends on itself: {circle}")
             self._pending.append(function)
             bound = self._bound(function)
@@ -186,7 +186,7 @@ class Planner:
         for place, argument in enumerate(signature.arguments):
             if argument.source is Source.BODY:
                 self._claim_body(function, argument)
-                body = place, argument, body_reader(argument.annotation, self._max_body_bytes)
+                body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
             elif argument.dependency is not None:
                 reads.append(_result_reader(self._slot(argument.dependency.function)))
             else:

@@ -11,8 +11,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from asgihive.asgi.exceptions import HTTPException
-from asgihive.asgi.openapi import openapi_document
+from asgihive.asgi.errors import HTTPException
+from asgihive.asgi.openapi import make_openapi_document
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.asgi.router import Router
 from asgihive.asgi.routes import Route
@@ -44,7 +44,7 @@ _PAGE_HEADERS = {
 _OLDEST_VERSION = 5  # the first Swagger UI that shows OpenAPI 3.1
 
 
-def routes_below(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]:
+def list_routes(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]:
     """Every route of a router and of the routers that it mounts, with its whole path.
 
     What is below a mount has the tags and guards of the mount as well.
@@ -56,7 +56,7 @@ def routes_below(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]
             yield path, route
             continue
         options = route.endpoint.options
-        for below, each in routes_below(inner, path):
+        for below, each in list_routes(inner, path):
             within = each.endpoint.options.within(options.tags, options.dependencies)
             yield below, replace(each, endpoint=replace(each.endpoint, options=within))
 
@@ -101,8 +101,8 @@ class Documentation:
 
     def document(self) -> dict[str, Any]:
         """The OpenAPI document of the routes there are now, without `servers`."""
-        routes = routes_below(self._source) if isinstance(self._source, Router) else self._source()
-        return openapi_document(
+        routes = list_routes(self._source) if isinstance(self._source, Router) else self._source()
+        return make_openapi_document(
             routes, title=self.title, version=self.version, description=self.description
         )
 

@@ -10,8 +10,8 @@ from starlette.websockets import WebSocket
 from asgihive.asgi.binding import Call
 from asgihive.asgi.cleanup import Cleanups
 from asgihive.asgi.dependencies import Bound, Plan, Planner, call_in_worker
+from asgihive.asgi.errors import refuse_request
 from asgihive.asgi.paths import Segments, parameters_of
-from asgihive.asgi.problems import invalid_request
 from asgihive.asgi.results import Results
 from asgihive.asgi.routes import Endpoint, Kind
 from asgihive.asgi.signature import Flavour, HandlerError
@@ -142,7 +142,7 @@ def _overridable(
 def _finish_application(app: ASGIApp) -> Finish:
     async def finish(call: Call) -> None:
         if call.problems:
-            raise invalid_request(call.problems)
+            raise refuse_request(call.problems)
         await app(call.scope, call.receive, call.send)
 
     return finish
@@ -152,7 +152,7 @@ def _finish_websocket(bound: Bound) -> Finish:
     async def finish(call: Call) -> None:
         values = await bound.values(call)
         if values is None or call.problems:
-            raise invalid_request(call.problems)
+            raise refuse_request(call.problems)
         await bound.prepared(values)()
 
     return finish
@@ -164,7 +164,7 @@ def _finish_http(bound: Bound, results: Results) -> Finish:
     async def finish(call: Call) -> None:
         values = await bound.values(call)
         if values is None or call.problems:
-            raise invalid_request(call.problems)
+            raise refuse_request(call.problems)
         function = bound.prepared(values)
         if flavour is Flavour.COROUTINE:
             result = await function()

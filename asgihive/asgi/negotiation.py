@@ -9,7 +9,7 @@ _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110 §5.6.2
 _TYPE = re.compile(rf"({_WORD})/({_WORD})")
 _PARAMETER = re.compile(rf'({_WORD})=(?:({_WORD})|"((?:[^"\\]|\\.)*)")', re.DOTALL)
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")  # RFC 9110 §12.4.2
-# What is between separators outside of quotes. A quote that is never closed takes the rest
+# The text between separators outside of quotes. A quote that is never closed takes the rest
 # with it: every alternative ends in a match, so the time is linear whatever a client sends.
 _QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
 _BETWEEN_COMMAS = re.compile(rf'(?:[^,"]|{_QUOTED})+', re.DOTALL)
@@ -36,12 +36,12 @@ class _MediaRange:
         )
 
 
-def preferred(accept: str, offers: Sequence[str]) -> str | None:
-    """The offered media type that an `Accept` header asks for, or None if it refuses all.
+def choose_media_type(accept: str, offers: Sequence[str]) -> str | None:
+    """Return the offered media type that an `Accept` header asks for; None if it refuses all.
 
     The most specific range that includes an offer gives its quality. The highest quality
     wins, then the more specific range, then the earlier offer. Malformed parts are
-    ignored; a header that says nothing is as good as none: the first offer.
+    ignored; a header without a valid part is as good as none: the first offer.
 
     Raises:
         ValueError: an offer is not a media type.

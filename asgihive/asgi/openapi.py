@@ -62,7 +62,7 @@ class _Operation:
         return next((each for each in self.arguments if each.source is Source.BODY), None)
 
 
-def openapi_document(
+def make_openapi_document(
     routes: Iterable[tuple[str, Route]],
     *,
     title: str,

@@ -108,7 +108,7 @@ def with_trailing_slash(segments: Segments) -> tuple[Segments, ...]:
     return bare, (*bare, "")
 
 
-def route_path(scope: Scope) -> str:
+def get_route_path(scope: Scope) -> str:
     """The path below `root_path`, whether or not the server keeps that in `path`.
 
     As Starlette's `get_route_path`: empty for the root itself without a trailing slash.

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from asgihive.asgi.problems import Problem, ProblemsFound, clipped
+from asgihive.asgi.errors import Problem, ProblemsFound, clip_text
 
 
 def is_model(value: object) -> bool:
@@ -53,7 +53,7 @@ def decoders(annotation: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], A
                 return validate(raw)
             except pydantic.ValidationError as error:
                 found = error.errors(include_url=False, include_context=False, include_input=False)
-                problems = [Problem(_place(each["loc"]), clipped(each["msg"])) for each in found]
+                problems = [Problem(_place(each["loc"]), clip_text(each["msg"])) for each in found]
                 raise ProblemsFound(problems) from None
 
         return read
@@ -63,4 +63,4 @@ def decoders(annotation: Any) -> tuple[Callable[[bytes], Any], Callable[[Any], A
 
 def _place(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
     # A key of a mapping is the client's own text.
-    return tuple(clipped(each) if isinstance(each, str) else each for each in location)
+    return tuple(clip_text(each) if isinstance(each, str) else each for each in location)

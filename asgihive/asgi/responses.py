@@ -1,29 +1,29 @@
 """Responses: a body that is in memory and can be sent again, and a body that is streamed."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import anyio
 import anyio.lowlevel
-from starlette.types import Receive, Scope, Send
-
-from asgihive.asgi.connection import cancel_on_disconnect
+from starlette.types import Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
+BodyChunk = bytes | memoryview
+"""Bytes of a response body, which are sent in one message."""
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
-Block = bytes | memoryview
 
 _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")  # RFC 9110 §5.5
-_LONGEST_FILENAME = 150
+_MAX_FILENAME_CHARACTERS = 150
 
 
 class ContentLengthMismatch(RuntimeError):
-    """A streamed body is shorter or longer than the Content-Length it was announced with."""
+    """A streamed body is shorter or longer than the Content-Length that announced it."""
 
     def __init__(self, content_length: int, received: int) -> None:
         super().__init__(content_length, received)
@@ -31,11 +31,11 @@ class ContentLengthMismatch(RuntimeError):
         self.received = received
 
     def __str__(self) -> str:
-        return f"Content-Length is {self.content_length}, the blocks hold {self.received} bytes"
+        return f"Content-Length is {self.content_length}, the body has {self.received} bytes"
 
 
 class _ClientGone(Exception):
-    """`send` says that nobody listens any more."""
+    """The server says in `send` that the client is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,152 +53,167 @@ class BufferedResponse:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     raw_headers: RawHeaders = field(init=False, repr=False)
+    """The headers as ASGI has them."""
 
     def __post_init__(self) -> None:
         length = None if self.status < 200 or self.status in {204, 304} else len(self.body)
-        object.__setattr__(self, "raw_headers", _raw_headers(self.headers, length))
+        object.__setattr__(self, "raw_headers", _encode_headers(self.headers, length))
 
     def with_body(self, body: bytes) -> "BufferedResponse":
-        """The same answer with another body, which is as long if it is to be sent."""
+        """Return the same response with another body, which is as long if it is to be sent."""
         other = object.__new__(BufferedResponse)
-        for name, value in (
-            ("body", body),
-            ("status", self.status),
-            ("headers", self.headers),
-            ("raw_headers", self.raw_headers),
-        ):
-            object.__setattr__(other, name, value)
+        object.__setattr__(other, "body", body)
+        object.__setattr__(other, "status", self.status)
+        object.__setattr__(other, "headers", self.headers)
+        object.__setattr__(other, "raw_headers", self.raw_headers)
         return other
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        # Messages and header lists belong to whoever receives them: middleware edits both.
-        await send(_start(self.status, self.raw_headers))
-        await send(
-            {
-                "type": "http.response.body",
-                "body": b"" if scope.get("method") == "HEAD" else self.body,
-            }
-        )
+        # The receiver owns the message and its list of headers: middleware edits both.
+        headers = list(self.raw_headers)
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        body = b"" if scope.get("method") == "HEAD" else self.body
+        await send({"type": "http.response.body", "body": body})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamedResponse:
-    """A body sent block by block, once.
+    """A body that is sent chunk by chunk, once.
 
-    The first block is fetched before the response starts, so that its error can still be
+    The first chunk is fetched before the response starts, so that its error can still be
     answered properly; an error after that is raised, and the server aborts the connection.
-    The block that completes `content_length` is sent only after the iterator has ended
-    without an error. In answer to HEAD the headers are sent and nothing is iterated.
+    The chunk that completes `content_length` is sent only after the iterator has ended
+    without an error. In answer to HEAD the headers are sent and the body is not iterated.
 
-    A client that is gone ends the iteration quietly, whether `send` raises an `OSError`
-    (ASGI 2.4) or only `receive` says `http.disconnect`; a pending block is cancelled.
-
-    Args:
-        blocks: a context around the iterator, entered by the calling task before the first
-            block is asked for, and left there whatever happens, cancellation included.
-            Blocks are C-contiguous and must not change after they were yielded. An iterator
-            that needs no context of its own goes `closing`.
-        content_length: in bytes; None where it is not known beforehand.
+    If the client is gone, the iteration ends quietly, whether `send` raises an `OSError`
+    (ASGI 2.4) or only `receive` says `http.disconnect`; a pending chunk is cancelled.
 
     Raises:
         ContentLengthMismatch: too few or too many bytes; none beyond Content-Length is sent.
     """
 
-    blocks: AbstractAsyncContextManager[AsyncIterator[Block]]
+    body_chunks: AbstractAsyncContextManager[AsyncIterator[BodyChunk]]
+    """A context around the iterator, which the calling task enters before it asks for the first
+    chunk, and leaves whatever happens, cancellation included. Chunks are C-contiguous and must
+    not change after they were yielded. `closing` makes a context of an iterator."""
+
     content_length: int | None = None
+    """In bytes; None if it is not known beforehand."""
+
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self.blocks as blocks:
-            body = _Body(blocks, self.content_length)
+        async def send_or_stop(message: Message) -> None:
             try:
-                if scope["method"] == "HEAD":
-                    await self._send_start(send)
-                    await _send_block(send, b"", complete=True)
+                await send(message)
+            except OSError as error:
+                raise _ClientGone from error
+
+        async def send_rest(chunk: BodyChunk) -> None:
+            is_last = False
+            while not is_last:
+                await send_or_stop(_make_body_message(chunk, more_body=True))
+                # Neither `send` nor the iterator need to wait, but the watching task must run.
+                await anyio.lowlevel.checkpoint()
+                chunk, is_last = await body.read_chunk()
+            await send_or_stop(_make_body_message(chunk, more_body=False))
+
+        async with self.body_chunks as chunks:
+            body = _MeasuredBody(chunks, self.content_length)
+            is_head = scope["method"] == "HEAD"
+            chunk, is_last = (b"", True) if is_head else await body.read_chunk()
+            headers = list(_encode_headers(self.headers, self.content_length))
+            start = {"type": "http.response.start", "status": self.status, "headers": headers}
+            try:
+                await send_or_stop(start)
+                if is_last:
+                    await send_or_stop(_make_body_message(chunk, more_body=False))
                 else:
-                    await self._send_all(body, receive, send)
+                    await run_while_connected(receive, lambda: send_rest(chunk))
             except _ClientGone:
                 return
 
-    async def _send_all(self, body: "_Body", receive: Receive, send: Send) -> None:
-        block, complete = await body.next_block(0)
-        await self._send_start(send)
-        if complete:
-            await _send_block(send, block, complete=True)
-            return
-        failure: Exception | None = None
-        async with anyio.create_task_group() as watching:
-            watching.start_soon(cancel_on_disconnect, receive, watching.cancel_scope)
-            try:
-                await _send_blocks(body, send, block)
-            except Exception as error:  # noqa: BLE001  # raised below, outside of the group
-                failure = error
-            watching.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
 
-    async def _send_start(self, send: Send) -> None:
+class _MeasuredBody:
+    """The chunks of one body, whose bytes are counted."""
+
+    def __init__(self, chunks: AsyncIterator[BodyChunk], content_length: int | None) -> None:
+        self._chunks = chunks
+        self._content_length = content_length
+        self._received = 0
+
+    async def read_chunk(self) -> tuple[BodyChunk, bool]:
+        """Return the next chunk, and whether it is the last one."""
+        chunk: BodyChunk = b""
+        is_last = False
         try:
-            await send(_start(self.status, _raw_headers(self.headers, self.content_length)))
-        except OSError as error:
-            raise _ClientGone from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """The blocks of one answer, held against their announced length."""
-
-    blocks: AsyncIterator[Block]
-    content_length: int | None
-
-    async def next_block(self, before: int) -> tuple[Block, bool]:
-        """The block after `before` bytes, and whether the body is complete with it."""
-        try:
-            block = _flat(await anext(self.blocks))
+            chunk = _flatten(await anext(self._chunks))
         except StopAsyncIteration:
-            if self.content_length not in {None, before}:
-                raise self._mismatch(before) from None
-            return b"", True
-        received = before + len(block)
-        if self.content_length is None or received < self.content_length:
-            return block, False
-        if received == self.content_length:
-            async for surplus in self.blocks:
-                received += len(_flat(surplus))
-        if received > self.content_length:
-            raise self._mismatch(received)
-        return block, True
+            is_last = True
+        self._received += len(chunk)
+        if self._content_length is not None:
+            if self._received == self._content_length and not is_last:
+                is_last = True
+                async for surplus in self._chunks:
+                    self._received += len(_flatten(surplus))
+            if self._received > self._content_length or (
+                is_last and self._received < self._content_length
+            ):
+                raise ContentLengthMismatch(self._content_length, self._received)
+        return chunk, is_last
 
-    def _mismatch(self, received: int) -> ContentLengthMismatch:
-        return ContentLengthMismatch(self.content_length or 0, received)
+
+async def run_while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T | None:
+    """Return what `work` returns; None if the client went away first, and `work` was cancelled.
+
+    What the client still sends is dropped.
+    """
+    results: list[T] = []
+    failure: Exception | None = None
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            results.append(await work())
+        except Exception as error:  # noqa: BLE001  # raised below, outside of the group
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return results.pop() if results else None
 
 
 @asynccontextmanager
-async def closing(blocks: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """A context around an iterator that awaits its `aclose`, if it has one, at the end.
+async def closing(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Make a context around an iterator, which awaits its `aclose`, if it has one, at the end.
 
-    In the calling task, shielded from cancellation. So the iterator must not hold a cancel
-    scope or task group open across a `yield` (PEP 789).
+    That happens in the calling task, shielded from cancellation. So the iterator must not hold
+    a cancel scope or task group open across a `yield` (PEP 789).
     """
     try:
-        yield blocks
+        yield iterator
     finally:
-        aclose = getattr(blocks, "aclose", None)
+        aclose = getattr(iterator, "aclose", None)
         if aclose is not None:
             with anyio.CancelScope(shield=True):
                 await aclose()
 
 
-def content_disposition(filename: str) -> str:
-    """`Content-Disposition` that saves the body as `filename` (RFC 6266, RFC 8187).
+def format_content_disposition(filename: str) -> str:
+    """Return the `Content-Disposition` that saves a body as `filename` (RFC 6266, RFC 8187).
 
-    Slashes and what is not printable become `_`; at most the last 150 characters are kept,
+    Slashes and unprintable characters become `_`; at most the last 150 characters are kept,
     which hold the extension. `filename*` is added where ASCII cannot say the name.
     """
     name = "".join(
         char if char.isprintable() and char not in "/\\" else "_"
-        for char in filename[-_LONGEST_FILENAME:]
+        for char in filename[-_MAX_FILENAME_CHARACTERS:]
     )
     name = name or "download"
     # A percent sign is left out of the fallback as well: RFC 6266 appendix D.
@@ -209,43 +224,24 @@ def content_disposition(filename: str) -> str:
     return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{encoded}"
 
 
-def _raw_headers(headers: Mapping[str, str], content_length: int | None) -> RawHeaders:
-    raw = {
-        name.lower().encode("latin-1"): value.encode("latin-1") for name, value in headers.items()
-    }
-    for name, value in raw.items():
+def _encode_headers(headers: Mapping[str, str], content_length: int | None) -> RawHeaders:
+    raw: dict[bytes, bytes] = {}
+    for name, text in headers.items():
+        value = text.encode("latin-1")
         if _NOT_IN_A_VALUE.search(value):
             raise ValueError(f"The header {name!r} has a line break in its value: {value!r}")
+        raw[name.lower().encode("latin-1")] = value
     if content_length is not None:
         raw.setdefault(b"content-length", b"%d" % content_length)
     return tuple(raw.items())
 
 
-def _start(status: int, raw_headers: RawHeaders) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": list(raw_headers)}
+def _make_body_message(chunk: BodyChunk, *, more_body: bool) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more_body}
 
 
-async def _send_block(send: Send, block: Block, *, complete: bool) -> None:
-    try:
-        await send({"type": "http.response.body", "body": block, "more_body": not complete})
-    except OSError as error:
-        raise _ClientGone from error
-
-
-async def _send_blocks(body: _Body, send: Send, block: Block) -> None:
-    sent = 0
-    complete = False
-    while not complete:
-        await _send_block(send, block, complete=False)
-        sent += len(block)
-        # Neither `send` nor the blocks need to wait for anything, the watcher must run.
-        await anyio.lowlevel.checkpoint()
-        block, complete = await body.next_block(sent)
-    await _send_block(send, block, complete=True)
-
-
-def _flat(block: Block) -> Block:
+def _flatten(chunk: BodyChunk) -> BodyChunk:
     # Servers count the body with `len`, which of a typed view is not its size in bytes.
-    if isinstance(block, memoryview):
-        return block.cast("B") if block.nbytes else b""
-    return block
+    if isinstance(chunk, memoryview):
+        return chunk.cast("B") if chunk.nbytes else b""
+    return chunk

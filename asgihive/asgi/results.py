@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from asgihive.asgi.arrays import array_response
 from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
 from asgihive.asgi.documents import encode_json, encode_msgpack
-from asgihive.asgi.negotiation import preferred
+from asgihive.asgi.negotiation import choose_media_type
 from asgihive.asgi.routes import Options
-from asgihive.asgi.signature import Signature, location_of, name_of
+from asgihive.asgi.signature import Signature, find_location, find_name
 from asgihive.asgi.streams import BYTES, TEXT, stream_response
 from asgihive.concurrency import run_in_worker
 
@@ -105,7 +105,7 @@ class Results:
         if self._options.media_type is None:
             accept = _accept(scope)
             if "msgpack" in accept:
-                chosen = preferred(accept, (JSON, *MSGPACK_TYPES))
+                chosen = choose_media_type(accept, (JSON, *MSGPACK_TYPES))
                 if chosen in MSGPACK_TYPES:
                     content_type, encode = _content_type(chosen), encode_msgpack
         try:
@@ -115,7 +115,7 @@ class Results:
                 body = encode(result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             function = self._signature.function
-            where = f"{name_of(function)} ({location_of(function)})"
+            where = f"{find_name(function)} ({find_location(function)})"
             raise TypeError(f"{where} returned what cannot be encoded: {error}") from error
         await self._send_body(send, body, content_type, *self._vary())
 

@@ -6,15 +6,15 @@ from typing import Any, TypeVar, Unpack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi.exceptions import HTTPException, send_error
+from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
 from asgihive.asgi.paths import (
     ANY_METHOD,
     Parameter,
     RouteTable,
     Segments,
+    get_route_path,
     parse_template,
-    route_path,
     with_trailing_slash,
 )
 from asgihive.asgi.routes import (
@@ -236,7 +236,7 @@ class Router:
             await _complete_lifespan(receive, send)
             return
         table = self._tables[kind]
-        path = route_path(scope) or "/"
+        path = get_route_path(scope) or "/"
         method = scope.get("method", "GET")
         found = table.find(path, method)
         if found is None:

@@ -39,7 +39,7 @@ class HandlerError(ValueError):
 
     def __str__(self) -> str:
         what = f", parameter {self.parameter!r}" if self.parameter else ""
-        return f"{name_of(self.function)} ({location_of(self.function)}){what}: {self.reason}"
+        return f"{find_name(self.function)} ({find_location(self.function)}){what}: {self.reason}"
 
 
 class Flavour(Enum):
@@ -137,13 +137,13 @@ def analyse(
     return Signature(function, _flavour(function), arguments, signature.return_annotation)
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def find_name(function: Callable[..., Any]) -> str:
     """The name of a handler, for people."""
     plain = _plain(function)
     return str(getattr(plain, "__qualname__", type(plain).__qualname__))
 
 
-def location_of(function: Callable[..., Any]) -> str:
+def find_location(function: Callable[..., Any]) -> str:
     """`file:line` of a handler's definition, or its module where it has no source."""
     plain = _plain(function)
     owner = plain if isinstance(plain, type) else type(plain)

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 
 from asgihive.asgi.documents import encode_json
-from asgihive.asgi.responses import Block, StreamedResponse, closing
+from asgihive.asgi.responses import BodyChunk, StreamedResponse, closing
 from asgihive.asgi.routes import Options
 from asgihive.concurrency import run_in_worker
 
@@ -40,7 +40,7 @@ async def stream_response(items: Any, options: Options, annotation: Any) -> Stre
         kind = _kind(type(first)) if first is not _END else object
     default = TEXT if kind is str else BYTES if kind is bytes else LINES
     return StreamedResponse(
-        blocks=closing(_Blocks(source, first, lines=kind is object)),
+        body_chunks=closing(_Blocks(source, first, lines=kind is object)),
         status=options.status,
         headers={"content-type": options.media_type or default},
     )
@@ -54,10 +54,10 @@ class _Blocks:
         self._first = first
         self._lines = lines
 
-    def __aiter__(self) -> AsyncIterator[Block]:
+    def __aiter__(self) -> AsyncIterator[BodyChunk]:
         return self
 
-    async def __anext__(self) -> Block:
+    async def __anext__(self) -> BodyChunk:
         item, self._first = self._first, _END
         if item is _END:
             item = await anext(self._source)

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
 from starlette.routing import Router as StarletteRouter
 
-from asgihive.asgi import Router, location_of, name_of
+from asgihive.asgi import Router, find_location, find_name
 from asgihive.hive import Hive, HiveConfig, HiveMiddleware, RouteRecord
 
 # What is listed; anything else is looked into if it calls an `app` inside, as middleware does.
@@ -108,7 +108,7 @@ def _host(route: Host, prefix: str) -> str:
 
 
 def _name(app: Any) -> str:
-    return name_of(app) if inspect.isroutine(app) else type(app).__name__
+    return find_name(app) if inspect.isroutine(app) else type(app).__name__
 
 
 def _record(route: BaseRoute, path: str, endpoint: Any) -> RouteRecord:
@@ -116,6 +116,6 @@ def _record(route: BaseRoute, path: str, endpoint: Any) -> RouteRecord:
     if isinstance(route, WebSocketRoute):
         methods = {"WEBSOCKET"}
     tag = ", ".join(str(each) for each in getattr(route, "tags", None) or ())
-    file, _, line = location_of(endpoint).rpartition(":")
+    file, _, line = find_location(endpoint).rpartition(":")
     number = int(line) if line.isdecimal() else 0
-    return RouteRecord(tuple(sorted(methods)), path, tag, name_of(endpoint), file, number)
+    return RouteRecord(tuple(sorted(methods)), path, tag, find_name(endpoint), file, number)

@@ -17,9 +17,9 @@ from asgihive.asgi import (
     HTTPException,
     Route,
     Router,
-    location_of,
-    name_of,
-    routes_below,
+    find_location,
+    find_name,
+    list_routes,
     send_error,
 )
 from asgihive.concurrency import run_in_worker
@@ -228,7 +228,7 @@ class Hive:
         if life is None:
             life = self._assemble()
             life.mount(self._documentation(life.router))
-        return tuple(_record(path, route) for path, route in routes_below(life.router))
+        return tuple(_record(path, route) for path, route in list_routes(life.router))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -340,9 +340,9 @@ def _checked(kind: ComponentKind, components: Sequence[Component]) -> tuple[Comp
 
 def _record(path: str, route: Route) -> RouteRecord:
     target = route.endpoint.target
-    file, _, line = location_of(target).rpartition(":")
+    file, _, line = find_location(target).rpartition(":")
     methods = ("WEBSOCKET",) if route.kind == "websocket" else tuple(sorted(route.methods))
-    handler = name_of(target) if route.handler is not None else route.name
+    handler = find_name(target) if route.handler is not None else route.name
     return RouteRecord(
         methods,
         path or "/",

@@ -12,8 +12,8 @@ import anyio.lowlevel
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import ErrorBoundary, HTTPException, send_error
-from asgihive.asgi.exceptions import PHASES
+from asgihive.asgi import HTTPException, send_error
+from asgihive.asgi.errors import PHASES
 from asgihive.hive.bounds import bounded_once_it_waits
 from asgihive.hive.components import RequestManager, class_of, request_factory
 from asgihive.hive.hooks import (
@@ -184,12 +184,12 @@ class RequestHooks:
     Before: in the order of `steps`. After: whatever was entered to its end, cornerstones in
     reverse, also after an error, after a cancellation (shielded from it), and after the
     last byte of a streamed answer and its background tasks. What `app` and the hooks
-    before it raise is answered by an `ErrorBoundary` before the hooks after it run. What
+    before it raise is answered by `send_error` before the hooks after it run. What
     those raise is logged, and the others run.
 
     Args:
         steps: by cornerstone, in start order.
-        statuses: for the `ErrorBoundary`.
+        statuses: for `send_error`.
         seconds: the bound of time: after so long the hook that is running is cancelled, and
             those that are left get as long again.
     """
@@ -204,7 +204,7 @@ class RequestHooks:
         self._app = app
         self._steps = tuple(step for group in steps for step in group)
         self._seconds = seconds
-        self._boundary = ErrorBoundary(app, statuses)
+        self._statuses = statuses
         self._leaving_now = 0
         self._all_left: anyio.Event | None = None
         self._leaving = tuple(_leaving_order(steps, count) for count in range(len(self._steps) + 1))
@@ -240,8 +240,8 @@ class RequestHooks:
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:  # noqa: BLE001  # answered or raised again
             exchange.error = error
-            boundary = self._boundary
-            await boundary.answer(error, exchange.phase, scope, exchange.receive, exchange.send)
+            receive, send, phase = exchange.receive, exchange.send, exchange.phase
+            await send_error(error, scope, receive, send, statuses=self._statuses, phase=phase)
 
     async def left(self) -> None:
         """Return when no hooks after a request are running, and none is about to.

@@ -14,14 +14,13 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import (
-    ErrorBoundary,
     HTTPException,
     QueryFields,
+    get_route_path,
     parse_query,
-    route_path,
     send_error,
 )
-from asgihive.asgi.problems import clipped
+from asgihive.asgi.errors import clip_text
 from asgihive.context import request_context
 from asgihive.errors import FileForbidden
 from asgihive.hdf5.names import components, encoded
@@ -82,7 +81,6 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str | None = None) -> None:
         self._app = Permitted(app)
         self._token = None if token is None else token.encode()
-        self._boundary = ErrorBoundary(app, STATUSES)
         if token is not None:
             hide_tokens()
 
@@ -116,7 +114,7 @@ class Guard:
         # In constant time: how long it takes says nothing of how much of a guess is right.
         if shown is None or not hmac.compare_digest(shown, token):
             refusal = _unauthorized(is_wrong=shown is not None)
-            await self._boundary.answer(refusal, "new", scope, receive, send_varying)
+            await send_error(refusal, scope, receive, send_varying)
             return
         scope = {**scope, "query_string": without_token(scope["query_string"])}
         await self._app(scope, receive, send_varying)
@@ -171,7 +169,6 @@ class Permitted:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._boundary = ErrorBoundary(app, STATUSES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         permission = scope.get("state", {}).get(PERMISSION)
@@ -183,14 +180,14 @@ class Permitted:
         try:
             await _check(permission, target_of(scope))
         except Exception as error:  # noqa: BLE001  # answered
-            await self._boundary.answer(error, "new", scope, receive, send)
+            await send_error(error, scope, receive, send, statuses=STATUSES)
             return
         await self._app(scope, receive, send)
 
 
 def route_of(scope: Scope) -> str:
     """The name of the route that a request to the service asks; of `/file/{path}` `file`."""
-    path = route_path(scope)
+    path = get_route_path(scope)
     return "file" if path.startswith(FILE_PREFIX) else path.strip("/")
 
 
@@ -282,7 +279,7 @@ def _host_of(value: bytes) -> str:
 
 
 def _misdirected(value: bytes) -> HTTPException:
-    host = clipped(_host_of(value))
+    host = clip_text(_host_of(value))
     message = (
         f"This service answers at local names (localhost, 127.0.0.1, [::1]) only, not at {host!r}: "
         "allow a name with --allowed-host NAME, or with the setting allowed_hosts"

@@ -14,24 +14,24 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import (
-    ErrorBoundary,
     HTTPException,
     QueryFields,
     StreamedResponse,
+    choose_media_type,
     closing,
     parse_query,
-    preferred,
+    send_error,
 )
 from asgihive.asgi.bodies import (
     INLINE_BYTES,
     JSON,
     MSGPACK_TYPES,
     Decode,
-    body_reader,
-    decoded,
+    decode_body,
+    make_body_reader,
 )
-from asgihive.asgi.problems import Problem, ProblemsFound, invalid_request
-from asgihive.asgi.query import MAX_FIELDS
+from asgihive.asgi.errors import Problem, ProblemsFound, refuse_request
+from asgihive.asgi.request_fields import MAX_FIELDS
 from asgihive.concurrency import Lane
 from asgihive.encoders import msgpack
 from asgihive.errors import AnswerTooLarge, BadParameter
@@ -74,7 +74,7 @@ class Batch:
         self._store = store
         self._settings = store.settings
         self._lane = store.lanes.decode
-        self._reader = body_reader(list[Asked], store.settings.max_body_bytes)
+        self._reader = make_body_reader(list[Asked], store.settings.max_body_bytes)
         # All that is in flight is at most what any answer may have in flight.
         most_bytes = store.settings.read_ahead_bytes // _AT_ONCE
         self._asker = _Asker(app, store.lanes.decode, most_bytes)
@@ -87,10 +87,10 @@ class Batch:
         refuse_misspelt(query, "batch")
         media_type = _media_type(query, headers.get(b"accept", ""), content_type)
         raw = await self._reader.read(receive, headers.get(b"content-length"))
-        asked = await self._asked(partial(decoded, decode, raw), len(raw))
+        asked = await self._asked(partial(decode_body, decode, raw), len(raw))
         form = JsonForm() if media_type == JSON else MsgpackForm()
         response = StreamedResponse(
-            blocks=self._answers(scope, asked, form), headers={"content-type": media_type}
+            body_chunks=self._answers(scope, asked, form), headers={"content-type": media_type}
         )
         representation = Representation.of(self._store, scope, ("batch",), is_compressible=True)
         coded = await representation.finished(response)
@@ -106,7 +106,7 @@ class Batch:
             asked = decode() if size <= INLINE_BYTES else await self._lane.run(decode)
         except ProblemsFound as found:
             problems = [Problem(("body", *each.where), each.message) for each in found.problems]
-            raise invalid_request(problems) from None
+            raise refuse_request(problems) from None
         most = self._settings.max_batch_requests
         if len(asked) > most:
             message = f"The batch has {len(asked)} requests: at most {most} are accepted"
@@ -204,7 +204,6 @@ class _Asker:
 
     def __init__(self, app: ASGIApp, lane: Lane, most_bytes: int) -> None:
         self._app = Permitted(app)
-        self._boundary = ErrorBoundary(app, STATUSES)
         self._lane = lane
         self._most_bytes = most_bytes
 
@@ -220,7 +219,7 @@ class _Asker:
     async def refusal(self, error: Exception, batch: Scope, form: Form) -> bytes:
         """What answers a request that failed, as a member of the body."""
         answer = Answer(form, self._most_bytes)
-        await self._boundary.answer(error, "new", batch, _receive, answer.send)
+        await send_error(error, batch, _receive, answer.send, statuses=STATUSES)
         return await self._member(answer, form)
 
     async def _member(self, answer: Answer, form: Form) -> bytes:
@@ -284,4 +283,4 @@ def _media_type(query: QueryFields, accept: str, content_type: str) -> str:
         return JSON if name == "json" else MSGPACK
     sent = content_type.partition(";")[0].strip().lower()
     first = sent if sent in MSGPACK_TYPES else JSON
-    return (preferred(accept, [first, JSON, *MSGPACK_TYPES]) if accept else first) or JSON
+    return (choose_media_type(accept, [first, JSON, *MSGPACK_TYPES]) if accept else first) or JSON

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from asgihive.asgi import BufferedResponse, content_disposition
+from asgihive.asgi import BufferedResponse, format_content_disposition
 from asgihive.context import measured
 from asgihive.encoders.protocol import Encoder, Values
 from asgihive.hdf5.buffers import all_of_bytes
@@ -18,7 +18,7 @@ def headers_of(encoder: Encoder, values: Values, view: View | None) -> dict[str,
     headers = {"content-type": encoder.media_type}
     if encoder.extension is not None:
         name = f"{values.name or 'data'}.{encoder.extension}"
-        headers["content-disposition"] = content_disposition(name)
+        headers["content-disposition"] = format_content_disposition(name)
     if view is not None:
         headers["x-asgihive-shape"] = ",".join(map(str, view.selection.shape))
         headers["x-asgihive-factors"] = ",".join(map(str, view.factors))

@@ -19,18 +19,18 @@ from asgihive.asgi import (
     QueryFields,
     StreamedResponse,
     closing,
-    content_disposition,
+    format_content_disposition,
     parse_query,
 )
+from asgihive.asgi.byte_ranges import ByteRange, parse_range
 from asgihive.asgi.conditional import (
     RequestFields,
     Validators,
-    asked,
-    check,
-    not_modified_headers,
-    range_applies,
+    check_preconditions,
+    is_range_applicable,
+    parse_conditional_headers,
+    select_304_headers,
 )
-from asgihive.asgi.ranges import ByteRange, parse_range
 from asgihive.errors import (
     BadParameter,
     DescriptorsExhausted,
@@ -113,7 +113,7 @@ class Files:
             file, lease = await self._store.read(partial(self._opened, name))
             lease.release()
             try:
-                response = self._response(file, asked(scope), scope["method"])
+                response = self._response(file, parse_conditional_headers(scope), scope["method"])
                 await response(scope, receive, send)
             finally:
                 file.close()
@@ -149,23 +149,25 @@ class Files:
         validators = _validators(file)
         headers = {
             "content-type": MEDIA_TYPE,
-            "content-disposition": content_disposition(text(encoded(file.name)).rpartition("/")[2]),
+            "content-disposition": format_content_disposition(
+                text(encoded(file.name)).rpartition("/")[2]
+            ),
             "accept-ranges": "bytes",
-            **validators.headers(),
+            **validators.to_headers(),
         }
         if self._store.settings.cache_control:
             headers["cache-control"] = self._store.settings.cache_control
-        if check(fields, validators):
-            return BufferedResponse(b"", 304, not_modified_headers(headers))
+        if check_preconditions(fields, validators):
+            return BufferedResponse(b"", 304, select_304_headers(headers))
         part = None
         # Of HEAD, a range means nothing (RFC 9110 §14.2).
-        if method == "GET" and range_applies(fields, validators):
+        if method == "GET" and is_range_applicable(fields, validators):
             part = parse_range(fields.get("range"), size)
         if part is not None:
-            headers["content-range"] = part.content_range(size)
+            headers["content-range"] = part.format_content_range(size)
         wanted = part or ByteRange(0, size)
         return StreamedResponse(
-            blocks=closing(self._blocks(file, wanted)),
+            body_chunks=closing(self._blocks(file, wanted)),
             content_length=wanted.length,
             status=200 if part is None else 206,
             headers=headers,
@@ -194,7 +196,7 @@ def _validators(file: WholeFile) -> Validators:
     tag = f'"{hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()}"'
     if not file.is_direct:  # an older file may be there next, and its date would say nothing
         return Validators(tag)
-    return Validators.dated(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
+    return Validators.from_times(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
 
 
 def _page_parameters(query: QueryFields, most: int) -> tuple[str, bytes, int]:

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import HTTPException
+from asgihive.asgi import HTTPException, send_error
 
 _MESSAGE = "Content-Length and Transfer-Encoding exclude each other: send one of them"
 
@@ -21,7 +21,7 @@ class Framed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _is_ambiguous(scope):
             refusal = HTTPException(400, _MESSAGE, {"connection": "close"})
-            await refusal.response()(scope, receive, send)
+            await send_error(refusal, scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -7,7 +7,7 @@ import time
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, HTTPException
+from asgihive.asgi import BufferedResponse, HTTPException, answer_error
 from asgihive.concurrency import Lane, run_in_worker
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded, RootUnreadable
@@ -46,7 +46,7 @@ class Health:
         problem = await self.problem()
         response = _WELL
         if problem is not None:
-            response = HTTPException(503, problem, {**_HEADERS, "retry-after": "1"}).response()
+            response = answer_error(HTTPException(503, problem, _HEADERS))
         await response(scope, receive, send)
 
     async def problem(self) -> str | None:

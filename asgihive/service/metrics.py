@@ -15,7 +15,7 @@ from typing import Self
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse, HTTPException
+from asgihive.asgi import BufferedResponse, HTTPException, send_error
 from asgihive.concurrency import run_in_worker
 from asgihive.service.figures import Figures
 from asgihive.settings import H5Settings
@@ -175,7 +175,7 @@ class Metrics:
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
     """What is at `/metrics` where `prometheus-client` is not installed."""
     message = "Metrics need the package prometheus-client: pip install 'asgihive[metrics]'"
-    await HTTPException(501, message).response()(scope, receive, send)
+    await send_error(HTTPException(501, message), scope, receive, send)
 
 
 def _followed(instruments: Instruments) -> dict[str, _Followed]:

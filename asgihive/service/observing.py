@@ -6,7 +6,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi.paths import route_path
+from asgihive.asgi.paths import get_route_path
 from asgihive.context import Timings, request_context
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
@@ -88,7 +88,7 @@ class Observer:
                 access_log.log(self._entry(scope, exchange, seconds))
 
     def _route(self, scope: Scope) -> str:
-        path = route_path(scope).rstrip("/") or "/"
+        path = get_route_path(scope).rstrip("/") or "/"
         if path.startswith(FILE_PREFIX):
             path = FILE_PREFIX.rstrip("/")
         return path if path in self._routes else OTHER

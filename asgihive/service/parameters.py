@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
 
-from asgihive.asgi import QueryFields, parse_query, preferred, route_path
+from asgihive.asgi import QueryFields, choose_media_type, get_route_path, parse_query
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
@@ -201,7 +201,7 @@ def is_navigation(accept: str, fetch_mode: str | None) -> bool:
     """
     if "text/html" not in accept or fetch_mode not in {None, "navigate"}:
         return False
-    return preferred(accept, ["application/json", "text/html"]) == "text/html"
+    return choose_media_type(accept, ["application/json", "text/html"]) == "text/html"
 
 
 def file_in_path(scope: Scope) -> str | None:
@@ -214,7 +214,7 @@ def file_in_path(scope: Scope) -> str | None:
         FileMissing: the path has `..`, which clients resolve before they ask (RFC 3986, section
             5.2.4), so that a proxy in between would have judged another URL.
     """
-    path = route_path(scope)
+    path = get_route_path(scope)
     if not path.startswith(FILE_PREFIX):
         return None
     # Clients that join a URL ending in a slash with a name put another one before it.
@@ -299,7 +299,7 @@ def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
         for media_type in (each.media_type, *aliases_of(each))
     }
     first = documents["json"]
-    chosen = preferred(accept, [first.media_type, *offered]) if accept else None
+    chosen = choose_media_type(accept, [first.media_type, *offered]) if accept else None
     return first if chosen is None else offered[chosen]
 
 
@@ -328,7 +328,7 @@ def _value_encoder(query: QueryFields, accept: str) -> Encoder:
         offered = accepted_types()
         first = by_name("json")
         # JSON first: it is what any type (`*/*`) means.
-        chosen = preferred(accept, [first.media_type, *offered]) if accept else None
+        chosen = choose_media_type(accept, [first.media_type, *offered]) if accept else None
         encoder = first if chosen is None else offered[chosen]
     if encoder is json.ENCODER and by_member:
         return json.BY_NAME

@@ -31,7 +31,7 @@ class Part:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"content-range": self.range.content_range(self.size)}
+        return {"content-range": self.range.format_content_range(self.size)}
 
     def cut(self, piece: bytes, before: int) -> bytes:
         """What is in the range of a piece that comes so many bytes behind the start of `head`."""

@@ -12,25 +12,24 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from asgihive.asgi import (
-    Block,
+    BodyChunk,
     BufferedResponse,
     ByteRange,
     Coding,
     StreamedResponse,
     Validators,
+    choose_coding,
     closing,
-    compressed,
+    compress_chunks,
     parse_range,
-    preferred_coding,
 )
-from asgihive.asgi.compression import forbids_transforms
 from asgihive.asgi.conditional import (
     RequestFields,
-    asked,
-    check,
+    check_preconditions,
     is_conditional,
-    not_modified_headers,
-    range_applies,
+    is_range_applicable,
+    parse_conditional_headers,
+    select_304_headers,
 )
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.virtual_sources import SourcesFound
@@ -62,7 +61,7 @@ class NotModified(Exception):  # an answer, and not an error: 304
         self.headers = headers
 
     def response(self) -> BufferedResponse:
-        return BufferedResponse(b"", 304, not_modified_headers(self.headers))
+        return BufferedResponse(b"", 304, select_304_headers(self.headers))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,13 +97,12 @@ class Representation:
         Args:
             is_compressible: whether `Accept-Encoding` has a say in it.
         """
-        fields = asked(scope)
+        fields = parse_conditional_headers(scope)
         cache_control = store.settings.cache_control
         coding = None
-        if is_compressible and not (
-            forbids_transforms(cache_control) or forbids_transforms(fields.get("cache-control"))
-        ):
-            coding = preferred_coding(fields.get("accept-encoding"))
+        if is_compressible:
+            accepted = fields.get("accept-encoding")
+            coding = choose_coding(accepted, cache_control, fields.get("cache-control"))
         return cls(
             store=store,
             key=key,
@@ -177,7 +175,7 @@ class Representation:
         # coded answer before they are there.
         if self.method != "GET" or self._coding(200) is not None:
             return None
-        if not range_applies(self.fields, self.validators):
+        if not is_range_applicable(self.fields, self.validators):
             return None
         return parse_range(self.fields.get("range"), size)
 
@@ -252,18 +250,18 @@ class Representation:
         tags = self.fields.get("if-none-match")
         if tags is not None and "if-match" not in self.fields:
             for coding in (self.coding, None):
-                if self._coded(coding).listed(tags):
+                if self._coded(coding).is_listed_in(tags):
                     raise NotModified(self._headers(coding))
         if self.is_large is not None:
             coding = self._coding(200)
-            if check(self.fields, self._coded(coding)):
+            if check_preconditions(self.fields, self._coded(coding)):
                 raise NotModified(self._headers(coding))
 
     def _coded(self, coding: Coding | None) -> Validators:
-        return self.validators.coded(None if coding is None else coding.name)
+        return self.validators.with_coding(None if coding is None else coding.name)
 
     def _headers(self, coding: Coding | None) -> dict[str, str]:
-        headers = {**self.common, **self._coded(coding).headers()}
+        headers = {**self.common, **self._coded(coding).to_headers()}
         if coding is not None:
             headers["content-encoding"] = coding.name
         if self.missing_sources is not None:
@@ -285,8 +283,8 @@ class Representation:
         headers = {**_described(response.headers, coding), **self._headers(coding)}
         if coding is None:
             return replace(response, headers=headers)
-        blocks = _coded_blocks(response.blocks, coding, self._run)
-        return replace(response, blocks=blocks, content_length=None, headers=headers)
+        blocks = _coded_blocks(response.body_chunks, coding, self._run)
+        return replace(response, body_chunks=blocks, content_length=None, headers=headers)
 
     async def _run(self, work: Callable[[], bytes]) -> bytes:
         return await self.store.lanes.decode.run(work, patient=True)
@@ -306,9 +304,9 @@ def missing_sources_field(sources: SourcesFound) -> str | None:
 
 @asynccontextmanager
 async def _coded_blocks(
-    blocks: AbstractAsyncContextManager[AsyncIterator[Block]], coding: Coding, run: Any
-) -> AsyncIterator[AsyncIterator[Block]]:
-    async with blocks as plain, closing(compressed(plain, coding, run)) as coded:
+    blocks: AbstractAsyncContextManager[AsyncIterator[BodyChunk]], coding: Coding, run: Any
+) -> AsyncIterator[AsyncIterator[BodyChunk]]:
+    async with blocks as plain, closing(compress_chunks(plain, coding, run)) as coded:
         yield coded
 
 

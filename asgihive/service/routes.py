@@ -15,7 +15,7 @@ from asgihive.asgi import (
     Router,
     StreamedResponse,
     parse_query,
-    while_connected,
+    run_while_connected,
 )
 from asgihive.concurrency import Portions
 from asgihive.context import measured
@@ -228,7 +228,7 @@ class Routes:
 
             async def answer() -> ASGIApp | None:
                 await representation.check_known()
-                content = await while_connected(receive, work)
+                content = await run_while_connected(receive, work)
                 if content is None:
                     return None
                 body = _encoded(encoder, content)

@@ -160,7 +160,7 @@ async def answer_data(
                 body = part.cut(body, 0)
             return BufferedResponse(body, status, headers)
         return StreamedResponse(
-            blocks=_body(store, reading, lease),
+            body_chunks=_body(store, reading, lease),
             content_length=length,
             status=status,
             headers=headers,

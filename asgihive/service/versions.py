@@ -44,7 +44,7 @@ def validators_of(seed: bytes, request: tuple[object, ...], lease: Lease) -> Val
     if not dated:
         return Validators(tag)
     modified, changed = (max(times) for times in zip(*dated, strict=True))
-    return Validators.dated(tag, modified, changed, time.time_ns(), exact=len(dated) == 1)
+    return Validators.from_times(tag, modified, changed, time.time_ns(), exact=len(dated) == 1)
 
 
 def _content(identity: Identity | None) -> tuple[int, ...]:

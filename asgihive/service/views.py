@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from starlette.types import Receive
 
-from asgihive.asgi import BufferedResponse, StreamedResponse, closing, while_connected
+from asgihive.asgi import BufferedResponse, StreamedResponse, closing, run_while_connected
 from asgihive.concurrency import Portions
 from asgihive.context import measured
 from asgihive.encoders.protocol import Values
@@ -79,11 +79,11 @@ async def answer_view(
         reading = _ViewRead(store, parameters, held, values, view)
         if values.size > encoder.block_elements:
             return StreamedResponse(
-                blocks=reading.body(),
+                body_chunks=reading.body(),
                 content_length=encoder.length(values),
                 headers=headers_of(encoder, values, view),
             )
-        pieces = await while_connected(receive, reading.whole)
+        pieces = await run_while_connected(receive, reading.whole)
         return None if pieces is None else whole_response(encoder, values, pieces, view)
     except BaseException:
         lease.release()

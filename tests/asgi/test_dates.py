@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.asgi.dates import has_http_date, http_date, parse_http_date
+from asgihive.asgi.conditional import format_http_date, has_http_date, parse_http_date
 
 EXAMPLE = 784111777
 
@@ -22,19 +22,19 @@ def test_the_three_formats(text: str) -> None:
 
 
 def test_the_preferred_format_is_written() -> None:
-    assert http_date(EXAMPLE) == "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert format_http_date(EXAMPLE) == "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 @given(st.integers(0, 253_402_300_799))
 def test_what_is_written_is_read(seconds: int) -> None:
-    assert parse_http_date(http_date(seconds)) == seconds
+    assert parse_http_date(format_http_date(seconds)) == seconds
 
 
 @pytest.mark.parametrize("seconds", [-1, 253_402_300_800])
 def test_there_is_no_date_for_other_years(seconds: int) -> None:
     assert not has_http_date(seconds)
     with pytest.raises(ValueError, match=str(seconds)):
-        http_date(seconds)
+        format_http_date(seconds)
 
 
 def test_a_leap_second_is_the_last_of_its_minute() -> None:

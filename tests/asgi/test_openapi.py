@@ -24,8 +24,8 @@ from asgihive.asgi import (
     Header,
     Query,
     Router,
-    openapi_document,
-    routes_below,
+    list_routes,
+    make_openapi_document,
 )
 
 _KEY = uuid.UUID(int=1)
@@ -53,7 +53,7 @@ class Model(pydantic.BaseModel):
 
 def _document(router: Router) -> dict[str, Any]:
     """The document as clients get it, found valid."""
-    document = openapi_document(routes_below(router), title="Test", version="1.2")
+    document = make_openapi_document(list_routes(router), title="Test", version="1.2")
     sent: dict[str, Any] = orjson.loads(msgspec.json.encode(document))
     validate(sent)
     return sent

@@ -22,7 +22,7 @@ from asgihive.asgi import (
     ContentLengthMismatch,
     StreamedResponse,
     closing,
-    content_disposition,
+    format_content_disposition,
 )
 from tests.asgi.exchange import Exchange, http, run
 
@@ -80,7 +80,7 @@ def streamed(
                 with anyio.CancelScope(shield=True):
                     await last.aclose()
 
-    return StreamedResponse(blocks=context(), content_length=length, **more)
+    return StreamedResponse(body_chunks=context(), content_length=length, **more)
 
 
 async def test_a_buffered_response_can_be_sent_many_times() -> None:
@@ -197,7 +197,7 @@ async def test_a_body_of_another_length_never_looks_complete(
     steps: list[bytes], length: int, sent: bytes
 ) -> None:
     exchange, blocks = http(), Blocks(*steps)
-    with pytest.raises(ContentLengthMismatch, match=f"Content-Length is {length}, the blocks"):
+    with pytest.raises(ContentLengthMismatch, match=f"Content-Length is {length}, the body has"):
         await run(streamed(blocks, length), exchange)
     assert exchange.body == sent
     assert not exchange.complete
@@ -317,7 +317,7 @@ NAMES = st.one_of(st.text(), st.text(st.sampled_from('a."\r\n\\/%;\0\x7f\u202e\u
 
 @given(NAMES)
 def test_any_name_makes_a_safe_header(name: str) -> None:
-    header = content_disposition(name)
+    header = format_content_disposition(name)
     assert re.fullmatch(r"[\x20-\x7e]+", header)
     parsed = re.fullmatch(
         r"attachment; filename=\"([^\"\\%]+)\"(?:; filename\*=UTF-8''([!#$&+.^_`|~%0-9A-Za-z-]+))?",
@@ -344,7 +344,7 @@ def test_any_name_makes_a_safe_header(name: str) -> None:
 )
 def test_the_name_as_the_standard_library_reads_it(name: str, saved: str) -> None:
     message = EmailMessage()
-    message["Content-Disposition"] = content_disposition(name)
+    message["Content-Disposition"] = format_content_disposition(name)
     parameters = dict(message.get_params(header="content-disposition") or [])
-    extended = re.search(r"filename\*=UTF-8''(.*)", content_disposition(name))
+    extended = re.search(r"filename\*=UTF-8''(.*)", format_content_disposition(name))
     assert (unquote(extended[1]) if extended else parameters["filename"]) == saved

@@ -21,8 +21,8 @@ from asgihive.asgi import (
     Header,
     Query,
     Router,
-    location_of,
-    name_of,
+    find_location,
+    find_name,
 )
 
 
@@ -177,12 +177,12 @@ class _Callable:
 def test_handlers_are_named_and_found() -> None:
     line = _named.__code__.co_firstlineno
     for each in (_named, functools.partial(_named, x=1), functools.wraps(_named)(lambda: None)):
-        assert name_of(each) == "_named"
-        assert location_of(each) == f"{__file__}:{line}"
-    assert name_of(_Callable()) == "_Callable"
-    assert location_of(_Callable()).startswith(f"{__file__}:")
-    assert location_of(Body).startswith("asgihive.asgi.markers")
-    assert location_of(len) == "builtins"
+        assert find_name(each) == "_named"
+        assert find_location(each) == f"{__file__}:{line}"
+    assert find_name(_Callable()) == "_Callable"
+    assert find_location(_Callable()).startswith(f"{__file__}:")
+    assert find_location(Body).startswith("asgihive.asgi.markers")
+    assert find_location(len) == "builtins"
 
 
 def test_one_body_may_be_marked() -> None:

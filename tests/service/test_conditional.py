@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.asgi import http_date
+from asgihive.asgi import format_http_date
 from asgihive.concurrency import Lane
 from asgihive.service import H5App, answers
 from asgihive.settings import H5Settings
@@ -267,19 +267,19 @@ async def test_a_live_file_has_no_validators(app: H5App, root: Path) -> None:
 
 async def test_dates(app: H5App) -> None:
     first = await ask(app, "/data", path="values")
-    assert first.headers["last-modified"] == http_date(OLD)
+    assert first.headers["last-modified"] == format_http_date(OLD)
     for date, status in (
-        (http_date(OLD), 304),
-        (http_date(OLD - 1), 200),
-        (http_date(OLD + 1), 200),  # it was put there only now
-        (http_date(5_000_000_000), 304),
+        (format_http_date(OLD), 304),
+        (format_http_date(OLD - 1), 200),
+        (format_http_date(OLD + 1), 200),  # it was put there only now
+        (format_http_date(5_000_000_000), 304),
         ("long ago", 200),
     ):
         for app_ in (app, H5App(app.store.sandbox.root, app.settings)):
             answer = await ask(app_, "/data", {"if-modified-since": date}, path="values")
             assert answer.status == status, date
             assert answer.headers["etag"] == first.headers["etag"]
-    fields = {"if-modified-since": http_date(OLD), "if-none-match": '"x"'}
+    fields = {"if-modified-since": format_http_date(OLD), "if-none-match": '"x"'}
     assert (await ask(app, "/data", fields, path="values")).status == 200
 
 
@@ -317,8 +317,8 @@ async def test_what_must_not_have_changed(app: H5App, name: str) -> None:
         ({"if-match": '"x"'}, 412),
         ({"if-match": tag, "if-none-match": tag}, 304),
         ({"if-match": '"x"', "if-none-match": tag}, 412),
-        ({"if-unmodified-since": http_date(OLD)}, 200),
-        ({"if-unmodified-since": http_date(OLD - 1)}, 412),
+        ({"if-unmodified-since": format_http_date(OLD)}, 200),
+        ({"if-unmodified-since": format_http_date(OLD - 1)}, 412),
     ):
         for app_ in (app, H5App(app.store.sandbox.root, app.settings)):
             answer = await ask(app_, route, fields, **query)

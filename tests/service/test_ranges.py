@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgihive.asgi import http_date
+from asgihive.asgi import format_http_date
 from asgihive.hdf5.filters import Pipeline
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
@@ -214,7 +214,7 @@ async def test_if_range(root: Path) -> None:
         (f"W/{tag}", 200),
         ('"other"', 200),
         (modified or tag, 206),
-        (http_date(1_000_000_000), 200),
+        (format_http_date(1_000_000_000), 200),
     ):
         answer = await ask(app, "/data", {**of("4-7"), "if-range": condition}, **query)
         assert answer.status == status, condition

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import Router, while_connected
+from asgihive.asgi import Router, run_while_connected
 from asgihive.hive import Component, ModuleHooks
 from asgihive.service.batch import Batch
 from asgihive.service.core import Core
@@ -28,7 +28,7 @@ class Proxy:
         crew.enter()
         try:
             if not await relay.begin(_UNWATCHED_SECONDS):
-                await while_connected(receive, relay.rest)
+                await run_while_connected(receive, relay.rest)
         except ClientGone:
             return
         finally:

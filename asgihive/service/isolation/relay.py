@@ -8,7 +8,7 @@ import msgspec
 from isal import isal_zlib
 from starlette.types import Message, Scope, Send
 
-from asgihive.asgi import parse_query, route_path
+from asgihive.asgi import get_route_path, parse_query
 from asgihive.context import request_context
 from asgihive.errors import AsgihiveError, Overloaded, ReaderCrashed
 from asgihive.hdf5.names import encoded as encoded_name
@@ -260,7 +260,7 @@ class Relay:
 
 def _request(scope: Scope) -> Request:
     client = scope.get("client")
-    path, query = route_path(scope), scope["query_string"]
+    path, query = get_route_path(scope), scope["query_string"]
     named = file_in_path(scope)
     if named is not None:
         # As a parameter, which may be any bytes.

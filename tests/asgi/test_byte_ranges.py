@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.ranges import ByteRange, parse_range
+from asgihive.asgi.byte_ranges import ByteRange, parse_range
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_of_an_empty_body() -> None:
 
 def test_content_range() -> None:
     # §14.4
-    assert ByteRange(42, 1234).content_range(1234) == "bytes 42-1233/1234"
+    assert ByteRange(42, 1234).format_content_range(1234) == "bytes 42-1233/1234"
     assert ByteRange(42, 1234).length == 1192
 
 

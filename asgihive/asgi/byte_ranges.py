@@ -1,10 +1,10 @@
-"""Range requests (RFC 9110 §14): one range of bytes; several are answered by the whole."""
+"""Range requests (RFC 9110 §14): one range of bytes; several are answered by the whole body."""
 
 import re
 import sys
 from dataclasses import dataclass
 
-from asgihive.asgi.exceptions import HTTPException
+from asgihive.asgi.errors import HTTPException
 
 _UNIT = re.compile(r"bytes=", re.IGNORECASE)
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
@@ -12,27 +12,32 @@ _SPEC = re.compile(r"([0-9]*)-([0-9]*)")
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """The bytes `start` to before `stop` of a body; at least one."""
+    """The bytes of a body from `start` to before `stop`; at least one."""
 
     start: int
     stop: int
 
     @property
     def length(self) -> int:
+        """How many bytes there are."""
         return self.stop - self.start
 
-    def content_range(self, size: int) -> str:
-        """The value of `Content-Range` (§14.4), out of a body of `size` bytes."""
+    def format_content_range(self, size: int) -> str:
+        """Return the value of `Content-Range` (§14.4), out of a body of `size` bytes."""
         return f"bytes {self.start}-{self.stop - 1}/{size}"
 
 
 def parse_range(value: str | None, size: int) -> ByteRange | None:
-    """The one range that `Range` asks for of a body of `size` bytes; None = the whole body.
+    """Return the one range of a body that `Range` asks for; None = the whole body.
 
-    Ignored, as §14.2 allows or wants: other units, malformed ranges, and several ranges.
+    Other units, malformed ranges and several ranges are ignored, as §14.2 allows or demands.
+
+    Args:
+        value: the header `Range`, or None without one.
+        size: of the body, in bytes.
 
     Raises:
-        HTTPException: 416 with `Content-Range: bytes */size` (§15.5.17), nothing of the body
+        HTTPException: 416 with `Content-Range: bytes */size` (§15.5.17), no byte of the body
             lies in the range.
     """
     unit = None if value is None else _UNIT.match(value)
@@ -45,13 +50,13 @@ def parse_range(value: str | None, size: int) -> ByteRange | None:
         return None
     first, last = specs[0].groups()
     if first:
-        start, stop = _number(first), _number(last) + 1 if last else sys.maxsize
+        start, stop = _parse_number(first), _parse_number(last) + 1 if last else sys.maxsize
         if stop <= start:
             return None
     elif last:
-        start, stop = max(0, size - _number(last)), sys.maxsize
-        if not size and _number(last):
-            # Satisfiable, but no Content-Range can say it of an empty body.
+        start, stop = max(0, size - _parse_number(last)), sys.maxsize
+        if not size and _parse_number(last):
+            # It is satisfiable, but no Content-Range can say that of an empty body.
             return None
     else:
         return None
@@ -63,7 +68,7 @@ def parse_range(value: str | None, size: int) -> ByteRange | None:
     return ByteRange(start, min(stop, size))
 
 
-def _number(digits: str) -> int:
-    # No body is that long, and Python refuses to convert thousands of digits.
+def _parse_number(digits: str) -> int:
+    # A longer number is larger than any body, and Python refuses to convert thousands of digits.
     digits = digits.lstrip("0") or "0"
     return int(digits) if len(digits) < 19 else sys.maxsize - 1

@@ -1,0 +1,241 @@
+"""Errors as responses: `HTTPException`, what is wrong with a request, and the error boundary."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from asgihive.asgi.responses import BufferedResponse
+
+Statuses = Mapping[type[Exception], int]
+"""HTTP status by class of exception; a class also stands for its subclasses."""
+
+PHASES = {
+    "http.response.start": "begun",
+    "websocket.accept": "open",
+    "websocket.close": "begun",
+    "websocket.http.response.start": "begun",
+}
+"""The phase of a connection after a message of a type; before any of them it is "new"."""
+
+MAX_TEXT_CHARACTERS = 200
+"""Most characters of a message that a client may have written."""
+
+_MAX_PROBLEMS = 100
+_NO_STATUSES: Statuses = {}
+
+# How msgspec ends its messages: "Expected `int` - at `$.items[3].name`".
+_PLACE = re.compile(r" - at (?:`key` in )?`\$([^`]*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[([0-9]+|\.\.\.)\]")
+
+_logger = logging.getLogger(__name__)
+
+
+class HTTPException(Exception):
+    """Answers a request with a status and the JSON `{"message": …}`.
+
+    Args:
+        status: the HTTP status.
+        message: what is wrong, for people.
+        headers: further headers of the response.
+        details: further members of the JSON object, which `orjson` can encode.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.headers = dict(headers or {})
+        self.details = dict(details or {})
+
+    def __str__(self) -> str:
+        return self.message
+
+
+_UNEXPECTED = HTTPException(500, "Internal server error")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a request."""
+
+    where: tuple[str | int, ...]
+    """`("query", "limit")`, or `("body", "items", 3, "name")`."""
+
+    message: str
+
+
+class ProblemsFound(Exception):
+    """A value cannot be converted; the places of the problems are relative to the value."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+
+def clip_text(text: str) -> str:
+    """Return a text that is short enough for a message, and that UTF-8 can encode."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[: MAX_TEXT_CHARACTERS - 1]}…"
+
+
+def parse_msgspec_message(message: str) -> Problem:
+    """Take a message of `msgspec` apart: what is wrong, and where."""
+    match = _PLACE.search(message)
+    if match is None:
+        return Problem((), clip_text(message))
+    where = tuple(
+        int(index) if index.isdigit() else name or index for name, index in _STEP.findall(match[1])
+    )
+    return Problem(where, clip_text(message[: match.start()]))
+
+
+def refuse_request(problems: Iterable[Problem]) -> HTTPException:
+    """Return the 422 (RFC 9110 §15.5.21) that says all problems, in order, each once."""
+    shown = list(dict.fromkeys(problems))[:_MAX_PROBLEMS]
+    sentences = []
+    for each in shown:
+        source, *rest = each.where
+        if source == "body":
+            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in rest)
+            at = f" at {clip_text(place.removeprefix('.'))!r}" if rest else ""
+            sentences.append(f"The body is wrong{at}: {each.message}")
+        else:
+            name = ".".join(map(str, rest))
+            sentences.append(f"The {source} parameter {name!r} is wrong: {each.message}")
+    errors = [{"where": list(each.where), "message": each.message} for each in shown]
+    return HTTPException(422, "; ".join(sentences), details={"errors": errors})
+
+
+def find_http_exception(
+    error: Exception, statuses: Statuses = _NO_STATUSES
+) -> HTTPException | None:
+    """Return the `HTTPException` that an exception means, or None if it is unexpected.
+
+    An `HTTPException`, also Starlette's, means itself. Any other exception has the status of
+    its class, or of the nearest base class that has one, and its `str` as the message. An
+    exception group of one exception means that exception.
+    """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, HTTPException):
+        return error
+    if isinstance(error, StarletteHTTPException):
+        return HTTPException(error.status_code, str(error.detail), error.headers)
+    for each in type(error).__mro__:
+        if each in statuses:
+            return HTTPException(statuses[each], str(error))
+    return None
+
+
+def answer_error(error: Exception, statuses: Statuses = _NO_STATUSES) -> BufferedResponse:
+    """Return the response that answers an exception; a pure function.
+
+    The body is JSON, `{"message": …}`, whatever the message holds. An unexpected exception is
+    a 500 that does not say what happened. A 503 has `Retry-After: 1`, unless the exception has
+    another one.
+
+    Args:
+        error: see `find_http_exception`.
+        statuses: the statuses of exceptions that are no `HTTPException`.
+    """
+    known = find_http_exception(error, statuses) or _UNEXPECTED
+    headers = {"content-type": "application/json"}
+    if known.status == 503:
+        headers["retry-after"] = "1"
+    message = known.message.encode("utf-8", "replace").decode()
+    body = orjson.dumps({"message": message, **known.details})
+    return BufferedResponse(body, known.status, {**headers, **known.headers})
+
+
+async def send_error(  # noqa: PLR0913  # the three of ASGI, and three facts of the error
+    error: Exception,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    statuses: Statuses = _NO_STATUSES,
+    phase: str = "new",
+) -> None:
+    """Answer an exception as `answer_error` says, and log it if it is unexpected.
+
+    A websocket handshake gets the same response where the server offers the extension
+    `websocket.http.response`; else it is closed, which is a 403 without a body. An open
+    websocket is closed with code 1008 for client errors and 1011 for others. An exception
+    that says that the client is gone is answered by nothing.
+
+    Args:
+        phase: of the connection, see `PHASES`.
+
+    Raises:
+        Exception: `error` itself, if the response has begun: there is no second one, and the
+            server aborts the connection.
+    """
+    if isinstance(error, ClientDisconnect | WebSocketDisconnect):
+        return
+    if phase == "begun":
+        raise error
+    known = find_http_exception(error, statuses)
+    if known is None:
+        _logger.error("Unexpected error at %r", scope["path"], exc_info=error)
+        known = _UNEXPECTED
+    if scope["type"] == "websocket":
+        if phase == "open" or "websocket.http.response" not in (scope.get("extensions") or {}):
+            # RFC 6455: §7.4.1 has the codes, §5.5 the length of a reason.
+            code = 1008 if known.status < 500 else 1011
+            reason = known.message.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+            return
+        send = send_as_denial(send)
+    await answer_error(known)(scope, receive, send)
+
+
+def send_as_denial(send: Send) -> Send:
+    """Return a `send` that makes an HTTP response the refusal of a websocket handshake."""
+
+    async def send_denial(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return send_denial
+
+
+class ErrorBoundary:
+    """Answers every exception of an application as `send_error` does.
+
+    Args:
+        app: the application.
+        statuses: HTTP status by class of exception.
+    """
+
+    def __init__(self, app: ASGIApp, statuses: Statuses | None = None) -> None:
+        self.app = app
+        self.statuses = dict(statuses or {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        phase = "new"
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal phase
+            phase = PHASES.get(message["type"], phase)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except Exception as error:  # noqa: BLE001  # answered or raised again
+            await send_error(error, scope, receive, send, statuses=self.statuses, phase=phase)
