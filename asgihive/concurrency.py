@@ -26,7 +26,6 @@ from anyio.lowlevel import RunVar
 
 from asgihive.context import request_context
 from asgihive.errors import NeedsThread, Overloaded
-from asgihive.visits import visitor
 
 T = TypeVar("T")
 
@@ -219,9 +218,8 @@ class Lane:
                 raise RuntimeError  # nobody sees it: the task was cancelled before this began
             if request.timings is not None:
                 request.timings.add("queue", perf_counter() - asked)
-            who = visitor.get()
             try:
-                return function() if who is None else who.visit(function)
+                return function()
             except BaseException as error:
                 _forget_locals(error)
                 raise

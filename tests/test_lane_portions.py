@@ -3,15 +3,16 @@
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from asgihive import concurrency
 from asgihive.concurrency import Lane, Portions, run_at_once
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from asgihive.visits import visitor
 from tests.test_lanes import WAIT, Gate
 
 pytestmark = pytest.mark.anyio
@@ -57,17 +58,18 @@ async def test_raises_what_the_work_raises_and_gives_the_token_back() -> None:
     assert lane.busy() == lane.waiting() == 0
 
 
-async def test_nobody_waits_so_that_it_is_one_visit(short: None) -> None:
+async def test_it_is_in_one_thread_where_no_other_call_waits(
+    short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lane = Lane("test", 1, 10)
-    visits = 0
+    run_sync, visits = anyio.to_thread.run_sync, 0
 
-    class Counting:
-        def visit(self, function: Callable[[], object]) -> object:
-            nonlocal visits
-            visits += 1
-            return function()
+    async def count(*arguments: Any, **options: Any) -> Any:
+        nonlocal visits
+        visits += 1
+        return await run_sync(*arguments, **options)
 
-    visitor.set(Counting())  # type: ignore[arg-type]
+    monkeypatch.setattr(anyio.to_thread, "run_sync", count)
     assert await lane.run_in_portions(work(*[int] * 1000)) == "done"
     assert visits == 1
 

@@ -32,7 +32,6 @@ from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
 from asgihive.hdf5.unwritten import fill_of_variable_length, has_fill_of_variable_length
 from asgihive.hdf5.virtual import VirtualLayout
-from asgihive.visits import touch
 
 Array = np.ndarray[Any, Any]
 
@@ -164,7 +163,6 @@ class Dataset:
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
-        touch(self.file.place.name, self.file.identity.content)
         self._check_sizes(lease.pool.max_chunk_bytes)
         try:
             yield

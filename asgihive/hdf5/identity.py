@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Self
 
-from asgihive.visits import Content
+Content = tuple[int, int, int, int]
+"""What tells one content of a file from the next: device, inode, size, mtime in nanoseconds."""
 
 # Longest time for which two changes may leave one timestamp. Linux stamps files from a
 # clock that ticks at 100 to 1,000 Hz; file systems without sub-second stamps (FAT, old

@@ -18,7 +18,6 @@ from asgihive.errors import (
     FileUnreadable,
     LinkUnresolved,
     Overloaded,
-    ReaderCrashed,
 )
 from asgihive.hdf5.by_address import LINK_ACCESS, HDF5Object, open_object
 from asgihive.hdf5.group_links import list_links
@@ -101,7 +100,7 @@ class Broken(Exception):  # control flow inside this module
 
 # Conditions of the moment, which say nothing about a link: those that are over soon, and all.
 CHANGING = (FileChanged, Overloaded, Unsettled)
-PASSING = (*CHANGING, FileBeingWritten, ReaderCrashed)
+PASSING = (*CHANGING, FileBeingWritten)
 
 # What libhdf5's refusals look like through h5py.
 _REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)

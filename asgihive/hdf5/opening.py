@@ -158,7 +158,7 @@ def virtual_extent(
 
     Raises:
         NoEquivalent: too many sources would have to be opened.
-        FileChanged, Overloaded, Unsettled, ReaderCrashed
+        FileChanged, Overloaded, Unsettled
     """
     try:
         virtual = yield from virtual_layout(found.id, properties)
@@ -282,7 +282,7 @@ class Sources:
 
         Raises:
             SourceRefused: it may not or cannot be read, or is not as the mapping says.
-            FileChanged, Overloaded, Unsettled, ReaderCrashed
+            FileChanged, Overloaded, Unsettled
             NoEquivalent: it is nested too deeply, or one too many.
         """
         if self.depth >= MAX_VIRTUAL_DEPTH:

@@ -24,7 +24,6 @@ from asgihive.errors import (
     FileOutside,
     FileUnreadable,
     Overloaded,
-    ReaderCrashed,
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunk_cache import ChunkCache
@@ -46,7 +45,6 @@ from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import is_being_written, reading_live, seems_written, was_left_open
 from asgihive.hdf5.types import NoEquivalent
-from asgihive.visits import touch
 
 # Opening through the descriptor means that what was checked is what is opened.
 _BY_DESCRIPTOR = os.path.isdir("/proc/self/fd")
@@ -137,7 +135,6 @@ class Lease:
 
         Raises:
             FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
-            ReaderCrashed: it did before, and is refused.
         """
         known = self.pool.known(name)
         if known is not None:
@@ -150,8 +147,6 @@ class Lease:
         """Open `place`, or find it open; raises as `open_asked`."""
         # Before trying, so that what turns up after it failed is a change.
         identity = identity_on_loop(place.asked)
-        if identity is not None:
-            self._touch(place.name, identity)
         try:
             file = self.pool.acquire(place)
         except (FileMissing, FileForbidden, FileUnreadable):
@@ -165,8 +160,7 @@ class Lease:
         return self.hold(file)
 
     def hold(self, file: OpenFile) -> OpenFile:
-        """Keep `file` open, and depend on it; raises FileChanged, ReaderCrashed."""
-        self._touch(file.place.name, file.identity)
+        """Keep `file` open, and depend on it; raises FileChanged."""
         if self.files.setdefault(file.key, file) is not file:
             raise FileChanged(file.place.name)
         self._depend(file.place.asked, file.seen)
@@ -175,14 +169,6 @@ class Lease:
         if self.released:
             file.holders.discard(self)
         return file
-
-    def _touch(self, name: str, identity: Identity) -> None:
-        try:
-            touch(name, identity.content)
-        except ReaderCrashed:
-            # What is made without the file is not the answer for good.
-            self.lasting = False
-            raise
 
     def _depend(self, path: str, identity: Identity | None) -> None:
         before = self.depends.setdefault(path, identity)

@@ -4,19 +4,17 @@ import time
 from dataclasses import dataclass
 
 from asgihive.errors import ReaderCrashed
-from asgihive.visits import Content
+from asgihive.hdf5.identity import Content
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
     """A content that is not opened again.
 
-    number: of the order in which they were pronounced, from 1.
     until: by `time.monotonic`.
     detail: how it crashed the reader, for whoever asks for it.
     """
 
-    number: int
     content: Content
     until: float
     detail: str
@@ -27,7 +25,6 @@ class Bans:
 
     def __init__(self) -> None:
         self._by_content: dict[Content, Ban] = {}
-        self._pronounced = 0
 
     def __len__(self) -> int:
         return len(self._by_content)
@@ -36,18 +33,9 @@ class Bans:
         """Refuse a content for so many seconds from now."""
         now = time.monotonic()
         self._by_content = {key: each for key, each in self._by_content.items() if each.until > now}
-        self._pronounced += 1
-        ban = Ban(self._pronounced, content, now + seconds, detail)
-        # Last of all, also where it stands there already: `since` goes by the order.
-        self._by_content.pop(content, None)
+        ban = Ban(content, now + seconds, detail)
         self._by_content[content] = ban
         return ban
-
-    def since(self, number: int) -> list[Ban]:
-        """Those that were pronounced after the one of that number."""
-        if number == self._pronounced:
-            return []
-        return [each for each in list(self._by_content.values()) if each.number > number]
 
     def check(self, name: str, content: Content) -> None:
         """Raise ReaderCrashed when this content of the file `name` is refused."""

@@ -28,7 +28,6 @@ class Kind(IntEnum):
     """Of a frame, and what its payload is; the first group goes to the worker."""
 
     SETUP = 1  # Setup: once, before anything else
-    BAN = 2  # BanNote
     REQUEST = 3  # Request
     CREDIT = 4  # int: so many further bytes of the body may come
     CANCEL = 5  # nothing: nobody waits for the answer any more
@@ -50,14 +49,6 @@ class Frame(NamedTuple):
     kind: int
     request: int
     payload: bytes | memoryview
-
-
-class BanNote(msgspec.Struct, array_like=True):
-    """A content of a file that is refused, for `seconds` from now."""
-
-    content: tuple[int, int, int, int]
-    seconds: float
-    detail: str
 
 
 class Setup(msgspec.Struct, array_like=True):

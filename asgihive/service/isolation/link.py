@@ -12,11 +12,10 @@ from itertools import count
 import anyio
 import msgspec
 
-from asgihive.service.isolation.bans import Bans
+from asgihive.service.isolation.blame import Visit
 from asgihive.service.isolation.channel import ChannelClosed
 from asgihive.service.isolation.frames import (
     WINDOW_BYTES,
-    BanNote,
     Frame,
     Kind,
     LogNote,
@@ -43,11 +42,16 @@ class Conversation:
     """One request and the frames that answer it.
 
     number: of the request, on this link.
+    file: that it names, if it names one.
+    has_begun: whether something of the answer has come.
     """
 
-    def __init__(self, link: "Link", number: int) -> None:
+    def __init__(self, link: "Link", number: int, file: str | None) -> None:
         self.link = link
         self.number = number
+        self.file = file
+        self.since = time.monotonic()
+        self.has_begun = False
         self._frames: deque[Frame] = deque()
         self._arrived: anyio.Event | None = None
         self._owed = 0
@@ -74,6 +78,7 @@ class Conversation:
     def hand(self, frame: Frame) -> None:
         """For the link: here is a frame."""
         self._frames.append(frame)
+        self.has_begun = True
         self.wake()
 
     def wake(self) -> None:
@@ -126,7 +131,6 @@ class Link:
         self._conversations: dict[int, Conversation] = {}
         self._waiting: dict[Conversation, None] = {}
         self._is_led = False
-        self._known_bans = 0
         self._heard = self._looked = time.monotonic()
 
     @property
@@ -135,22 +139,32 @@ class Link:
         return bool(self._conversations)
 
     def is_held_up(self, conversation: Conversation, seconds: float) -> bool:
-        """Whether others have been in the lanes for so long, and `conversation` is not there."""
-        horizon = time.monotonic() - seconds
-        visits = self.process.board.visits()
-        return any(each.since < horizon for each in visits) and all(
-            each.request != conversation.number for each in visits
+        """Whether others that were asked before `conversation` have waited for so long, too."""
+        horizon = min(time.monotonic() - seconds, conversation.since)
+        return any(
+            each.since < horizon and not each.has_begun for each in self._conversations.values()
         )
+
+    def visits(self) -> list[Visit]:
+        """The requests that wait for an answer; where there is none, those that wait for more."""
+        asked = list(self._conversations.values())
+        waiting = [each for each in asked if not each.has_begun] or asked
+        return [Visit(each.number, each.since, each.file) for each in waiting]
 
     def watch(self) -> None:
         """Kill a worker that hangs, where nobody waits for it who would see that."""
-        visits = self.process.board.visits()
-        horizon = time.monotonic() - self._patience
-        late = frozenset(each.request for each in visits if each.since < horizon)
+        late = self._late()
         if late:
             self._give_up(late)
 
-    def ask(self, request: bytes, bans: Bans) -> Conversation:
+    def _late(self) -> frozenset[int]:
+        horizon = time.monotonic() - self._patience
+        asked = self._conversations.values()
+        return frozenset(
+            each.number for each in asked if each.since < horizon and not each.has_begun
+        )
+
+    def ask(self, request: bytes, file: str | None) -> Conversation:
         """Begin a conversation; what is not sent yet is, as soon as the worker takes it.
 
         Raises:
@@ -158,11 +172,7 @@ class Link:
         """
         if not self._conversations:
             self._heard = self._looked = time.monotonic()  # nobody listened until now
-        for ban in bans.since(self._known_bans):
-            self._known_bans = ban.number
-            note = BanNote(ban.content, ban.until - time.monotonic(), ban.detail)
-            self.process.channel.put(Kind.BAN, 0, encoded(note))
-        conversation = Conversation(self, next(self._numbers))
+        conversation = Conversation(self, next(self._numbers), file)
         self._conversations[conversation.number] = conversation
         self.tell(Kind.REQUEST, conversation.number, request)
         if self.is_ended:
@@ -252,10 +262,7 @@ class Link:
             self._give_up(frozenset())
         elif self._is_ready and silent > self._patience / 4:
             self.tell(Kind.PING, 0)
-        visits = self.process.board.visits()
-        late = frozenset(each.request for each in visits if now - each.since > self._patience)
-        if late:
-            self._give_up(late)
+        self.watch()
 
     def _give_up(self, late: frozenset[int]) -> None:
         if not self.is_stuck:

@@ -46,16 +46,15 @@ class WorkerProcess:
 
     Args:
         setup: what it is to be.
-        slots: calls that it may note at once.
 
     Raises:
         OSError: no process can be started.
     """
 
-    def __init__(self, setup: Setup, slots: int) -> None:
+    def __init__(self, setup: Setup) -> None:
         ours, theirs = socket.socketpair()
         try:
-            self.board, shared = Board.create(slots)
+            self.board, shared = Board.create()
             try:
                 numbers = (theirs.fileno(), shared)
                 self._process = subprocess.Popen(  # noqa: S603  # this interpreter

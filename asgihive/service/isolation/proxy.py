@@ -25,6 +25,7 @@ class Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         crew = self._supervisor.crew()
         relay = Relay(crew, scope, send)
+        await self._supervisor.check(relay.file)
         crew.enter()
         try:
             if not await relay.begin(_UNWATCHED_SECONDS):
@@ -46,7 +47,7 @@ def isolated(store: Store, router: Router) -> Core:
     Raises:
         ValueError: there can be no worker processes here.
     """
-    supervisor = Supervisor(store.sandbox.root, store.settings)
+    supervisor = Supervisor(store.sandbox, store.settings)
     proxy = Proxy(supervisor)
     cornerstone = Component(
         kind="cornerstone",

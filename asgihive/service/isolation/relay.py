@@ -56,6 +56,7 @@ class Relay:
 
     Attributes:
         is_complete: whether the client got all of the answer.
+        file: that the request names, if it names one.
     """
 
     def __init__(self, crew: Crew, scope: Scope, send: Send) -> None:
@@ -63,8 +64,7 @@ class Relay:
         self._crew = crew
         self._send = send
         self._request = encoded(_request(scope))
-        self._query_string: bytes = scope["query_string"]
-        self._named = file_in_path(scope)
+        self.file = file_in_path(scope) or parse_query(scope["query_string"]).first("file") or None
         self._attempts = 0
         self._conversation: Conversation | None = None
         self._start: Start | None = None
@@ -117,7 +117,7 @@ class Relay:
         if self._attempts == _MOST_ATTEMPTS:
             raise Overloaded(f"{self._attempts} readers crashed while it was answered")
         self._attempts += 1
-        self._conversation = link.ask(self._request, self._crew.supervisor.bans)
+        self._conversation = link.ask(self._request, self.file)
 
     async def _until_complete(self) -> None:
         if self._conversation is None:
@@ -176,10 +176,7 @@ class Relay:
 
     def _crashed(self, verdict: Verdict) -> ReaderCrashed:
         detail = self._crew.supervisor.detail(verdict)
-        if verdict.culprit is not None:
-            return ReaderCrashed(verdict.culprit.name, detail)
-        named = self._named or parse_query(self._query_string).first("file")
-        return ReaderCrashed(named or "", detail)
+        return ReaderCrashed(self.file or "", detail)
 
     async def _forward(self, frame: Frame) -> bool:
         """Hand on a frame, and those after it that are there; whether the answer is complete."""

@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 import anyio
 
 from asgihive.concurrency import LoopLocal, run_in_worker
-from asgihive.errors import Overloaded
+from asgihive.errors import FileMissing, Overloaded
+from asgihive.hdf5.identity import Content, Identity
+from asgihive.hdf5.sandbox import Sandbox
 from asgihive.service.figures import Figures
 from asgihive.service.isolation.bans import Bans
 from asgihive.service.isolation.blame import Verdict, judged
@@ -42,9 +44,6 @@ _SPARE_SECONDS = 0.5
 # Workers that are held up, beside the one that serves; with more, requests wait.
 _MOST_ASIDE = 2
 
-# Threads that outlived their requests are in a lane, too.
-_MORE_SLOTS = 64
-
 
 class Supervisor:
     """The worker processes of one service.
@@ -53,7 +52,7 @@ class Supervisor:
     one. They end with it, or with this object, or with this process.
 
     Args:
-        root: the served directory, without symbolic links.
+        sandbox: of the served directory.
         settings: of the service.
 
     Attributes:
@@ -63,17 +62,17 @@ class Supervisor:
         ValueError: there can be no worker processes here.
     """
 
-    def __init__(self, root: str, settings: H5Settings) -> None:
+    def __init__(self, sandbox: Sandbox, settings: H5Settings) -> None:
         if os.name != "posix" or not sys.executable:
             message = "isolation is 'process', which needs a POSIX system and a Python executable"
             raise ValueError(message)
         self.bans = Bans()
-        # What is 504 ends long before, unless it does not end at all.
-        self.patience = max(2.0, 2 * settings.read_timeout_seconds)
+        # A little less than until the request is 504, so that the file can be named.
+        self.patience = 0.9 * settings.read_timeout_seconds
         self._ban_seconds = settings.quarantine_seconds
-        self._root = os.fsencode(root)
+        self._sandbox = sandbox
+        self._root = os.fsencode(sandbox.root)
         self._settings = _of_worker(settings)
-        self._slots = 1 + settings.decode_lanes + _MORE_SLOTS
         self._idle: deque[Link] = deque()
         self._all: set[WorkerProcess] = set()
         # Of the workers that are not discarded, and what those that are had counted.
@@ -121,23 +120,39 @@ class Supervisor:
         """What the end of a worker means; bans the file that is to blame."""
         self._ends.append(time.monotonic())
         ending = await run_in_worker(link.process.end)
-        visits = link.process.board.visits()
+        visits = link.visits()
         reason = ending.text
         if link.is_stuck:
             reason = f"it hung for more than {self.patience:g} seconds"
         is_certain = ending.is_fault or link.is_stuck or link.is_lone
         verdict = judged(visits, link.late, reason, is_certain=is_certain)
-        self.convict(verdict)
+        await self.convict(verdict)
         await self.discard(link)
-        inside = ", ".join(sorted({each.inside.name for each in visits if each.inside}))
-        text = "The reader %d is replaced: %s; it read: %s"
+        inside = ", ".join(sorted({each.file for each in visits if each.file}))
+        text = "The reader %d is replaced: %s; it was asked for: %s"
         _logger.error(text, link.process.pid, reason, ascii(inside) if inside else "nothing")
         return verdict
 
-    def convict(self, verdict: Verdict) -> None:
+    async def convict(self, verdict: Verdict) -> None:
         """Refuse the file of a verdict from now on, if it names one."""
         if verdict.culprit is not None:
-            self.bans.pronounce(verdict.culprit.content, self._ban_seconds, self.detail(verdict))
+            content = await run_in_worker(self._content, verdict.culprit)
+            if content is not None:
+                self.bans.pronounce(content, self._ban_seconds, self.detail(verdict))
+
+    async def check(self, file: str | None) -> None:
+        """Raise ReaderCrashed when the client's file `file` is refused."""
+        if file is not None and len(self.bans):
+            content = await run_in_worker(self._content, file)
+            if content is not None:
+                self.bans.check(file, content)
+
+    def _content(self, file: str) -> Content | None:
+        """What is in the client's file `file` now, None if there is no such file."""
+        try:
+            return Identity.of(os.stat(self._sandbox.place(file).real)).content
+        except (FileMissing, OSError):
+            return None
 
     def detail(self, verdict: Verdict) -> str:
         """What a client is told of it."""
@@ -212,7 +227,7 @@ class Supervisor:
 
     def _start(self) -> None:
         setup = Setup(self._root, self._settings, 2 * self.patience, lowest_level())
-        process = WorkerProcess(setup, self._slots)
+        process = WorkerProcess(setup)
         self._all.add(process)
         self._boards.add(process.board)
         # On the left, as what has worked already knows more.
@@ -289,7 +304,7 @@ class Crew:
             if link.is_ended or not link.process.is_running:
                 self._aside.discard(link)
                 await self.verdict(link)
-            elif not link.is_asked and not link.process.board.visits():
+            elif not link.is_asked and not link.visits():
                 self._aside.discard(link)
                 self.supervisor.put_back(link)
 
@@ -328,9 +343,12 @@ class Crew:
             link.is_lone = True
             try:
                 yield link
-            finally:
-                if not link.is_ended:
-                    await self.supervisor.discard(link)
+            except BaseException:
+                await self.supervisor.discard(link)
+                raise
+            link.is_lone = False
+            if not link.is_ended:
+                self.supervisor.put_back(link)
         finally:
             if has_turn:
                 self._turn.release()

@@ -19,13 +19,11 @@ from asgihive.context import RequestContext, Timings, request_context
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service.app import H5App
 from asgihive.service.figures import Figures
-from asgihive.service.isolation.bans import Bans
-from asgihive.service.isolation.board import Board, Visitor
+from asgihive.service.isolation.board import Board
 from asgihive.service.isolation.channel import Channel, ChannelClosed
 from asgihive.service.isolation.frames import (
     MOST_BODY_BYTES,
     WINDOW_BYTES,
-    BanNote,
     Frame,
     Kind,
     Request,
@@ -36,7 +34,6 @@ from asgihive.service.isolation.frames import (
 )
 from asgihive.service.isolation.logs import send_logs
 from asgihive.settings import H5Settings
-from asgihive.visits import visitor
 
 _LOOK_SECONDS = 1.0
 
@@ -47,7 +44,7 @@ class Worker:
     Args:
         app: what answers them.
         channel: to the parent.
-        board: where it is noted who is in the lanes, and what the process has come to.
+        board: where it is noted what the process has come to.
         patience: seconds after which a process that is stuck as a whole ends itself.
     """
 
@@ -56,7 +53,6 @@ class Worker:
         self._channel = channel
         self._board = board
         self._patience = patience
-        self._bans = Bans()
         self._answers: dict[int, Answer] = {}
         self._is_held_up = anyio.Event()
 
@@ -111,15 +107,11 @@ class Worker:
             answer.grant(decoded(frame.payload, int))
         elif frame.kind == Kind.CANCEL and answer is not None:
             answer.scope.cancel()
-        elif frame.kind == Kind.BAN:
-            note = decoded(frame.payload, BanNote)
-            self._bans.pronounce(note.content, note.seconds, note.detail)
         elif frame.kind == Kind.PING:
             self.put(Kind.PONG, 0)
             self.flush()
 
     async def _answer(self, request: Request, answer: "Answer") -> None:
-        visitor.set(Visitor(self._board, self._bans, answer.number))
         if request.is_measured:
             request_context.set(RequestContext(timings=answer.timings))
         reason = "the reader did not complete it"

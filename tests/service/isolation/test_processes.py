@@ -89,7 +89,7 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
             links = list(supervisor(app)._idle)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, app, "/meta", "bad.h5")
-                while not any(link.process.board.visits() for link in links):
+                while not any(link.is_asked for link in links):
                     await anyio.lowlevel.checkpoint()
                 # One that waits behind it, and then one that comes later.
                 assert (await ask(app, "/meta")).status == 200
