@@ -246,7 +246,7 @@ class Lane:
                 then to be done with `run`.
         """
         tokens, _ = self._limits_here()
-        if visitor.get() is not None or not tokens.take():
+        if not tokens.take():
             raise NeedsThread
         try:
             return function()
