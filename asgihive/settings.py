@@ -56,9 +56,7 @@ class H5Settings:
         "encoded metadata and attributes kept in memory, 0 = off", 32 << 20
     )
     max_open_files: int = _setting("files open at once", 128)
-    idle_file_seconds: float = _setting("time after which an unused file is closed", 30.0)
     decode_lanes: int = _setting("threads that decode and encode", factory=_available_cores)
-    read_ahead_bytes: int = _setting("bytes in flight for one answer", 32 << 20)
     max_in_flight_bytes: int = _setting(
         "bytes in flight for all answers, over it each has one block at a time", 256 << 20
     )
@@ -66,20 +64,12 @@ class H5Settings:
         "size of a decoded chunk, or of one element, over it 413", 1 << 30
     )
     max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
-    max_document_bytes: int = _setting(
-        "size of metadata or attributes in one answer, over it 413", 256 << 20
-    )
-    max_waiting_requests: int = _setting("requests that wait for a thread, over it 503", 1000)
     read_timeout_seconds: float = _setting(
         "how long a request may take before its first byte, over it 504", 60.0
     )
     send_timeout_seconds: float = _setting(
         "longest time that a client takes for a block of some MiB, over it left", 300.0
     )
-    trim_memory_seconds: float = _setting(
-        "time between giving freed memory back to the system, 0 = never", 60.0
-    )
-    max_link_hops: int = _setting("links followed for one path", 64)
     follow_symlinks: bool = _setting(
         "let a symbolic link inside the directory lead out of it", default=False
     )
@@ -90,25 +80,15 @@ class H5Settings:
     cache_control: str = _setting(
         "the Cache-Control of answers made of files, empty = none", "no-cache"
     )
-    compress_over_bytes: int = _setting("size of a body over which it is compressed", 1 << 10)
     compress_arrays: bool = _setting(
         "compress bin, npy and tiff, which then come without their length", default=False
     )
     token: str | None = _setting("what every request must show, None = nothing", None, secret=True)
-    max_body_bytes: int = _setting("size of a request's body, over it 413", 1 << 20)
-    max_batch_requests: int = _setting("requests in one batch, over it 422", 1000)
-    max_listed_paths: int = _setting("paths in one answer of /paths, over it 413", 1_000_000)
-    max_listed_files: int = _setting("files on one page of a directory, over it 422", 1000)
     server_timing: bool = _setting("say in every answer what took how long", default=True)
     docs: bool = _setting("serve /openapi.json and /docs", default=True)
     metrics: bool = _setting("serve /metrics, for Prometheus", default=True)
-    health: bool = _setting("serve /health, for load balancers", default=True)
-    health_timeout_seconds: float = _setting("longest wait of /health, over it 503", 5.0)
     isolation: Literal["none", "process"] = _setting(
         "process: read files in worker processes, which a damaged file may crash", "none"
-    )
-    quarantine_seconds: float = _setting(
-        "time for which a file that crashed a worker process is refused, unless it changes", 600.0
     )
 
     def __post_init__(self) -> None:
@@ -165,25 +145,12 @@ _LEAST: dict[str, float] = {
     "chunk_cache_bytes": 0,
     "answer_cache_bytes": 0,
     "max_open_files": 1,
-    "idle_file_seconds": 0,
     "decode_lanes": 1,
-    "read_ahead_bytes": 1 << 16,
     "max_in_flight_bytes": 1 << 16,
     "max_chunk_bytes": 1,
     "max_response_bytes": 1,
-    "max_document_bytes": 1,
-    "max_waiting_requests": 1,
     "read_timeout_seconds": 0.001,
     "send_timeout_seconds": 0.001,
-    "trim_memory_seconds": 0,
-    "max_link_hops": 1,
-    "compress_over_bytes": 0,
-    "max_body_bytes": 1,
-    "max_batch_requests": 1,
-    "max_listed_paths": 1,
-    "max_listed_files": 1,
-    "health_timeout_seconds": 0.001,
-    "quarantine_seconds": 0,
 }
 
 _FIELD_VALUE = re.compile(r"[\x20-\x7e]*")  # of RFC 9110, section 5.5, without obsolete text

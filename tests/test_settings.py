@@ -26,14 +26,11 @@ def test_defaults_are_those_that_the_design_promises() -> None:
     assert settings.answer_cache_bytes == 32 * 2**20
     assert settings.max_open_files == 128
     assert settings.decode_lanes >= 1
-    assert settings.read_ahead_bytes == 32 * 2**20
     assert settings.max_response_bytes == 8 * 2**30
-    assert settings.max_waiting_requests == 1000
     assert settings.read_timeout_seconds == 60
     assert settings.follow_symlinks is False
     assert settings.cors_origins == ()
     assert settings.cache_control == "no-cache"
-    assert settings.compress_over_bytes == 1024
     assert settings.compress_arrays is False
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from asgihive.cli.logs import held_log
 from asgihive.cli.tables import printable
 from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
 from asgihive.hdf5.inspection import Inspection, inspect_path
+from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
@@ -35,7 +37,7 @@ ways, of a read of all values:
   none         nothing can be read, or there is nothing; the reason is told
 
 Links and the sources of virtual datasets are followed as `asgihive serve DIR` does, inside DIR
-alone, and with the same {ENVIRONMENT_PREFIX}FOLLOW_SYMLINKS and {ENVIRONMENT_PREFIX}MAX_LINK_HOPS.
+alone, and with the same {ENVIRONMENT_PREFIX}FOLLOW_SYMLINKS.
 The ratio is that of raw and stored size; a dataset that was written in part has a large one.
 
 keys of --json (sizes in bytes; a key that does not apply is null):
@@ -198,7 +200,7 @@ def _read(sandbox: Sandbox, settings: H5Settings, name: str, path: str) -> Inspe
     pool = FilePool(
         sandbox,
         max_open=settings.max_open_files,
-        idle_seconds=settings.idle_file_seconds,
+        idle_seconds=math.inf,
         chunk_cache_bytes=0,
         max_chunk_bytes=settings.max_chunk_bytes,
     )
@@ -207,7 +209,7 @@ def _read(sandbox: Sandbox, settings: H5Settings, name: str, path: str) -> Inspe
             lease = Lease(pool)
             try:
                 file = _opened(lease, name)
-                found = inspect_path(lease, file, path, settings.max_link_hops)
+                found = inspect_path(lease, file, path, MAX_LINK_HOPS)
                 lease.check()
             except FileChanged:
                 continue

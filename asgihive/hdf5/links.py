@@ -25,6 +25,9 @@ from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 
+MAX_LINK_HOPS = 64
+"""Links that are followed for one path."""
+
 
 class LinkResolution(Enum):
     """Whether the last link of a path is followed."""

@@ -42,6 +42,11 @@ from asgihive.service.representations import Representation
 from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 
+MAX_BATCH_REQUESTS = 1000
+
+MAX_BODY_BYTES = 1 << 20
+"""The body of a batch request."""
+
 MSGPACK = msgpack.ENCODER.media_type
 
 # Requests of one batch that are under way or wait for those before them; few, so that a
@@ -74,9 +79,9 @@ class Batch:
         self._store = store
         self._settings = store.settings
         self._lane = store.lanes.decode
-        self._reader = make_body_reader(list[Asked], store.settings.max_body_bytes)
+        self._reader = make_body_reader(list[Asked], MAX_BODY_BYTES)
         # All that is in flight is at most what any answer may have in flight.
-        most_bytes = store.settings.read_ahead_bytes // _AT_ONCE
+        most_bytes = store.reader.read_ahead_bytes // _AT_ONCE
         self._asker = _Asker(app, store.lanes.decode, most_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,9 +112,10 @@ class Batch:
         except ProblemsFound as found:
             problems = [Problem(("body", *each.where), each.message) for each in found.problems]
             raise refuse_request(problems) from None
-        most = self._settings.max_batch_requests
-        if len(asked) > most:
-            message = f"The batch has {len(asked)} requests: at most {most} are accepted"
+        if len(asked) > MAX_BATCH_REQUESTS:
+            message = (
+                f"The batch has {len(asked)} requests: at most {MAX_BATCH_REQUESTS} are accepted"
+            )
             raise HTTPException(422, message)
         return asked
 

@@ -53,6 +53,8 @@ from asgihive.service.representations import Representation
 from asgihive.service.store import Store
 
 DEFAULT_LIMIT = 200
+MAX_LISTED_FILES = 1000
+"""Entries on one page of a directory."""
 
 MEDIA_TYPE = "application/x-hdf5"
 
@@ -73,7 +75,7 @@ class Files:
         refuse_misspelt(query, "files")
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
         encoder = document_encoder(query, accept.decode("latin-1"))
-        directory, after, limit = _page_parameters(query, self._store.settings.max_listed_files)
+        directory, after, limit = _page_parameters(query)
         sandbox = self._store.sandbox
 
         def document() -> tuple[bytes, bool]:
@@ -199,11 +201,11 @@ def _validators(file: WholeFile) -> Validators:
     return Validators.from_times(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
 
 
-def _page_parameters(query: QueryFields, most: int) -> tuple[str, bytes, int]:
+def _page_parameters(query: QueryFields) -> tuple[str, bytes, int]:
     """Which directory, behind which name, and how many entries."""
     limit = query.first("limit")
-    accepted = f"a whole number from 1 to {most} is accepted"
-    wanted = count("limit", limit, accepted, most) if limit else min(DEFAULT_LIMIT, most)
+    accepted = f"a whole number from 1 to {MAX_LISTED_FILES} is accepted"
+    wanted = count("limit", limit, accepted, MAX_LISTED_FILES) if limit else DEFAULT_LIMIT
     return query.first("dir") or "", _cursor(query.first("after") or ""), wanted
 
 

@@ -13,6 +13,9 @@ from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded, RootUnreadable
 from asgihive.service.store import Store
 
+TIMEOUT_SECONDS = 5.0
+"""How long the directory and the lanes may take to answer."""
+
 # However many ask, the directory is looked at this often.
 _KEPT_SECONDS = 1.0
 
@@ -31,12 +34,11 @@ class Health:
 
     Args:
         store: whose directory and lanes.
-        timeout_seconds: how long both may take to answer.
     """
 
-    def __init__(self, store: Store, timeout_seconds: float) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._timeout = timeout_seconds
+        self._timeout = TIMEOUT_SECONDS
         self._problem: str | None = None
         self._looked = -_KEPT_SECONDS
         self._looking: anyio.Event | None = None

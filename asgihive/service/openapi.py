@@ -16,6 +16,7 @@ from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.service.access import is_open
+from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.openapi_parameters import CONDITIONAL, ENTITY, RANGE, VALUES, parameters
 from asgihive.service.openapi_schemas import SCHEMAS, Schema, reference
@@ -226,7 +227,7 @@ class ServiceDocumentation(Documentation):
     def document(self) -> dict[str, Any]:
         """The OpenAPI document, without `servers`."""
         document = super().document()
-        known, described = parameters(self._settings), _operations()
+        known, described = parameters(), _operations()
         for path, item in document["paths"].items():
             if path in described:
                 for method, operation in item.items():
@@ -265,7 +266,7 @@ class ServiceDocumentation(Documentation):
         schema: Schema = {
             "type": "array",
             "items": reference("BatchRequest"),
-            "maxItems": self._settings.max_batch_requests,
+            "maxItems": MAX_BATCH_REQUESTS,
         }
         content = {each: {"schema": schema} for each in (JSON, *MSGPACK_TYPES)}
         return {"required": True, "content": content}

@@ -7,10 +7,9 @@ from asgihive.encoders.registry import encoders
 from asgihive.hdf5.histogram import MAX_BINS
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method
-from asgihive.service.files import DEFAULT_LIMIT
+from asgihive.service.files import DEFAULT_LIMIT, MAX_LISTED_FILES
 from asgihive.service.openapi_schemas import Schema
 from asgihive.service.parameters import DEFAULT_BINS
-from asgihive.settings import H5Settings
 
 Parameter = dict[str, Any]
 
@@ -34,13 +33,13 @@ _SECTIONS = {
 }
 
 
-def parameters(settings: H5Settings) -> dict[str, Parameter]:
+def parameters() -> dict[str, Parameter]:
     """Every parameter by name; that of documents which is called `format` is `document_format`."""
     return {
         **_entity_parameters(),
         **_value_parameters(),
         **_reduction_parameters(),
-        **_directory_parameters(settings),
+        **_directory_parameters(),
         **{name: _header(name, *about) for name, about in _SECTIONS.items()},
     }
 
@@ -199,8 +198,7 @@ def _reduction_parameters() -> dict[str, Parameter]:
     }
 
 
-def _directory_parameters(settings: H5Settings) -> dict[str, Parameter]:
-    most = settings.max_listed_files
+def _directory_parameters() -> dict[str, Parameter]:
     return {
         "dir": _query(
             "dir",
@@ -212,7 +210,12 @@ def _directory_parameters(settings: H5Settings) -> dict[str, Parameter]:
         "limit": _query(
             "limit",
             "Entries on a page, at most.",
-            {"type": "integer", "minimum": 1, "maximum": most, "default": min(DEFAULT_LIMIT, most)},
-            min(DEFAULT_LIMIT, most),
+            {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": MAX_LISTED_FILES,
+                "default": DEFAULT_LIMIT,
+            },
+            DEFAULT_LIMIT,
         ),
     }

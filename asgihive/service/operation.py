@@ -14,15 +14,12 @@ HEALTH, METRICS = "/health", "/metrics"
 def add_operation(
     router: Router, store: Store, metrics: Metrics | None, health: ASGIApp | None
 ) -> None:
-    """Add the routes that the settings want, each 404 where they do not.
+    """Add `/health`, and `/metrics` where the settings want it.
 
     Args:
         metrics: None where they are not wanted, or not installed.
         health: says whether all is well; None = `Health` of `store`.
     """
-    settings = store.settings
-    if settings.health:
-        health = health or Health(store, settings.health_timeout_seconds)
-        router.add(HEALTH, health, name="health")
-    if settings.metrics:
+    router.add(HEALTH, health or Health(store), name="health")
+    if store.settings.metrics:
         router.add(METRICS, metrics or measures.refuse, name="metrics")

@@ -53,7 +53,7 @@ class _Numbers:
                 part = await self.store.lanes.decode.run(partial(work, self.element))
                 take(part.repeated(self.selection.size))
             return
-        blocks: Iterator[Block] = planned(self.held.dataset, self.selection, self.store.settings)
+        blocks: Iterator[Block] = planned(self.held.dataset, self.selection, self.store)
         reader = self.store.reader
 
         async def read(block: Block) -> T:
@@ -131,7 +131,7 @@ async def _numbers(
     store: Store, entity: EntityParameters, selection: str | None, representation: Representation
 ) -> _Numbers:
     def begin(lease: Lease) -> Portions[tuple[Dataset, Selection | None, Array | None]]:
-        dataset = yield from found(store.settings, entity, lease)
+        dataset = yield from found(entity, lease)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
             raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")

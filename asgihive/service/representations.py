@@ -35,7 +35,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.virtual_sources import SourcesFound
 from asgihive.service.answers import Answer, Depends, Key
 from asgihive.service.plain import PlainSource
-from asgihive.service.store import Store
+from asgihive.service.store import COMPRESS_OVER_BYTES, Store
 from asgihive.service.versions import validators_of
 
 _FORMAT = re.compile(rb"(?:^|&)format=[^&]")
@@ -163,7 +163,7 @@ class Representation:
 
     def is_worth(self, size: int) -> bool:
         """Whether a body of `size` bytes is large enough for compression."""
-        return size > self.store.settings.compress_over_bytes
+        return size > COMPRESS_OVER_BYTES
 
     def range_of(self, size: int) -> ByteRange | None:
         """The part of a body of `size` bytes that is asked for; None = all of it.

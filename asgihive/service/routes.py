@@ -24,7 +24,7 @@ from asgihive.encoders.registry import encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer
-from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, walk
+from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
@@ -47,6 +47,9 @@ from asgihive.service.representations import NotModified, Representation
 from asgihive.service.store import DocumentRequest, Store
 from asgihive.service.values import answer_data
 from asgihive.service.views import answer_view
+
+MAX_LISTED_PATHS = 1_000_000
+"""Paths in one answer of `/paths`."""
 
 # From a query to what makes the answer's content in portions in the library lane.
 Content = Callable[[Lease, "DocumentSize"], Portions[Any]]
@@ -136,12 +139,11 @@ class Routes:
 
     def _meta(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
-        hops = self.store.settings.max_link_hops
 
         def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, hops)
-            return (yield from Describer(lease, hops, size.keep).describe(found))
+            found = walk(lease, file, entity.path, resolution, MAX_LINK_HOPS)
+            return (yield from Describer(lease, MAX_LINK_HOPS, size.keep).describe(found))
 
         return content
 
@@ -150,8 +152,7 @@ class Routes:
 
         def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
-            hops = self.store.settings.max_link_hops
-            found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, hops)
+            found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, MAX_LINK_HOPS)
             if not isinstance(found, Resolved):
                 kind = kind_of(found).replace("_", " ")
                 needed = "a group, a dataset or a datatype"
@@ -162,12 +163,13 @@ class Routes:
 
     def _paths(self, query: QueryFields) -> Content:
         entity, resolution = EntityParameters.of(query), link_resolution(query)
-        hops, most = self.store.settings.max_link_hops, self.store.settings.max_listed_paths
 
         def content(lease: Lease, _: DocumentSize) -> Portions[Any]:
             file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, hops)
-            return (yield from list_paths(lease, found, resolution, hops, most))
+            found = walk(lease, file, entity.path, resolution, MAX_LINK_HOPS)
+            return (
+                yield from list_paths(lease, found, resolution, MAX_LINK_HOPS, MAX_LISTED_PATHS)
+            )
 
         return content
 

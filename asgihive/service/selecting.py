@@ -11,13 +11,13 @@ from asgihive.encoders.protocol import Values, is_numeric
 from asgihive.encoders.registry import check
 from asgihive.errors import FormatMismatch, PageTooLarge
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.hdf5.opening import open_dataset
 from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.service.parameters import DataParameters, EntityParameters
 from asgihive.service.store import Store
-from asgihive.settings import H5Settings
 
 # Large enough that a thread's cost is nothing, small enough that others get their turn.
 _BLOCK_BYTES = 4 << 20
@@ -45,10 +45,10 @@ def check_values(parameters: DataParameters, values: Values) -> None:
             raise PageTooLarge(size, MAX_PAGE_BYTES)
 
 
-def found(settings: H5Settings, entity: EntityParameters, lease: Lease) -> Portions[Dataset]:
+def found(entity: EntityParameters, lease: Lease) -> Portions[Dataset]:
     """The dataset that is asked for, held by `lease`. In the library lane."""
     file = lease.open_asked(entity.file)
-    dataset = yield from open_dataset(lease, file, entity.path, settings.max_link_hops)
+    dataset = yield from open_dataset(lease, file, entity.path, MAX_LINK_HOPS)
     lease.objects.append(dataset)
     return dataset
 
@@ -71,15 +71,15 @@ def item_bytes_of(dataset: Dataset) -> int:
     return dataset.item_bytes
 
 
-def block_bytes_of(dataset: Dataset, selection: Selection, settings: H5Settings) -> int:
+def block_bytes_of(dataset: Dataset, selection: Selection, store: Store) -> int:
     """How large a block of `selection` is at most: if it may be, a whole row of chunks."""
     row = chunk_row_bytes(selection, dataset.layout.chunks, item_bytes_of(dataset))
-    return min(max(_BLOCK_BYTES, row), settings.read_ahead_bytes)
+    return min(max(_BLOCK_BYTES, row), store.reader.read_ahead_bytes)
 
 
-def planned(dataset: Dataset, selection: Selection, settings: H5Settings) -> Iterator[Block]:
+def planned(dataset: Dataset, selection: Selection, store: Store) -> Iterator[Block]:
     """The blocks in which `selection` is read."""
-    block_bytes = block_bytes_of(dataset, selection, settings)
+    block_bytes = block_bytes_of(dataset, selection, store)
     return plan_blocks(selection, dataset.layout.chunks, item_bytes_of(dataset), block_bytes)
 
 

@@ -34,6 +34,24 @@ from asgihive.settings import H5Settings
 
 T = TypeVar("T")
 
+READ_AHEAD_BYTES = 32 << 20
+"""Blocks in flight for one answer."""
+
+MAX_DOCUMENT_BYTES = 256 << 20
+"""Metadata or attributes in one answer: they are made in memory as a whole."""
+
+MAX_WAITING_REQUESTS = 1000
+"""Requests that wait for a thread; further ones are answered 503."""
+
+COMPRESS_OVER_BYTES = 1 << 10
+"""A body that is not longer is sent as it is: coding it would take longer than sending it."""
+
+IDLE_FILE_SECONDS = 30.0
+"""How long a file stays open that no request uses."""
+
+TRIM_MEMORY_SECONDS = 60.0
+"""How often freed memory is given back to the system."""
+
 _logger = logging.getLogger(__name__)
 
 # How often a read starts again because a file changed under it, and how long it waits for
@@ -77,14 +95,14 @@ class Store:
         self.pool = FilePool(
             self.sandbox,
             max_open=fit_open_files(settings.max_open_files),
-            idle_seconds=settings.idle_file_seconds,
+            idle_seconds=IDLE_FILE_SECONDS,
             chunk_cache_bytes=settings.chunk_cache_bytes,
             max_chunk_bytes=settings.max_chunk_bytes,
         )
-        self.lanes = Lanes(settings.decode_lanes, settings.max_waiting_requests)
+        self.lanes = Lanes(settings.decode_lanes, MAX_WAITING_REQUESTS)
         self.reader = Reader(
             self.lanes,
-            settings.read_ahead_bytes,
+            READ_AHEAD_BYTES,
             InFlight(settings.max_in_flight_bytes),
             settings.read_timeout_seconds,
         )
@@ -95,7 +113,7 @@ class Store:
     @property
     def most_document_bytes(self) -> int:
         """Of an answer that is made in memory as a whole."""
-        return min(self.settings.max_document_bytes, self.settings.max_response_bytes)
+        return min(MAX_DOCUMENT_BYTES, self.settings.max_response_bytes)
 
     def open(self, lease: Lease, file: str) -> OpenFile:
         """The client's `file`, held by `lease`. In the library lane."""
@@ -221,7 +239,7 @@ class Store:
         if len(body) > self.most_document_bytes:
             raise AnswerTooLarge(len(body), self.most_document_bytes, "ask for a part of it")
         response = BufferedResponse(body, headers={"content-type": request.media_type})
-        is_large = len(body) > self.settings.compress_over_bytes
+        is_large = len(body) > COMPRESS_OVER_BYTES
         answer = Answer(validators, lease.depends, is_large, response)
         if lease.settled:
             self.answers.keep(request.key, answer)
@@ -232,8 +250,7 @@ class Store:
         """Close idle files and give freed memory back from time to time; at the end, close all."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._close_idle_files)
-            if self.settings.trim_memory_seconds:
-                tasks.start_soon(self._trim_memory)
+            tasks.start_soon(self._trim_memory)
             try:
                 yield
             finally:
@@ -243,14 +260,14 @@ class Store:
 
     async def _close_idle_files(self) -> None:
         while True:
-            await anyio.sleep(max(1.0, self.settings.idle_file_seconds / 2))
+            await anyio.sleep(max(1.0, IDLE_FILE_SECONDS / 2))
             if len(self.pool):
                 await self.lanes.library.run(self.pool.close_idle, patient=True)
 
     async def _trim_memory(self) -> None:
         """What is kept for the next blocks would grow for hours, since small ones live between."""
         while True:
-            await anyio.sleep(self.settings.trim_memory_seconds)
+            await anyio.sleep(TRIM_MEMORY_SECONDS)
             await anyio.to_thread.run_sync(trim_freed_memory)
 
 

@@ -176,7 +176,7 @@ async def _begin(
     """Everything before the first byte."""
 
     def begin(lease: Lease) -> Portions[tuple[ValuesRead, Array | None]]:
-        dataset = yield from found(store.settings, parameters.entity, lease)
+        dataset = yield from found(parameters.entity, lease)
         prepared = _prepared(store, parameters, dataset)
         axes = None if prepared.selection is None else prepared.selection.axes
         sources = yield from search_sources(lease, dataset, axes)
@@ -288,7 +288,7 @@ def _prepared(store: Store, parameters: DataParameters, dataset: Dataset) -> Val
     if size > store.settings.max_response_bytes:
         raise AnswerTooLarge(size, store.settings.max_response_bytes)
     check_values(parameters, values)
-    blocks = planned(dataset, selection, store.settings)
+    blocks = planned(dataset, selection, store)
     first, keep = next(blocks, None), is_kept(store, dataset, selection)
     size = selection.size
     return ValuesRead(dataset, parameters, values, selection, size, first, blocks, keep, view)
@@ -318,7 +318,7 @@ def _represented(
     first, stop = part.elements
     blocks: Iterator[Block] = iter(())
     if selection is not None:
-        block_bytes = block_bytes_of(dataset, selection, store.settings)
+        block_bytes = block_bytes_of(dataset, selection, store)
         chunks, item_bytes = dataset.layout.chunks, item_bytes_of(dataset)
         blocks = plan_run(selection, part.elements, chunks, item_bytes, block_bytes)
     block = next(blocks, None)

@@ -17,7 +17,7 @@ _TAG_BYTES = 16
 
 def versions_seed(settings: H5Settings) -> bytes:
     """What all entity-tags of a service have in common: the rules by which answers are made."""
-    rules = (_MAKERS, settings.max_link_hops, settings.follow_symlinks)
+    rules = (_MAKERS, settings.follow_symlinks)
     return blake2b(repr(rules).encode(), digest_size=_TAG_BYTES).digest()
 
 

@@ -57,7 +57,7 @@ async def answer_view(
     """
 
     def begin(lease: Lease) -> Portions[tuple[Dataset, Values, View | None]]:
-        dataset = yield from found(store.settings, parameters.entity, lease)
+        dataset = yield from found(parameters.entity, lease)
         values, view = _planned(store, parameters, request, dataset)
         axes = None if view is None else view.selection.axes
         sources = yield from search_sources(lease, dataset, axes)
@@ -145,7 +145,7 @@ class _ViewRead:
     @asynccontextmanager
     async def _points(self) -> AsyncIterator[AsyncIterator[bytes]]:
         store, dataset, view = self.store, self.held.dataset, self.view
-        block_bytes = block_bytes_of(dataset, view.selection, store.settings)
+        block_bytes = block_bytes_of(dataset, view.selection, store)
         chunks, item_bytes = dataset.layout.chunks, item_bytes_of(dataset)
         blocks = plan_view_blocks(view, chunks, item_bytes, block_bytes)
 

@@ -32,10 +32,10 @@ _FLAT_FROM = 0.5
 # rises with each rare coincidence of downloads), and idle files are closed while one waits for it.
 _OPTIONS = (
     *("--chunk-cache-bytes", "32MiB", "--answer-cache-bytes", "4MiB"),
-    *("--read-ahead-bytes", "8MiB", "--max-in-flight-bytes", "24MiB"),
-    *("--idle-file-seconds", "2", "--workers", str(WORKERS), "--port", "0"),
+    *("--max-in-flight-bytes", "24MiB"),
+    *("--workers", str(WORKERS), "--port", "0"),
 )
-_IDLE_SECONDS = 8.0
+_IDLE_SECONDS = 60.0
 _REPLACED_SECONDS = 30.0
 _LONGEST_END_SECONDS = 40.0
 

@@ -37,7 +37,7 @@ def test_every_option_may_be_in_the_file(file: Path, directory: Path) -> None:
         cors = ["https://a.example", "http://localhost:5173"]
         chunk-cache-bytes = "2GiB"
         answer-cache-bytes = 1048576
-        idle-file-seconds = 2.5
+        send-timeout-seconds = 2.5
         read-timeout-seconds = 30
         follow-symlinks = true
         token = "open-sesame"
@@ -51,7 +51,7 @@ def test_every_option_may_be_in_the_file(file: Path, directory: Path) -> None:
     assert (server.graceful_seconds, server.access_log, server.log_level) == (60, "json", "info")
     assert settings.cors_origins == ("https://a.example", "http://localhost:5173")
     assert (settings.chunk_cache_bytes, settings.answer_cache_bytes) == (2 << 30, 1 << 20)
-    assert (settings.idle_file_seconds, settings.read_timeout_seconds) == (2.5, 30.0)
+    assert (settings.send_timeout_seconds, settings.read_timeout_seconds) == (2.5, 30.0)
     assert settings.follow_symlinks
     assert settings.token == "open-sesame"
 
@@ -59,12 +59,12 @@ def test_every_option_may_be_in_the_file(file: Path, directory: Path) -> None:
 def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     file: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file.write_text("max-open-files = 1\nmax-link-hops = 1\ndecode-lanes = 1\nport = 1\n")
-    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}MAX_LINK_HOPS", "2")
+    file.write_text("max-open-files = 1\nmax-chunk-bytes = 1\ndecode-lanes = 1\nport = 1\n")
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}MAX_CHUNK_BYTES", "2")
     monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}DECODE_LANES", "2")
     read = given(file, str(directory), "--decode-lanes", "3", "--port", "3")
     settings = read.settings
-    assert (settings.max_open_files, settings.max_link_hops, settings.decode_lanes) == (1, 2, 3)
+    assert (settings.max_open_files, settings.max_chunk_bytes, settings.decode_lanes) == (1, 2, 3)
     assert read.server.port == 3
 
 
@@ -93,7 +93,7 @@ def test_a_switch_of_the_file_can_be_turned_off(file: Path, directory: Path) -> 
         ("access-log = 'xml'", "access-log is 'xml': one of text, json, off is accepted"),
         ("max-open-files = 1.5", "max-open-files is '1.5': a whole number is accepted"),
         ("max-open-files = 0", "max_open_files is 0: a whole number of at least 1"),
-        ("idle-file-seconds = 'long'", "idle-file-seconds is 'long': a number is accepted"),
+        ("read-timeout-seconds = 'long'", "read-timeout-seconds is 'long': a number is accepted"),
         ("directory = 'missing'", "missing': no such directory"),
         ("port = ", "is no TOML: "),
         ("port = 1\nport = 2", "is no TOML: "),

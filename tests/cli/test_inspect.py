@@ -315,8 +315,8 @@ def test_several_files(directory: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 def test_a_bad_setting_is_told(scan: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASGIHIVE_MAX_LINK_HOPS", "many")
-    assert "ASGIHIVE_MAX_LINK_HOPS is 'many'" in complaint(capsys, ["inspect", str(scan)])
+    monkeypatch.setenv("ASGIHIVE_MAX_OPEN_FILES", "many")
+    assert "ASGIHIVE_MAX_OPEN_FILES is 'many'" in complaint(capsys, ["inspect", str(scan)])
 
 
 def test_a_relative_name(scan: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

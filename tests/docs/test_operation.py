@@ -16,8 +16,8 @@ from asgihive.cli import options
 from asgihive.cli.options import ServerOptions
 from asgihive.context import STAGES
 from asgihive.service.access_log import AccessEntry, JSONFormatter
+from asgihive.service.health import TIMEOUT_SECONDS
 from asgihive.service.metrics import Instruments
-from asgihive.settings import H5Settings
 from tests.docs.page import Page
 
 PAGE = Page("docs/operation.md", ("python", "console", "toml", "json"))
@@ -144,7 +144,7 @@ def test_the_metrics() -> None:
 def test_what_the_page_says_of_defaults_stages_and_files() -> None:
     text = PAGE.text
     assert f"`--graceful-seconds`\n({ServerOptions().graceful_seconds})" in text
-    assert f"`health_timeout_seconds` ({H5Settings().health_timeout_seconds:g})" in text
+    assert f"within {TIMEOUT_SECONDS:g} seconds" in text
     for stage in STAGES:
         assert f"`{stage}`" in text
     for each in ("", "/nginx.conf"):

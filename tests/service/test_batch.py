@@ -17,6 +17,7 @@ from asgihive.service import H5App, batch
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers
+from tests.service.bounds import bounded
 from tests.service.test_limits import Gate, Made
 from tests.zoo.client import client
 
@@ -272,8 +273,9 @@ async def test_values_that_no_query_holds(app: H5App) -> None:
         assert "`file`" in found["body"]["message"]
 
 
-async def test_too_many_requests(root: Path) -> None:
-    app = H5App(root, H5Settings(max_batch_requests=3))
+async def test_too_many_requests(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "MAX_BATCH_REQUESTS", 3)
+    app = H5App(root)
     assert (await post(app, [META] * 3)).status_code == 200
     answer = await post(app, [META] * 4)
     assert answer.status_code == 422
@@ -282,7 +284,7 @@ async def test_too_many_requests(root: Path) -> None:
 
 
 async def test_a_body_that_is_too_long(root: Path) -> None:
-    app = H5App(root, H5Settings(max_body_bytes=100))
+    app = bounded(root, max_body_bytes=100)
     announced, in_pieces = _posted([]), _posted([])
     announced.scope["headers"].append((b"content-length", b"101"))
     in_pieces.incoming[:] = [
@@ -304,7 +306,7 @@ async def test_a_batch_in_a_batch(app: H5App) -> None:
 
 
 async def test_a_member_that_is_too_long(root: Path) -> None:
-    app = H5App(root, H5Settings(read_ahead_bytes=1 << 18))  # a quarter of it for each member
+    app = bounded(root, read_ahead_bytes=1 << 18)  # a quarter of it for each member
     found = await packed(app, [values(path="/large", format="bin"), values(format="bin"), META])
     assert [each["status"] for each in found] == [413, 200, 200]
     assert str(1 << 16) in found[0]["body"]["message"]

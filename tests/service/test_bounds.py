@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 CHUNK = 10_000  # bytes
 CHUNKS = 60
-HOPS = 5
+HOPS = MAX_LINK_HOPS
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ async def test_threads_that_decode(
 
 
 async def test_links_of_one_path(root: Path) -> None:
-    app = H5App(root, H5Settings(max_link_hops=HOPS))
+    app = H5App(root)
     async with client(app) as asker:
         query = {"file": "x.h5", "path": f"link_{HOPS}"}
         assert (await asker.get("/data", params=query)).json() == 5

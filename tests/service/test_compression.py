@@ -18,11 +18,12 @@ import zstandard
 from asgihive.asgi import Coding
 from asgihive.concurrency import Lane
 from asgihive.encoders.json import Json
-from asgihive.service import H5App
+from asgihive.service import H5App, representations, store
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http
 from tests.service import versions
 from tests.service.asking import ask, held
+from tests.service.bounds import bounded
 from tests.service.servers import PATIENCE, serving
 
 pytestmark = pytest.mark.anyio
@@ -144,7 +145,7 @@ async def test_arrays_keep_their_length(app: H5App, form: str) -> None:
 async def test_arrays_are_compressed_by_setting(
     root: Path, form: str, coding: str, most: int
 ) -> None:
-    app = H5App(root, H5Settings(compress_arrays=True, read_ahead_bytes=most))
+    app = bounded(root, H5Settings(compress_arrays=True), read_ahead_bytes=most)
     query = {"path": "values" if form == "tiff" else "large", "format": form}
     plain = await ask(app, "/data", **query)
     coded = await ask(app, "/data", accepting(coding), **query)
@@ -191,10 +192,14 @@ async def test_what_is_small_is_sent_as_it_is(app: H5App) -> None:
 
 
 @pytest.mark.parametrize("route", ["/attr", "/data"])
-async def test_how_small_is_a_setting(root: Path, route: str) -> None:
+async def test_how_small_is_a_bound(
+    root: Path, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
     size = len((await ask(H5App(root), route, path="words")).body)
     for most, coded in ((size - 1, True), (size, False)):
-        app = H5App(root, H5Settings(compress_over_bytes=most))
+        for module in (store, representations):
+            monkeypatch.setattr(module, "COMPRESS_OVER_BYTES", most)
+        app = H5App(root)
         answer = await ask(app, route, accepting("gzip"), path="words")
         assert ("content-encoding" in answer.headers) is coded
         app.store.pool.close()
@@ -292,7 +297,7 @@ async def test_a_client_that_leaves_ends_the_compression(app: H5App) -> None:
 async def test_a_stream_that_fails_is_not_ended(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = H5App(root, H5Settings(read_ahead_bytes=1 << 16))
+    app = bounded(root, read_ahead_bytes=1 << 16)
     block = Json.block
 
     def failing(self: Any, values: Any, array: Any, first: int) -> Any:

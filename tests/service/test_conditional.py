@@ -19,6 +19,7 @@ from asgihive.service import H5App, answers
 from asgihive.settings import H5Settings
 from tests.service import versions
 from tests.service.asking import ask, held
+from tests.service.bounds import bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(root: Path) -> H5App:
-    return H5App(root, H5Settings(read_ahead_bytes=1 << 16))
+    return bounded(root, read_ahead_bytes=1 << 16)
 
 
 @pytest.fixture

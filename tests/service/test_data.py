@@ -14,6 +14,7 @@ from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.service import servers
 from tests.service.asking import ask, held
+from tests.service.bounds import bounded
 from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
@@ -41,7 +42,7 @@ def gate() -> Iterator[Gate]:
 async def test_a_client_may_take_longer_than_the_time_for_the_first_byte(
     root: Path, gate: Gate
 ) -> None:
-    app = H5App(root, H5Settings(read_timeout_seconds=0.2, read_ahead_bytes=1 << 16))
+    app = bounded(root, H5Settings(read_timeout_seconds=0.2), read_ahead_bytes=1 << 16)
     slow = http("/data?file=x.h5&path=chunked&format=bin")
     begun, go_on = anyio.Event(), anyio.Event()
 

@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def app(root: Path) -> H5App:
-    return H5App(root, H5Settings(max_document_bytes=MOST))
+    return H5App(root, H5Settings(max_response_bytes=MOST))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from asgihive.asgi import Router
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.service import servers
+from tests.service.bounds import bounded
 from tests.zoo.client import client as in_process
 
 SMALL = np.arange(24, dtype="<i4").reshape(4, 6)
@@ -200,7 +201,7 @@ def test_no_file_is_open_after_the_shutdown(root: Path, embedding: str, server: 
 
 @pytest.fixture
 def impatient(root: Path) -> H5App:
-    return H5App(root, H5Settings(idle_file_seconds=0))
+    return bounded(root, idle_file_seconds=0)
 
 
 @pytest.mark.anyio
@@ -226,26 +227,24 @@ async def test_idle_files_are_closed_in_time(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(
-    ("seconds", "isolation"), [(0.001, "none"), (0, "none"), (0.001, "process")]
-)
-async def test_freed_memory_is_given_back_in_time_where_told(
+@pytest.mark.parametrize("isolation", ["none", "process"])
+async def test_freed_memory_is_given_back_in_time(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
     isolation: Literal["none", "process"],
 ) -> None:
     trimmed = threading.Semaphore(0)
     monkeypatch.setattr("asgihive.service.store.trim_freed_memory", trimmed.release)
-    h5 = H5App(root, H5Settings(trim_memory_seconds=seconds, isolation=isolation))
+    monkeypatch.setattr("asgihive.service.store.TRIM_MEMORY_SECONDS", 0.001)
+    h5 = H5App(root, H5Settings(isolation=isolation))
 
     def is_trimmed() -> bool:
-        return trimmed.acquire(timeout=servers.PATIENCE if seconds else 0)
+        return trimmed.acquire(timeout=servers.PATIENCE)
 
     async with h5.lifespan(), in_process(h5) as client:
         assert (await client.get("/", params={"file": "x.h5"})).status_code == 200
         for _ in range(2):
-            assert await anyio.to_thread.run_sync(is_trimmed) == bool(seconds)
+            assert await anyio.to_thread.run_sync(is_trimmed)
 
 
 # Several services in one process

@@ -13,6 +13,7 @@ from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers
+from tests.service.bounds import bounded
 from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +93,7 @@ async def test_the_decode_lanes_are_shared_by_client(root: Path, gate: Gate) -> 
 
 
 async def test_a_client_that_fills_the_queue_is_the_one_refused(root: Path, gate: Gate) -> None:
-    clients = Clients(H5App(root, H5Settings(max_waiting_requests=10)))
+    clients = Clients(bounded(root, max_waiting_requests=10))
     answers: list[Exchange] = []
 
     async def ask(host: str, url: str) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5.directory import list_directory
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.service import H5App
+from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.service.test_limits import Gate
@@ -112,7 +112,9 @@ async def test_other_formats(root: Path) -> None:
 
 
 async def test_a_long_page_is_compressed(root: Path) -> None:
-    app = H5App(root, H5Settings(cache_control="no-store", compress_over_bytes=100))
+    for number in range(10):
+        write(root / f"more {number}.h5")
+    app = H5App(root, H5Settings(cache_control="no-store"))
     async with client(app) as asker:
         plain = await asker.get("/files", headers={"accept-encoding": "identity"})
         coded = await asker.get("/files", headers={"accept-encoding": "gzip"})
@@ -311,14 +313,17 @@ async def test_what_comes_and_goes_between_pages(root: Path) -> None:
     assert await names(app, limit=8, after=first["next"]) == ["m", "mm", "none.h5", "o", "p"]
 
 
-async def test_how_long_a_page_is(root: Path) -> None:
-    app = H5App(root, H5Settings(max_listed_files=3))
+async def test_how_long_a_page_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LISTED_FILES", 3)
+    monkeypatch.setattr(files, "DEFAULT_LIMIT", 3)
+    app = H5App(root)
     assert len(await names(app)) == 3
     assert len(await names(app, limit=2)) == 2
     for limit in ("4", "0", "-1", "x", "1.5", "9" * 30):
         message = await refused(app, 422, limit=limit)
         assert "limit" in message
         assert "from 1 to 3" in message
+    monkeypatch.undo()
     assert len(await names(H5App(root), limit="")) == 6
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from asgihive.service import H5App
-from asgihive.settings import H5Settings
+from tests.service.bounds import bounded
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(root: Path) -> H5App:
     # Blocks of 2,048 rows.
-    return H5App(root, H5Settings(read_ahead_bytes=1 << 16))
+    return bounded(root, read_ahead_bytes=1 << 16)
 
 
 async def get(app: H5App, path: str, accept: str = "", **query: str) -> httpx.Response:

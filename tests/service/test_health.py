@@ -14,6 +14,7 @@ import pytest
 
 from asgihive.service import H5App, health
 from asgihive.settings import H5Settings
+from tests.service.bounds import bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -40,11 +41,6 @@ async def test_well(root: Path) -> None:
             assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
             assert answer.headers["cache-control"] == "no-store"
         assert (await http.head("/health")).status_code == 200
-
-
-async def test_off_by_a_setting(root: Path) -> None:
-    async with client(H5App(root, H5Settings(health=False))) as http:
-        assert (await http.get("/health")).status_code == 404
 
 
 @pytest.mark.usefixtures("always_looking")
@@ -81,7 +77,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.Event]]:
 async def test_a_file_system_that_hangs_holds_one_thread(
     root: Path, stuck: list[threading.Event]
 ) -> None:
-    app = H5App(root, H5Settings(health_timeout_seconds=0.05))
+    app = bounded(root, timeout_seconds=0.05)
     async with client(app) as http:
         for _ in range(3):
             answer = await http.get("/health")
@@ -98,7 +94,7 @@ async def test_a_file_system_that_hangs_holds_one_thread(
 @pytest.mark.usefixtures("always_looking")
 @pytest.mark.parametrize("name", ["library", "decode"])
 async def test_a_lane_that_does_not_answer(root: Path, name: str) -> None:
-    app = H5App(root, H5Settings(health_timeout_seconds=0.05, decode_lanes=1))
+    app = bounded(root, H5Settings(decode_lanes=1), timeout_seconds=0.05)
     lane = getattr(app.store.lanes, name)
     release = threading.Event()
     async with client(app) as http, anyio.create_task_group() as tasks:
@@ -131,7 +127,7 @@ async def test_asked_often_it_looks_once(root: Path, monkeypatch: pytest.MonkeyP
 async def test_who_asks_and_leaves_takes_nobody_along(
     root: Path, stuck: list[threading.Event]
 ) -> None:
-    checking = health.Health(H5App(root).store, 30.0)
+    checking = health.Health(H5App(root).store)
     answers: list[str | None] = []
 
     async def ask() -> None:

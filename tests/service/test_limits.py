@@ -18,9 +18,11 @@ from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.pool import FilePool
 from asgihive.service import H5App, store
+from asgihive.service.store import MAX_WAITING_REQUESTS
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers
+from tests.service.bounds import bounded
 
 FILES = 8
 VALUES = np.arange(100_000, dtype="<i4")
@@ -49,8 +51,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(root: Path, request: pytest.FixtureRequest) -> Iterator[H5App]:
     """With the settings of `@limited(…)`."""
-    given = {"read_ahead_bytes": BLOCK_BYTES, **getattr(request, "param", {})}
-    service = H5App(root, H5Settings(**given))
+    given = dict(getattr(request, "param", {}))
+    waiting = given.pop("max_waiting_requests", MAX_WAITING_REQUESTS)
+    settings = H5Settings(**given)
+    service = bounded(root, settings, read_ahead_bytes=BLOCK_BYTES, max_waiting_requests=waiting)
     yield service
     service.store.pool.close()  # other tests count what is open
 

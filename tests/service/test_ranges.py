@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from asgihive.asgi import format_http_date
 from asgihive.hdf5.filters import Pipeline
 from asgihive.service import H5App
-from asgihive.settings import H5Settings
 from tests.hdf5.strategies import selections
 from tests.service.asking import ask
+from tests.service.bounds import bounded
 from tests.service.servers import PATIENCE, client, serving
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(root: Path) -> Iterator[H5App]:
     """With blocks of a few rows, so that most answers are streamed."""
-    app = H5App(root, H5Settings(read_ahead_bytes=1 << 16))
+    app = bounded(root, read_ahead_bytes=1 << 16)
     yield app
     app.store.pool.close()
 

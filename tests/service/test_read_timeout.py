@@ -21,6 +21,7 @@ from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers
 from tests.service.asking import ask, held
+from tests.service.bounds import bounded
 from tests.service.test_limits import Gate
 
 SHORT = 0.1
@@ -186,7 +187,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Blocks]:
 @pytest.mark.parametrize("route", ["/stats", "/histogram"])
 def test_all_blocks_of_a_reduction_count(root: Path, blocks: Blocks, route: str) -> None:
     async def story(clock: trio.testing.MockClock) -> None:
-        app = H5App(root, H5Settings(decode_lanes=1, read_ahead_bytes=1 << 16))
+        app = bounded(root, H5Settings(decode_lanes=1), read_ahead_bytes=1 << 16)
         answer = http(f"{route}?file=x.h5&path=values")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, app, answer)
@@ -231,7 +232,7 @@ def test_waiting_for_whoever_makes_the_same_answer_counts(root: Path, gate: Gate
 
 def test_what_has_begun_goes_on_for_as_long_as_its_client_takes(root: Path) -> None:
     async def story(clock: trio.testing.MockClock) -> None:
-        app = H5App(root, H5Settings(read_ahead_bytes=1 << 16, send_timeout_seconds=10 * LONG))
+        app = bounded(root, H5Settings(send_timeout_seconds=10 * LONG), read_ahead_bytes=1 << 16)
         answer = http("/data?file=x.h5&path=values&format=bin")
 
         async def send(message: Any) -> None:

@@ -16,9 +16,8 @@ import numpy as np
 import orjson
 import pytest
 
-from asgihive.service import H5App
-from asgihive.settings import H5Settings
 from tests.service import servers
+from tests.service.bounds import bounded
 
 MARK = b"smuggled-and-answered"
 # Whole requests: the hidden one must never be answered, the second one only as itself.
@@ -44,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=servers.SERVERS)
 def server(root: Path, request: pytest.FixtureRequest) -> Iterator["Address"]:
-    app = H5App(root, H5Settings(max_body_bytes=MAX_BODY_BYTES))
+    app = bounded(root, max_body_bytes=MAX_BODY_BYTES)
     with servers.serving(app, request.param) as url:
         parts = urlsplit(url)
         yield Address(str(parts.hostname), parts.port or 0)

@@ -16,6 +16,7 @@ from asgihive.service.sending import ClientStalled, within
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.service import servers
+from tests.service.bounds import bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -33,8 +34,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def impatient(root: Path, **settings: Any) -> H5App:
-    return H5App(root, H5Settings(max_open_files=1, send_timeout_seconds=0.05, **settings))
+def impatient(root: Path, **constants: float) -> H5App:
+    settings = H5Settings(max_open_files=1, send_timeout_seconds=0.05)
+    return bounded(root, settings, **constants)
 
 
 @pytest.mark.parametrize("target", TARGETS)

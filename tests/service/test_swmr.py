@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from asgihive.service import H5App
-from asgihive.settings import H5Settings
 from tests.asgi.exchange import http
 from tests.service import servers, versions
+from tests.service.bounds import bounded
 from tests.service.versions import REQUESTS, ask, versions_of
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(file: Path) -> H5App:
-    return H5App(file.parent, H5Settings(read_ahead_bytes=2 * versions.ROW))
+    return bounded(file.parent, read_ahead_bytes=2 * versions.ROW)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from asgihive import H5App, H5Settings
 from asgihive.hdf5.filters import Pipeline
 from tests.asgi.exchange import http
+from tests.service.bounds import bounded
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio
@@ -88,7 +89,7 @@ def test_any_view_is_what_numpy_makes_of_its_bins(
     asked: dict[str, Any] = {"max_points": points}
     if data.draw(st.booleans()):
         asked = {"shape": ",".join(str(data.draw(st.integers(1, 40))) for _ in whole.shape)}
-    app = H5App(root, H5Settings(read_ahead_bytes=1 << 16))
+    app = bounded(root, read_ahead_bytes=1 << 16)
     answer = anyio.run(
         lambda: ask(app, path=name, selection=text, method=method, format="npy", **asked)
     )

@@ -28,6 +28,7 @@ from asgihive.service import H5App, store
 from asgihive.service.sending import BrokenAnswerFilter, shorten_broken_answers
 from asgihive.settings import H5Settings
 from tests.service import servers, versions
+from tests.service.bounds import bounded
 from tests.service.versions import REQUESTS, ask, versions_of
 
 ASKERS = 100
@@ -59,7 +60,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def app(file: Path) -> H5App:
-    return H5App(file.parent, H5Settings(read_ahead_bytes=BLOCK_BYTES))
+    return bounded(file.parent, read_ahead_bytes=BLOCK_BYTES)
 
 
 @pytest.fixture(scope="module")

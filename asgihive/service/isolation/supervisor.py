@@ -29,6 +29,9 @@ from asgihive.settings import H5Settings
 
 _logger = logging.getLogger(__name__)
 
+QUARANTINE_SECONDS = 600.0
+"""How long a file that crashed a reader is refused, unless it changes."""
+
 # Workers that ended within a minute: when there were some, the next one has to wait a little,
 # longer each time; when there were many, requests are answered 503 until some are forgotten.
 _MINUTE = 60.0
@@ -69,7 +72,6 @@ class Supervisor:
         self.bans = Bans()
         # A little less than until the request is 504, so that the file can be named.
         self.patience = 0.9 * settings.read_timeout_seconds
-        self._ban_seconds = settings.quarantine_seconds
         self._sandbox = sandbox
         self._root = os.fsencode(sandbox.root)
         self._settings = _of_worker(settings)
@@ -138,7 +140,7 @@ class Supervisor:
         if verdict.culprit is not None:
             content = await run_in_worker(self._content, verdict.culprit)
             if content is not None:
-                self.bans.pronounce(content, self._ban_seconds, self.detail(verdict))
+                self.bans.pronounce(content, QUARANTINE_SECONDS, self.detail(verdict))
 
     async def check(self, file: str | None) -> None:
         """Raise ReaderCrashed when the client's file `file` is refused."""
@@ -158,7 +160,7 @@ class Supervisor:
         """What a client is told of it."""
         if verdict.culprit is None:
             return verdict.reason
-        refused = f"the file is refused for {self._ban_seconds:g} seconds, unless it changes"
+        refused = f"the file is refused for {QUARANTINE_SECONDS:g} seconds, unless it changes"
         return f"{verdict.reason}; {refused}"
 
     def figures(self) -> Figures:

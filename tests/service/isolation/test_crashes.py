@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from asgihive.service import H5App
+from asgihive.service.isolation import supervisor as supervisor_module
 from tests.asgi.exchange import http, run
 from tests.service import servers
 from tests.service.isolation import doubles
@@ -16,7 +17,6 @@ from tests.service.isolation.services import (
     ask,
     check_good,
     check_values,
-    limited,
     pids,
     refused,
     supervisor,
@@ -77,8 +77,10 @@ async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> 
     check_values(await ask(app, "/data", "bad.h5", **VALUES), doubles.VALUES[:5])
 
 
-@limited(quarantine_seconds=0.0)
-async def test_it_is_asked_again_after_a_while(app: H5App, root: Path) -> None:
+async def test_it_is_asked_again_after_a_while(
+    app: H5App, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
     doubles.write(root / "bad.h5", "abort")
     seen: set[int] = set()
     for _ in range(2):

@@ -25,7 +25,6 @@ from tests.service.isolation.services import (
     ask,
     check_good,
     check_values,
-    limited,
     pids,
     refused,
     supervisor,
@@ -111,7 +110,6 @@ async def test_nobody_else_notices_a_crash(app: H5App, root: Path, large: Any) -
     assert stream.digest.digest() == hashlib.sha256(large.tobytes()).digest()
 
 
-@limited(compress_over_bytes=1)
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
 async def test_an_answer_goes_on_in_its_content_coding(app: H5App, root: Path, coding: str) -> None:
     with h5py.File(root / "noise.h5", "w") as file:
