@@ -13,7 +13,7 @@ from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
 from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
 from asgihive.errors import BadParameter, FileMissing, UnknownParameter
-from asgihive.hdf5.histogram import MAX_BINS, Extent
+from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method, ViewRequest
 from asgihive.settings import parse_boolean
@@ -134,7 +134,7 @@ class HistogramParameters:
     entity: EntityParameters
     selection: str | None
     bins: int
-    range: Extent | None
+    range: ValueRange | None
 
     @classmethod
     def of(cls, query: QueryFields) -> "HistogramParameters":
@@ -360,7 +360,7 @@ def count(
     return number
 
 
-def _range(query: QueryFields) -> Extent | None:
+def _range(query: QueryFields) -> ValueRange | None:
     text = query.first("range")
     if not text:
         return None
@@ -371,7 +371,7 @@ def _range(query: QueryFields) -> Extent | None:
     low, high = numbers
     if low is None or high is None or not low < high:
         raise BadParameter("range", text, accepted)
-    return Extent(low, high)
+    return ValueRange(low, high)
 
 
 def _number(text: str) -> float | None:

@@ -1,14 +1,15 @@
 """Answers made of many values: `/stats` and `/histogram`, block by block in the decode lanes."""
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 from asgihive.concurrency import Portions
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
+from asgihive.hdf5.histogram import Histogram, ValueRange, find_range, needs_range
 from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
@@ -21,53 +22,54 @@ from asgihive.service.representations import Representation
 from asgihive.service.selecting import found, is_kept, planned, selected
 from asgihive.service.store import Store
 
-
-class _Repeatable(Protocol):
-    """What is made of values."""
-
-    def repeated(self, times: int) -> Self:
-        """Of so many times the same values."""
-
-
-T = TypeVar("T", bound=_Repeatable)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """A selection of real numbers that is about to be read; None = an empty dataspace.
-
-    element: what each of its elements is, where nothing but fill values is there.
-    """
+    """A selection of real numbers that is about to be read."""
 
     store: Store
     held: Held
     selection: Selection | None
+    """None = an empty dataspace."""
     element: Array | None
+    """The one element that all are copies of, where nothing but fill values is there."""
 
-    async def each(self, work: Callable[[Array], T], take: Callable[[T], None]) -> None:
-        """`take`, in order, what `work` makes of each block in the decode lanes."""
-        if self.selection is None:
-            return
+    async def reduce(self, work: Callable[[Array], T], merge: Callable[[T, T], T]) -> T | None:
+        """Return what `work` makes of each block in the decode lanes, merged; None of no block."""
+        if self.selection is None or not self.selection.size:
+            return None
         if self.element is not None:
-            if self.selection.size:
-                part = await self.store.lanes.decode.run(partial(work, self.element))
-                take(part.repeated(self.selection.size))
-            return
-        blocks: Iterator[Block] = planned(self.held.dataset, self.selection, self.store)
+            part = await self.store.lanes.decode.run(partial(work, self.element))
+            return _merge_times(part, self.selection.size, merge)
+        blocks = planned(self.held.dataset, self.selection, self.store)
         reader = self.store.reader
 
         async def read(block: Block) -> T:
             return await reader.read(self.held, block.axes, work)
 
+        found: T | None = None
         async with reader.ahead(self.held.dataset, blocks, read) as parts:
             async for part in parts:
-                take(part)
+                found = part if found is None else merge(found, part)
+        return found
+
+
+def _merge_times(part: T, times: int, merge: Callable[[T, T], T]) -> T:
+    """Return what as many equal parts merge to, in as many steps as their number has digits."""
+    merged = part
+    for digit in bin(times)[3:]:
+        merged = merge(merged, merged)
+        if digit == "1":
+            merged = merge(merged, part)
+    return merged
 
 
 async def compute_statistics(
     store: Store, entity: EntityParameters, selection: str | None, representation: Representation
 ) -> dict[str, Any]:
-    """`/stats`: of the finite values of the selection.
+    """Return what `/stats` shows of the finite values of the selection.
 
     Raises:
         NotModified
@@ -75,25 +77,19 @@ async def compute_statistics(
         and whatever reading raises.
     """
     numbers = await _numbers(store, entity, selection, representation)
-    statistics = Statistics()
-
-    def take(part: Statistics) -> None:
-        nonlocal statistics
-        statistics = statistics.merge(part)
-
     try:
-        await numbers.each(summarise, take)
+        statistics = await numbers.reduce(summarise, Statistics.merge)
     finally:
         numbers.held.lease.release()
-    return statistics.described()
+    return (statistics or Statistics()).describe()
 
 
 async def compute_histogram(
     store: Store, parameters: HistogramParameters, representation: Representation
 ) -> dict[str, Any]:
-    """`/histogram`: how many of the finite values of the selection are in each bin.
+    """Return what `/histogram` shows: how many finite values of the selection each bin holds.
 
-    Without a range the values are read twice, the first time for their extent, unless their
+    Without a range the values are read twice, the first time for their range, unless their
     type has few values.
 
     Raises:
@@ -102,29 +98,15 @@ async def compute_histogram(
         and whatever reading raises.
     """
     numbers = await _numbers(store, parameters.entity, parameters.selection, representation)
-    dtype = numbers.held.dataset.dtype
+    dtype, given = numbers.held.dataset.dtype, parameters.range
     try:
-        span = parameters.range
-        if span is None and needs_extent(dtype):
-            span = Extent()
-
-            def widen(part: Extent) -> None:
-                nonlocal span
-                span = part if span is None else span.merge(part)
-
-            await numbers.each(extent, widen)
-        count = partial(_histogram, parameters.bins, dtype, span)
-        total = Histogram(parameters.bins, dtype, span)
-        await numbers.each(count, total.merge)
-        return total.described()
+        if given is None and needs_range(dtype):
+            given = await numbers.reduce(find_range, ValueRange.merge) or ValueRange()
+        histogram = Histogram(parameters.bins, dtype, given)
+        counts = await numbers.reduce(histogram.count, operator.add)
+        return histogram.describe(counts)
     finally:
         numbers.held.lease.release()
-
-
-def _histogram(bins: int, dtype: Any, span: Extent | None, block: Array) -> Histogram:
-    histogram = Histogram(bins, dtype, span)
-    histogram.add(block)
-    return histogram
 
 
 async def _numbers(

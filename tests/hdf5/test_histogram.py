@@ -1,7 +1,9 @@
 """Histograms: `numpy.histogram` is the oracle where it is exact, Python's integers elsewhere."""
 
 import bisect
+import functools
 import math
+import operator
 from fractions import Fraction
 from typing import Any
 
@@ -11,8 +13,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from asgihive.hdf5.histogram import Extent, Histogram, extent, needs_extent
-from asgihive.hdf5.statistics import PIECE
+from asgihive.hdf5.histogram import Histogram, ValueRange, find_range, needs_range
+from asgihive.hdf5.statistics import RUN_ELEMENTS
 
 Array = np.ndarray[Any, Any]
 SMALL_INTEGERS = ["i1", "u1", "<i2", ">u2", "?"]
@@ -22,21 +24,17 @@ CUTS = st.lists(st.integers(0, 60), max_size=3)
 
 
 def counted(
-    values: Array, bins: int, given_range: Extent | None = None, cuts: tuple[int, ...] = ()
+    values: Array, bins: int, given_range: ValueRange | None = None, cuts: tuple[int, ...] = ()
 ) -> dict[str, Any]:
-    """Of `values` in pieces, by as many histograms, merged."""
-    parts = np.split(values, sorted(cuts))
+    """Of `values` in blocks."""
+    blocks = np.split(values, sorted(cuts))
     found = given_range
-    if found is None and needs_extent(values.dtype):
-        found = Extent()
-        for part in parts:
-            found = found.merge(extent(part))
-    whole = Histogram(bins, values.dtype, found)
-    for part in parts:
-        other = Histogram(bins, values.dtype, found)
-        other.add(part)
-        whole.merge(other)
-    return whole.described()
+    if found is None and needs_range(values.dtype):
+        found = ValueRange()
+        for block in blocks:
+            found = found.merge(find_range(block))
+    histogram = Histogram(bins, values.dtype, found)
+    return histogram.describe(functools.reduce(operator.add, map(histogram.count, blocks)))
 
 
 def by_comparison(values: Array, described: dict[str, Any]) -> tuple[int, list[int], int]:
@@ -118,7 +116,7 @@ def test_any_floats_are_where_the_edges_say(values: Array, bins: int, cuts: list
     st.tuples(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9)).filter(lambda pair: pair[0] < pair[1]),
 )
 def test_what_is_outside_a_range(values: Array, bins: int, pair: tuple[float, float]) -> None:
-    found = counted(values, bins, Extent(*pair))
+    found = counted(values, bins, ValueRange(*pair))
     assert_exact(values.astype("u1" if values.dtype.kind == "b" else values.dtype), found)
 
 
@@ -145,9 +143,9 @@ def test_wide_integers_are_exact(data: st.DataObject, wide: Any, bins: int) -> N
 
 @pytest.mark.parametrize("bins", [1, 7, 256, 1000])
 @pytest.mark.parametrize("kind", ["floats", "f4", "whole floats", "i4", "u2", "i8 timestamps"])
-def test_several_pieces(kind: str, bins: int) -> None:
+def test_several_runs(kind: str, bins: int) -> None:
     rng = np.random.default_rng(bins)
-    normal = rng.normal(size=PIECE + 4321)
+    normal = rng.normal(size=RUN_ELEMENTS + 4321)
     values = {
         "floats": normal,
         "f4": normal.astype("f4"),
@@ -156,7 +154,7 @@ def test_several_pieces(kind: str, bins: int) -> None:
         "u2": np.abs(normal * 9000).astype("u2"),
         "i8 timestamps": 1_700_000_000_000_000_000 + (normal * 1e12).astype("i8"),
     }[kind]
-    for chosen in (None, Extent(-1, 2), Extent(0, bins)):
+    for chosen in (None, ValueRange(-1, 2), ValueRange(0, bins)):
         assert_exact(values, counted(values, bins, chosen, (70_000,)))
 
 
@@ -172,6 +170,14 @@ def test_nothing_finite() -> None:
     assert counted(np.array([], "u1"), 1)["counts"] == [0]
 
 
+@pytest.mark.parametrize("dtype", ["u1", "f4", "i8"])
+def test_no_block_at_all(dtype: str) -> None:
+    found = Histogram(2, np.dtype(dtype), ValueRange()).describe(None)
+    empty = {"counts": [0, 0], "below": 0, "above": 0, "not_finite": 0}
+    assert found == {"edges": [0.0, 0.5, 1.0], **empty}
+    assert Histogram(2, np.dtype("u1")).describe(None) == found
+
+
 def test_one_value_has_a_range_of_one() -> None:
     assert counted(np.array([3.0, 3.0]), 2)["edges"] == [2.5, 3.0, 3.5]
     assert counted(np.array([3], "u1"), 2)["counts"] == [0, 1]
@@ -181,6 +187,6 @@ def test_one_value_has_a_range_of_one() -> None:
     assert (least["edges"][0], least["counts"]) == (-(2**63), [1])
 
 
-def test_an_extent_is_asked_for() -> None:
-    with pytest.raises(TypeError, match="float64 needs an extent"):
+def test_a_range_is_asked_for() -> None:
+    with pytest.raises(TypeError, match="float64 needs a range"):
         Histogram(3, np.dtype("f8"))

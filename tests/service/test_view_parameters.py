@@ -4,7 +4,7 @@ import pytest
 
 from asgihive.asgi import parse_query
 from asgihive.errors import BadParameter
-from asgihive.hdf5.histogram import MAX_BINS, Extent
+from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method, ViewRequest
 from asgihive.service.parameters import (
     DEFAULT_BINS,
@@ -70,7 +70,7 @@ def histogram(query: str) -> HistogramParameters:
 )
 def test_ranges(query: str, low: float, high: float) -> None:
     found = histogram(f"range={query.replace('+', '%2B')}").range
-    assert found == Extent(low, high)
+    assert found == ValueRange(low, high)
     assert [type(x) for x in (found.low, found.high)] == [type(low), type(high)]
 
 
