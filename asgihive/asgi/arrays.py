@@ -18,7 +18,7 @@ from asgihive.concurrency import run_in_worker
 from asgihive.encoders import Encoder, Values, accepted_types, check
 from asgihive.encoders.json import ENCODER
 from asgihive.encoders.protocol import cut
-from asgihive.padding import zero_padding
+from asgihive.hdf5.buffers import zero_padding
 
 # What is encoded without a thread.
 _INLINE_BYTES = 1 << 16

@@ -20,7 +20,7 @@ from asgihive.encoders.protocol import (
     packed_dtype,
     raw,
 )
-from asgihive.padding import zero_padding
+from asgihive.hdf5.buffers import zero_padding
 
 _MAX_BIN = (1 << 32) - 1
 """Most bytes of a msgpack `bin` object."""

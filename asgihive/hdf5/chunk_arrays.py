@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from asgihive.hdf5.chunk_table import (
+from asgihive.hdf5.chunk_grid import (
     ChunkGrid,
     ChunkPlace,
     ChunkTable,
     GoOn,
     Numbers,
-    Rows,
+    TableBuilder,
     Uints,
-    strides_of,
+    compute_strides,
 )
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, uints_of
 
@@ -32,7 +32,7 @@ _MAX_INDEX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ArrayOrder:
     """The grid in whose C order an array has its elements.
 
     Attributes:
@@ -44,7 +44,7 @@ class Order:
     strides: tuple[int, ...]
 
     @classmethod
-    def of(cls, chunks: Sequence[int], most: Sequence[int | None]) -> "Order":
+    def of(cls, chunks: Sequence[int], most: Sequence[int | None]) -> "ArrayOrder":
         """The order for chunks of that shape in an extent that may grow to `most`.
 
         Raises:
@@ -55,7 +55,7 @@ class Order:
             raise NotPlain
         axes = (*growing, *(axis for axis, bound in enumerate(most) if bound is not None))
         counts = [-(-(most[axis] or 1) // chunks[axis]) for axis in axes]
-        return cls(axes, strides_of(counts))
+        return cls(axes, compute_strides(counts))
 
     def index(self, coordinates: Sequence[int]) -> int:
         """The position of the element of the chunk at `coordinates`."""
@@ -92,7 +92,7 @@ class ImplicitChunks:
 
     file: FileBytes
     grid: ChunkGrid
-    order: Order
+    order: ArrayOrder
     address: int | None
     size: int
     filter_mask: int = 0
@@ -112,13 +112,13 @@ class ImplicitChunks:
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
         """As `StoredChunks.gather`."""
         go_on()
-        rows = Rows(self.grid, self.file.base, wanted, most)
+        rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.address is None:
-            return rows.table()
+            return rows.finish()
         if wanted is None and self.grid.size > most:
             return None
         numbers = np.arange(self.grid.size) if wanted is None else wanted
-        coordinates = self.grid.coordinates_of(numbers)
+        coordinates = self.grid.find_coordinates(numbers)
         indices = self.order.indices(coordinates).astype(np.uint64)
         if int(indices.max(initial=0)) * self.size > self.file.end and not self.file.is_live:
             raise DamagedMetadata("its chunks reach beyond the end of the file")
@@ -126,7 +126,7 @@ class ImplicitChunks:
         sizes = np.full(len(numbers), self.size, np.uint64)
         masks = np.full(len(numbers), self.filter_mask, np.uint32)
         rows.add([each.astype(np.uint64) for each in coordinates], addresses, sizes, masks)
-        return None if rows.has_too_many else rows.table()
+        return None if rows.has_too_many else rows.finish()
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +140,7 @@ class _ArrayChunks:
 
     file: FileBytes
     grid: ChunkGrid
-    order: Order
+    order: ArrayOrder
     address: int | None
     chunk_bytes: int
     size_bytes: int
@@ -171,14 +171,14 @@ class _ArrayChunks:
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
         """As `StoredChunks.gather`."""
         go_on()
-        rows = Rows(self.grid, self.file.base, wanted, most)
+        rows = TableBuilder(self.grid, self.file.base, wanted, most)
         for start, stop in self._runs(wanted):
             for first, stored in self._segments(start, stop):
                 go_on()
                 self._add(rows, first, np.frombuffer(stored, self.element))
                 if rows.has_too_many:
                     return None
-        return rows.table()
+        return rows.finish()
 
     def _runs(self, wanted: Numbers | None) -> Iterator[tuple[int, int]]:
         """From where to where elements are wanted, without what lies far between."""
@@ -187,7 +187,7 @@ class _ArrayChunks:
         if wanted is None:
             yield 0, self.count
             return
-        indices = np.sort(self.order.indices(self.grid.coordinates_of(wanted)))
+        indices = np.sort(self.order.indices(self.grid.find_coordinates(wanted)))
         indices = indices[indices < self.count]
         apart = np.flatnonzero(np.diff(indices) > max(self.page_elements, 1)) + 1
         for run in np.split(indices, apart) if len(indices) else ():
@@ -234,7 +234,7 @@ class _ArrayChunks:
             mask = int.from_bytes(stored[masked : masked + 4], "little")
         return ChunkPlace(self.file.base + address, size, mask)
 
-    def _add(self, rows: Rows, first: int, elements: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, first: int, elements: np.ndarray[Any, Any]) -> None:
         elements = elements[: self.count - first]
         addresses = elements["address"].astype(np.uint64)
         at = np.flatnonzero(addresses != self.file.undefined)

@@ -3,38 +3,47 @@
 The index is read from the file's bytes: libhdf5 lists slowly, reports the chunks of an
 extensible array by rotated coordinates, and its one fast way to a single chunk overruns buffers
 (h5py 3.16, HDF5 2.0). One chunk is looked for by itself; as soon as so many were looked for that
-listing all of them would have been no slower, they are listed, and the list is kept. Only what is
-not plain is asked of libhdf5, see `asgihive.hdf5.library_chunks`.
+listing all of them would have been no slower, they are listed, and the list is kept. What the
+bytes do not say plainly is asked of libhdf5, in the library lane.
 """
 
+import ctypes
+import functools
+import math
+import struct
 import threading
 from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
 
-from h5py import h5d, h5s
+import numpy as np
+from h5py import h5d, h5f, h5p, h5s, h5t
+from h5py._objects import phil
 
 from asgihive.hdf5.chunk_arrays import (
+    ArrayOrder,
     ExtensibleArrayChunks,
     FixedArrayChunks,
     ImplicitChunks,
-    Order,
 )
-from asgihive.hdf5.chunk_layout import ChunkLayout, IndexKind, read_chunk_layout
-from asgihive.hdf5.chunk_parts import coordinates_touched, count_touched, numbers_touched
-from asgihive.hdf5.chunk_table import (
+from asgihive.hdf5.chunk_grid import (
     ChunkGrid,
     ChunkPlace,
     ChunkTable,
+    Coordinates,
     FoundChunks,
     GoOn,
     Numbers,
     Places,
     StoredChunks,
+    count_touched,
+    number_touched,
+    walk_touched,
 )
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
-from asgihive.hdf5.headers import bytes_of
-from asgihive.hdf5.library_chunks import list_by_library
-from asgihive.hdf5.open_file import OpenFile, address_of
+from asgihive.hdf5.headers import bytes_of, read_messages
+from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 
 # More chunks than that are not listed: it would take tens of megabytes.
@@ -53,10 +62,10 @@ _LOOKED_FOR_ALONE = 16
 LISTED_BYTES = 28
 
 
-class DamagedChunk(Exception):  # translated at once by those who know the entity
-    """The chunk at `coordinates` (in chunks) is not what it should be."""
+class DamagedChunk(Exception):  # translated at once where the entity is known
+    """The chunk at `coordinates` is not what it should be."""
 
-    def __init__(self, coordinates: tuple[int, ...], reason: str) -> None:
+    def __init__(self, coordinates: Coordinates, reason: str) -> None:
         super().__init__(coordinates, reason)
         self.coordinates = coordinates
         self.reason = reason
@@ -67,26 +76,27 @@ class DamagedChunk(Exception):  # translated at once by those who know the entit
 
 @dataclass(slots=True, eq=False)
 class ChunkIndex:
-    """Finds the chunks of one open dataset. For all threads, unless it `needs_library`.
-
-    Attributes:
-        id: for libhdf5, where only that can tell.
-        address: of the dataset in its file.
-        grid: of the dataset.
-        stored: the index in the file's bytes; None = only libhdf5 can tell.
-        keep: whether the table is kept; not of a live file, whose chunks come and go.
-        edges_unfiltered: whether chunks that reach beyond the extent went through no filter; None
-            = the layout message was not read.
-        table: None until it is worth listing.
-    """
+    """Finds the chunks of one open dataset. For all threads, unless it `needs_library`."""
 
     id: h5d.DatasetID
+    """For libhdf5, where only that can tell."""
+
     address: int
+    """Of the dataset in its file."""
+
     grid: ChunkGrid
     stored: StoredChunks | None
+    """The index in the file's bytes; None = only libhdf5 can tell."""
+
     keep: bool
+    """Whether the table is kept; not of a live file, whose chunks come and go."""
+
     edges_unfiltered: bool | None = None
+    """Whether chunks that reach beyond the extent went through no filter; None = not known."""
+
     table: ChunkTable | None = None
+    """All chunks, once they are worth listing."""
+
     _looked_for: int = 0
     _is_unlisted: bool = False
     _listing: threading.Lock = field(default_factory=threading.Lock)
@@ -103,10 +113,12 @@ class ChunkIndex:
         return LISTED_BYTES * min(count, MAX_LISTED)
 
     def locate(self, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
-        """Where all chunks lie, or at least those that have elements at `axes`.
+        """Return where all chunks lie, or at least those that have elements at `axes`.
+
+        In the library lane if it `needs_library`.
 
         Args:
-            axes: what will be read; not empty.
+            axes: what will be read.
             go_on: called regularly.
 
         Raises:
@@ -116,6 +128,8 @@ class ChunkIndex:
         if self.table is not None:
             return self.table
         count = count_touched(axes, self.grid.chunks)
+        if not count:
+            return FoundChunks({})
         if self.stored is None:
             return self._locate_by_library(axes, go_on)
         try:
@@ -124,7 +138,7 @@ class ChunkIndex:
                 if table is not None:
                     return table
             if count > _LOOKED_FOR_ALONE and self.grid.is_numbered:
-                table = self.stored.gather(numbers_touched(axes, self.grid), MAX_LISTED, go_on)
+                table = self.stored.gather(number_touched(axes, self.grid), MAX_LISTED, go_on)
                 if table is not None:
                     return table
         except (DamagedMetadata, OSError, OverflowError):
@@ -133,7 +147,7 @@ class ChunkIndex:
         return self._locate_each(self.stored, axes, go_on)
 
     def list_all(self, go_on: GoOn) -> ChunkTable:
-        """All stored chunks inside the extent, however many. In the library lane.
+        """Return all stored chunks inside the extent, however many. In the library lane.
 
         Raises:
             DamagedMetadata, OSError, RuntimeError: they cannot be listed.
@@ -156,7 +170,7 @@ class ChunkIndex:
         return min(stored.at_most, MAX_LISTED) <= max(_FEW_CHUNKS, count * _LISTED_PER_LOOKUP)
 
     def _list(self, stored: StoredChunks, go_on: GoOn) -> ChunkTable | None:
-        """All stored chunks, listed by one thread at a time; None when they are too many."""
+        """Return all stored chunks, listed by one thread at a time; None when they are too many."""
         with self._listing:
             if self.table is not None:
                 return self.table
@@ -169,7 +183,7 @@ class ChunkIndex:
 
     def _locate_each(self, stored: StoredChunks, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
         found: dict[int, ChunkPlace] = {}
-        for coordinates in coordinates_touched(axes, self.grid.chunks):
+        for coordinates in walk_touched(axes, self.grid.chunks):
             go_on()
             try:
                 place = stored.find(coordinates)
@@ -183,89 +197,328 @@ class ChunkIndex:
         try:
             table = list_by_library(self.id, self.grid, None, MAX_LISTED, go_on)
             if table is None:
-                wanted = numbers_touched(axes, self.grid)
+                wanted = number_touched(axes, self.grid)
                 table = list_by_library(self.id, self.grid, wanted, MAX_LISTED, go_on)
             elif self.keep:
                 self.table = table
         except DamagedMetadata as error:
-            first = next(coordinates_touched(axes, self.grid.chunks))
+            first = next(walk_touched(axes, self.grid.chunks))
             raise DamagedChunk(first, str(error)) from None
         assert table is not None  # noqa: S101  # a block touches no more chunks than are listed
         return table
 
 
 @dataclass(frozen=True, slots=True)
-class _DamagedChunks:
-    """An index whose header is damaged, so that no chunk is found. `StoredChunks`."""
+class DamagedIndex:
+    """An index whose header is damaged, so that no chunk is found: a `StoredChunks`."""
 
     reason: str
     at_most: int = 0
 
-    def find(self, _coordinates: tuple[int, ...]) -> ChunkPlace | None:
+    def find(self, _coordinates: Coordinates) -> ChunkPlace | None:
+        """Raise DamagedMetadata."""
         raise DamagedMetadata(self.reason)
 
     def gather(self, _wanted: Numbers | None, _most: int, _go_on: GoOn) -> ChunkTable | None:
+        """Raise DamagedMetadata."""
         raise DamagedMetadata(self.reason)
 
 
-def chunk_index(
+def open_index(
     file: OpenFile, dataset: h5d.DatasetID, grid: ChunkGrid, *, is_filtered: bool
 ) -> ChunkIndex:
-    """The index of a dataset of `file`. In the library lane."""
+    """Return the index of a dataset of `file`. In the library lane."""
     keep, address = not file.live, address_of(dataset)
     try:
         stored = bytes_of(file)
-        layout = read_chunk_layout(stored, address)
+        message = _read_layout_message(stored, address)
         most = dataset.get_space().get_simple_extent_dims(True)
-        found = _stored_chunks(stored, layout, grid, most, is_filtered=is_filtered)
+        found = _open_stored_chunks(stored, message, grid, most, is_filtered=is_filtered)
     except (NotPlain, OSError):
         return ChunkIndex(dataset, address, grid, None, keep)
     except DamagedMetadata as error:
-        return ChunkIndex(dataset, address, grid, _DamagedChunks(str(error)), keep)
-    return ChunkIndex(dataset, address, grid, found, keep, layout.edges_unfiltered)
+        return ChunkIndex(dataset, address, grid, DamagedIndex(str(error)), keep)
+    return ChunkIndex(dataset, address, grid, found, keep, message.edges_unfiltered)
 
 
-def _stored_chunks(
+class IndexKind(IntEnum):
+    """How the chunks of a dataset are found, by the numbers of the layout message."""
+
+    TREE_1 = 0
+    SINGLE = 1
+    IMPLICIT = 2
+    FIXED_ARRAY = 3
+    EXTENSIBLE_ARRAY = 4
+    TREE_2 = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _LayoutMessage:
+    """What the layout message of a chunked dataset says (File Format Specification, IV.A.2.i)."""
+
+    version: int
+    """3 to 5."""
+
+    chunks: tuple[int, ...]
+    """The shape of a chunk."""
+
+    item_bytes: int
+    kind: IndexKind
+    address: int | None
+    """Of the index, or of the chunks themselves where there is none; None = not written."""
+
+    edges_unfiltered: bool
+    single: tuple[int, int] | None
+    """Size and filter mask of a single chunk that went through filters."""
+
+
+# The message's number among those of an object header.
+_LAYOUT = 0x08
+
+# Flags of chunked storage.
+_EDGES_UNFILTERED, _SINGLE_FILTERED = 0x01, 0x02
+
+# What the message says of how an index was made, which its own header says again.
+_PARAMETER_BYTES = {
+    IndexKind.SINGLE: 0,
+    IndexKind.IMPLICIT: 0,
+    IndexKind.FIXED_ARRAY: 1,
+    IndexKind.EXTENSIBLE_ARRAY: 5,
+    IndexKind.TREE_2: 6,
+}
+
+
+def _read_layout_message(file: FileBytes, address: int) -> _LayoutMessage:
+    """Return the message of the dataset whose header is at `address`.
+
+    Raises:
+        NotPlain: libhdf5 must look.
+    """
+    message = read_messages(file, address, frozenset((_LAYOUT,))).get(_LAYOUT, b"")
+    try:
+        return _parse_layout_message(message, file)
+    except (IndexError, struct.error):
+        raise NotPlain from None
+
+
+def _parse_layout_message(message: bytes, file: FileBytes) -> _LayoutMessage:
+    width = file.address_bytes
+    version, storage = message[0], message[1]
+    if storage != 2 or version not in {3, 4, 5}:
+        raise NotPlain
+    kind, flags, single = IndexKind.TREE_1, 0, None
+    # Behind the shape of a chunk is the size of an element.
+    if version == 3:
+        rank = message[2]
+        dimensions = struct.unpack_from(f"<{rank}I", message, 3 + width)
+        at = 3
+    else:
+        flags, rank, size = message[2], message[3], message[4]
+        at = 5 + rank * size
+        if not 1 <= size <= 8 or flags & ~(_EDGES_UNFILTERED | _SINGLE_FILTERED):
+            raise NotPlain
+        ends = range(5 + size, at + 1, size)
+        dimensions = tuple(int.from_bytes(message[end - size : end], "little") for end in ends)
+        if not 0 < message[at] <= max(IndexKind):
+            raise NotPlain
+        kind = IndexKind(message[at])
+        at += 1 + _PARAMETER_BYTES[kind]
+        if kind is IndexKind.SINGLE and flags & _SINGLE_FILTERED:
+            (mask,) = struct.unpack_from("<I", message, at + file.length_bytes)
+            single = (file.length(message, at), mask)
+            at += file.length_bytes + 4
+    if rank < 2 or not all(dimensions) or len(message) < at + width:
+        raise NotPlain
+    stored = file.address(message, at)
+    return _LayoutMessage(
+        version=version,
+        chunks=dimensions[:-1],
+        item_bytes=dimensions[-1],
+        kind=kind,
+        address=None if stored == file.undefined else stored,
+        edges_unfiltered=bool(flags & _EDGES_UNFILTERED),
+        single=single,
+    )
+
+
+def _open_stored_chunks(
     file: FileBytes,
-    layout: ChunkLayout,
+    message: _LayoutMessage,
     grid: ChunkGrid,
     most: tuple[int, ...],
     *,
     is_filtered: bool,
 ) -> StoredChunks:
-    """The index that the layout message names; `most`: how large the dataset may become.
+    """Return the index that the layout message names; `most` is the dataset's largest extent.
 
     Raises:
         NotPlain, DamagedMetadata
     """
-    if layout.chunks != grid.chunks:
+    if message.chunks != grid.chunks:
         raise NotPlain
-    chunk_bytes = layout.item_bytes
-    for extent in layout.chunks:
-        chunk_bytes *= extent
-    if layout.kind is IndexKind.TREE_1:
-        return ChunkTree1(file, grid, layout.address)
-    size_bytes = _size_bytes(file, layout, chunk_bytes) if is_filtered else 0
-    if layout.kind is IndexKind.TREE_2:
-        return ChunkTree2(file, grid, layout.address, chunk_bytes, size_bytes)
+    address, chunk_bytes = message.address, message.item_bytes * math.prod(message.chunks)
+    if message.kind is IndexKind.TREE_1:
+        return ChunkTree1(file, grid, address)
+    # How wide the sizes of filtered chunks are (sections VII.C, D and III.A.2): one byte more than
+    # the size of a chunk takes, in case a filter makes it larger.
+    width = min(8, 1 + (chunk_bytes.bit_length() + 7) // 8)
+    size_bytes = 0 if not is_filtered else file.length_bytes if message.version > 4 else width
+    if message.kind is IndexKind.TREE_2:
+        return ChunkTree2(file, grid, address, chunk_bytes, size_bytes)
     bounds = tuple(None if extent == h5s.UNLIMITED else int(extent) for extent in most)
-    order = Order.of(layout.chunks, bounds)
-    if layout.kind is IndexKind.SINGLE:
-        if is_filtered != (layout.single is not None) or grid.size > 1:
+    order = ArrayOrder.of(message.chunks, bounds)
+    if message.kind is IndexKind.SINGLE:
+        if is_filtered != (message.single is not None) or grid.size > 1:
             raise NotPlain
-        size, mask = layout.single or (chunk_bytes, 0)
-        return ImplicitChunks(file, grid, order, layout.address, size, mask)
-    if layout.kind is IndexKind.IMPLICIT:
+        size, mask = message.single or (chunk_bytes, 0)
+        return ImplicitChunks(file, grid, order, address, size, mask)
+    if message.kind is IndexKind.IMPLICIT:
         if is_filtered:
             raise NotPlain
-        return ImplicitChunks(file, grid, order, layout.address, chunk_bytes)
-    kind = FixedArrayChunks if layout.kind is IndexKind.FIXED_ARRAY else ExtensibleArrayChunks
-    return kind(file, grid, order, layout.address, chunk_bytes, size_bytes)
+        return ImplicitChunks(file, grid, order, address, chunk_bytes)
+    kind = FixedArrayChunks if message.kind is IndexKind.FIXED_ARRAY else ExtensibleArrayChunks
+    return kind(file, grid, order, address, chunk_bytes, size_bytes)
 
 
-def _size_bytes(file: FileBytes, layout: ChunkLayout, chunk_bytes: int) -> int:
-    """How wide the sizes of filtered chunks are in an index (sections VII.C, D and III.A.2)."""
-    if layout.version > 4:
-        return file.length_bytes
-    # One byte more than the size of a chunk takes, in case a filter makes it larger.
-    return min(8, 1 + (chunk_bytes.bit_length() + 7) // 8)
+# Chunks between two calls of `go_on`.
+_LOOK_EVERY = 1 << 10
+
+
+def list_by_library(
+    dataset: h5d.DatasetID, grid: ChunkGrid, wanted: Numbers | None, most: int, go_on: GoOn
+) -> ChunkTable | None:
+    """Return the stored chunks among `wanted`, by number; None = among all inside the extent.
+
+    For the rare files whose own bytes are not read. In the library lane. Of libhdf5's calls only
+    the one that lists is used: it writes into no buffer, and what it says wrongly of extensible
+    arrays can be put right. Returns None when they are more than `most`.
+
+    Raises:
+        DamagedMetadata: libhdf5 cannot list them.
+        and whatever `go_on` raises, which is called regularly.
+    """
+    rows: list[tuple[int, int, int, int]] = []
+    chosen = None if wanted is None else set(wanted.tolist())
+    rotation = _find_rotation(dataset, grid)
+    stopped: list[BaseException] = []
+    seen = 0
+
+    def add(info: Any) -> bool | None:
+        nonlocal seen
+        seen += 1
+        if seen % _LOOK_EVERY == 0:
+            try:
+                go_on()
+            except BaseException as error:  # noqa: BLE001  # raised below, outside of libhdf5
+                stopped.append(error)
+                return True
+        at = tuple(map(int.__floordiv__, info.chunk_offset, grid.chunks))
+        if rotation is not None:
+            at = rotation.undo(at)
+        if info.byte_offset is not None and all(map(int.__lt__, at, grid.counts)):
+            number = grid.number(at)
+            if chosen is None or number in chosen:
+                rows.append((number, info.byte_offset, info.size, info.filter_mask))
+        return len(rows) > most or None
+
+    go_on()
+    try:
+        dataset.chunk_iter(add)
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:
+        raise DamagedMetadata(libhdf5_reason(error)) from error
+    if stopped:
+        raise stopped[0]
+    if len(rows) > most:
+        return None
+    rows.sort()
+    numbers, offsets, sizes, masks = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return ChunkTable(
+        np.array(numbers, np.int64),
+        np.array(offsets, np.uint64),
+        np.array(sizes, np.uint64),
+        np.array(masks, np.uint32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rotation:
+    """How libhdf5 reports the chunks of an extensible array whose unlimited axis is not the first.
+
+    Their elements are in the C order of the grid with that axis first, and are counted as if it
+    were not (H5D__earray_idx_iterate_cb in H5Dearray.c, HDF5 1.10 to 2.0).
+    """
+
+    axis: int
+    """The unlimited one."""
+
+    counts: tuple[int, ...]
+    """Chunks along each axis at the most, without meaning for that one."""
+
+    def undo(self, reported: Coordinates) -> Coordinates:
+        """Return the coordinates of a chunk that are reported so."""
+        axis, index = self.axis, 0
+        # Those before the unlimited axis are never reached, since that has no end.
+        for at, count in zip(reported[axis:], (0, *self.counts[axis + 1 :]), strict=True):
+            index = index * count + at
+        bounded = (*self.counts[:axis], *self.counts[axis + 1 :])
+        along, index = divmod(index, math.prod(bounded))
+        others: list[int] = []
+        for count in reversed(bounded):
+            index, at = divmod(index, count)
+            others.insert(0, at)
+        return (*others[:axis], along, *others[axis:])
+
+
+def _find_rotation(dataset: h5d.DatasetID, grid: ChunkGrid) -> _Rotation | None:
+    """Return how to put right what is said of this dataset; None where it is right."""
+    most = dataset.get_space().get_simple_extent_dims(True)
+    growing = [axis for axis, extent in enumerate(most) if extent == h5s.UNLIMITED]
+    if len(growing) != 1 or growing == [0] or not is_rotating():
+        return None
+    if not _is_extensible_array(dataset):
+        return None
+    pairs = zip(most, grid.chunks, strict=True)
+    counts = tuple(-(-int(extent) // chunk) for extent, chunk in pairs)
+    return _Rotation(growing[0], counts)
+
+
+@functools.cache
+def is_rotating() -> bool:
+    """Return whether this libhdf5 reports such coordinates, by a file in memory."""
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fapl_core(1 << 16, False)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_LATEST)
+    file = h5f.create(b"asgihive, in memory", h5f.ACC_TRUNC, fapl=access)
+    try:
+        properties = h5p.create(h5p.DATASET_CREATE)
+        properties.set_chunk((1, 1))
+        space = h5s.create_simple((2, 1), (2, h5s.UNLIMITED))
+        dataset = h5d.create(file, b"x", h5t.STD_I8LE, space, properties)
+        dataset.write_direct_chunk((1, 0), b"\0")
+        reported: list[tuple[int, ...]] = []
+        dataset.chunk_iter(lambda info: reported.append(info.chunk_offset))
+    finally:
+        file.close()
+    return reported != [(1, 0)]
+
+
+# H5D_CHUNK_IDX_EARRAY (H5Dpublic.h).
+_EXTENSIBLE_ARRAY = 4
+
+
+def _is_extensible_array(dataset: h5d.DatasetID) -> bool:
+    """Return H5Dget_chunk_index_type, which h5py leaves out, from the libhdf5 that it links to.
+
+    Raises:
+        DamagedMetadata: it is not there, so that nothing can be said of the dataset.
+    """
+    try:
+        get_type = ctypes.CDLL(h5d.__file__).H5Dget_chunk_index_type
+    except (AttributeError, OSError):
+        raise DamagedMetadata("libhdf5 does not say of which kind its index is") from None
+    kind = ctypes.c_int(-1)
+    with phil:
+        failed = get_type(ctypes.c_int64(dataset.id), ctypes.byref(kind)) < 0
+    if failed:
+        raise DamagedMetadata("libhdf5 does not know of which kind its index is")
+    return kind.value == _EXTENSIBLE_ARRAY

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from asgihive.hdf5.chunk_table import ChunkGrid, ChunkPlace, ChunkTable, GoOn, Numbers, Rows, Uints
+from asgihive.hdf5.chunk_grid import (
+    ChunkGrid,
+    ChunkPlace,
+    ChunkTable,
+    GoOn,
+    Numbers,
+    TableBuilder,
+    Uints,
+)
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, is_checked, uints_of
 
 # Nodes that are read at once.
@@ -91,9 +99,9 @@ class ChunkTree1:
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
         """As `StoredChunks.gather`."""
-        rows = Rows(self.grid, self.file.base, wanted, most)
+        rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.root is None:
-            return rows.table()
+            return rows.finish()
         level = -1
         nodes = np.array([self.root], np.uint64)
         room = _Room(self.file)
@@ -112,7 +120,7 @@ class ChunkTree1:
                     if rows.has_too_many:
                         return None
             if not below or not sum(map(len, below)):
-                return rows.table()
+                return rows.finish()
             nodes = np.sort(np.concatenate(below))
             level -= 1
 
@@ -158,9 +166,9 @@ class ChunkTree1:
             corners[..., axis] // np.uint64(chunk) + (corners[..., axis] % np.uint64(chunk) > 0)
             for axis, chunk in enumerate(chunks)
         ]
-        return self.grid.numbers_of(along)[0]
+        return self.grid.find_numbers(along)[0]
 
-    def _add(self, rows: Rows, entries: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, entries: np.ndarray[Any, Any]) -> None:
         addresses = entries["child"].astype(np.uint64)
         is_there = addresses != self.file.undefined
         if not is_there.all():
@@ -276,9 +284,9 @@ class ChunkTree2:
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
         """As `StoredChunks.gather`."""
-        rows = Rows(self.grid, self.file.base, wanted, most)
+        rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.address is None or self._root[0] == self.file.undefined:
-            return rows.table()
+            return rows.finish()
         nodes = np.array([self._root[0]], np.uint64)
         counts = np.array([self._root[1]], np.int64)
         room = _Room(self.file)
@@ -307,7 +315,7 @@ class ChunkTree2:
                 counts = np.concatenate([each for _, each in below])
                 order = np.argsort(nodes)
                 nodes, counts = nodes[order], counts[order]
-        return rows.table()
+        return rows.finish()
 
     def _read(
         self, addresses: Uints, counts: list[int], level: int, signature: bytes
@@ -354,7 +362,8 @@ class ChunkTree2:
         chosen = counts > 0
         if wanted is not None and len(wanted):
             scaled = records["scaled"]
-            numbers, _ = self.grid.numbers_of([scaled[:, axis] for axis in range(scaled.shape[1])])
+            along = [scaled[:, axis] for axis in range(scaled.shape[1])]
+            numbers, _ = self.grid.find_numbers(along)
             bounds = np.searchsorted(wanted, numbers)
             # A record itself is in no child, but may be outside of the grid.
             chosen &= np.append(bounds, len(wanted)) > np.append(0, bounds)
@@ -371,7 +380,7 @@ class ChunkTree2:
             (mask,) = _MASK.unpack_from(node, sized + self.size_bytes)
         return ChunkPlace(self.file.base + address, size, mask)
 
-    def _add(self, rows: Rows, records: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, records: np.ndarray[Any, Any]) -> None:
         addresses = records["address"].astype(np.uint64)
         is_there = addresses != self.file.undefined
         if not is_there.all():

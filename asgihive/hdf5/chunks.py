@@ -1,352 +1,322 @@
 """Chunked datasets, read and decoded past libhdf5, which trusts that chunks are whole.
 
-A chunk that decodes to less than its size would be filled up by libhdf5 2.0 with whatever lay
-in its memory. So what can be is read and decoded here, and what only libhdf5 can convert is
-decoded here first. Where the chunks lie is read from the file's bytes, too. What is read of a chunk
-is never more than its size may be, by what the layout says of it.
+A chunk that decodes to less than its size would be filled up by libhdf5 2.0 with what lay in its
+memory. So what can be is read and decoded here, and what only libhdf5 can convert is decoded here
+first. Where the chunks lie is read from the file's bytes, too. What is read of a chunk is never
+more than its size may be, by what the layout says of it.
 """
 
 import math
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from h5py import h5d, h5p
+from h5py import h5d, h5p, h5t
 
 from asgihive.context import measured
-from asgihive.hdf5.chunk_cache import ChunkCache
-from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, chunk_index
-from asgihive.hdf5.chunk_parts import Part, begin_of, count_touched, parts_of, stored_parts
-from asgihive.hdf5.chunk_table import ChunkGrid, ChunkPlace, ChunkTable, FoundChunks, Places
-from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
-from asgihive.hdf5.filters import Pipeline, pipeline_of
+from asgihive.hdf5.buffers import Array, Bytes, has_padding, read_bytes, zero_padding
+from asgihive.hdf5.cache import ChunkCache
+from asgihive.hdf5.chunk_grid import (
+    ChunkBox,
+    ChunkGrid,
+    ChunkPlace,
+    ChunkTable,
+    GoOn,
+    Places,
+    count_touched,
+    cut_by_chunks,
+    cut_by_stored_chunks,
+    find_begin,
+    find_only_box,
+)
+from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, open_index
+from asgihive.hdf5.filters.contract import BadChunk, Room
+from asgihive.hdf5.filters.pipeline import Pipeline, make_pipeline
 from asgihive.hdf5.layout import Layout, has_edges_unfiltered
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.stored_size import stored_size
 from asgihive.hdf5.types import without_dimensions
-from asgihive.padding import has_padding, zero_padding
 
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16
 
 # Less than that is decoded by one thread.
-_SHARE_BYTES = 1 << 20
+_SPLIT_BYTES = 1 << 20
 
 # So many chunks are read in one go; many more take turns with what else waits for a thread.
-_SHARE_CHUNKS = 1 << 14
+_CHUNKS_AT_ONCE = 1 << 14
 
 # From so many chunks on, those that were never written are filled in one go.
 _MANY_CHUNKS = 64
 
 _ALL_FILTERS = -1
 
-Array = np.ndarray[Any, Any]
-
-# Called before each chunk; raises when nobody waits for it any more.
-Progress = Callable[[], None]
-
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A part of what is read: its `axes`, and where it goes."""
+class Box:
+    """Some of the elements that are read."""
 
     axes: tuple[Axis, ...]
     target: tuple[slice, ...]
+    """Where they go in what is read."""
 
 
 class KeptChunk(NamedTuple):
-    """A chunk by the address of its dataset in its file, and by its number in the dataset."""
+    """A chunk of an open file."""
 
     address: int
+    """Of its dataset in the file."""
+
     number: int
+    """In the dataset."""
 
 
 @dataclass(slots=True, eq=False)
 class ChunkedStorage:
-    """The chunks of one open dataset.
-
-    address: of the dataset in its file.
-    dtype, item_shape: of one element in memory.
-    fill: what was never written, in memory; None = only libhdf5 can say, or convert the rest.
-    """
+    """The chunks of one open dataset."""
 
     file: OpenFile
-    address: int
+    index: ChunkIndex
+    pipeline: Pipeline
+    cache: ChunkCache
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
+    """Of one element in memory, which is of `dtype`."""
+
     fill: Array | None
+    """What was never written, in memory; None = only libhdf5 can say, or convert the rest."""
+
     edges_unfiltered: bool
-    pipeline: Pipeline
-    index: ChunkIndex
-    cache: ChunkCache
-    _verified: set[int] = field(default_factory=set)
+    """Whether chunks that reach beyond the extent went through no filter."""
 
-    @property
-    def needs_library(self) -> bool:
-        """Whether reading calls libhdf5, which is for the library lane alone."""
-        return self.fill is None or self.pipeline.needs_library
+    needs_library: bool = field(init=False)
+    """Whether reading calls libhdf5, which is for the library lane alone."""
 
-    @property
-    def _is_ever_kept(self) -> bool:
-        """Whether the cache may have a chunk in the form in which it is sent."""
+    _is_kept: bool = field(init=False)
+    """Whether the cache may have a chunk in the form in which it is sent."""
+
+    _has_padding: bool = field(init=False)
+    _verified: set[int] = field(init=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.needs_library = self.fill is None or self.pipeline.needs_library
         is_decoded = bool(self.pipeline.filters) and not (self.needs_library or self.file.live)
-        return is_decoded and self.pipeline.chunk_bytes < self.cache.max_bytes
+        self._is_kept = is_decoded and self.pipeline.chunk_bytes < self.cache.max_bytes
+        is_decoded_here = bool(self.pipeline.filters) and self.fill is not None
+        self._has_padding = is_decoded_here and has_padding(self.dtype)
 
-    def locate(self, axes: tuple[Axis, ...], progress: Progress) -> Places:
-        """Where the chunks of `axes` lie. In the library lane if the index `needs_library`.
-
-        Raises:
-            DamagedChunk: names a chunk that cannot be found.
-            and whatever `progress` raises.
-        """
-        if not all(axis.count for axis in axes):
-            return FoundChunks({})
-        return self.index.locate(axes, progress)
-
-    def read(
-        self, axes: tuple[Axis, ...], places: Places, progress: Progress, *, keep: bool
-    ) -> Array:
-        """The elements at `axes`, C-contiguous; perhaps what is kept, and so not to be written.
+    def read(self, axes: tuple[Axis, ...], places: Places, go_on: GoOn, *, keep: bool) -> Array:
+        """Return the elements at `axes`, C-contiguous; perhaps what is kept, and so not writable.
 
         Args:
-            places: from `locate`.
-            progress: asked before each chunk.
+            axes: one a dimension.
+            places: from `index.locate`.
+            go_on: called before each chunk.
             keep: whether chunks that are wanted whole are likely to be asked for again.
 
         Raises:
             DamagedChunk: names the first chunk that is not whole.
             NoDecoder: a chunk went through a filter that is not installed.
-            and whatever `progress` raises.
+            and whatever `go_on` raises.
         """
-        shape = (*(axis.count for axis in axes), *self.item_shape)
-        if math.prod(shape) and count_touched(axes, self.index.grid.chunks) == 1:
-            (part,) = parts_of(axes, self.index.grid.chunks)
-            progress()
-            taken = self._taken(places, part, keep)
-            if taken.shape == shape:
-                return np.ascontiguousarray(taken)
-            return np.full(shape, taken, self.dtype)
-        values = np.empty(shape, self.dtype)
-        self.read_into(values, axes, places, progress, keep=keep)
-        return values
+        shape = (*[axis.count for axis in axes], *self.item_shape)
+        box = find_only_box(axes, self.index.grid.chunks) if 0 not in self.item_shape else None
+        if box is None:
+            values = np.empty(shape, self.dtype)
+            self.read_into(values, axes, places, go_on, keep=keep)
+            return values
+        go_on()
+        taken = self._take(places, box, keep=keep)
+        if taken.shape == shape:
+            return np.ascontiguousarray(taken)
+        return np.full(shape, taken, self.dtype)
 
     def read_into(
         self,
         values: Array,
         axes: tuple[Axis, ...],
         places: Places,
-        progress: Progress,
+        go_on: GoOn,
         *,
         keep: bool,
     ) -> None:
         """Overwrite `values`, of the shape that `read` would return; the rest as `read`."""
-        for part in self._parts(values, axes, places):
-            progress()
-            values[part.outside] = self._taken(places, part, keep)
+        grid = self.index.grid
+        has_many = grid.is_numbered and count_touched(axes, grid.chunks) >= _MANY_CHUNKS
+        if isinstance(places, ChunkTable) and has_many:
+            values[...] = self.fill
+            boxes = cut_by_stored_chunks(axes, grid, places)
+        else:
+            boxes = cut_by_chunks(axes, grid.chunks)
+        for box in boxes:
+            go_on()
+            values[box.outside] = self._take(places, box, keep=keep)
 
-    def kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
-        """The chunk that these elements are all of, if such a chunk is ever kept."""
-        if not self._is_ever_kept or count_touched(axes, self.index.grid.chunks) != 1:
+    def find_kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
+        """Return the chunk that these elements are all of, if such a chunk is ever kept."""
+        grid = self.index.grid
+        box = find_only_box(axes, grid.chunks) if self._is_kept else None
+        if box is None or not box.is_whole(grid.chunks):
             return None
-        (part,) = parts_of(axes, self.index.grid.chunks)
-        if not part.is_whole(self.index.grid.chunks):
-            return None
-        return KeptChunk(self.address, self.index.grid.number(part.coordinates))
+        return KeptChunk(self.index.address, grid.number(box.coordinates))
 
-    def read_at_hand(self, axes: tuple[Axis, ...], most_copied: int) -> Array | None:
-        """The elements at `axes`, as `read` returns them, if they lie in a chunk that is kept.
+    def read_kept(self, axes: tuple[Axis, ...], most_copied: int) -> Array | None:
+        """Return the elements at `axes`, as `read`, if they lie in a chunk that is kept.
 
         For the event loop: nothing is waited for, and more than `most_copied` bytes are returned
         only where nothing is copied.
         """
         grid = self.index.grid
-        if not self._is_ever_kept or count_touched(axes, grid.chunks) != 1:
+        box = find_only_box(axes, grid.chunks) if self._is_kept else None
+        if box is None:
             return None
-        (part,) = parts_of(axes, grid.chunks)
-        raw = self.cache.at_hand((self.file, self.address, grid.number(part.coordinates)))
-        if raw is None:
+        decoded = self.cache.find_kept(
+            (self.file, self.index.address, grid.number(box.coordinates))
+        )
+        if decoded is None:
             return None
-        taken = self._within(raw, part)
-        if taken.nbytes > most_copied and taken.nbytes != raw.nbytes:
+        chunk = decoded.view(self.dtype).reshape(*grid.chunks, *self.item_shape)
+        taken = chunk[box.inside]
+        if taken.nbytes > most_copied and taken.nbytes != decoded.nbytes:
             return None
         return np.ascontiguousarray(taken)
 
-    def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
-        """`axes` cut between chunks into up to `most` parts that are worth a thread each.
+    def split(self, axes: tuple[Axis, ...], most: int) -> list[Box]:
+        """Return `axes` cut between chunks into up to `most` boxes that are worth a thread each.
 
-        Into more than that where a part would have more chunks than are read in one go.
+        Into more than that where a box would have more chunks than are read in one go.
         """
         chunks = self.index.grid.chunks
-        touched = [
-            count_touched((axis,), (chunk,)) for axis, chunk in zip(axes, chunks, strict=True)
-        ]
-        decoded = math.prod(touched) * self.pipeline.chunk_bytes
-        most = max(min(most, decoded // _SHARE_BYTES), self._visits(math.prod(touched)))
-        most = min(most, max(touched, default=1))
+        pairs = zip(axes, chunks, strict=True)
+        touched = [count_touched((axis,), (chunk,)) for axis, chunk in pairs]
+        count = math.prod(touched)
+        most = min(most, count * self.pipeline.chunk_bytes // _SPLIT_BYTES)
+        if self.index.table is not None and self.index.grid.is_numbered:
+            # Those that are not stored cost nothing.
+            count = min(count, len(self.index.table.numbers))
+        most = min(max(most, -(-count // _CHUNKS_AT_ONCE)), max(touched, default=1))
         if most <= 1:
-            return [Share(axes, ())]
+            return [Box(axes, ())]
         cut = touched.index(max(touched))
-        shares = []
+        boxes = []
         for number in range(most):
             first, stop = (
-                begin_of(axes[cut], chunks[cut], each * touched[cut] // most)
+                find_begin(axes[cut], chunks[cut], each * touched[cut] // most)
                 for each in (number, number + 1)
             )
             part = axes[cut].part(first, stop - first)
             target = (*(slice(None),) * cut, slice(first, stop))
-            shares.append(Share((*axes[:cut], part, *axes[cut + 1 :]), target))
-        return shares
+            boxes.append(Box((*axes[:cut], part, *axes[cut + 1 :]), target))
+        return boxes
 
-    def verify(self, axes: tuple[Axis, ...], progress: Progress) -> None:
+    def find_written(self, axes: tuple[Axis, ...], go_on: GoOn) -> list[Box] | None:
+        """Return the boxes of `axes` in chunks that were written; None when all were.
+
+        Raises as `index.locate`.
+        """
+        places, grid = self.index.locate(axes, go_on), self.index.grid
+        boxes, is_whole = [], True
+        for box in cut_by_chunks(axes, grid.chunks):
+            if places.find(grid.number(box.coordinates)) is None:
+                is_whole = False
+                continue
+            pairs = zip(axes, box.outside, strict=True)
+            cut = (axis.part(each.start, each.stop - each.start) for axis, each in pairs)
+            boxes.append(Box(tuple(cut), box.outside))
+        return None if is_whole else boxes
+
+    def verify(self, axes: tuple[Axis, ...], go_on: GoOn) -> None:
         """Make sure that each chunk of `axes` is whole, before libhdf5 reads it.
 
         Raises:
-            DamagedChunk, NoDecoder: as `read`, and whatever `progress` raises.
+            DamagedChunk, NoDecoder: as `read`, and whatever `go_on` raises.
         """
-        places = self.locate(axes, progress)
-        grid = self.index.grid
-        parts = parts_of(axes, grid.chunks)
+        places, grid = self.index.locate(axes, go_on), self.index.grid
         if isinstance(places, ChunkTable) and grid.is_numbered:
-            parts = stored_parts(axes, grid, places)
-        for part in parts:
-            progress()
-            number = grid.number(part.coordinates)
+            boxes = cut_by_stored_chunks(axes, grid, places)
+        else:
+            boxes = cut_by_chunks(axes, grid.chunks)
+        for box in boxes:
+            go_on()
+            number = grid.number(box.coordinates)
             if number in self._verified:
                 continue
-            self._raw(places, part)
+            self._decode(places, box)
             if not self.file.live:
                 if len(self._verified) >= _MAX_VERIFIED:
                     self._verified.clear()
                 self._verified.add(number)
 
-    def _visits(self, touched: int) -> int:
-        """In how many goes that many chunks are read; those that are not stored cost nothing."""
-        table = self.index.table
-        if table is not None and self.index.grid.is_numbered:
-            touched = min(touched, len(table.numbers))
-        return -(-touched // _SHARE_CHUNKS)
-
-    def _parts(self, values: Array, axes: tuple[Axis, ...], places: Places) -> Iterator[Part]:
-        """What is to be read of each chunk, in `values` where the rest is filled."""
+    def _take(self, places: Places, box: ChunkBox, *, keep: bool) -> Array:
+        """Return what `box` has of its chunk; one fill value for one that was never written."""
         grid = self.index.grid
-        if count_touched(axes, grid.chunks) < _MANY_CHUNKS or not grid.is_numbered:
-            return parts_of(axes, grid.chunks)
-        if not isinstance(places, ChunkTable):
-            return parts_of(axes, grid.chunks)
-        values[...] = self.fill
-        return stored_parts(axes, grid, places)
-
-    def written_shares(self, axes: tuple[Axis, ...], progress: Progress) -> list[Share] | None:
-        """The parts of `axes` in chunks that were written; None when all were.
-
-        Raises as `locate`.
-        """
-        places, grid = self.locate(axes, progress), self.index.grid
-        shares, is_whole = [], True
-        for part in parts_of(axes, grid.chunks):
-            if places.find(grid.number(part.coordinates)) is None:
-                is_whole = False
-                continue
-            cut = (
-                axis.part(outside.start, outside.stop - outside.start)
-                for axis, outside in zip(axes, part.outside, strict=True)
-            )
-            shares.append(Share(tuple(cut), part.outside))
-        return None if is_whole else shares
-
-    def _taken(self, places: Places, part: Part, keep: bool) -> Array:
-        """What `part` wants of its chunk; one fill value for a chunk that was never written."""
-        raw = self._decoded(places, part, keep)
-        if raw is None:
-            assert self.fill is not None  # noqa: S101  # who has none is read by libhdf5
-            return self.fill
-        return self._within(raw, part)
-
-    def _within(self, raw: Bytes, part: Part) -> Array:
-        chunk_shape = (*self.index.grid.chunks, *self.item_shape)
-        taken: Array = raw.view(self.dtype).reshape(chunk_shape)[part.inside]
-        return taken
-
-    def _decoded(self, places: Places, part: Part, keep: bool) -> Bytes | None:
-        """The raw bytes of the chunk; None when it was never written."""
         # What is not filtered lies in the page cache, and chunks of a live file change.
         if self.file.live or not self.pipeline.filters:
-            return self._raw(places, part)
-        key = (self.file, self.address, self.index.grid.number(part.coordinates))
-        # The rest of a chunk that is wanted in parts is likely to be wanted next.
-        keep = keep or not part.is_whole(self.index.grid.chunks)
-        return self.cache.chunk(key, lambda: self._without_padding(places, part), keep=keep)
-
-    def _without_padding(self, places: Places, part: Part) -> Bytes | None:
-        """The raw bytes of a chunk as they may be sent."""
-        raw = self._raw(places, part)
-        if raw is None or self.fill is None or not has_padding(self.dtype):
-            return raw
-        return as_bytes(zero_padding(raw.view(self.dtype)).tobytes())
+            decoded = self._decode(places, box)
+        else:
+            # The rest of a chunk that is wanted in part is likely to be wanted next.
+            keep = keep or not box.is_whole(grid.chunks)
+            key = (self.file, self.index.address, grid.number(box.coordinates))
+            decode = partial(self._decode, places, box)
+            decoded = self.cache.get_or_decode(key, decode, keep=keep)
+        if decoded is None:
+            assert self.fill is not None  # noqa: S101  # libhdf5 reads where there is none
+            return self.fill
+        chunk: Array = decoded.view(self.dtype).reshape(*grid.chunks, *self.item_shape)
+        return chunk[box.inside]
 
     @measured("decode")
-    def _raw(self, places: Places, part: Part) -> Bytes | None:
+    def _decode(self, places: Places, box: ChunkBox) -> Bytes | None:
+        """Return the decoded chunk; None when it was never written."""
+        grid, pipeline = self.index.grid, self.pipeline
         try:
-            return self._read(places, part)
+            place = places.find(grid.number(box.coordinates))
+            if place is None:
+                return None
+            mask = place.filter_mask
+            if self.edges_unfiltered and grid.is_partial(box.coordinates):
+                mask = _ALL_FILTERS
+            if not pipeline.is_applied(mask):
+                decoded = self._read_unfiltered(place, box)
+            else:
+                pipeline.check_stored(place.size)
+                decoded = pipeline.decode(self._read_raw(place.offset, place.size), mask)
         except BadChunk as error:
-            raise DamagedChunk(part.coordinates, str(error)) from None
+            raise DamagedChunk(box.coordinates, str(error)) from None
         except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
-            raise DamagedChunk(part.coordinates, libhdf5_reason(error)) from error
+            raise DamagedChunk(box.coordinates, libhdf5_reason(error)) from error
+        if self._has_padding:
+            return np.frombuffer(zero_padding(decoded.view(self.dtype)).tobytes(), np.uint8)
+        return decoded
 
-    def _read(self, places: Places, part: Part) -> Bytes | None:
-        grid = self.index.grid
-        found = places.find(grid.number(part.coordinates))
-        if found is None:
-            return None
-        mask = found.filter_mask
-        if self.edges_unfiltered and grid.is_partial(part.coordinates):
-            mask = _ALL_FILTERS
-        if not self.pipeline.applies(mask):
-            return self._unfiltered(found, part)
-        if found.size > self.pipeline.most_stored:
-            message = (
-                f"{found.size} bytes are stored, for {self.pipeline.chunk_bytes} "
-                f"at most {self.pipeline.most_stored} are expected"
-            )
-            raise BadChunk(message)
-        return self.pipeline.decode(self._stored(found.offset, found.size), mask)
-
-    def _unfiltered(self, place: ChunkPlace, part: Part) -> Bytes:
-        """The chunk as it lies in the file; if it is not kept, only its bytes that `part` needs."""
-        size = self.pipeline.chunk_bytes
+    def _read_unfiltered(self, place: ChunkPlace, box: ChunkBox) -> Bytes:
+        """Return a chunk that went through no filter; only what `box` needs, if it is not kept."""
+        size, chunks = self.pipeline.chunk_bytes, self.index.grid.chunks
         Room(size).check("it", place.size)
-        start, stop = self._span(part.inside)
-        if stop - start == size or self.pipeline.filters:
-            return self._stored(place.offset, size)
-        raw = np.empty(size, np.uint8)
-        raw[start:stop] = self._stored(place.offset + start, stop - start)
-        return raw
-
-    def _span(self, inside: tuple[slice, ...]) -> tuple[int, int]:
-        """From the first to behind the last of those elements, in bytes of the chunk."""
+        # From the first to the last element.
         first = last = 0
-        for chosen, extent in zip(inside, self.index.grid.chunks, strict=True):
+        for chosen, extent in zip(box.inside, chunks, strict=True):
             first = first * extent + chosen.start
             last = last * extent + chosen.stop - 1
-        item_bytes = self.pipeline.chunk_bytes // math.prod(self.index.grid.chunks)
-        return first * item_bytes, (last + 1) * item_bytes
+        item_bytes = size // math.prod(chunks)
+        start, stop = first * item_bytes, (last + 1) * item_bytes
+        if stop - start == size or self.pipeline.filters:
+            return self._read_raw(place.offset, size)
+        raw = np.empty(size, np.uint8)
+        raw[start:stop] = self._read_raw(place.offset + start, stop - start)
+        return raw
 
     @measured("read")
-    def _stored(self, offset: int, size: int) -> Bytes:
-        stored = os.pread(self.file.descriptor, size, offset)
-        while len(stored) < size:
-            more = os.pread(self.file.descriptor, size - len(stored), offset + len(stored))
-            if not more:
-                message = f"the file ends {size - len(stored)} bytes before its end at"
-                raise BadChunk(f"{message} {offset + size}")
-            stored += more
-        return as_bytes(stored)
+    def _read_raw(self, offset: int, size: int) -> Bytes:
+        stored = read_bytes(self.file.descriptor, size, offset)
+        if len(stored) < size:
+            message = f"the file ends {size - len(stored)} bytes before its end at"
+            raise BadChunk(f"{message} {offset + size}")
+        return np.frombuffer(stored, np.uint8)
 
 
-def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset is opened
+def open_chunks(  # noqa: PLR0913  # each is known already where a dataset is opened
     file: OpenFile,
     dataset: h5d.DatasetID,
     layout: Layout,
@@ -356,31 +326,30 @@ def chunked_storage(  # noqa: PLR0913  # each is known already where a dataset i
     cache: ChunkCache,
     as_in_memory: bool,
 ) -> ChunkedStorage:
-    """The chunks of `dataset`; `as_in_memory`: what they decode to is NumPy's bytes."""
+    """Return the chunks of `dataset`; `as_in_memory`: what they decode to is NumPy's bytes."""
     chunks = layout.chunks or ()
-    chunk_bytes = math.prod(chunks) * stored_size(file, dataset.get_type())
+    chunk_bytes = math.prod(chunks) * _find_stored_size(file, dataset.get_type())
     base, item_shape = without_dimensions(dtype)
-    index = chunk_index(file, dataset, ChunkGrid(shape, chunks), is_filtered=bool(layout.filters))
+    index = open_index(file, dataset, ChunkGrid(shape, chunks), is_filtered=bool(layout.filters))
     edges_unfiltered = index.edges_unfiltered
     if edges_unfiltered is None:
         edges_unfiltered = has_edges_unfiltered(layout.properties)
     return ChunkedStorage(
         file=file,
-        address=index.address,
+        index=index,
+        pipeline=make_pipeline(layout.filters, chunk_bytes),
+        cache=cache,
         dtype=base,
         item_shape=item_shape,
-        fill=_fill(layout.properties, base, item_shape) if as_in_memory else None,
+        fill=_find_fill(layout.properties, base, item_shape) if as_in_memory else None,
         edges_unfiltered=edges_unfiltered and bool(layout.filters),
-        pipeline=pipeline_of(layout.filters, chunk_bytes),
-        index=index,
-        cache=cache,
     )
 
 
-def _fill(
+def _find_fill(
     properties: h5p.PropDCID | None, dtype: np.dtype[Any], item_shape: tuple[int, ...]
 ) -> Array | None:
-    """What libhdf5 gives for a chunk that was never written; zeros where that is nothing."""
+    """Return what libhdf5 gives for a chunk that was never written; zeros where that is nothing."""
     fill = np.zeros((), dtype)
     if properties is None or properties.get_fill_time() == h5d.FILL_TIME_NEVER:
         return fill
@@ -394,3 +363,33 @@ def _fill(
     except (OSError, RuntimeError, TypeError, ValueError):
         return None
     return fill
+
+
+def _find_stored_size(file: OpenFile, type_id: h5t.TypeID) -> int:
+    """Return the bytes of an element in the file; of one in memory where it says nothing else."""
+    size: int = type_id.get_size()
+    if not type_id.detect_class(h5t.VLEN) and not type_id.detect_class(h5t.STRING):
+        return size
+    address_bytes, _ = file.id.get_create_plist().get_sizes()
+    return size + _count_pointer_growth(type_id, address_bytes)
+
+
+def _count_pointer_growth(type_id: h5t.TypeID, address_bytes: int) -> int:
+    """Return by how many bytes an element is larger in the file than in memory.
+
+    What has a variable length is there a length and a place in a global heap, four bytes, an
+    address and four bytes (HDF5 File Format Specification, section III.E); members of
+    compounds move with it (H5T_set_loc).
+    """
+    match type_id:
+        case h5t.TypeCompoundID():
+            members = map(type_id.get_member_type, range(type_id.get_nmembers()))
+            return sum(_count_pointer_growth(member, address_bytes) for member in members)
+        case h5t.TypeArrayID():
+            count = math.prod(type_id.get_array_dims())
+            return int(count) * _count_pointer_growth(type_id.get_super(), address_bytes)
+        case h5t.TypeVlenID():
+            return 8 + address_bytes - int(type_id.get_size())
+        case h5t.TypeStringID() if type_id.is_variable_str():
+            return 8 + address_bytes - int(type_id.get_size())
+    return 0

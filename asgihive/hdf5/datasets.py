@@ -18,16 +18,14 @@ from asgihive.errors import (
     FilterMissing,
     TypeUnsupported,
 )
+from asgihive.hdf5.chunk_grid import Places, count_touched, walk_touched
 from asgihive.hdf5.chunk_index import DamagedChunk
-from asgihive.hdf5.chunk_parts import coordinates_touched, count_touched
-from asgihive.hdf5.chunk_table import Places
-from asgihive.hdf5.chunks import ChunkedStorage, Share
-from asgihive.hdf5.contiguous import ContiguousStorage
-from asgihive.hdf5.filters import NoDecoder
+from asgihive.hdf5.chunks import Box, ChunkedStorage
+from asgihive.hdf5.filters.pipeline import NoDecoder
 from asgihive.hdf5.layout import Layout, LayoutKind
+from asgihive.hdf5.linear import ContiguousStorage, RawStorage, list_segments
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.raw_storage import RawStorage, raw_segments
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
 from asgihive.hdf5.unwritten import fill_of_variable_length, has_fill_of_variable_length
@@ -124,7 +122,7 @@ class Dataset:
             elif self.contiguous is not None:
                 self.contiguous.read_into(values, axes)
             elif self.chunked is not None:
-                places = places or self.chunked.locate(axes, lease.go_on)
+                places = places or self.chunked.index.locate(axes, lease.go_on)
                 self.chunked.read_into(values, axes, places, lease.go_on, keep=keep)
 
     def places(self) -> Places | None:
@@ -139,7 +137,7 @@ class Dataset:
         if self.chunked is None or not self.needs_library_to_locate:
             return None
         with self.diagnosed(lease, axes):
-            return self.chunked.locate(axes, lease.go_on)
+            return self.chunked.index.locate(axes, lease.go_on)
 
     @property
     def needs_library_to_locate(self) -> bool:
@@ -152,12 +150,12 @@ class Dataset:
         chunks = self.layout.chunks
         return chunks is not None and count_touched(axes, chunks) > _MANY_CHUNKS
 
-    def shares(self, axes: tuple[Axis, ...], most: int) -> list[Share]:
+    def shares(self, axes: tuple[Axis, ...], most: int) -> list[Box]:
         """`axes` in up to `most` parts that are worth a thread each.
 
         Into more than that where a part would have too many chunks to be read in one go.
         """
-        return [Share(axes, ())] if self.chunked is None else self.chunked.shares(axes, most)
+        return [Box(axes, ())] if self.chunked is None else self.chunked.split(axes, most)
 
     @contextmanager
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:
@@ -196,7 +194,7 @@ class Dataset:
             return read.reshape((*(axis.count for axis in axes), *self.item_shape))
         if self.chunked is not None:
             if self.chunked.fill is not None and dtype == self.dtype:
-                places = places or self.chunked.locate(axes, lease.go_on)
+                places = places or self.chunked.index.locate(axes, lease.go_on)
                 return self.chunked.read(axes, places, lease.go_on, keep=keep)
             self.chunked.verify(axes, lease.go_on)
             if has_fill_of_variable_length(self.layout.properties, self.memory_type):
@@ -205,7 +203,7 @@ class Dataset:
 
     def _read_written(self, lease: Lease, chunked: ChunkedStorage, axes: tuple[Axis, ...]) -> Array:
         """What was written, and the fill value of variable length elsewhere."""
-        shares = chunked.written_shares(axes, lease.go_on)
+        shares = chunked.find_written(axes, lease.go_on)
         if shares is None or self.layout.properties is None:
             return self._read_by_libhdf5(axes, self.dtype)
         fill = fill_of_variable_length(self.layout.properties, self.id.get_type(), self.memory_type)
@@ -255,7 +253,7 @@ class Dataset:
             lease=lease,
             file=self.file,
             path=self.path,
-            segments=raw_segments(self.layout.properties),
+            segments=list_segments(self.layout.properties),
             shape=self.shape or (),
             file_type=self.id.get_type(),
         )
@@ -291,7 +289,7 @@ class Dataset:
         """The chunk coordinates (in chunks) of the first chunk that cannot be read alone."""
         if self.layout.chunks is None or not self.needs_library:
             return None
-        touched = coordinates_touched(axes, self.layout.chunks)
+        touched = walk_touched(axes, self.layout.chunks)
         for coordinates in itertools.islice(touched, _MAX_CHUNKS_TRIED):
             corner = zip(coordinates, self.layout.chunks, strict=True)
             one = tuple(Axis(position * chunk, 1, 1) for position, chunk in corner)

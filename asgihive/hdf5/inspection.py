@@ -26,14 +26,15 @@ from asgihive.errors import (
     SourceRefused,
     TypeUnsupported,
 )
-from asgihive.hdf5.chunk_index import ChunkIndex, chunk_index
-from asgihive.hdf5.chunk_table import ChunkGrid
+from asgihive.hdf5.chunk_grid import ChunkGrid
+from asgihive.hdf5.chunk_index import ChunkIndex, open_index
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import LIBRARY_ERRORS
-from asgihive.hdf5.filters import pipeline_of
+from asgihive.hdf5.filters.pipeline import make_pipeline
 from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
+from asgihive.hdf5.linear import list_segments
 from asgihive.hdf5.links import (
     PASSING,
     ExternalLink,
@@ -49,7 +50,6 @@ from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.raw_storage import raw_segments
 from asgihive.hdf5.sandbox import open_regular
 from asgihive.hdf5.selection import whole
 from asgihive.hdf5.structure_checks import check_links
@@ -141,7 +141,7 @@ def _called(each: Filter) -> str:
 
 def decoder_of(each: Filter) -> str | None:
     """`asgihive`, `libhdf5`, or None = there is none here."""
-    if not pipeline_of((each,), 1).needs_library:
+    if not make_pipeline((each,), 1).needs_library:
         return "asgihive"
     return "libhdf5" if each.available else None
 
@@ -374,7 +374,7 @@ class StorageReporter:
                 each.size,
                 self._is_there(file, each.file),
             )
-            for each in raw_segments(layout.properties)
+            for each in list_segments(layout.properties)
         )
 
     def _is_there(self, origin: OpenFile, name: str) -> bool:
@@ -415,7 +415,7 @@ def _chunks(
         stored = 0 if shape is None else int(dataset.get_num_chunks())
         return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)
     grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
-    sizes, _ = stored_sizes(chunk_index(found.file, dataset, grid, is_filtered=is_filtered), ())
+    sizes, _ = stored_sizes(open_index(found.file, dataset, grid, is_filtered=is_filtered), ())
     stored = len(sizes)
     if not stored:
         return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)

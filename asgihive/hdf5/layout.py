@@ -110,7 +110,7 @@ def has_edges_unfiltered(properties: h5p.PropDCID) -> bool:
     """Whether chunks that reach beyond the extent went through no filter.
 
     H5Pget_chunk_opts, which h5py leaves out; found in the libhdf5 that h5py is linked to. Mostly
-    the layout message is read instead (`asgihive.hdf5.chunk_layout`).
+    the layout message is read instead (`asgihive.hdf5.chunk_index`).
     """
     try:
         get_options = ctypes.CDLL(h5p.__file__).H5Pget_chunk_opts

@@ -20,10 +20,10 @@ from asgihive.errors import (
     SourceRefused,
     TypeUnsupported,
 )
-from asgihive.hdf5.chunks import chunked_storage
-from asgihive.hdf5.contiguous import ContiguousStorage
+from asgihive.hdf5.chunks import open_chunks
 from asgihive.hdf5.datasets import READ_ERRORS, Dataset
 from asgihive.hdf5.layout import LayoutKind, layout_of
+from asgihive.hdf5.linear import ContiguousStorage
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.names import components, encoded, text
@@ -110,7 +110,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portio
             shape = dataset_id.get_space().shape
         chunked = None
         if layout.kind is LayoutKind.CHUNKED and shape is not None:
-            chunked = chunked_storage(
+            chunked = open_chunks(
                 entity.file,
                 dataset_id,
                 layout,

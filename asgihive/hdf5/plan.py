@@ -1,36 +1,36 @@
-"""From a selection and a chunk layout to the blocks in which it is read; pure."""
+"""From a selection and a layout to the blocks in which it is read, and runs of elements; pure."""
 
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asgihive.hdf5.selection import Axis, Selection
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One contiguous run of the answer, in C order, and where it lies in the dataset.
-
-    first: number of elements of the answer before this block.
-    axes: what to read, one per dimension of the dataset.
-    shape: the block's shape in the answer: whole rows of one axis.
-    """
+    """One contiguous run of the selection, in C order, and where it lies in the dataset."""
 
     first: int
+    """Number of elements of the selection before this block."""
+
     axes: tuple[Axis, ...]
+    """What to read, one per dimension of the dataset."""
+
     shape: tuple[int, ...]
+    """The block's shape in the selection: whole rows of one axis."""
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return math.prod(axis.count for axis in self.axes)
+        return math.prod([axis.count for axis in self.axes])
 
 
 def plan_blocks(
     selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int, block_bytes: int
 ) -> Iterator[Block]:
-    """The blocks of `selection` in C order of the answer, each at most `block_bytes` large.
+    """Yield the blocks of `selection` in C order, each at most `block_bytes` large.
 
     A block spans whole rows of all axes behind the one that is cut. Cuts fall on chunk
     boundaries where one is near enough, so that a chunk is not decoded for two blocks.
@@ -42,7 +42,7 @@ def plan_blocks(
     if not selection.axes:
         yield Block(0, (), ())
         return
-    cut = _cut_axis(selection, item_bytes, block_bytes)
+    cut = _choose_cut(selection, item_bytes, block_bytes)
     behind = selection.axes[cut + 1 :]
     row = math.prod(axis.count for axis in behind)
     most = max(1, block_bytes // max(1, row * item_bytes))
@@ -50,10 +50,10 @@ def plan_blocks(
     chunk = chunks[cut] if chunks else 1
     kept_behind = tuple(each.count for each in behind if not each.dropped)
     first = 0
-    for before in positions(selection.axes[:cut]):
+    for before in walk_positions(selection.axes[:cut]):
         position = 0
         while position < axis.count:
-            count = _until_boundary(axis, position, min(most, axis.count - position), chunk)
+            count = _count_to_boundary(axis, position, min(most, axis.count - position), chunk)
             shape = kept_behind if axis.dropped else (count, *kept_behind)
             if selection.shape and not shape:
                 shape = (1,)
@@ -62,8 +62,11 @@ def plan_blocks(
             first += count * row
 
 
-def chunk_row_bytes(selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int) -> int:
-    """Bytes of the selection in one row of chunks: a smaller block decodes chunks repeatedly."""
+def measure_chunk_row(selection: Selection, chunks: tuple[int, ...] | None, item_bytes: int) -> int:
+    """Return the bytes of the selection in one row of chunks.
+
+    Smaller blocks would decode chunks repeatedly.
+    """
     if chunks is None or not selection.size:
         return 0
     rest = selection.size * item_bytes
@@ -74,8 +77,8 @@ def chunk_row_bytes(selection: Selection, chunks: tuple[int, ...] | None, item_b
     return rest
 
 
-def _cut_axis(selection: Selection, item_bytes: int, block_bytes: int) -> int:
-    """The first axis whose single positions fit into a block; the last one at worst."""
+def _choose_cut(selection: Selection, item_bytes: int, block_bytes: int) -> int:
+    """Return the first axis whose single positions fit into a block; the last one at worst."""
     size = item_bytes * selection.size
     for position, axis in enumerate(selection.axes):
         size //= axis.count
@@ -84,8 +87,8 @@ def _cut_axis(selection: Selection, item_bytes: int, block_bytes: int) -> int:
     return len(selection.axes) - 1
 
 
-def _until_boundary(axis: Axis, position: int, most: int, chunk: int) -> int:
-    """How many positions to take, at most `most`: up to the last chunk boundary among them."""
+def _count_to_boundary(axis: Axis, position: int, most: int, chunk: int) -> int:
+    """Return how many positions to take, at most `most`, up to a chunk boundary among them."""
     if position + most >= axis.count:
         return most
     # First dataset index of the chunk in which the position after the longest block lies.
@@ -95,18 +98,18 @@ def _until_boundary(axis: Axis, position: int, most: int, chunk: int) -> int:
     return count if count > 0 else most
 
 
-def positions(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
-    """Every combination of single positions along `axes`, in C order."""
+def walk_positions(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
+    """Yield every combination of single positions along `axes`, in C order."""
     if not axes:
         yield ()
         return
-    for before in positions(axes[:-1]):
+    for before in walk_positions(axes[:-1]):
         for position in range(axes[-1].count):
             yield (*before, axes[-1].part(position, 1))
 
 
-def spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Runs of the linear storage: first element, number of elements, step; in C order."""
+def find_runs(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
+    """Yield runs of linear storage: first element, number of elements, step; in C order."""
     behind = len(axes)
     while behind and axes[behind - 1] == Axis(0, 1, shape[behind - 1]):
         behind -= 1
@@ -116,7 +119,7 @@ def spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int,
         return
     strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
     cut = behind - 1 if axes[behind - 1].step == 1 or row == 1 else behind
-    for before in positions(axes[:cut]):
+    for before in walk_positions(axes[:cut]):
         start = sum(axis.start * stride for axis, stride in zip(before, strides, strict=False))
         if cut == behind:
             yield start, row, 1
@@ -127,34 +130,33 @@ def spans(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Elements of the linear storage that are read in one go, of which some are wanted.
-
-    first, count: which elements.
-    shape: the hyperslab that they are.
-    inside: what of that is wanted; None = all of it.
-    target: where that goes in what is read.
-    """
+    """Elements of linear storage that are read in one go, of which some are wanted."""
 
     first: int
     count: int
     shape: tuple[int, ...]
+    """Of the box that they are."""
+
     inside: tuple[slice, ...] | None
+    """What of that is wanted; None = all of it."""
+
     target: tuple[slice, ...]
+    """Where that goes in what is read."""
 
 
 # Bytes between two wanted runs that cost less to read than a second call does.
 _GAP_BYTES = 4096
 
 
-def windows(
+def plan_windows(
     axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int, window_bytes: int
 ) -> Iterator[Window]:
-    """What to read of linear storage for the elements at `axes`, each at most once, in C order.
+    """Yield what to read of linear storage for the elements at `axes`, each at most once.
 
     Runs that lie near each other share a window of at most about `window_bytes`; a run by
     itself may be longer.
     """
-    cut = _window_axis(axes, shape, item_bytes)
+    cut = _choose_window_axis(axes, shape, item_bytes)
     behind = axes[cut + 1 :]
     row = math.prod(shape[cut + 1 :])
     strides = [math.prod(shape[dimension + 1 :]) for dimension in range(cut)]
@@ -188,8 +190,8 @@ def windows(
             )
 
 
-def _window_axis(axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int) -> int:
-    """The first axis whose rows are worth reading whole: small, or wanted for a good part."""
+def _choose_window_axis(axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int) -> int:
+    """Return the first axis whose rows are worth reading whole: small, or mostly wanted."""
     cut = len(axes) - 1
     wanted = 1
     while cut:
@@ -199,3 +201,52 @@ def _window_axis(axes: tuple[Axis, ...], shape: tuple[int, ...], item_bytes: int
             break
         cut -= 1
     return cut
+
+
+def cut_run(axes: tuple[Axis, ...], first: int, stop: int) -> Iterator[tuple[Axis, ...]]:
+    """Yield the boxes, in C order, of the elements `first` to before `stop` of those at `axes`.
+
+    At most one less than twice as many as there are dimensions: parts of rows at both ends of
+    each of them, and whole rows between.
+    """
+    if first >= stop:
+        return
+    if not axes:
+        yield ()
+        return
+    axis, behind = axes[0], axes[1:]
+    row = math.prod(each.count for each in behind)
+    (position, before), (last, after) = divmod(first, row), divmod(stop, row)
+    if position == last:
+        yield from _prefix(axis, position, cut_run(behind, before, after))
+        return
+    if before:
+        yield from _prefix(axis, position, cut_run(behind, before, row))
+        position += 1
+    if position < last:
+        yield (axis.part(position, last - position), *behind)
+    if after:
+        yield from _prefix(axis, last, cut_run(behind, 0, after))
+
+
+def plan_run(
+    selection: Selection,
+    run: tuple[int, int],
+    chunks: tuple[int, ...] | None,
+    item_bytes: int,
+    block_bytes: int,
+) -> Iterator[Block]:
+    """Yield blocks as `plan_blocks`, of the elements `run[0]` to before `run[1]` alone."""
+    first, stop = run
+    for axes in cut_run(selection.axes, first, stop):
+        box = Selection(axes)
+        for block in plan_blocks(box, chunks, item_bytes, block_bytes):
+            yield replace(block, first=first + block.first)
+        first += box.size
+
+
+def _prefix(
+    axis: Axis, position: int, inner: Iterator[tuple[Axis, ...]]
+) -> Iterator[tuple[Axis, ...]]:
+    for each in inner:
+        yield (axis.part(position, 1), *each)

@@ -25,8 +25,7 @@ from asgihive.errors import (
     FileUnreadable,
     Overloaded,
 )
-from asgihive.hdf5.cache import BytesCache
-from asgihive.hdf5.chunk_cache import ChunkCache
+from asgihive.hdf5.cache import BytesCache, ChunkCache
 from asgihive.hdf5.descriptors import is_exhaustion
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import (

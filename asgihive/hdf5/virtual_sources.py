@@ -11,7 +11,7 @@ from h5py import h5t
 
 from asgihive.concurrency import Portions
 from asgihive.errors import Overloaded
-from asgihive.hdf5.chunk_table import Places
+from asgihive.hdf5.chunk_grid import Places
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.mapping import Mapping

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from asgihive.asgi import BufferedResponse, format_content_disposition
 from asgihive.context import measured
 from asgihive.encoders.protocol import Encoder, Values
-from asgihive.hdf5.buffers import all_of_bytes
+from asgihive.hdf5.buffers import find_bytes, zero_padding
 from asgihive.hdf5.datasets import Array
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import whole
 from asgihive.hdf5.views import View
-from asgihive.padding import zero_padding
 
 
 def headers_of(encoder: Encoder, values: Values, view: View | None) -> dict[str, str]:
@@ -63,4 +62,4 @@ def _as_bytes(block: bytes | memoryview) -> bytes:
     """ASGI takes bytes, and servers differ in what else they put up with."""
     if isinstance(block, bytes):
         return block
-    return all_of_bytes(block) or bytes(block)
+    return find_bytes(block) or bytes(block)

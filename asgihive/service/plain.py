@@ -13,14 +13,12 @@ import numpy as np
 from starlette.types import Scope
 
 from asgihive.asgi import BufferedResponse
-from asgihive.hdf5.buffers import all_of_bytes
+from asgihive.hdf5.buffers import find_bytes, has_padding, read_cached_bytes, zero_padding
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
-from asgihive.hdf5.contiguous import bytes_at_once
 from asgihive.hdf5.identity import identity_on_loop
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool
-from asgihive.padding import has_padding, zero_padding
 
 # With these, the answer is not the same each time (RFC 9110, sections 13.1 and 14.2).
 _CHANGING = frozenset(
@@ -119,9 +117,10 @@ class PlainAnswers:
     def _values(self, file: OpenFile, kept: _Plain) -> bytes | None:
         if isinstance(kept.values, KeptChunk):
             # Its padding is zero already.
-            chunk = self._pool.chunks.at_hand((file, *kept.values))
-            return None if chunk is None else all_of_bytes(chunk)
-        stored = bytes_at_once(file.descriptor, kept.values)
+            chunk = self._pool.chunks.find_kept((file, *kept.values))
+            return None if chunk is None else find_bytes(chunk)
+        offset, size = kept.values
+        stored = read_cached_bytes(file.descriptor, size, offset)
         if stored is None or not has_padding(kept.dtype):
             return stored
         return zero_padding(np.frombuffer(stored, kept.dtype)).tobytes()

@@ -13,7 +13,7 @@ from asgihive.errors import FormatMismatch, PageTooLarge
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.hdf5.opening import open_dataset
-from asgihive.hdf5.plan import Block, chunk_row_bytes, plan_blocks
+from asgihive.hdf5.plan import Block, measure_chunk_row, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.service.parameters import DataParameters, EntityParameters
@@ -73,7 +73,7 @@ def item_bytes_of(dataset: Dataset) -> int:
 
 def block_bytes_of(dataset: Dataset, selection: Selection, store: Store) -> int:
     """How large a block of `selection` is at most: if it may be, a whole row of chunks."""
-    row = chunk_row_bytes(selection, dataset.layout.chunks, item_bytes_of(dataset))
+    row = measure_chunk_row(selection, dataset.layout.chunks, item_bytes_of(dataset))
     return min(max(_BLOCK_BYTES, row), store.reader.read_ahead_bytes)
 
 

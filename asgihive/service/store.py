@@ -20,12 +20,11 @@ from asgihive.errors import (
     FileUnreadable,
     RootUnreadable,
 )
-from asgihive.hdf5.budget import InFlight
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.descriptors import fit_open_files
 from asgihive.hdf5.open_file import OpenFile, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.reader import Reader
+from asgihive.hdf5.reader import InFlight, Reader
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.service.answers import Answer, AnswerCache, Key
 from asgihive.service.plain import PlainAnswers

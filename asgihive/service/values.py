@@ -13,17 +13,15 @@ from asgihive.concurrency import Portions
 from asgihive.context import measured
 from asgihive.encoders.protocol import Values
 from asgihive.errors import AnswerTooLarge, FileChanged
-from asgihive.hdf5.boxes import plan_run
-from asgihive.hdf5.buffers import all_of_bytes
+from asgihive.hdf5.buffers import find_bytes, has_padding
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.opening import dataset_key
-from asgihive.hdf5.plan import Block
+from asgihive.hdf5.plan import Block, plan_run
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources, sources_at_hand
-from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
 from asgihive.service.parts import Part, has_parts, part_of
@@ -104,11 +102,12 @@ class ValuesRead:
         if self.block is None or self.part is not None or not self.is_as_stored:
             return None
         if dataset.contiguous is not None:
-            run = dataset.contiguous.run(self.block.axes)
+            run = dataset.contiguous.find_run(self.block.axes)
             if run is None or run[1] > _INLINE_BYTES:
                 return None
             return PlainSource(self.head, dataset.file, run, dataset.dtype)
-        chunk = None if dataset.chunked is None else dataset.chunked.kept_chunk(self.block.axes)
+        chunked = dataset.chunked
+        chunk = None if chunked is None else chunked.find_kept_chunk(self.block.axes)
         # Behind a head it is copied.
         if chunk is None or (
             self.head and self.block.size * self.dataset.item_bytes > _COPIED_BYTES
@@ -232,11 +231,11 @@ def _read_at_once(dataset: Dataset, block: Block, lease: Lease) -> Array | None:
     """Few plain bytes, or those of a chunk, if they are in memory. Raises FileChanged."""
     array = None
     if dataset.chunked is not None:
-        array = dataset.chunked.read_at_hand(block.axes, _INLINE_BYTES)
+        array = dataset.chunked.read_kept(block.axes, _INLINE_BYTES)
     elif dataset.contiguous is not None:
-        run = dataset.contiguous.run(block.axes)
+        run = dataset.contiguous.find_run(block.axes)
         if run is not None and run[1] <= _INLINE_BYTES:
-            array = dataset.contiguous.read_at_once(run)
+            array = dataset.contiguous.read_cached(run)
     if array is not None:
         lease.check()
     return array
@@ -262,7 +261,7 @@ def _is_encoded_at_once(reading: ValuesRead, array: Array) -> bool:
         return not array.dtype.hasobject
     is_one_block = array.size <= reading.parameters.encoder.block_elements
     is_no_work = reading.is_as_stored and not has_padding(array.dtype)
-    return is_no_work and is_one_block and all_of_bytes(array) is not None
+    return is_no_work and is_one_block and find_bytes(array) is not None
 
 
 @measured("plan")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
-from asgihive.hdf5.filters import Pipeline, pipeline_of
+from asgihive.hdf5.filters.pipeline import Pipeline, make_pipeline
 from asgihive.hdf5.layout import Filter
 from asgihive.settings import H5Settings
 from benchmarks.data import DataFolder, Place
@@ -89,7 +89,7 @@ def _chunks(descriptor: int, stack: h5py.Dataset) -> Mapping[tuple[object, ...],
         number, _, values, name = plist.get_filter(index)
         filters.append(Filter(number, name.decode(), tuple(values)))
     frame_bytes = stack.nbytes // len(stack)
-    pipeline = pipeline_of(tuple(filters), frame_bytes)
+    pipeline = make_pipeline(tuple(filters), frame_bytes)
     found: dict[tuple[object, ...], _Chunk] = {}
 
     def add(info: h5py.h5d.StoreInfo) -> None:

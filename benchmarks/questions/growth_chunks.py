@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asgihive.hdf5.chunk_table import ChunkTable
+from asgihive.hdf5.chunk_grid import ChunkTable
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox

@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.hdf5 import filters
-from asgihive.hdf5.decoders import BadChunk, as_bytes
-from asgihive.hdf5.filters import NoDecoder, pipeline_of
+from asgihive.hdf5.filters import pipeline as pipelines
+from asgihive.hdf5.filters.contract import BadChunk, as_bytes
+from asgihive.hdf5.filters.pipeline import NoDecoder, make_pipeline
 from asgihive.hdf5.layout import Filter, layout_of
 
 blosc2: Any = pytest.importorskip("blosc2")
@@ -82,7 +82,7 @@ def _stored(path: Path, dtype: np.dtype[Any], frame: bytes) -> tuple[bytes, Any]
     with h5py.File(path) as file:
         dataset = file["x"]
         layout = layout_of(dataset.id)
-        return dataset[...].tobytes(), pipeline_of(layout.filters, 48 * 40 * dtype.itemsize)
+        return dataset[...].tobytes(), make_pipeline(layout.filters, 48 * 40 * dtype.itemsize)
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -97,7 +97,7 @@ def test_what_is_not_initialised_is_zero(chunks: tuple[int, int]) -> None:
     array = blosc2.uninit((48, 40), dtype="<f4", chunks=chunks, blocks=(8, 8), contiguous=True)
     frame = array.schunk.to_cframe()
     values = (2, 2, 4, 48 * 40 * 4, 5, 1, 5, 2, 48, 40)
-    pipeline = pipeline_of((Filter(32026, "blosc2", values),), 48 * 40 * 4)
+    pipeline = make_pipeline((Filter(32026, "blosc2", values),), 48 * 40 * 4)
     for _ in range(20):
         junk = [b"\xab" * (48 * 40 * 4 + beyond) for beyond in (-33, 0, 32)]
         del junk
@@ -107,7 +107,7 @@ def test_what_is_not_initialised_is_zero(chunks: tuple[int, int]) -> None:
 def test_where_there_is_no_plugin_the_filter_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     _, frame = FRAMES["bytedelta_chunk"]
     monkeypatch.setattr(Filter, "available", False)
-    pipeline = pipeline_of((Filter(32026, "blosc2"),), 48 * 40 * 4)
+    pipeline = make_pipeline((Filter(32026, "blosc2"),), 48 * 40 * 4)
     with pytest.raises(NoDecoder):
         pipeline.decode(as_bytes(frame), 0)
 
@@ -117,7 +117,7 @@ def test_the_plugin_is_given_no_more_room(name: str) -> None:
     dtype, frame = FRAMES[name]
     size = 48 * 40 * dtype.itemsize
     for wrong in (size // 2, size - 4, size + 4, 1):
-        pipeline = pipeline_of((Filter(32026, "blosc2"),), wrong)
+        pipeline = make_pipeline((Filter(32026, "blosc2"),), wrong)
         with pytest.raises(BadChunk, match="blosc2"):
             pipeline.decode(as_bytes(frame), 0)
 
@@ -126,9 +126,9 @@ def test_what_is_damaged_goes_to_no_plugin(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(filters, "run_filter", refuse)
+    monkeypatch.setattr(pipelines, "run_filter", refuse)
     _, frame = FRAMES["lz4_chunk"]
-    pipeline = pipeline_of((Filter(32026, "blosc2"),), 48 * 40 * 4)
+    pipeline = make_pipeline((Filter(32026, "blosc2"),), 48 * 40 * 4)
     for broken in (frame[:40], frame[: len(frame) // 2], b"\0" * len(frame)):
         with pytest.raises(BadChunk):
             pipeline.decode(as_bytes(broken), 0)

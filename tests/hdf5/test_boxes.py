@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5.boxes import boxes, plan_run
+from asgihive.hdf5.plan import cut_run, plan_run
 from asgihive.hdf5.selection import Axis, Selection, parse_selection
 from tests.hdf5.strategies import SHAPES, selections
 
@@ -29,7 +29,7 @@ def runs(draw: st.DrawFn) -> tuple[tuple[int, ...], Selection, int, int]:
 def test_boxes_are_the_run(run: tuple[tuple[int, ...], Selection, int, int]) -> None:
     shape, selection, first, stop = run
     values = np.arange(math.prod(shape)).reshape(shape)
-    found = list(boxes(selection.axes, first, stop))
+    found = list(cut_run(selection.axes, first, stop))
     together = [element for axes in found for element in taken(values, axes)]
     assert together == taken(values, selection.axes)[first:stop]
     assert len(found) <= max(1, 2 * len(shape) - 1)
@@ -61,6 +61,6 @@ def test_blocks_are_the_run(
 
 def test_whole_rows_are_one_box() -> None:
     axes = (Axis(0, 1, 100), Axis(5, 2, 10), Axis(0, 1, 4))
-    assert list(boxes(axes, 40, 4000)) == [(Axis(1, 1, 99), *axes[1:])]
-    assert list(boxes(axes, 40, 40)) == []
-    assert list(boxes((), 0, 1)) == [()]
+    assert list(cut_run(axes, 40, 4000)) == [(Axis(1, 1, 99), *axes[1:])]
+    assert list(cut_run(axes, 40, 40)) == []
+    assert list(cut_run((), 0, 1)) == [()]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asgihive.hdf5.buffers import all_of_bytes
+from asgihive.hdf5.buffers import find_bytes
 
 # Threads that all hold memory at once; then glibc tells of its arenas.
 PROGRAM = """
@@ -110,4 +110,4 @@ RAW = bytes(range(100))
     ],
 )
 def test_the_bytes_object_that_is_shown(view: Any, is_all: bool) -> None:
-    assert all_of_bytes(view) is (RAW if is_all else None)
+    assert find_bytes(view) is (RAW if is_all else None)

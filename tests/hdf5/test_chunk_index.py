@@ -19,13 +19,18 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5 import chunk_index, file_bytes
 from asgihive.hdf5.chunk_arrays import ExtensibleArrayChunks, FixedArrayChunks, ImplicitChunks
-from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk
-from asgihive.hdf5.chunk_parts import count_touched, numbers_touched, parts_of, stored_parts
-from asgihive.hdf5.chunk_table import ChunkGrid, ChunkTable
+from asgihive.hdf5.chunk_grid import (
+    ChunkGrid,
+    ChunkTable,
+    count_touched,
+    cut_by_chunks,
+    cut_by_stored_chunks,
+    number_touched,
+)
+from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, list_by_library
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.library_chunks import list_by_library
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected
@@ -370,7 +375,7 @@ def compare_with_libhdf5(dataset: Dataset) -> int:
 
 @given(data=st.data())
 @settings(max_examples=300)
-def test_parts_of_stored_chunks_are_those_of_all(data: st.DataObject) -> None:
+def test_cut_by_chunks_stored_chunks_are_those_of_all(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
     chunks = tuple(data.draw(st.integers(1, 5)) for _ in shape)
     text = data.draw(selections(shape))
@@ -381,10 +386,10 @@ def test_parts_of_stored_chunks_are_those_of_all(data: st.DataObject) -> None:
     table = ChunkTable(stored, no, no, no.astype(np.uint32))
     if not all(axis.count for axis in axes):
         return
-    every = list(parts_of(axes, chunks))
+    every = list(cut_by_chunks(axes, chunks))
     expected = [part for part in every if grid.number(part.coordinates) in set(stored.tolist())]
-    assert list(stored_parts(axes, grid, table)) == expected
-    numbers = numbers_touched(axes, grid).tolist()
+    assert list(cut_by_stored_chunks(axes, grid, table)) == expected
+    numbers = number_touched(axes, grid).tolist()
     assert numbers == [grid.number(part.coordinates) for part in every]
     assert count_touched(axes, chunks) == len(numbers)
 
@@ -407,7 +412,7 @@ def test_of_a_live_file_chunks_are_found_anew(
         live = storage(find_dataset(lease, opened, "data", HOPS))
         axes = whole((4, 6)).axes
         for _ in range(2):
-            read = live.read(axes, live.locate(axes, go_on), go_on, keep=False)
+            read = live.read(axes, live.index.locate(axes, go_on), go_on, keep=False)
             np.testing.assert_array_equal(read, LIVE)
         assert live.index.table is None
         assert live.index.needs_library == by_library
@@ -435,11 +440,11 @@ def test_a_structure_of_a_live_file_is_read_again_while_it_is_written(
         monkeypatch.setattr(os, "pread", tearing)
         if not is_live:
             with pytest.raises(DamagedChunk, match="checksum of the EAIB"):
-                live.locate(whole((4, 6)).axes, go_on)
+                live.index.locate(whole((4, 6)).axes, go_on)
             return
         axes = whole((4, 6)).axes
         np.testing.assert_array_equal(
-            live.read(axes, live.locate(axes, go_on), go_on, keep=False), LIVE
+            live.read(axes, live.index.locate(axes, go_on), go_on, keep=False), LIVE
         )
         assert torn == [0]
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.errors import DamagedData, FileChanged
-from asgihive.hdf5 import chunk_parts
+from asgihive.hdf5 import chunk_grid
 from asgihive.hdf5.chunk_index import ChunkIndex
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
@@ -222,7 +222,7 @@ def test_conversion_measures_first(root: Path) -> None:
 def listed(lease: Lease, dataset: Dataset) -> None:
     """Read the index, so that only chunks are read from then on."""
     assert dataset.shape is not None
-    storage(dataset).locate(whole(dataset.shape).axes, lease.go_on)
+    storage(dataset).index.locate(whole(dataset.shape).axes, lease.go_on)
 
 
 @contextmanager
@@ -261,7 +261,7 @@ def test_a_chunk_is_decoded_once(
         assert (len(kept), kept.bytes > 16_000) == ((1, True) if cache_bytes else (0, False))
         lease.pool.close()
         assert (len(kept), kept.bytes) == (0, 0)
-        kept.chunk((file, 0, 0), lambda: np.zeros(8, np.uint8), keep=True)
+        kept.get_or_decode((file, 0, 0), lambda: np.zeros(8, np.uint8), keep=True)
         assert len(kept) == 0
 
 
@@ -352,7 +352,7 @@ def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
         assert live.fill is not None
         for _ in range(2):
             axes = whole((8,)).axes
-            read = live.read(axes, live.locate(axes, lease.go_on), lease.go_on, keep=True)
+            read = live.read(axes, live.index.locate(axes, lease.go_on), lease.go_on, keep=True)
             assert read.tolist() == list(range(8))
             live.verify(axes, lease.go_on)
         assert live.index.table is None
@@ -366,10 +366,10 @@ def test_cuts_cover_each_selection() -> None:
             axis = parse_selection(f"{start}:{stop}:{step}", (20,)).axes[0]
             indices = np.arange(start, stop, step)
             covered = np.full(indices.size, -1)
-            for at, inside, outside in chunk_parts.cut_axis(axis, chunk):
+            for at, inside, outside in chunk_grid.cut_axis(axis, chunk):
                 covered[outside] = np.arange(at * chunk, (at + 1) * chunk)[inside]
             np.testing.assert_array_equal(covered, indices)
-            assert chunk_parts.count_touched((axis,), (chunk,)) >= len(set(indices // chunk))
+            assert chunk_grid.count_touched((axis,), (chunk,)) >= len(set(indices // chunk))
 
 
 def test_leases_keep_their_own_descriptor(root: Path) -> None:

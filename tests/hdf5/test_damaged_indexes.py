@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from asgihive.errors import DamagedData
 from asgihive.hdf5 import chunk_trees, chunks, file_bytes, headers
-from asgihive.hdf5.chunk_index import _DamagedChunks
-from asgihive.hdf5.chunk_table import StoredChunks
+from asgihive.hdf5.chunk_grid import StoredChunks
+from asgihive.hdf5.chunk_index import DamagedIndex
 from asgihive.hdf5.file_bytes import DamagedMetadata
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.fuzz.checksums import lookup3
@@ -160,7 +160,7 @@ def test_forged_indexes(
 
 
 # Of an index that is of another kind by now, which only libhdf5 is asked for.
-refused = _DamagedChunks("not plain")
+refused = DamagedIndex("not plain")
 
 
 def stored_of(root: Path, check: Callable[[StoredChunks], None]) -> None:
@@ -316,7 +316,7 @@ def test_chunks_that_were_never_written_cost_nothing(
         data = file.create_dataset("data", shape, "u1", maxshape=most, chunks=chunk, fillvalue=5)
         data[tuple(extent // 2 for extent in shape)] = 6
     # A part for each chunk would be four million objects.
-    monkeypatch.setattr(chunks, "parts_of", None)
+    monkeypatch.setattr(chunks, "cut_by_chunks", None)
     rows = (1 << 22) // (1 if len(shape) == 1 else shape[1])
     text = f"{shape[0] // 2 - rows // 2}:{shape[0] // 2 + rows // 2}"
     with dataset_of(root, "main.h5", "data") as (lease, dataset):

@@ -65,8 +65,8 @@ def test_contiguous_values_are_read_past_libhdf5(root: Path, name: str, user_blo
         assert dataset.dtype == expected[None].dtype
         stored = dataset.contiguous
         assert stored is not None
-        assert stored.run(whole((8,)).axes) == (stored.offset, 8 * dataset.item_bytes)
-        assert stored.run(parse_selection("::3", (8,)).axes) is None
+        assert stored.find_run(whole((8,)).axes) == (stored.offset, 8 * dataset.item_bytes)
+        assert stored.find_run(parse_selection("::3", (8,)).axes) is None
         for text in SELECTIONS:
             selection = parse_selection(text, (8,))
             if selection.size:
@@ -244,10 +244,10 @@ def test_what_the_page_cache_holds_is_read_at_once(root: Path) -> None:
     (root / "main.h5").read_bytes()
     with dataset_of(root, "main.h5", "x") as (_, dataset):
         assert dataset.contiguous is not None
-        run = dataset.contiguous.run(parse_selection("2:5", (6, 4)).axes)
+        run = dataset.contiguous.find_run(parse_selection("2:5", (6, 4)).axes)
         assert run is not None
-        read = dataset.contiguous.read_at_once(run)
+        read = dataset.contiguous.read_cached(run)
         assert read is not None
         np.testing.assert_array_equal(read.reshape(3, 4), stored[2:5])
         beyond = (root / "main.h5").stat().st_size - 4
-        assert dataset.contiguous.read_at_once((beyond, 8)) is None
+        assert dataset.contiguous.read_cached((beyond, 8)) is None

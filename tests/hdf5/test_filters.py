@@ -4,6 +4,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,12 @@ from h5py import h5d, h5p, h5s, h5t
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5 import decoders, filters
-from asgihive.hdf5.buffers import all_of_bytes
-from asgihive.hdf5.decoders import BadChunk, Bytes, Room, as_bytes
-from asgihive.hdf5.filters import NoDecoder, pipeline_of
+from asgihive.hdf5.buffers import Bytes, find_bytes
+from asgihive.hdf5.filters import builtin
+from asgihive.hdf5.filters.contract import BadChunk, Decoder, FilterDecoder, Room, as_bytes
+from asgihive.hdf5.filters.library import run_filter
+from asgihive.hdf5.filters.pipeline import DECODERS, NoDecoder, make_pipeline
 from asgihive.hdf5.layout import Filter
-from asgihive.hdf5.library_filters import run_filter
-from asgihive.hdf5.unshuffle import Unshuffle
 from tests.zoo import chunks as crafted_chunks
 
 hdf5plugin = pytest.importorskip("hdf5plugin")
@@ -53,7 +53,7 @@ def fletcher32(data: bytes) -> int:
     )
 )
 def test_the_checksum_is_that_of_libhdf5(data: bytes) -> None:
-    assert decoders.checksum(as_bytes(data)) == fletcher32(data)
+    assert builtin.compute_fletcher32(as_bytes(data)) == fletcher32(data)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -63,12 +63,19 @@ def test_the_sum_of_old_files_is_accepted(swapped: bool) -> None:
     if swapped:
         written = bytes([written[1], written[0], written[3], written[2]])
     stored = as_bytes(data + written)
-    assert decoders.fletcher32(stored, (), Room(len(data))).tobytes() == data
+    assert builtin.decode_fletcher32(stored, (), Room(len(data))).tobytes() == data
     with pytest.raises(BadChunk, match="checksum is"):
-        decoders.fletcher32(as_bytes(data[:-1] + b"K" + written), (), Room(len(data)))
+        builtin.decode_fletcher32(as_bytes(data[:-1] + b"K" + written), (), Room(len(data)))
 
 
-SHUFFLE = {"NumPy": decoders.shuffle, "chosen": filters._DECODERS[2]}
+def chosen(number: int) -> Decoder:
+    """The decoder of a filter that is installed."""
+    decode = DECODERS[number].decode
+    assert decode is not None
+    return decode
+
+
+SHUFFLE = {"NumPy": builtin.unshuffle_by_numpy, "chosen": chosen(2)}
 
 
 @pytest.mark.parametrize("name", SHUFFLE)
@@ -93,7 +100,7 @@ def test_shuffle_trusts_nothing(name: str, size: int) -> None:
             SHUFFLE[name](stored, values, Room(size))
 
 
-DEFLATE = {"isal": decoders.deflate, "chosen": filters._DECODERS[1]}
+DEFLATE = {"isal": builtin.decode_deflate_by_isal, "chosen": chosen(1)}
 
 
 @pytest.mark.parametrize("name", DEFLATE)
@@ -154,30 +161,28 @@ RAW = (np.arange(5001, dtype="<i4") // 3).astype("<i4")
 @pytest.mark.parametrize("name", PIPELINES)
 def test_each_pipeline_by_itself_and_by_libhdf5(name: str) -> None:
     applied, stored = stored_by_libhdf5(name, RAW)
-    pipeline = pipeline_of(tuple(applied), RAW.nbytes)
+    pipeline = make_pipeline(tuple(applied), RAW.nbytes)
     assert pipeline.decode(stored, 0).tobytes() == RAW.tobytes()
     # What is decoded natively elsewhere goes through libhdf5 where the codecs are not installed.
     last = applied[-1]
     room = Room(RAW.nbytes * 2, exact=False)
     by_library = run_filter(last.id, last.name, stored, last.values, room)
-    rest = pipeline_of(tuple(applied[:-1]), RAW.nbytes)
+    rest = make_pipeline(tuple(applied[:-1]), RAW.nbytes)
     assert rest.decode(by_library, 0).tobytes() == RAW.tobytes()
 
 
 @pytest.mark.parametrize("name", ["shuffle_gzip", "zstd"])
 def test_two_filters_undone_at_once(name: str) -> None:
     (shuffle, last), stored = stored_by_libhdf5(name, RAW)
-    unshuffle = filters._DECODERS[shuffle.id]
-    assert isinstance(unshuffle, Unshuffle)
-    after = partial(unshuffle.after, last.id)
+    after = partial(builtin.decode_and_unshuffle, last.id)
     raw = after(stored, shuffle.values, Room(RAW.nbytes))
     assert raw is not None
-    assert all_of_bytes(raw) == RAW.tobytes()
+    assert find_bytes(raw) == RAW.tobytes()
     # What is wrong is left to them one by one.
     assert after(stored[:-9], shuffle.values, Room(RAW.nbytes)) is None
     for room in (Room(RAW.nbytes + 4), Room(RAW.nbytes - 4), Room(RAW.nbytes, exact=False)):
         assert after(stored, shuffle.values, room) is None
-    assert unshuffle.after(3, stored, shuffle.values, Room(RAW.nbytes)) is None
+    assert builtin.decode_and_unshuffle(3, stored, shuffle.values, Room(RAW.nbytes)) is None
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -185,7 +190,7 @@ def test_another_size_is_never_passed_on(name: str) -> None:
     applied, stored = stored_by_libhdf5(name, RAW)
     for wrong in (RAW.nbytes - 4, RAW.nbytes + 4, RAW.nbytes * 3):
         with pytest.raises(BadChunk):
-            pipeline_of(tuple(applied), wrong).decode(stored, 0)
+            make_pipeline(tuple(applied), wrong).decode(stored, 0)
 
 
 @given(st.sampled_from(sorted(PIPELINES)), st.data())
@@ -196,10 +201,20 @@ def test_damaged_bytes_give_an_error_or_the_right_size(name: str, draw: st.DataO
         damaged[draw.draw(st.integers(0, damaged.size - 1))] = draw.draw(st.integers(0, 255))
     damaged = damaged[: draw.draw(st.integers(0, damaged.size))]
     try:
-        raw = pipeline_of(tuple(applied), RAW.nbytes).decode(damaged, 0)
+        raw = make_pipeline(tuple(applied), RAW.nbytes).decode(damaged, 0)
     except BadChunk:
         return
     assert raw.size == RAW.nbytes
+
+
+# How filters are undone where the extra `codecs` is not installed.
+WITHOUT_CODECS = {
+    **{each.number: replace(each, decode=None) for each in DECODERS.values()},
+    1: FilterDecoder(1, builtin.decode_deflate_by_isal),
+    2: FilterDecoder(2, builtin.unshuffle_by_numpy),
+    3: FilterDecoder(3, builtin.decode_fletcher32),
+    307: DECODERS[307],
+}
 
 
 @pytest.mark.parametrize("case", crafted_chunks.crafted(), ids=lambda case: case.name)
@@ -208,12 +223,13 @@ def test_crafted_chunks_with_and_without_codecs(
     case: crafted_chunks.Crafted, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not native:
-        monkeypatch.setattr(filters, "_DECODERS", filters._ALWAYS)
+        for number, each in WITHOUT_CODECS.items():
+            monkeypatch.setitem(DECODERS, number, each)
     applied = tuple(Filter(each, str(each), values) for each, values in case.filters.items())
     tracemalloc.start()
     try:
         with pytest.raises(BadChunk):
-            pipeline_of(applied, crafted_chunks.RAW).decode(as_bytes(case.stored), 0)
+            make_pipeline(applied, crafted_chunks.RAW).decode(as_bytes(case.stored), 0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -221,9 +237,9 @@ def test_crafted_chunks_with_and_without_codecs(
 
 
 def test_a_masked_filter_is_not_undone() -> None:
-    pipeline = pipeline_of((Filter(2, "shuffle", (4,)), Filter(1, "deflate", (4,))), 8)
+    pipeline = make_pipeline((Filter(2, "shuffle", (4,)), Filter(1, "deflate", (4,))), 8)
     assert pipeline.decode(as_bytes(b"abcdefgh"), 0b11).tobytes() == b"abcdefgh"
-    assert not pipeline.applies(0b11)
+    assert not pipeline.is_applied(0b11)
     assert pipeline.decode(as_bytes(b"aebfcgdh"), 0b10).tobytes() == b"abcdefgh"
     assert pipeline.decode(as_bytes(zlib.compress(b"abcdefgh")), 0b01).tobytes() == b"abcdefgh"
     with pytest.raises(BadChunk, match="7 bytes, 8 are expected"):
@@ -231,7 +247,7 @@ def test_a_masked_filter_is_not_undone() -> None:
 
 
 def test_a_missing_filter_is_named_unless_it_is_masked() -> None:
-    pipeline = pipeline_of((Filter(40_001, "unknown"),), 2)
+    pipeline = make_pipeline((Filter(40_001, "unknown"),), 2)
     assert pipeline.needs_library
     assert pipeline.decode(as_bytes(b"ab"), 1).tobytes() == b"ab"
     with pytest.raises(NoDecoder) as caught:
@@ -255,11 +271,11 @@ def test_nbit_of_compounds() -> None:
         data.write(h5s.ALL, h5s.ALL, content, mtype=compound)
         number, _, values, _ = data.get_create_plist().get_filter(0)
         _, stored = data.read_direct_chunk((0,))
-    pipeline = pipeline_of((Filter(number, "nbit", values),), 120)
+    pipeline = make_pipeline((Filter(number, "nbit", values),), 120)
     assert pipeline.decode(as_bytes(stored), 0).size == 120
     with pytest.raises(BadChunk, match="are needed"):
         pipeline.decode(as_bytes(stored[:-8]), 0)
-    swollen = pipeline_of((Filter(number, "nbit", (*values[:4], 24, *values[5:])),), 120)
+    swollen = make_pipeline((Filter(number, "nbit", (*values[:4], 24, *values[5:])),), 120)
     with pytest.raises(BadChunk, match="gives 240 bytes, 120 are expected"):
         swollen.decode(as_bytes(stored), 0)
 
@@ -277,7 +293,7 @@ def test_blosc2_frames_with_and_without_blocks(
         data = file.create_dataset("x", data=stored, chunks=shape, **hdf5plugin.Blosc2())
         number, _, values, _ = data.id.get_create_plist().get_filter(0)
         _, chunk = data.id.read_direct_chunk((0,) * len(shape))
-    pipeline = pipeline_of((Filter(number, "blosc2", values),), stored.nbytes)
+    pipeline = make_pipeline((Filter(number, "blosc2", values),), stored.nbytes)
     assert not pipeline.needs_library
     assert pipeline.decode(as_bytes(chunk), 0).tobytes() == stored.tobytes()
 
@@ -289,7 +305,7 @@ def test_zfp_reads_zeros_behind_the_end() -> None:
         data = file.create_dataset("x", data=values, chunks=values.shape, compression=options)
         number, _, filter_values, _ = data.id.get_create_plist().get_filter(0)
         _, stored = data.id.read_direct_chunk((0, 0))
-    pipeline = pipeline_of((Filter(number, "zfp", filter_values),), values.nbytes)
+    pipeline = make_pipeline((Filter(number, "zfp", filter_values),), values.nbytes)
     assert pipeline.decode(as_bytes(stored), 0).tobytes() == values.tobytes()
     short = stored[: len(stored) // 16 * 8]
     expected = pipeline.decode(as_bytes(short + bytes(4096)), 0).tobytes()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.hdf5 import plan
-from asgihive.hdf5.plan import Block, plan_blocks, positions, spans, windows
+from asgihive.hdf5.plan import Block, find_runs, plan_blocks, plan_windows, walk_positions
 from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken
@@ -95,7 +95,7 @@ def test_scalar_and_empty() -> None:
 
 @given(SHAPES)
 def test_positions_are_ndindex(shape: tuple[int, ...]) -> None:
-    found = [tuple(axis.start for axis in each) for each in positions(whole(shape).axes)]
+    found = [tuple(axis.start for axis in each) for each in walk_positions(whole(shape).axes)]
     assert found == list(np.ndindex(shape))
 
 
@@ -103,15 +103,15 @@ def test_positions_are_ndindex(shape: tuple[int, ...]) -> None:
 @given(st.data(), SHAPES)
 def test_spans_are_where_the_elements_lie(data: st.DataObject, shape: tuple[int, ...]) -> None:
     selection = parse_selection(data.draw(selections(shape)), shape)
-    runs = list(spans(selection.axes, shape))
+    runs = list(find_runs(selection.axes, shape))
     indices = [i for start, count, step in runs for i in range(start, start + count, step)]
     assert indices == taken(numbered(shape), selection).ravel().tolist()
 
 
 def test_spans_join_whole_rows() -> None:
-    assert list(spans(whole((3, 4, 5)).axes, (3, 4, 5))) == [(0, 60, 1)]
-    assert list(spans(parse_selection("1:3", (3, 4, 5)).axes, (3, 4, 5))) == [(20, 40, 1)]
-    assert list(spans(parse_selection("1,2:4", (3, 4, 5)).axes, (3, 4, 5))) == [(30, 10, 1)]
+    assert list(find_runs(whole((3, 4, 5)).axes, (3, 4, 5))) == [(0, 60, 1)]
+    assert list(find_runs(parse_selection("1:3", (3, 4, 5)).axes, (3, 4, 5))) == [(20, 40, 1)]
+    assert list(find_runs(parse_selection("1,2:4", (3, 4, 5)).axes, (3, 4, 5))) == [(30, 10, 1)]
 
 
 @given(st.data(), st.sampled_from([0, 64, 4096]), st.sampled_from([1, 16, 100, 10_000]))
@@ -130,7 +130,7 @@ def test_windows_hold_each_wanted_element_once(
     times_read = np.zeros(stored.size, int)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "_GAP_BYTES", gap)
-        for window in windows(tuple(axes), shape, 8, window_bytes):
+        for window in plan_windows(tuple(axes), shape, 8, window_bytes):
             span = slice(window.first, window.first + window.count)
             times_read[span] += 1
             part = stored.reshape(-1)[span].reshape(window.shape)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.errors import LinkUnresolved, TypeUnsupported
-from asgihive.hdf5 import raw_storage
+from asgihive.hdf5 import linear
 from asgihive.hdf5.selection import parse_selection
 from tests.hdf5.serving import dataset_of, forge, selected, values
 from tests.hdf5.strategies import selections
@@ -71,7 +71,7 @@ def test_segments_and_selections(
         pytest.MonkeyPatch.context() as patch,
         dataset_of(root, "main.h5", "data") as (lease, dataset),
     ):
-        patch.setattr(raw_storage, "_SPAN_BYTES", span)
+        patch.setattr(linear, "_APART_BYTES", span)
         for each in (None, text):
             selection = parse_selection(each, shape)
             if selection.size:

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 
 from asgihive.concurrency import Lanes
 from asgihive.errors import DamagedData, ReadTimeout
-from asgihive.hdf5 import chunk_cache, chunks, filters, virtual_sources
-from asgihive.hdf5.budget import InFlight
+from asgihive.hdf5 import cache, chunks, virtual_sources
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.filters import Pipeline
+from asgihive.hdf5.filters.pipeline import Pipeline
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import Block, plan_blocks
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.reader import Held, Reader
+from asgihive.hdf5.reader import Held, InFlight, Reader
 from asgihive.hdf5.selection import Selection, parse_selection, whole
 from tests.hdf5.serving import HOPS, descriptors, leased
 from tests.hdf5.strategies import selections
@@ -86,7 +85,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counted.append(stored.size)
         return decode(self, stored, mask)
 
-    monkeypatch.setattr(filters.Pipeline, "decode", counting)
+    monkeypatch.setattr(Pipeline, "decode", counting)
     return counted
 
 
@@ -119,7 +118,7 @@ async def test_blocks_in_order_are_what_numpy_selects(
 ) -> None:
     root, stored = laid_out
     # Each chunk is worth a thread, and two sources are many.
-    monkeypatch.setattr(chunks, "_SHARE_BYTES", 1)
+    monkeypatch.setattr(chunks, "_SPLIT_BYTES", 1)
     monkeypatch.setattr(virtual_sources, "_SOURCES_AT_ONCE", 2)
     reader = reader_of(threads=3)
     async with leasing(root, max_open=4, chunk_cache_bytes=0) as lease:
@@ -149,7 +148,7 @@ def test_any_selection_in_any_blocks(
         np.testing.assert_array_equal(read, expected)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "_SHARE_BYTES", 100)
+        patch.setattr(chunks, "_SPLIT_BYTES", 100)
         anyio.run(check)
 
 
@@ -294,9 +293,9 @@ async def test_two_hundred_who_want_one_chunk_decode_it_once(
                 assert waiting.acquire(timeout=20)
             return decode(self, stored, mask)
 
-        monkeypatch.setattr(filters.Pipeline, "decode", once_all_wait)
-        flight = chunk_cache._Flight
-        monkeypatch.setattr(chunk_cache, "_Flight", lambda: flight(Counted()))
+        monkeypatch.setattr(Pipeline, "decode", once_all_wait)
+        flight = cache._Flight
+        monkeypatch.setattr(cache, "_Flight", lambda: flight(Counted()))
     results: list[int] = []
     async with leasing(root, chunk_cache_bytes=cache_bytes) as lease:
         held = await held_of(reader, lease, "main.h5", "data")
@@ -347,7 +346,7 @@ async def test_nothing_more_is_decoded_once_nobody_waits(
         finally:
             over.set()
 
-    monkeypatch.setattr(filters.Pipeline, "decode", slow)
+    monkeypatch.setattr(Pipeline, "decode", slow)
     reader = reader_of(threads=1)
     async with leasing(root) as lease:
         held = await held_of(reader, lease, "main.h5", "data")
@@ -372,7 +371,7 @@ async def test_a_block_takes_so_long_at_most(root: Path, monkeypatch: pytest.Mon
         assert released.wait(20)
         return stored
 
-    monkeypatch.setattr(filters.Pipeline, "decode", stuck)
+    monkeypatch.setattr(Pipeline, "decode", stuck)
     reader = reader_of(seconds=0.05)
     async with leasing(root) as lease:
         held = await held_of(reader, lease, "main.h5", "data")

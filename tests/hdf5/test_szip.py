@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from h5py import h5z
 
-from asgihive.hdf5.decoders import BadChunk, as_bytes
-from asgihive.hdf5.filters import pipeline_of
+from asgihive.hdf5.filters.contract import BadChunk, as_bytes
+from asgihive.hdf5.filters.pipeline import make_pipeline
 from asgihive.hdf5.layout import Filter
 
 pytest.importorskip("imagecodecs")
@@ -50,7 +50,7 @@ def _pollute(size: int) -> None:
 
 
 def _pipeline(values: tuple[int, ...], size: int) -> Any:
-    return pipeline_of((Filter(4, "szip", values),), size)
+    return make_pipeline((Filter(4, "szip", values),), size)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">i2", "<i4", "<f8", ">f8"])

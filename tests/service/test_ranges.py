@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.asgi import format_http_date
-from asgihive.hdf5.filters import Pipeline
+from asgihive.hdf5.filters.pipeline import Pipeline
 from asgihive.service import H5App
 from tests.hdf5.strategies import selections
 from tests.service.asking import ask

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive import H5App, H5Settings
-from asgihive.hdf5.filters import Pipeline
+from asgihive.hdf5.filters.pipeline import Pipeline
 from tests.asgi.exchange import http
 from tests.service.bounds import bounded
 from tests.zoo.client import client

@@ -1,4 +1,4 @@
-"""Decoder of filter 32026: a chunk of Blosc 2 in a contiguous frame, as the HDF5 plugin writes it.
+"""Filters 32001 and 32026: Blosc buffers, and Blosc 2 in the frames that its plugin writes.
 
 Sources: README_CFRAME_FORMAT.rst, README_CHUNK_FORMAT.rst and b2nd.h of c-blosc2, and
 blosc2_filter.c of hdf5-blosc2. Arrays of several dimensions are cut into blocks (b2nd).
@@ -6,16 +6,48 @@ blosc2_filter.c of hdf5-blosc2. Arrays of several dimensions are cut into blocks
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 import numpy as np
 
-from asgihive.hdf5.decoders import BadChunk, Bytes, Decoder, Room, UnknownForm, as_bytes
+from asgihive.hdf5.buffers import Bytes
+from asgihive.hdf5.filters.contract import (
+    BadChunk,
+    FilterDecoder,
+    Room,
+    UnknownForm,
+    Values,
+    as_bytes,
+    call_codec,
+    has_codecs,
+    imagecodecs,
+)
 
-# Decodes one Blosc 2 buffer of an announced size.
-Decode = Callable[[Bytes, int], Bytes]
+
+def check_blosc(stored: Bytes, _values: Values, room: Room) -> int:
+    """Return the size that the header of a Blosc 1 buffer announces.
+
+    Raises:
+        BadChunk: it is not what is expected, or more is announced than is stored.
+    """
+    if stored.size < 16:
+        raise BadChunk(f"blosc: {stored.size} bytes have no room for a header")
+    size, _, compressed = struct.unpack("<III", stored[4:16].tobytes())
+    if compressed > stored.size:
+        raise BadChunk(f"blosc: {compressed} bytes are announced, {stored.size} are stored")
+    room.check("blosc", size)
+    return int(size)
+
+
+def decode_blosc(stored: Bytes, values: Values, room: Room) -> Bytes:
+    """Decode filter 32001."""
+    size = check_blosc(stored, values, room)
+    decoded = call_codec("blosc", imagecodecs.blosc_decode, stored, numthreads=1, out=size)
+    room.check("blosc", decoded.size)
+    return decoded
+
 
 _MAGIC = b"b2frame\0"
 _FIXED_BYTES = 15
@@ -40,39 +72,35 @@ _KNOWN_CODECS = {0, 1, 3, 4}
 _LAST_KNOWN_FILTER = 4
 
 
-def blosc2_decoder(decode: Decode) -> Decoder:
-    """The decoder, given one of Blosc 2 buffers.
+def decode_blosc2(stored: Bytes, _values: Values, room: Room) -> Bytes:
+    """Decode filter 32026.
 
-    It raises UnknownForm for frames of several chunks, or with codecs and filters that are
-    plugins of c-blosc2.
+    Raises:
+        UnknownForm: the frame has several chunks, or codecs and filters that are plugins.
     """
-
-    def blosc2(stored: Bytes, _values: tuple[int, ...], room: Room) -> Bytes:
-        header, metalayers, start = _frame(stored)
-        array_shape, chunk_shape, block_shape = _array_shapes(stored, metalayers)
-        item = _integer(header, 6)
-        raw_size = item * math.prod(array_shape) if chunk_shape else _integer(header, 4)
-        room.check("blosc2", raw_size)
-        # Of an inner chunk, which whoever decodes it makes room for.
-        if _integer(header, 8) > _MOST_PADDING * room.most:
-            raise BadChunk(f"blosc2: inner chunks of {header[8]} bytes for {raw_size}")
-        if array_shape != chunk_shape or (not chunk_shape and raw_size != header[8]):
-            raise UnknownForm("blosc2: the frame has not one inner chunk")
-        padded = [-(-n // m) * m for n, m in zip(chunk_shape, block_shape, strict=True)]
-        size = item * math.prod(padded) if chunk_shape else raw_size
-        if size > _MOST_PADDING * room.most:
-            raise BadChunk(f"blosc2: blocks of {size} bytes for {raw_size} are too many")
-        raw = _chunk(stored, start, size, decode, is_stored=_integer(header, 5) != 0)
-        if padded == chunk_shape == block_shape:
-            return raw
-        return _without_blocks(raw, item, chunk_shape, block_shape, padded)
-
-    return blosc2
+    header, start, metalayer = _read_frame(stored)
+    array_shape, chunk_shape, block_shape = _read_shapes(stored, metalayer)
+    item = _read_integer(header, 6)
+    raw_size = item * math.prod(array_shape) if chunk_shape else _read_integer(header, 4)
+    room.check("blosc2", raw_size)
+    # Of an inner chunk, which c-blosc2 makes room for.
+    if _read_integer(header, 8) > _MOST_PADDING * room.most:
+        raise BadChunk(f"blosc2: inner chunks of {header[8]} bytes for {raw_size}")
+    if array_shape != chunk_shape or (not chunk_shape and raw_size != header[8]):
+        raise UnknownForm("blosc2: the frame has not one inner chunk")
+    padded = [-(-n // m) * m for n, m in zip(chunk_shape, block_shape, strict=True)]
+    size = item * math.prod(padded) if chunk_shape else raw_size
+    if size > _MOST_PADDING * room.most:
+        raise BadChunk(f"blosc2: blocks of {size} bytes for {raw_size} are too many")
+    raw = _decode_first_chunk(stored, start, size, is_stored=_read_integer(header, 5) != 0)
+    if padded == chunk_shape == block_shape:
+        return raw
+    return _join_blocks(raw, item, chunk_shape, block_shape, padded)
 
 
-def _frame(stored: Bytes) -> tuple[Sequence[Any], Sequence[Any], int]:
-    """The header's fields, its metalayers, and where its chunks begin."""
-    content = stored.tobytes() if stored.size < _FIXED_BYTES else stored[:_FIXED_BYTES].tobytes()
+def _read_frame(stored: Bytes) -> tuple[Sequence[Any], int, int | None]:
+    """Return the header's fields, where its chunks begin, and where its shapes are described."""
+    content = stored[:_FIXED_BYTES].tobytes()
     if stored.size < _FIXED_BYTES or content[2:10] != _MAGIC:
         raise BadChunk("blosc2: there is no frame")
     (size,) = struct.unpack(">i", content[11:15])
@@ -80,24 +108,21 @@ def _frame(stored: Bytes) -> tuple[Sequence[Any], Sequence[Any], int]:
         raise BadChunk(f"blosc2: a header of {size} bytes is announced, {stored.size} are stored")
     try:
         header = msgpack.unpackb(stored[:size].tobytes(), raw=True, strict_map_key=False)
-        _, offsets, _ = header[-1]
-        return header, tuple(offsets.items()), size
+        _, metalayers, _ = header[-1]
+        return header, size, metalayers.get(b"b2nd")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise BadChunk(f"blosc2: its header cannot be read ({error})") from None
 
 
-def _integer(header: Sequence[Any], position: int) -> int:
+def _read_integer(header: Sequence[Any], position: int) -> int:
     value = header[position] if position < len(header) else None
     if not isinstance(value, int) or value < 0:
         raise BadChunk(f"blosc2: field {position} of its header is {value!r}")
     return value
 
 
-def _array_shapes(
-    stored: Bytes, metalayers: Sequence[Any]
-) -> tuple[list[int], list[int], list[int]]:
-    """The shapes of the array, of its chunks and of their blocks; empty when it is not cut."""
-    place = dict(metalayers).get(b"b2nd")
+def _read_shapes(stored: Bytes, place: int | None) -> tuple[list[int], list[int], list[int]]:
+    """Return the shapes of the array, of its chunks and their blocks; empty when it is not cut."""
     if place is None:
         return [], [], []
     try:
@@ -115,11 +140,10 @@ def _array_shapes(
     raise BadChunk(f"blosc2: chunks of {chunks} in blocks of {blocks}")
 
 
-def _chunk(stored: Bytes, start: int, size: int, decode: Decode, *, is_stored: bool) -> Bytes:
-    """The first chunk of the frame, of `size` bytes."""
+def _decode_first_chunk(stored: Bytes, start: int, size: int, *, is_stored: bool) -> Bytes:
     if is_stored:
-        return _buffer(stored, start, size, decode)
-    index = _buffer(stored, start, 8, decode)
+        return _decode_buffer(stored, start, size)
+    index = _decode_buffer(stored, start, 8)
     if index.size != 8:
         raise BadChunk("blosc2: the frame has no chunk, nor a value instead")
     if index[7] not in {_ZEROS, _UNINITIALISED}:
@@ -127,7 +151,7 @@ def _chunk(stored: Bytes, start: int, size: int, decode: Decode, *, is_stored: b
     return np.zeros(size, np.uint8)
 
 
-def _buffer(stored: Bytes, start: int, size: int, decode: Decode) -> Bytes:
+def _decode_buffer(stored: Bytes, start: int, size: int) -> Bytes:
     header = stored[start : start + _CHUNK_HEADER_BYTES]
     if header.size < _CHUNK_HEADER_BYTES:
         raise BadChunk("blosc2: the frame ends before its chunk")
@@ -145,18 +169,25 @@ def _buffer(stored: Bytes, start: int, size: int, decode: Decode) -> Bytes:
             return np.zeros(size, np.uint8)
         if header[2] >> 5 not in _KNOWN_CODECS or (extension[:6] > _LAST_KNOWN_FILTER).any():
             raise UnknownForm("blosc2: its codec or a filter is a plugin of c-blosc2")
-    decoded = decode(stored[start : start + compressed], size)
+    buffer = stored[start : start + compressed]
+    decoded = call_codec("blosc2", imagecodecs.blosc2_decode, buffer, numthreads=1, out=size)
     Room(size).check("blosc2", decoded.size)
     return decoded
 
 
-def _without_blocks(
+def _join_blocks(
     raw: Bytes, item: int, chunks: Sequence[int], blocks: Sequence[int], padded: Sequence[int]
 ) -> Bytes:
-    """Elements in C order of the chunk, of those in C order of the blocks, padding dropped."""
+    """Return elements in C order of the chunk from those in C order of the blocks, no padding."""
     counts = [n // m for n, m in zip(padded, blocks, strict=True)]
     dimensions = range(len(blocks))
     order = [each for k in dimensions for each in (k, len(blocks) + k)]
     cut = raw.view(np.dtype((np.void, item))).reshape(*counts, *blocks)
     whole = cut.transpose(order).reshape(padded)[tuple(slice(n) for n in chunks)]
     return as_bytes(np.ascontiguousarray(whole).reshape(-1).view(np.uint8))
+
+
+FILTERS = (
+    FilterDecoder(32001, decode_blosc if has_codecs("BLOSC") else None, check_blosc),
+    FilterDecoder(32026, decode_blosc2 if has_codecs("BLOSC2") else None),
+)
