@@ -13,18 +13,18 @@ from asgihive.settings import environment_variables, parse_boolean, parse_list
 
 ENVIRONMENT_PREFIX = "HIVE_"
 DEFAULT_CORNERSTONE_PATH = "./cornerstone"
-
-PackagePath = str | os.PathLike[str]
-PackagePaths = PackagePath | Sequence[PackagePath]
-Hook = Callable[[], object]
-AsyncHook = Callable[[], Awaitable[object]]
-
 EXTERNAL_HOOKS = (
     "pre_endpoint_setup",
     "post_endpoint_setup",
     "pre_endpoint_teardown",
     "post_endpoint_teardown",
 )
+
+PackagePath = str | os.PathLike[str]
+PackagePaths = PackagePath | Sequence[PackagePath]
+ExternalHook = Callable[[], object]
+AsyncExternalHook = Callable[[], Awaitable[object]]
+
 _ASYNC = "async_"
 _PATHS = ("cornerstone_package_path", "endpoint_package_paths")
 
@@ -37,19 +37,8 @@ class HiveConfig:
     dotted module names; a single word is a folder beside that file if there is one, else a
     module. `()` means none, and so does the default where there is no such folder.
 
-    Args:
-        cornerstone_package_path: where the cornerstones are; one path or several.
-        endpoint_package_paths: where the endpoints are; one path or several.
-        api_prefix: before every endpoint's URL.
-        router_mount_automated: mount each endpoint's `router`; otherwise a hook does it.
-        hide_endpoint_container_in_api: leave the package folder's name out of the URL.
-        hide_endpoint_in_api: leave the endpoint's name out of the URL.
-        hide_endpoint_in_tag: leave the endpoint's name out of its OpenAPI tag.
-        pre_endpoint_setup, post_endpoint_setup, pre_endpoint_teardown,
-            post_endpoint_teardown: plain functions without arguments, called in a worker
-            thread.
-        async_…: the same four as coroutine functions, called on the event loop after the
-            plain ones.
+    External hooks have no arguments. The plain ones are called in a worker thread, then the
+    coroutine functions (`async_…`) on the event loop.
 
     Raises:
         ConfigurationError: a value cannot be used; the message names it and says what is
@@ -57,33 +46,42 @@ class HiveConfig:
     """
 
     cornerstone_package_path: PackagePaths = DEFAULT_CORNERSTONE_PATH
+    """Where the cornerstones are: one path or several."""
     endpoint_package_paths: PackagePaths = ()
+    """Where the endpoints are: one path or several."""
     api_prefix: str = ""
+    """Stands before every endpoint's URL."""
     router_mount_automated: bool = True
+    """Whether each endpoint's `router` is mounted; otherwise a hook does it."""
     hide_endpoint_container_in_api: bool = False
+    """Whether the package folder's name is left out of the URL."""
     hide_endpoint_in_api: bool = False
+    """Whether the endpoint's name is left out of the URL."""
     hide_endpoint_in_tag: bool = False
-    pre_endpoint_setup: Hook | None = None
-    post_endpoint_setup: Hook | None = None
-    pre_endpoint_teardown: Hook | None = None
-    post_endpoint_teardown: Hook | None = None
-    async_pre_endpoint_setup: AsyncHook | None = None
-    async_post_endpoint_setup: AsyncHook | None = None
-    async_pre_endpoint_teardown: AsyncHook | None = None
-    async_post_endpoint_teardown: AsyncHook | None = None
+    """Whether the endpoint's name is left out of its OpenAPI tag."""
+    pre_endpoint_setup: ExternalHook | None = None
+    post_endpoint_setup: ExternalHook | None = None
+    pre_endpoint_teardown: ExternalHook | None = None
+    post_endpoint_teardown: ExternalHook | None = None
+    async_pre_endpoint_setup: AsyncExternalHook | None = None
+    async_post_endpoint_setup: AsyncExternalHook | None = None
+    async_pre_endpoint_teardown: AsyncExternalHook | None = None
+    async_post_endpoint_teardown: AsyncExternalHook | None = None
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name in _PATHS:
-                if not isinstance(value, str):
-                    object.__setattr__(self, each.name, _checked_paths(each.name, value))
+                object.__setattr__(self, each.name, _check_paths(each.name, value))
             elif each.name == "api_prefix":
-                object.__setattr__(self, each.name, _checked_prefix(value))
+                if not isinstance(value, str) or (value and not value.startswith("/")):
+                    accepted = 'nothing, or a path that begins with a slash, such as "/api"'
+                    raise ConfigurationError(each.name, f"is {value!r}: {accepted}, is accepted")
+                object.__setattr__(self, each.name, value.rstrip("/"))
             elif each.type is bool:
                 if not isinstance(value, bool):
-                    accepted = f"is {value!r}: True or False is accepted"
-                    raise ConfigurationError(each.name, accepted)
+                    detail = f"is {value!r}: True or False is accepted"
+                    raise ConfigurationError(each.name, detail)
             elif value is not None:
                 _check_hook(each.name, value)
 
@@ -97,25 +95,34 @@ class HiveConfig:
         """`endpoint_package_paths` as a tuple."""
         return _as_tuple(self.endpoint_package_paths)
 
+    def make_prefix(self, container: str, name: str) -> str:
+        """Return the path before those of an endpoint's routes."""
+        words = [self.api_prefix]
+        words += [] if self.hide_endpoint_container_in_api else [container]
+        words += [] if self.hide_endpoint_in_api else [name]
+        return "/".join(words)
+
+    def make_tag(self, container: str, name: str) -> str:
+        """Return the OpenAPI tag of an endpoint's routes."""
+        return container if self.hide_endpoint_in_tag else f"{container}.{name}"
+
     @classmethod
     def from_object(cls, source: Mapping[str, Any] | ModuleType | object) -> Self:
-        """The configuration of the upper-case names of a mapping, a module or a class.
+        """Read the upper-case names of a mapping, a module or a class.
 
         Of a module or class only upper-case names count; of a mapping every key does.
 
         Raises:
             ConfigurationError: a name is unknown, or a value cannot be used.
         """
-        if isinstance(source, Mapping):
-            values = dict(source)
-        else:
+        if not isinstance(source, Mapping):
             names = [name for name in dir(source) if name.isupper() and name[0] != "_"]
-            values = {name: getattr(source, name) for name in names}
-        return cls(**_by_field(cls, values, ""))
+            source = {name: getattr(source, name) for name in names}
+        return cls(**_rename_to_fields(cls, source, ""))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
-        """The configuration of the `HIVE_…` variables; what is given in code wins.
+        """Read the `HIVE_…` variables; what is given in code wins.
 
         Paths are separated by commas, hooks are named as `module:function`.
 
@@ -123,12 +130,14 @@ class HiveConfig:
             ConfigurationError: a variable is unknown or cannot be converted.
         """
         variables = environment_variables(ENVIRONMENT_PREFIX, environment)
-        texts = _by_field(cls, variables, ENVIRONMENT_PREFIX)
-        values = {name: _converted(name, text) for name, text in texts.items() if name not in given}
+        texts = _rename_to_fields(cls, variables, ENVIRONMENT_PREFIX)
+        values = {name: _convert(name, text) for name, text in texts.items() if name not in given}
         return cls(**values, **given)
 
 
-def _by_field(cls: type[HiveConfig], values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _rename_to_fields(
+    cls: type[HiveConfig], values: Mapping[str, Any], prefix: str
+) -> dict[str, Any]:
     known = {each.name.upper(): each.name for each in fields(cls)}
     for name in values:
         if name not in known:
@@ -139,60 +148,48 @@ def _by_field(cls: type[HiveConfig], values: Mapping[str, Any], prefix: str) -> 
     return {known[name]: value for name, value in values.items()}
 
 
-def _converted(name: str, text: str) -> Any:
+def _convert(name: str, text: str) -> Any:
     variable = ENVIRONMENT_PREFIX + name.upper()
     if name in _PATHS:
         return parse_list(text)
     if name == "api_prefix":
         return text
-    if name.removeprefix(_ASYNC) in EXTERNAL_HOOKS:
-        return _imported(variable, text)
-    try:
-        return parse_boolean(text)
-    except ValueError as error:
-        raise ConfigurationError(variable, f"is {text!r}: {error}") from None
-
-
-def _imported(variable: str, text: str) -> Any:
-    module_name, colon, path = text.strip().partition(":")
-    if not (module_name and colon and path):
+    if name.removeprefix(_ASYNC) not in EXTERNAL_HOOKS:
+        try:
+            return parse_boolean(text)
+        except ValueError as error:
+            raise ConfigurationError(variable, f"is {text!r}: {error}") from None
+    module_name, _, path = text.strip().partition(":")
+    if not (module_name and path):
         raise ConfigurationError(variable, f"is {text!r}: module:function is accepted")
     try:
         found: Any = importlib.import_module(module_name)
-        for name in path.split("."):
-            found = getattr(found, name)
+        for word in path.split("."):
+            found = getattr(found, word)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(variable, f"is {text!r}: {error}") from error
     return found
 
 
 def _as_tuple(paths: PackagePaths) -> tuple[str, ...]:
-    if isinstance(paths, str | os.PathLike):
-        return (os.fspath(paths),)
-    return tuple(os.fspath(each) for each in paths)
+    several = (paths,) if isinstance(paths, str | os.PathLike) else paths
+    return tuple(os.fspath(each) for each in several)
 
 
-def _checked_paths(name: str, value: object) -> str | tuple[str, ...]:
-    if isinstance(value, os.PathLike):
+def _check_paths(name: str, value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str | os.PathLike):
         return str(os.fspath(value))
     several = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
     paths = tuple(value) if several and isinstance(value, Iterable) else (None,)
     if not all(isinstance(each, str | os.PathLike) and str(each) for each in paths):
         raise ConfigurationError(name, f"is {value!r}: a path, or a tuple of paths, is accepted")
-    return tuple(os.fspath(each) for each in paths if isinstance(each, str | os.PathLike))
-
-
-def _checked_prefix(value: object) -> str:
-    if not isinstance(value, str) or (value and not value.startswith("/")):
-        accepted = 'nothing, or a path that begins with a slash, such as "/api", is accepted'
-        raise ConfigurationError("api_prefix", f"is {value!r}: {accepted}")
-    return value.rstrip("/")
+    return _as_tuple(paths)
 
 
 def _check_hook(name: str, value: object) -> None:
     if not callable(value):
-        accepted = "a function without arguments is accepted"
-        raise ConfigurationError(name, f"is {value!r}: {accepted}")
+        detail = f"is {value!r}: a function without arguments is accepted"
+        raise ConfigurationError(name, detail)
     is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(
         getattr(value, "__call__", None)  # noqa: B004  # an object may have an async one
     )
@@ -202,18 +199,3 @@ def _check_hook(name: str, value: object) -> None:
     if name.startswith(_ASYNC) and not is_async:
         detail = f"is no coroutine function: give a plain function as {name.removeprefix(_ASYNC)}"
         raise ConfigurationError(name, detail)
-
-
-def endpoint_prefix(config: HiveConfig, container: str, name: str) -> str:
-    """What stands before the paths of an endpoint's routes."""
-    parts = [config.api_prefix]
-    if not config.hide_endpoint_container_in_api:
-        parts.append(container)
-    if not config.hide_endpoint_in_api:
-        parts.append(name)
-    return "/".join(parts) if parts != [""] else ""
-
-
-def endpoint_tag(config: HiveConfig, container: str, name: str) -> str:
-    """The OpenAPI tag of an endpoint's routes."""
-    return container if config.hide_endpoint_in_tag else f"{container}.{name}"

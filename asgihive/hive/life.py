@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgihive.asgi import Documentation, ErrorBoundary, Router
 from asgihive.errors import ComponentError
 from asgihive.hive.components import Component, ModuleHooks, class_of, life_object
-from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig, endpoint_prefix, endpoint_tag
+from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.hooks import (
     Application,
     LifeContext,
@@ -151,10 +151,10 @@ class Assembly:
         return LifeContext(self._hive, component.metadata, state)
 
     def _mount_endpoint(self, component: Component, router: Router | ASGIApp) -> None:
-        prefix = endpoint_prefix(self._config, component.container, component.name)
+        prefix = self._config.make_prefix(component.container, component.name)
         try:
             if isinstance(router, Router):
-                tag = endpoint_tag(self._config, component.container, component.name)
+                tag = self._config.make_tag(component.container, component.name)
                 self.router.include_router(router, prefix, tags=[tag])
             else:
                 app = self._mounted.get(component.key, router)

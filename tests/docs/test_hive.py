@@ -10,7 +10,6 @@ import pytest
 
 from asgihive.asgi import Options
 from asgihive.hive import Hive, HiveConfig
-from asgihive.hive.config import endpoint_prefix, endpoint_tag
 from tests.docs.page import HIVE, README, Command, Page
 from tests.docs.sessions import run_session
 from tests.hive.services import config, write
@@ -56,8 +55,8 @@ def test_urls_and_tags() -> None:
     for given, url, tag in rows:
         name, _, value = given.partition("=")
         configuration = HiveConfig(**({name: ast.literal_eval(value)} if name else {}))
-        assert endpoint_prefix(configuration, "endpoints", "notes") + "/{number}" == url
-        assert endpoint_tag(configuration, "endpoints", "notes") == tag
+        assert configuration.make_prefix("endpoints", "notes") + "/{number}" == url
+        assert configuration.make_tag("endpoints", "notes") == tag
 
 
 def test_what_each_hook_sees() -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from asgihive.hive import ConfigurationError, HiveConfig
-from asgihive.hive.config import endpoint_prefix, endpoint_tag
 from tests.asgi.exchange import http, run
 from tests.hive.services import ROUTER, RecordingHive, config, write
 
@@ -163,8 +162,8 @@ def test_paths_may_be_objects_or_several() -> None:
     ],
 )
 async def test_urls_and_tags(fields: dict[str, Any], prefix: str, tag: str, tmp_path: Path) -> None:
-    assert endpoint_prefix(HiveConfig(**fields), "endpoints", "notes") == prefix
-    assert endpoint_tag(HiveConfig(**fields), "endpoints", "notes") == tag
+    assert HiveConfig(**fields).make_prefix("endpoints", "notes") == prefix
+    assert HiveConfig(**fields).make_tag("endpoints", "notes") == tag
     write(tmp_path, {"endpoints/notes.py": ROUTER, "cornerstones/__init__.py": ""})
     hive = RecordingHive(config(**fields), base=tmp_path)
     async with hive.running():
