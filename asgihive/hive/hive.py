@@ -31,13 +31,19 @@ from asgihive.errors import (
     join_names,
     suggest_name,
 )
-from asgihive.hive.components import Component, replacement
+from asgihive.hive.components import Component, make_replacement
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
-from asgihive.hive.discovery import FoundComponent, Importer, find, find_installed, load
+from asgihive.hive.discovery import (
+    FoundComponent,
+    Importer,
+    find_components,
+    find_installed,
+    load_component,
+)
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
-from asgihive.hive.hooks import ComponentKind, States
-from asgihive.hive.life import Assembly
-from asgihive.hive.lifespan import running
+from asgihive.hive.hooks import ComponentKind, ComponentStates
+from asgihive.hive.life import Life
+from asgihive.hive.lifespan import run_plan
 
 _logger = logging.getLogger("asgihive.hive")
 
@@ -47,7 +53,7 @@ _HOW_TO_START = (
     "where it is mounted or a middleware, give the outer application `lifespan=hive.lifespan`; "
     "in tests, use `async with hive.running(): …`"
 )
-_Phase = Literal["never started", "starting", "running", "stopping", "stopped"]
+Phase = Literal["never started", "starting", "running", "stopping", "stopped"]
 
 
 class Hive:
@@ -97,52 +103,56 @@ class Hive:
         self._docs = docs
         self._post_hook_seconds = post_hook_seconds
         self._optional_trailing_slash = optional_trailing_slash
-        folder, package = _builder(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
+        folder, package = _find_caller(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
         if base is not None:
             folder, package = os.path.abspath(base), ""
         self._importer = Importer(folder or "", package)
-        self._found = (*find(self.config, folder), *(find_installed() if entry_points else ()))
-        self._built = _checked("cornerstone", cornerstones) + _checked("endpoint", endpoints)
+        installed = find_installed() if entry_points else ()
+        self._built = (*cornerstones, *endpoints)
+        self._found = (*find_components(self.config, folder), *installed)
+        _check_kind("cornerstone", cornerstones)
+        _check_kind("endpoint", endpoints)
+        self._records: tuple[FoundComponent | Component, ...] = (*self._built, *self._found)
         self._loaded: dict[str, Component] = {}
         self._overrides: dict[str, Component] = {}
-        self._own = self._new_router()
-        self._life: Assembly | None = None
-        self._phase: _Phase = "never started"
-        self._answer: ASGIApp = self._unavailable
-        self._idle: Assembly | None = None
-        if self._does_without_lifespan():
-            self._idle = self._assemble()
-            self._idle.mount(self._documentation(self._idle.router))
-        self._rest()
+        self._own = self._make_router()
+        self._life: Life | None = None
+        self._phase: Phase = "never started"
+        self._answer: ASGIApp = self._answer_unavailable
+        self._idle: Life | None = None
+        if self._can_answer_without_lifespan():
+            self._idle = self._make_life(self._sort_components()[0])
+            self._idle.mount(self._make_documentation(self._idle.router))
+        self._return_to_idle()
 
     @property
     def router(self) -> Router:
-        """Of the life that has begun; else what code registers for every life."""
+        """That of the life that has begun; else what code registers for every life."""
         return self._own if self._life is None else self._life.router
 
     @property
-    def life(self) -> Assembly | None:
-        """What answers now: of the running hive, or of one that does without a lifespan."""
+    def life(self) -> Life | None:
+        """The life that answers now, also that of a hive that answers without a lifespan."""
         return self._life if self._phase == "running" else self._idle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._answer_lifespan(receive, send)
         else:
             await self._answer(scope, receive, send)
 
     def include_router(
         self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
     ) -> tuple[Route, ...]:
-        """As `Router.include_router`, at the hive's own root: `api_prefix` is not added."""
+        """Do as `Router.include_router`, at the hive's own root: `api_prefix` is not added."""
         return self.router.include_router(router, prefix, tags=tags)
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
-        """As `Router.mount`, at the hive's own root: `api_prefix` is not added."""
+        """Do as `Router.mount`, at the hive's own root: `api_prefix` is not added."""
         return self.router.mount(prefix, app, name)
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
-        """The lifespan for an outer application: mounts do not hear of theirs."""
+        """Return the lifespan for an outer application: a mounted one gets no lifespan events."""
         return self.running()
 
     @asynccontextmanager
@@ -150,7 +160,7 @@ class Hive:
         """Start the hive in the calling task, and stop it there at the end.
 
         Components are imported in a worker thread. What start-up and shutdown raise, and in
-        which order they go on, is said at `asgihive.hive.lifespan.running`.
+        which order they go on, is said at `asgihive.hive.lifespan.run_plan`.
 
         Raises:
             HiveRunning: it runs already.
@@ -160,23 +170,22 @@ class Hive:
         self._refuse_if_running("be started")
         self._phase = "starting"
         try:
-            components, _ = await run_in_worker(self._ordered)
-            life = self._life = self._assembled(components)
-            self._show(life.cornerstones, life.endpoints)
-            plan = life.plan(self._documentation(life.router))
-            async with running(plan):
-                self._answer = life.application()
+            components, _ = await run_in_worker(self._sort_components)
+            life = self._life = self._make_life(components)
+            self._show_states(life)
+            async with run_plan(life.make_plan(self._make_documentation(life.router))):
+                self._answer = life.make_application()
                 self._phase = "running"
                 try:
                     yield
                 finally:
                     self._phase = "stopping"
-                    self._answer = self._unavailable
-                    await life.left()
+                    self._answer = self._answer_unavailable
+                    await life.wait_for_request_hooks()
         finally:
             self._phase = "stopped"
             self._life = None
-            self._rest()
+            self._return_to_idle()
 
     @contextmanager
     def override(self, key: str, fake: object) -> Iterator[None]:
@@ -195,42 +204,42 @@ class Hive:
             ComponentError: there is no such component, or `fake` cannot be used.
         """
         self._refuse_if_running("override a component")
-        known: dict[str, FoundComponent | Component] = {each.key: each for each in self._records()}
+        known = {each.key: each for each in self._records}
         if key not in known:
             there = join_names(known, "none")
             detail = f"there is no such component{suggest_name(key, known)}; there is: {there}"
             raise ComponentError(key, "an override", detail)
         real = known[key]
         before = dict(self._overrides)
-        self._overrides[key] = replacement(real.kind, real.container, real.name, fake)
+        self._overrides[key] = make_replacement(real.kind, real.container, real.name, fake)
         try:
             yield
         finally:
             self._overrides = before
 
     def graph(self) -> tuple[GraphNode, ...]:
-        """The components in start order, and what they require; imports them.
+        """Return the components in start order, and what they require; import them.
 
         Raises:
             ComponentError: as `running`.
         """
-        return self._ordered()[1]
+        return self._sort_components()[1]
 
     def route_records(self) -> tuple[RouteRecord, ...]:
-        """Every route, that of mounted routers too; imports the components, runs no hook.
+        """List every route, those of mounted routers too; import the components, run no hook.
 
-        Of a running hive also what its hooks mounted.
+        Of a running hive also list what its hooks mounted.
 
         Raises:
             ComponentError: as `running`.
         """
         life = self.life
         if life is None:
-            life = self._assemble()
-            life.mount(self._documentation(life.router))
-        return tuple(_record(path, route) for path, route in list_routes(life.router))
+            life = self._make_life(self._sort_components()[0])
+            life.mount(self._make_documentation(life.router))
+        return tuple(_make_record(path, route) for path, route in list_routes(life.router))
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _answer_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         has_started = False
         try:
@@ -241,135 +250,77 @@ class Hive:
         except Exception as error:
             phase = "shutdown" if has_started else "startup"
             _logger.exception("The hive failed at %s", phase)
-            message = "; ".join(_messages(error))
+            message = "; ".join(_list_messages(error))
             await send({"type": f"lifespan.{phase}.failed", "message": message})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 
-    async def _unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
         how = f": {_HOW_TO_START}" if self._phase in {"never started", "stopped"} else ""
         was = "was" if self._phase == "never started" else "is"
         message = f"This hive {was} {self._phase}{how}"
-        error = HTTPException(503, message, {"retry-after": "1"})
-        await send_error(error, scope, receive, send)
+        await send_error(HTTPException(503, message), scope, receive, send)
 
-    def _rest(self) -> None:
+    def _return_to_idle(self) -> None:
         """Answer as a hive that does not run."""
-        if self._idle is None:
-            self._answer = self._unavailable
-            self._show(States("cornerstone", {}), States("endpoint", {}))
-        else:
-            self._answer = self._idle.application()
-            self._show(self._idle.cornerstones, self._idle.endpoints)
+        idle = self._idle
+        self._answer = self._answer_unavailable if idle is None else idle.make_application()
+        self._show_states(idle)
 
-    def _show(self, cornerstones: States, endpoints: States) -> None:
-        self.state.cornerstones = cornerstones
-        self.state.endpoints = endpoints
+    def _show_states(self, life: Life | None) -> None:
+        empty = ComponentStates("cornerstone", {}), ComponentStates("endpoint", {})
+        states = empty if life is None else (life.cornerstones, life.endpoints)
+        self.state.cornerstones, self.state.endpoints = states
 
     def _refuse_if_running(self, what: str) -> None:
         if self._phase in {"starting", "running", "stopping"}:
             text = f"This hive is {self._phase} and cannot {what}: stop it, or build another one"
             raise HiveRunning(text)
 
-    def _does_without_lifespan(self) -> bool:
-        has_external = any(
-            getattr(self.config, prefix + each) is not None
-            for prefix in ("", "async_")
-            for each in EXTERNAL_HOOKS
-        )
-        needs = has_external or any(each.needs_lifespan for each in self._built)
+    def _can_answer_without_lifespan(self) -> bool:
+        hooks = (*EXTERNAL_HOOKS, *(f"async_{each}" for each in EXTERNAL_HOOKS))
+        needs = any(getattr(self.config, each) is not None for each in hooks)
+        needs = needs or any(each.needs_lifespan for each in self._built)
         return bool(self._built) and not self._found and not needs
 
-    def _records(self) -> tuple[FoundComponent | Component, ...]:
-        return (*self._built, *self._found)
-
-    def _ordered(self) -> tuple[list[Component], tuple[GraphNode, ...]]:
-        refuse_duplicates(self._records())
+    def _sort_components(self) -> tuple[list[Component], tuple[GraphNode, ...]]:
+        """Import the components that are not overridden, and sort all of them."""
+        refuse_duplicates(self._records)
         importlib.invalidate_caches()  # for files that are as young as the last look at them
-        components = {each.key: self._component(each) for each in self._records()}
+        components = {}
+        for each in self._records:
+            component = self._overrides.get(each.key) or self._loaded.get(each.key)
+            if component is None:
+                if isinstance(each, Component):
+                    component = each
+                else:
+                    component = load_component(each, self._importer)
+                self._loaded[each.key] = component
+            components[each.key] = component
         nodes = sort_components([each.metadata for each in components.values()])
         return [components[node.key] for node in nodes], nodes
 
-    def _component(self, record: FoundComponent | Component) -> Component:
-        override = self._overrides.get(record.key)
-        if override is not None:
-            return override
-        if isinstance(record, Component):
-            return record
-        if record.key not in self._loaded:
-            self._loaded[record.key] = load(record, self._importer)
-        return self._loaded[record.key]
-
-    def _assemble(self) -> Assembly:
-        return self._assembled(self._ordered()[0])
-
-    def _assembled(self, components: Sequence[Component]) -> Assembly:
-        router = self._new_router()
+    def _make_life(self, components: Sequence[Component]) -> Life:
+        router = self._make_router()
         router.include_router(self._own)
-        return Assembly(self, self.config, components, router, self._post_hook_seconds)
+        return Life(self, self.config, components, router, self._post_hook_seconds)
 
-    def _new_router(self) -> Router:
+    def _make_router(self) -> Router:
         return Router(optional_trailing_slash=self._optional_trailing_slash)
 
-    def _documentation(self, router: Router) -> Documentation | None:
+    def _make_documentation(self, router: Router) -> Documentation | None:
         if not self._docs:
             return None
         return Documentation(router, title=self._title, version=self._version)
-
-
-def _builder(frame: FrameType | None) -> tuple[str | None, str]:
-    """Folder and package of the file that builds the hive; None where there is no file."""
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if name != _PACKAGE and not name.startswith(f"{_PACKAGE}."):
-            break
-        frame = frame.f_back
-    if frame is None or not os.path.isfile(frame.f_code.co_filename):
-        return None, ""
-    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
-    return folder, frame.f_globals.get("__package__") or ""
-
-
-def _checked(kind: ComponentKind, components: Sequence[Component]) -> tuple[Component, ...]:
-    for each in components:
-        if not isinstance(each, Component) or each.kind != kind:
-            detail = f"has {each!r}: a Component of the kind {kind} is accepted"
-            raise ConfigurationError(f"{kind}s", detail)
-    return tuple(components)
-
-
-def _record(path: str, route: Route) -> RouteRecord:
-    target = route.endpoint.target
-    file, _, line = find_location(target).rpartition(":")
-    methods = ("WEBSOCKET",) if route.kind == "websocket" else tuple(sorted(route.methods))
-    handler = find_name(target) if route.handler is not None else route.name
-    return RouteRecord(
-        methods,
-        path or "/",
-        ", ".join(route.tags),
-        handler,
-        file,
-        int(line) if line.isdigit() else 0,
-    )
-
-
-def _messages(error: Exception) -> Iterator[str]:
-    """The sentences of an exception, and of every one in a group, with their notes."""
-    if isinstance(error, ExceptionGroup):
-        for each in error.exceptions:
-            yield from _messages(each)
-        return
-    yield str(error)
-    yield from getattr(error, "__notes__", ())
 
 
 class HiveMiddleware:
     """Runs the request hooks of `hive` around `app`, and gives its routes the states.
 
     The routes find `request.app.state.cornerstones` and `.endpoints` at their own
-    application, and `request.state.cornerstones`. An exception that they raise goes on to
-    whoever answers exceptions there, after the hooks after the request; `status` is None
-    then, since nothing was sent yet. What hooks raise is answered here.
+    application, and `request.state.cornerstones`. An exception that they raise goes on to the
+    outer application, after the hooks after the request; `status` is None then, since nothing
+    was sent yet. What hooks raise is answered here.
 
     It starts nothing: give the application `lifespan=hive.lifespan`. A hive that does not
     run answers 503.
@@ -386,7 +337,7 @@ class HiveMiddleware:
     def __init__(self, app: ASGIApp, hive: Hive) -> None:
         self.app = app
         self.hive = hive
-        self._life: Assembly | None = None
+        self._life: Life | None = None
         self._answer: ASGIApp = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -398,19 +349,61 @@ class HiveMiddleware:
             await self.hive(scope, receive, send)
             return
         if life is not self._life:
-            self._life, self._answer = life, life.surrounding(self.app)
+            self._life, self._answer = life, life.make_application(self.app)
             for app in (scope.get("app"), self.app):
                 self._give_states(app, life)
         await self._answer(scope, receive, send)
 
-    def _give_states(self, app: object, life: Assembly) -> None:
+    def _give_states(self, app: object, life: Life) -> None:
         state = getattr(app, "state", None)
         if state is None or app is self.hive:
             return
-        giver = getattr(state, "asgihive", self.hive)
-        if giver is not self.hive:
+        if getattr(state, "asgihive", self.hive) is not self.hive:
             message = "The application has the states of another hive already: give it one only"
             raise HiveError(message)
         state.asgihive = self.hive
         state.cornerstones = life.cornerstones
         state.endpoints = life.endpoints
+
+
+def _find_caller(frame: FrameType | None) -> tuple[str | None, str]:
+    """Find folder and package of the file that builds the hive; None where there is no file."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] != _PACKAGE:
+            break
+        frame = frame.f_back
+    if frame is None or not os.path.isfile(frame.f_code.co_filename):
+        return None, ""
+    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
+    return folder, frame.f_globals.get("__package__") or ""
+
+
+def _check_kind(kind: ComponentKind, components: Sequence[Component]) -> None:
+    for each in components:
+        if not isinstance(each, Component) or each.kind != kind:
+            detail = f"has {each!r}: a Component of the kind {kind} is accepted"
+            raise ConfigurationError(f"{kind}s", detail)
+
+
+def _make_record(path: str, route: Route) -> RouteRecord:
+    target = route.endpoint.target
+    file, _, line = find_location(target).rpartition(":")
+    return RouteRecord(
+        methods=("WEBSOCKET",) if route.kind == "websocket" else tuple(sorted(route.methods)),
+        url=path or "/",
+        tag=", ".join(route.tags),
+        handler=find_name(target) if route.handler is not None else route.name,
+        file=file,
+        line=int(line) if line.isdigit() else 0,
+    )
+
+
+def _list_messages(error: Exception) -> Iterator[str]:
+    """List the sentences of an exception, and of every one in a group, with their notes."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _list_messages(each)
+        return
+    yield str(error)
+    yield from getattr(error, "__notes__", ())

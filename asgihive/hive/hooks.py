@@ -1,27 +1,27 @@
-"""The hook classes, and what each hook may see."""
+"""The hook classes, what each hook may see, and what components keep."""
 
 import contextvars
 import dis
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 from starlette.datastructures import State
-from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import Router
+from asgihive.asgi.errors import PHASES
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import HookDenied, join_names
 
 T = TypeVar("T")
-
-_VIEW = "__hive_view__"
-_MISSING = object()
-
-
 ComponentKind = Literal["cornerstone", "endpoint"]
+
+_CONTEXT = "__hive_context__"
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +66,11 @@ class ComponentState(dict[str, Any]):
         super().__init__({f"__{metadata.kind}__": metadata})
         self.owner = metadata.key
 
-    def __missing__(self, key: str) -> Any:
+    def __missing__(self, key: str) -> NoReturn:
         raise StateKeyError(key, f"The state of {self.owner}", self)
 
 
-class States(dict[str, ComponentState]):
+class ComponentStates(dict[str, ComponentState]):
     """The states of the components of one kind, by `container.name`."""
 
     __slots__ = ("kind",)
@@ -79,12 +79,12 @@ class States(dict[str, ComponentState]):
         super().__init__({key: ComponentState(each) for key, each in components.items()})
         self.kind = kind
 
-    def __missing__(self, key: str) -> ComponentState:
+    def __missing__(self, key: str) -> NoReturn:
         raise StateKeyError(key, f"The hive's {self.kind}s", self)
 
 
 class RequestStates(Mapping[str, ComponentState]):
-    """The states of the cornerstones for one request, each made when it is first asked for."""
+    """The states of the cornerstones for one request, each made when it is first read."""
 
     __slots__ = ("_components", "_made")
 
@@ -109,7 +109,80 @@ class RequestStates(Mapping[str, ComponentState]):
         return len(self._components)
 
 
-class Application(Protocol):
+class HookedRequest:
+    """One request: what its hooks share, what was sent, and which hooks have begun."""
+
+    __slots__ = (
+        "_receive",
+        "_request",
+        "_send",
+        "_taken",
+        "error",
+        "failure",
+        "is_over",
+        "opened",
+        "phase",
+        "scope",
+        "states",
+        "status",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.states: RequestStates = scope["state"]["cornerstones"]
+        self.error: BaseException | None = None
+        """What the endpoint, or a hook before it, raised."""
+        self.failure: Exception | None = None
+        """What is raised again after the hooks, for an outer application to answer."""
+        self.status: int | None = None
+        self.phase = "new"
+        self.is_over = False
+        self.opened: list[Any] = []
+        """What the steps have opened whose part before the endpoint ran to its end."""
+        self._receive = receive
+        self._send = send
+        self._request: HTTPConnection | None = None
+        self._taken: deque[Message] = deque()
+
+    @property
+    def request(self) -> HTTPConnection:
+        """The request of all its hooks; that of a websocket cannot accept or receive."""
+        if self._request is None:
+            is_http = self.scope["type"] == "http"
+            self._request = (
+                Request(self.scope, self._take) if is_http else HTTPConnection(self.scope)
+            )
+        return self._request
+
+    @property
+    def receive(self) -> Receive:
+        """For the endpoint: what the hooks read of the body comes once more."""
+        return self._receive if self._request is None else self._take_again
+
+    async def send(self, message: Message) -> None:
+        """Send for the endpoint, and keep the status of what is sent."""
+        kind = message["type"]
+        if kind in PHASES:
+            self.phase = PHASES[kind]
+            if "status" in message:
+                self.status = message["status"]
+            elif kind == "websocket.accept":
+                self.status = 101
+            elif self.status is None:  # closed
+                self.status = 403  # what a server makes of it before the handshake
+        await self._send(message)
+
+    async def _take(self) -> Message:
+        message = await self._receive()
+        if not self.is_over:
+            self._taken.append(message)
+        return message
+
+    async def _take_again(self) -> Message:
+        return self._taken.popleft() if self._taken else await self._receive()
+
+
+class HiveInterface(Protocol):
     """The hive, as its hooks see it."""
 
     @property
@@ -125,82 +198,47 @@ class Application(Protocol):
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> object: ...
 
 
-class Connection(Protocol):
-    """What the hooks of one request share."""
-
-    error: BaseException | None
-    status: int | None
-    is_over: bool
-
-    @property
-    def request(self) -> HTTPConnection: ...
-
-    def state_of(self, key: str) -> ComponentState: ...
-
-
 class LifeContext:
     """What `lifespan(context)` and the hooks of start-up and shutdown see.
 
     Reading anything else raises `HookDenied`, which says what there is.
     """
 
-    __slots__ = ("_app", "_metadata", "_state")
-    _there: tuple[str, ...] = ("app", "app_state")
+    __slots__ = ("_metadata", "app", "app_state")
+    _visible: tuple[str, ...] = ("app", "app_state")
+    _visible_after: tuple[str, ...] = ()
 
-    def __init__(self, app: Application, metadata: Metadata, state: ComponentState) -> None:
-        self._app = app
-        self._metadata = metadata
-        self._state = state
-
-    @property
-    def app(self) -> Application:
-        """The hive."""
-        return self._app
-
-    @property
-    def app_state(self) -> ComponentState:
+    def __init__(self, app: HiveInterface, metadata: Metadata, state: ComponentState) -> None:
+        self.app = app
+        self.app_state = state
         """What the component keeps for the life of the application."""
-        return self._state
+        self._metadata = metadata
 
     @property
     def cornerstone(self) -> Metadata:
         """The cornerstone itself."""
-        return self._own("cornerstone")
+        return self._get_metadata("cornerstone")
 
     @property
     def endpoint(self) -> Metadata:
         """The endpoint itself."""
-        return self._own("endpoint")
+        return self._get_metadata("endpoint")
 
-    @property
-    def request(self) -> HTTPConnection:
-        """Only around a request."""
-        raise self._denied("request")
-
-    @property
-    def request_state(self) -> ComponentState:
-        """Only around a request."""
-        raise self._denied("request_state")
-
-    @property
-    def error(self) -> BaseException | None:
-        """Only after an endpoint."""
-        raise self._denied("error")
-
-    @property
-    def status(self) -> int | None:
-        """Only after an endpoint."""
-        raise self._denied("status")
-
-    def _own(self, name: str) -> Metadata:
-        if self._metadata.kind != name:
-            raise self._denied(name)
+    def _get_metadata(self, kind: ComponentKind) -> Metadata:
+        if self._metadata.kind != kind:
+            raise AttributeError(kind)  # `__getattr__` says more
         return self._metadata
 
-    def _denied(self, name: str) -> HookDenied:
-        there = ", ".join((*self._there, self._metadata.kind))
-        text = f"`{name}` is not there for this hook of {self._metadata.key}; there is: {there}"
-        return HookDenied(text)
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):  # for copies, which ask for special methods
+                raise AttributeError(name)
+            if name in self._visible_after:
+                raise HookDenied(f"`{name}` is there after the endpoint: in post_endpoint_call")
+            there = ", ".join((*self._visible, self._metadata.kind))
+            text = f"`{name}` is not there for this hook of {self._metadata.key}; there is: {there}"
+            raise HookDenied(text)
 
 
 class RequestContext(LifeContext):
@@ -209,40 +247,37 @@ class RequestContext(LifeContext):
     `error` and `status` are there after the endpoint.
     """
 
-    __slots__ = ("_connection",)
-    _there = ("app", "app_state", "request", "request_state")
+    __slots__ = ("_hooked",)
+    _visible = ("app", "app_state", "request", "request_state")
+    _visible_after = ("error", "status")
 
-    def __init__(self, life: LifeContext, connection: Connection) -> None:
-        self._app = life._app  # noqa: SLF001  # of the same class
-        self._metadata = life._metadata  # noqa: SLF001
-        self._state = life._state  # noqa: SLF001
-        self._connection = connection
+    def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
+        super().__init__(life.app, life._metadata, life.app_state)  # noqa: SLF001  # of the same class
+        self._hooked = hooked
 
     @property
     def request(self) -> HTTPConnection:
         """A Starlette `Request`; of a websocket its `HTTPConnection`."""
-        return self._connection.request
+        return self._hooked.request
 
     @property
     def request_state(self) -> ComponentState:
         """What the cornerstone keeps for this request."""
-        return self._connection.state_of(self._metadata.key)
+        return self._hooked.states[self._metadata.key]
 
     @property
     def error(self) -> BaseException | None:
         """What the endpoint, or a hook before it, raised; a cancellation too."""
-        self._check_over("error")
-        return self._connection.error
+        if not self._hooked.is_over:
+            raise AttributeError("error")
+        return self._hooked.error
 
     @property
     def status(self) -> int | None:
         """The status that was sent; of a websocket 101 if it was accepted, 403 if not."""
-        self._check_over("status")
-        return self._connection.status
-
-    def _check_over(self, name: str) -> None:
-        if not self._connection.is_over:
-            raise HookDenied(f"`{name}` is there after the endpoint: in post_endpoint_call")
+        if not self._hooked.is_over:
+            raise AttributeError("status")
+        return self._hooked.status
 
 
 class _Visible(Generic[T]):
@@ -254,7 +289,7 @@ class _Visible(Generic[T]):
     def __get__(self, hooks: object, owner: type | None = None) -> T:
         if hooks is None:
             return self  # type: ignore[return-value]  # the class's own, for inspection
-        context = hooks.__dict__.get(_VIEW)
+        context = hooks.__dict__.get(_CONTEXT)
         if context is None:
             text = f"`{self.name}` is not there yet: the hive gives it after `__init__`"
             raise HookDenied(text)
@@ -269,7 +304,7 @@ class _Visible(Generic[T]):
 class Hooks:
     """What all hooks classes share: the attributes, as far as a hook may see them."""
 
-    app = _Visible[Application]()
+    app = _Visible[HiveInterface]()
     app_state = _Visible[ComponentState]()
     request = _Visible[HTTPConnection]()
     request_state = _Visible[ComponentState]()
@@ -341,13 +376,13 @@ class EndpointAsyncHooks(EndpointHooks):
     """The same, under the name `EndpointAsyncHooksImpl`, for a package that has both."""
 
 
-def attach(hooks: Hooks, context: LifeContext) -> None:
+def attach_context(hooks: Hooks, context: LifeContext) -> None:
     """Let a hooks object see what the context has."""
-    hooks.__dict__[_VIEW] = context
+    hooks.__dict__[_CONTEXT] = context
 
 
 def is_overridden(hooks: type[Hooks], name: str) -> bool:
-    """Whether a hooks class has a method of its own for the step `name`."""
+    """Return whether a hooks class has a method of its own for the step `name`."""
     found = getattr(hooks, name, None)
     return found is not None and all(
         found is not getattr(base, name, None) for base in (CornerstoneHooks, EndpointHooks)
@@ -355,14 +390,15 @@ def is_overridden(hooks: type[Hooks], name: str) -> bool:
 
 
 def is_async(hooks: type[Hooks], name: str) -> bool:
-    """Whether the step `name` of a hooks class is an `async def` of its own."""
+    """Return whether the step `name` of a hooks class is an `async def` of its own."""
     return is_overridden(hooks, name) and inspect.iscoroutinefunction(getattr(hooks, name))
 
 
-def never_waits(hooks: type[Hooks], name: str) -> bool:
-    """Whether the step `name` is an `async def` without `await`, `async for` or `async with`.
+def has_no_await(hooks: type[Hooks], name: str) -> bool:
+    """Return whether the step `name` is an `async def` that awaits nothing.
 
-    Such a coroutine ends at its first step, so that no cancellation ever reaches it.
+    It has no `await`, `async for` or `async with`. Such a coroutine ends at its first step, so
+    that no cancellation ever reaches it.
     """
     code = getattr(getattr(hooks, name), "__code__", None)
     if code is None or not code.co_flags & inspect.CO_COROUTINE:
@@ -370,31 +406,31 @@ def never_waits(hooks: type[Hooks], name: str) -> bool:
     return not any(each.opname.startswith("YIELD") for each in dis.get_instructions(code))
 
 
-async def call(function: Callable[[], Any], *, abandon: bool = False) -> Any:
-    """Call a hook where it belongs: `async def` on the loop, anything else in a worker.
+async def run_hook(hook: Callable[[], Any], *, abandon: bool = False) -> Any:
+    """Run a hook where it belongs: `async def` on the loop, anything else in a worker thread.
 
     What a function sets in context variables in the worker is set here as well.
 
     Args:
         abandon: whether cancellation leaves a worker behind instead of waiting for it.
     """
-    if inspect.iscoroutinefunction(function):
-        return await function()
-    result, changes = await run_in_worker(_noting_changes, function, abandon=abandon)
+    if inspect.iscoroutinefunction(hook):
+        return await hook()
+    result, changes = await run_in_worker(_run_and_compare, hook, abandon=abandon)
     for variable, value in changes:
         variable.set(value)
     return await result if inspect.isawaitable(result) else result
 
 
-def _noting_changes(
-    function: Callable[[], Any],
+def _run_and_compare(
+    hook: Callable[[], Any],
 ) -> tuple[Any, list[tuple[contextvars.ContextVar[Any], Any]]]:
+    """Return what the hook returns, and the context variables that it changed."""
     before = contextvars.copy_context()
-    result = function()
-    after = contextvars.copy_context()
+    result = hook()
     changes = [
         (variable, value)
-        for variable, value in after.items()
+        for variable, value in contextvars.copy_context().items()
         if before.get(variable, _MISSING) is not value
     ]
     return result, changes

@@ -1,4 +1,4 @@
-"""What a hive is made into for one life: states, router, plan, and the way of a request."""
+"""`Life`: what a hive is made into for one start-to-stop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,24 +10,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, ErrorBoundary, Router
 from asgihive.errors import ComponentError
-from asgihive.hive.components import Component, ModuleHooks, class_of, life_object
+from asgihive.hive.components import Component, ModuleHooks, get_class
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.hooks import (
-    Application,
+    ComponentStates,
+    HiveInterface,
     LifeContext,
+    Metadata,
     RequestStates,
-    States,
-    attach,
-    call,
+    attach_context,
     is_overridden,
+    run_hook,
 )
-from asgihive.hive.lifespan import SETUP, TEARDOWN, Group, HookUnit, ManagerUnit, Plan
+from asgihive.hive.lifespan import SETUP, TEARDOWN, HookUnit, LifePlan, ManagerUnit, UnitGroup
 from asgihive.hive.requests import (
     POST_CALL,
     PRE_CALL,
+    FailureKeeper,
     HookStep,
     ManagerStep,
-    Outer,
     RequestHooks,
     RequestStep,
 )
@@ -35,19 +36,19 @@ from asgihive.hive.requests import (
 _STEPS = (*EXTERNAL_HOOKS, SETUP, TEARDOWN)
 
 
-class Assembly:
-    """One life of a hive.
+class Life:
+    """One life of a hive: its states, its router, its plan, and the way of a request.
 
     Args:
         hive: what requests and hooks see as the application.
         components: in start order.
-        router: empty; everything is mounted into it.
+        router: everything is mounted into it.
         post_hook_seconds: see `RequestHooks`.
     """
 
     def __init__(
         self,
-        hive: Application,
+        hive: HiveInterface,
         config: HiveConfig,
         components: Sequence[Component],
         router: Router,
@@ -56,21 +57,25 @@ class Assembly:
         self.router = router
         self._hive = hive
         self._config = config
-        self._seconds = post_hook_seconds
+        self._post_hook_seconds = post_hook_seconds
         self._cornerstones = [each for each in components if each.kind == "cornerstone"]
         self._endpoints = [each for each in components if each.kind == "endpoint"]
-        self.cornerstones = States("cornerstone", self._metadata(self._cornerstones))
-        self.endpoints = States("endpoint", self._metadata(self._endpoints))
-        self._contexts = {each.key: self._context(each) for each in components}
-        self._mounted = {
-            each.key: MountedApplication(each.router, lifespan)
-            for each in self._endpoints
-            if each.router is not None and (lifespan := _lifespan_of(each.router)) is not None
-        }
-        self._request_hooks: list[RequestHooks] = []
+        self._known = {each.key: each.metadata for each in self._cornerstones}
+        endpoints: Mapping[str, Metadata] = {each.key: each.metadata for each in self._endpoints}
+        self.cornerstones = ComponentStates("cornerstone", self._known)
+        self.endpoints = ComponentStates("endpoint", endpoints)
+        self._contexts: dict[str, LifeContext] = {}
+        self._mounted: dict[str, MountedApplication] = {}
         self._statuses: dict[type[Exception], int] = {}
+        self._request_hooks: list[RequestHooks] = []
         for each in components:
+            states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
+            states[each.key].update(each.state)
+            self._contexts[each.key] = LifeContext(hive, each.metadata, states[each.key])
             self._statuses.update(each.statuses)
+            lifespan = _find_lifespan(each.router)
+            if each.router is not None and lifespan is not None:
+                self._mounted[each.key] = MountedApplication(each.router, lifespan)
 
     def mount(self, documentation: Documentation | None) -> None:
         """Mount the endpoints' routers, and the documentation.
@@ -88,67 +93,63 @@ class Assembly:
                 detail = f"{error}; docs=False leaves the documentation out"
                 raise ComponentError("documentation", "of the hive", detail) from error
 
-    def plan(self, documentation: Documentation | None) -> Plan:
-        """What starts and stops, mounting included; makes the hooks objects.
+    def make_plan(self, documentation: Documentation | None) -> LifePlan:
+        """Make the hooks objects, and plan what starts and stops, mounting included.
 
         Raises:
             ComponentError: a hooks class cannot be called.
         """
-        return Plan(
-            external=self._external(),
-            cornerstones=tuple(self._group(each, each.modules) for each in self._cornerstones),
-            endpoints=tuple(self._endpoint_groups(each) for each in self._endpoints),
+        external = []
+        for prefix, kind in (("", "plain"), ("async_", "coroutine")):
+            given = {step: getattr(self._config, prefix + step) for step in EXTERNAL_HOOKS}
+            hooks = {step: partial(run_hook, hook) for step, hook in given.items() if hook}
+            external.append(HookUnit("HiveConfig", f"its {kind} functions", hooks))
+        endpoints = []
+        for each in self._endpoints:
+            groups = [self._make_group(each, (module,)) for module in each.modules]
+            mounted = self._mounted.get(each.key)
+            if mounted is not None:
+                unit = ManagerUnit(each.key, each.file, mounted.lifespan, mounted.keep_state)
+                groups.append(UnitGroup(managers=(unit,)))
+            endpoints.append(tuple(groups))
+        return LifePlan(
+            external=tuple(external),
+            cornerstones=tuple(self._make_group(each, each.modules) for each in self._cornerstones),
+            endpoints=tuple(endpoints),
             mount=partial(self.mount, documentation),
         )
 
-    def application(self) -> ASGIApp:
-        """What answers requests with the routes of the hive."""
-        steps = self._request_steps()
-        app: ASGIApp
-        if any(steps):
-            app = self._around(self.router, steps)
+    def make_application(self, app: ASGIApp | None = None) -> ASGIApp:
+        """Make the ASGI application that answers requests.
+
+        Args:
+            app: another application around which the hooks run; it keeps its own
+                `scope["app"]`. By default the routes of the hive answer.
+        """
+        steps = self._list_request_steps()
+        inner: ASGIApp
+        if steps:
+            around = self.router if app is None else FailureKeeper(app)
+            inner = RequestHooks(around, steps, self._statuses, self._post_hook_seconds)
+            self._request_hooks.append(inner)
         else:
-            app = ErrorBoundary(self.router, self._statuses)
-        hive, known = self._hive, self._metadata(self._cornerstones)
+            inner = ErrorBoundary(self.router, self._statuses) if app is None else app
+        hive, known, is_own = self._hive, self._known, app is None
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             state = {**scope.get("state", {}), "cornerstones": RequestStates(known)}
-            await app({**scope, "app": hive, "state": state}, receive, send)
+            scope = {**scope, "state": state}
+            if is_own or "app" not in scope:
+                scope["app"] = hive
+            await inner(scope, receive, send)
 
         return application
 
-    def surrounding(self, app: ASGIApp) -> ASGIApp:
-        """The hooks around another application, which keeps its own `scope["app"]`."""
-        steps = self._request_steps()
-        inner = self._around(Outer(app), steps) if steps else app
-        hive, known = self._hive, self._metadata(self._cornerstones)
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            state = {**scope.get("state", {}), "cornerstones": RequestStates(known)}
-            await inner({"app": hive, **scope, "state": state}, receive, send)
-
-        return application
-
-    def _around(self, app: ASGIApp, steps: Sequence[Sequence[RequestStep]]) -> RequestHooks:
-        hooks = RequestHooks(app, steps, self._statuses, self._seconds)
-        self._request_hooks.append(hooks)
-        return hooks
-
-    async def left(self) -> None:
+    async def wait_for_request_hooks(self) -> None:
         """Return when the hooks after requests have run, or have had their time."""
-        with anyio.move_on_after(self._seconds):
+        with anyio.move_on_after(self._post_hook_seconds):
             for each in self._request_hooks:
-                await each.left()
-
-    @staticmethod
-    def _metadata(components: Sequence[Component]) -> dict[str, Any]:
-        return {each.key: each.metadata for each in components}
-
-    def _context(self, component: Component) -> LifeContext:
-        states = self.cornerstones if component.kind == "cornerstone" else self.endpoints
-        state = states[component.key]
-        state.update(component.state)
-        return LifeContext(self._hive, component.metadata, state)
+                await each.wait_until_finished()
 
     def _mount_endpoint(self, component: Component, router: Router | ASGIApp) -> None:
         prefix = self._config.make_prefix(component.container, component.name)
@@ -157,71 +158,53 @@ class Assembly:
                 tag = self._config.make_tag(component.container, component.name)
                 self.router.include_router(router, prefix, tags=[tag])
             else:
-                app = self._mounted.get(component.key, router)
-                self.router.mount(prefix, app, name=_name_of_application(router))
+                name = str(getattr(router, "__name__", type(router).__name__))
+                self.router.mount(prefix, self._mounted.get(component.key, router), name=name)
         except ValueError as error:
             detail = f"cannot be mounted at {prefix or '/'}: {error}"
             raise ComponentError(component.key, component.file, detail) from error
 
-    def _external(self) -> tuple[HookUnit, ...]:
-        units = []
-        for prefix in ("", "async_"):
-            given = {step: getattr(self._config, prefix + step) for step in EXTERNAL_HOOKS}
-            hooks = {step: partial(call, hook) for step, hook in given.items() if hook is not None}
-            kind = "coroutine" if prefix else "plain"
-            units.append(HookUnit("HiveConfig", f"its {kind} functions", hooks))
-        return tuple(units)
-
-    def _endpoint_groups(self, endpoint: Component) -> tuple[Group, ...]:
-        groups = [self._group(endpoint, (part,)) for part in endpoint.modules]
-        mounted = self._mounted.get(endpoint.key)
-        if mounted is not None:
-            unit = ManagerUnit(endpoint.key, endpoint.file, mounted.lifespan, mounted.keep)
-            groups.append(Group(managers=(unit,)))
-        return tuple(groups)
-
-    def _group(self, component: Component, parts: Sequence[ModuleHooks]) -> Group:
+    def _make_group(self, component: Component, modules: Sequence[ModuleHooks]) -> UnitGroup:
         context = self._contexts[component.key]
-        hooks: list[HookUnit] = []
+        units: list[HookUnit] = []
         managers = []
-        for part in parts:
-            for each in part.hooks:
+        for module in modules:
+            for each in module.hooks:
                 try:
-                    found = life_object(each)
+                    hooks = each() if isinstance(each, type) else each
                 except Exception as error:
-                    detail = f"{class_of(each).__name__}() failed: {type(error).__name__}: {error}"
-                    raise ComponentError(component.key, part.file, detail) from error
-                attach(found, context)
+                    detail = f"{get_class(each).__name__}() failed: {type(error).__name__}: {error}"
+                    raise ComponentError(component.key, module.file, detail) from error
+                attach_context(hooks, context)
                 steps = {
-                    step: partial(call, getattr(found, step))
+                    step: partial(run_hook, getattr(hooks, step))
                     for step in _STEPS
-                    if is_overridden(type(found), step)
+                    if is_overridden(type(hooks), step)
                 }
-                hooks.append(HookUnit(component.key, part.file, steps))
-            if part.lifespan is not None:
-                make: Callable[[], Any] = partial(part.lifespan, context)
-                managers.append(ManagerUnit(component.key, part.file, make))
-        return Group(tuple(hooks), tuple(managers))
+                units.append(HookUnit(component.key, module.file, steps))
+            if module.lifespan is not None:
+                make: Callable[[], Any] = partial(module.lifespan, context)
+                managers.append(ManagerUnit(component.key, module.file, make))
+        return UnitGroup(tuple(units), tuple(managers))
 
-    def _request_steps(self) -> list[list[RequestStep]]:
-        """By cornerstone; none for one that has no request hooks."""
-        found: list[list[RequestStep]] = []
+    def _list_request_steps(self) -> list[list[RequestStep]]:
+        """List them by cornerstone, without those that have no request hooks."""
+        groups: list[list[RequestStep]] = []
         for each in self._cornerstones:
             context = self._contexts[each.key]
-            hooks: list[RequestStep] = [
-                HookStep(each.key, context, hook)
-                for part in each.modules
-                for hook in part.hooks
-                if any(is_overridden(class_of(hook), step) for step in (PRE_CALL, POST_CALL))
+            group: list[RequestStep] = [
+                HookStep(each.key, context, hooks)
+                for module in each.modules
+                for hooks in module.hooks
+                if any(is_overridden(get_class(hooks), step) for step in (PRE_CALL, POST_CALL))
             ]
-            managers: list[RequestStep] = [
-                ManagerStep(each.key, context, part.request)
-                for part in each.modules
-                if part.request is not None
+            group += [
+                ManagerStep(each.key, context, module.request)
+                for module in each.modules
+                if module.request is not None
             ]
-            if hooks or managers:
-                found.append([*hooks, *managers])
-        return found
+            groups += [group] if group else []
+        return groups
 
 
 class MountedApplication:
@@ -231,12 +214,12 @@ class MountedApplication:
         self, app: ASGIApp, lifespan: Callable[[object], AbstractAsyncContextManager[object]]
     ) -> None:
         self.lifespan = partial(lifespan, app)
-        self.__wrapped__ = app  # for whoever asks where it is written
+        self.__wrapped__ = app  # `inspect.unwrap` finds where it is written
         self._app = app
         self._state: Mapping[str, Any] = {}
 
-    def keep(self, yielded: object) -> None:
-        """Remember what the lifespan yielded, if it is a mapping."""
+    def keep_state(self, yielded: object) -> None:
+        """Keep what the lifespan yielded, if it is a mapping."""
         self._state = yielded if isinstance(yielded, Mapping) else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,17 +228,13 @@ class MountedApplication:
         await self._app(scope, receive, send)
 
 
-def _lifespan_of(
+def _find_lifespan(
     app: object,
 ) -> Callable[[object], AbstractAsyncContextManager[object]] | None:
-    """`lifespan` of a hive and its like, `router.lifespan_context` of Starlette and FastAPI."""
+    """Find `lifespan` of a hive and its like, or `router.lifespan_context` of Starlette's."""
     if isinstance(app, Router):
         return None
     found = getattr(app, "lifespan", None)
     if found is None:
         found = getattr(getattr(app, "router", None), "lifespan_context", None)
     return found if callable(found) else None
-
-
-def _name_of_application(app: object) -> str:
-    return str(getattr(app, "__name__", type(app).__name__))

@@ -1,4 +1,4 @@
-"""Starts what a hive consists of, in order, and stops it in reverse."""
+"""Starts the components of a hive in order, and stops them in reverse."""
 
 import inspect
 import logging
@@ -13,8 +13,6 @@ from asgihive.errors import ConfigurationError, HookFailed
 
 _logger = logging.getLogger("asgihive.hive")
 
-Hook = Callable[[], Awaitable[object]]
-Manager = AbstractAsyncContextManager[object]
 LifespanFactory = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 # The steps of cornerstones and external functions, and of endpoints.
@@ -23,54 +21,55 @@ PRE_TEARDOWN, POST_TEARDOWN = "pre_endpoint_teardown", "post_endpoint_teardown"
 SETUP, TEARDOWN = "setup", "teardown"
 
 
-class Unit(Protocol):
-    """What is started and stopped as one; `stop` says whether it ends a pending cancellation."""
+class LifeUnit(Protocol):
+    """What is started and stopped as one."""
 
     owner: str
+    """The component's key, for messages."""
     file: str
+    """Where it is written."""
     is_started: bool
 
-    async def start(self, step: str) -> None: ...
+    async def start(self, step: str) -> None:
+        """Run a step of start-up."""
 
-    async def stop(self, step: str, pending: BaseException | None) -> bool: ...
+    async def stop(self, step: str, pending: BaseException | None) -> bool:
+        """Run a step of shutdown; return whether it ends the pending cancellation."""
 
 
 class HookUnit:
     """A hooks object, or external functions; it is started once its first step was run.
 
     Args:
-        owner: the component's key, for messages.
-        file: where it is written.
         hooks: what to call, by step; a step without one counts as run.
     """
 
-    def __init__(self, owner: str, file: str, hooks: Mapping[str, Hook]) -> None:
+    def __init__(
+        self, owner: str, file: str, hooks: Mapping[str, Callable[[], Awaitable[object]]]
+    ) -> None:
         self.owner = owner
         self.file = file
         self.is_started = False
         self._hooks = hooks
 
     async def start(self, step: str) -> None:
-        hook = self._hooks.get(step)
-        if hook is not None:
-            await hook()
+        if step in self._hooks:
+            await self._hooks[step]()
         self.is_started = True
 
     async def stop(self, step: str, pending: BaseException | None) -> bool:
         hook = self._hooks.get(step)
-        if hook is None:
-            return False
-        if pending is None:
+        if hook is not None and pending is None:
             # Without a scope around: a hook may close one that another hook opened.
             await hook()
-        else:
+        elif hook is not None:
             with anyio.CancelScope(shield=True):
                 await hook()
         return False
 
 
 class ManagerUnit:
-    """A context manager around the life of a component; arguments as `HookUnit`.
+    """A context manager around the life of a component.
 
     It is left normally, also when another component failed. Only a cancellation is thrown
     into it, so that a task group or cancel scope that it holds open can end its own.
@@ -92,7 +91,7 @@ class ManagerUnit:
         self.is_started = False
         self._make = make
         self._keep = keep
-        self._manager: Manager | None = None
+        self._manager: AbstractAsyncContextManager[object] | None = None
 
     async def start(self, step: str) -> None:  # noqa: ARG002  # it has but one
         manager = self._make()
@@ -111,70 +110,67 @@ class ManagerUnit:
         if self._manager is None:
             return False
         manager, self._manager = self._manager, None
-        kind = None if pending is None else type(pending)
-        trace = None if pending is None else pending.__traceback__
-        return bool(await manager.__aexit__(kind, pending, trace))
+        if pending is None:
+            return bool(await manager.__aexit__(None, None, None))
+        return bool(await manager.__aexit__(type(pending), pending, pending.__traceback__))
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """What runs at the same steps: of a cornerstone, or of one part of an endpoint."""
+class UnitGroup:
+    """What runs at the same steps: of a cornerstone, or of one module of an endpoint."""
 
     hooks: tuple[HookUnit, ...] = ()
     managers: tuple[ManagerUnit, ...] = ()
 
     @property
-    def inwards(self) -> tuple[Unit, ...]:
-        """In the order of starting."""
+    def start_order(self) -> tuple[LifeUnit, ...]:
+        """Hooks before managers."""
         return (*self.hooks, *self.managers)
 
     @property
-    def outwards(self) -> tuple[Unit, ...]:
-        """In the order of stopping: at each step the sync hooks still run before the async."""
+    def stop_order(self) -> tuple[LifeUnit, ...]:
+        """Managers before hooks; at each step the sync hooks still run before the async."""
         return (*reversed(self.managers), *self.hooks)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that is started: what the order of start-up and shutdown is made of.
-
-    Args:
-        external: the functions of the configuration, sync and async.
-        cornerstones: in start order.
-        endpoints: in start order; of each its parts.
-        mount: mounts the routers, once the endpoints are set up.
-    """
+class LifePlan:
+    """Everything that is started, from which the order of start-up and shutdown is made."""
 
     external: tuple[HookUnit, ...]
-    cornerstones: tuple[Group, ...]
-    endpoints: tuple[tuple[Group, ...], ...]
+    """The functions of the configuration, sync and async."""
+    cornerstones: tuple[UnitGroup, ...]
+    """In start order."""
+    endpoints: tuple[tuple[UnitGroup, ...], ...]
+    """In start order; of each its modules."""
     mount: Callable[[], None]
+    """Mounts the routers, once the endpoints are set up."""
 
-    def before_mounting(self) -> Iterator[tuple[Unit, str]]:
-        """Units and their steps, in the order of start-up, until the routers are mounted."""
+    def list_steps_before_mounting(self) -> Iterator[tuple[LifeUnit, str]]:
+        """List units and their steps, in the order of start-up, until the routers are mounted."""
         yield from ((unit, PRE_SETUP) for unit in self.external)
-        yield from ((unit, PRE_SETUP) for each in self.cornerstones for unit in each.inwards)
-        for parts in self.endpoints:
-            yield from ((unit, SETUP) for each in parts for unit in each.inwards)
+        yield from ((unit, PRE_SETUP) for each in self.cornerstones for unit in each.start_order)
+        for groups in self.endpoints:
+            yield from ((unit, SETUP) for each in groups for unit in each.start_order)
 
-    def after_mounting(self) -> Iterator[tuple[Unit, str]]:
-        """The rest of start-up."""
+    def list_steps_after_mounting(self) -> Iterator[tuple[LifeUnit, str]]:
+        """List the rest of start-up."""
         yield from ((unit, POST_SETUP) for unit in self.external)
         yield from ((unit, POST_SETUP) for each in self.cornerstones for unit in each.hooks)
 
-    def shutdown(self) -> Iterator[tuple[Unit, str]]:
-        """Units and their steps, in the order of shutdown."""
+    def list_shutdown_steps(self) -> Iterator[tuple[LifeUnit, str]]:
+        """List units and their steps, in the order of shutdown."""
         cornerstones = self.cornerstones[::-1]
         yield from ((unit, PRE_TEARDOWN) for unit in self.external)
         yield from ((unit, PRE_TEARDOWN) for each in cornerstones for unit in each.hooks)
-        for parts in reversed(self.endpoints):
-            yield from ((unit, TEARDOWN) for each in reversed(parts) for unit in each.outwards)
+        for groups in reversed(self.endpoints):
+            yield from ((unit, TEARDOWN) for each in reversed(groups) for unit in each.stop_order)
         yield from ((unit, POST_TEARDOWN) for unit in self.external)
-        yield from ((unit, POST_TEARDOWN) for each in cornerstones for unit in each.outwards)
+        yield from ((unit, POST_TEARDOWN) for each in cornerstones for unit in each.stop_order)
 
 
 @asynccontextmanager
-async def running(plan: Plan) -> AsyncIterator[None]:
+async def run_plan(plan: LifePlan) -> AsyncIterator[None]:
     """Start everything in the calling task, and stop there what was started.
 
     Every teardown is attempted, whatever happens to the others, to the body, or at
@@ -188,15 +184,15 @@ async def running(plan: Plan) -> AsyncIterator[None]:
     failure: Exception | None = None
     pending: BaseException | None = None
     try:
-        await _start(plan.before_mounting())
+        await _start(plan.list_steps_before_mounting())
         plan.mount()
-        await _start(plan.after_mounting())
+        await _start(plan.list_steps_after_mounting())
         yield
     except Exception as error:  # noqa: BLE001  # raised below, once everything is stopped
         failure = error
     except BaseException as error:  # noqa: BLE001  # as above: a cancellation
         pending = error
-    errors, pending = await _stop(plan.shutdown(), pending)
+    errors, pending = await _stop(plan.list_shutdown_steps(), pending)
     if pending is not None:
         raise pending
     if failure is not None:
@@ -207,7 +203,7 @@ async def running(plan: Plan) -> AsyncIterator[None]:
         raise ExceptionGroup("Some teardowns failed", errors)
 
 
-async def _start(steps: Iterator[tuple[Unit, str]]) -> None:
+async def _start(steps: Iterator[tuple[LifeUnit, str]]) -> None:
     for unit, step in steps:
         try:
             await unit.start(step)
@@ -216,9 +212,9 @@ async def _start(steps: Iterator[tuple[Unit, str]]) -> None:
 
 
 async def _stop(
-    steps: Iterator[tuple[Unit, str]], pending: BaseException | None
+    steps: Iterator[tuple[LifeUnit, str]], pending: BaseException | None
 ) -> tuple[Sequence[HookFailed], BaseException | None]:
-    """What failed, and the cancellation that is to be passed on."""
+    """Return what failed, and the cancellation that is to be passed on."""
     errors = []
     for unit, step in steps:
         if not unit.is_started:
@@ -242,7 +238,7 @@ async def _stop(
 def compose_lifespans(
     *lifespans: LifespanFactory,
 ) -> Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]:
-    """One lifespan out of several, for `Starlette(lifespan=…)`.
+    """Make one lifespan out of several, for `Starlette(lifespan=…)`.
 
     They start in their order and stop in reverse, nested as `async with` nests them. The
     mappings that they yield become one; of a key that several have, the last one's value.

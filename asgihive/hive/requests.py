@@ -1,159 +1,81 @@
-"""Runs the hooks of the cornerstones around one request."""
+"""Runs the hooks of the cornerstones around each request."""
 
+import copy
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from operator import methodcaller
 from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
-from starlette.requests import HTTPConnection, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, send_error
-from asgihive.asgi.errors import PHASES
-from asgihive.hive.bounds import bounded_once_it_waits
-from asgihive.hive.components import RequestManager, class_of, request_factory
+from asgihive.asgi.errors import send_as_denial
+from asgihive.hive.components import RequestManager, get_class
 from asgihive.hive.hooks import (
-    ComponentState,
+    HookedRequest,
     Hooks,
     LifeContext,
     RequestContext,
-    RequestStates,
-    attach,
-    call,
+    attach_context,
+    has_no_await,
     is_async,
     is_overridden,
-    never_waits,
+    run_hook,
 )
 
 _logger = logging.getLogger("asgihive.hive")
 
 PRE_CALL, POST_CALL = "pre_endpoint_call", "post_endpoint_call"
-_EXCHANGE = "asgihive.exchange"
-
-
-class Exchange:
-    """One request: what its hooks share, what was sent, and how far they came."""
-
-    __slots__ = (
-        "_receive",
-        "_request",
-        "_send",
-        "_taken",
-        "error",
-        "failure",
-        "is_over",
-        "opened",
-        "phase",
-        "scope",
-        "states",
-        "status",
-    )
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.states: RequestStates = scope["state"]["cornerstones"]
-        self.error: BaseException | None = None
-        self.failure: Exception | None = None
-        self.status: int | None = None
-        self.phase = "new"
-        self.is_over = False
-        self.opened: list[Any] = []
-        self._receive = receive
-        self._send = send
-        self._request: HTTPConnection | None = None
-        self._taken: deque[Message] = deque()
-
-    @property
-    def request(self) -> HTTPConnection:
-        """The request of all its hooks. A websocket's is of no use to accept or receive."""
-        if self._request is None:
-            is_http = self.scope["type"] == "http"
-            self._request = (
-                Request(self.scope, self._take) if is_http else HTTPConnection(self.scope)
-            )
-        return self._request
-
-    @property
-    def receive(self) -> Receive:
-        """For the endpoint: what the hooks read of the body is there once more."""
-        return self._receive if self._request is None else self._again
-
-    async def send(self, message: Message) -> None:
-        """For the endpoint: keeps the status of what is sent."""
-        kind = message["type"]
-        if kind in PHASES:
-            self.phase = PHASES[kind]
-            self._note_status(kind, message)
-        await self._send(message)
-
-    def state_of(self, key: str) -> ComponentState:
-        """What a cornerstone keeps for the request."""
-        return self.states[key]
-
-    def _note_status(self, kind: str, message: Message) -> None:
-        if "status" in message:
-            self.status = message["status"]
-        elif kind == "websocket.accept":
-            self.status = 101
-        elif self.status is None:  # closed
-            self.status = 403  # what a server makes of it before the handshake
-
-    async def _take(self) -> Message:
-        message = await self._receive()
-        if not self.is_over:
-            self._taken.append(message)
-        return message
-
-    async def _again(self) -> Message:
-        return self._taken.popleft() if self._taken else await self._receive()
+_HOOKED = "asgihive.hooked"
 
 
 class RequestStep(Protocol):
-    """What is done before the endpoint, and after it if that came to its end.
-
-    `open` makes what the two others get; what `before` awaits is an answer, if there is one.
-    `after` needs no shield and no bound of time where it `never_waits`.
-    """
+    """What is done before the endpoint, and after it if the part before ran to its end."""
 
     owner: str
     never_waits: bool
+    """Whether `after` needs no shield and no bound of time."""
 
-    def open(self, exchange: Exchange) -> Any: ...
+    def open(self, hooked: HookedRequest) -> Any:
+        """Make what the two others get."""
 
-    def before(self, opened: Any) -> Awaitable[Any]: ...
+    def before(self, opened: Any) -> Awaitable[Any]:
+        """Return what to await; its result is a response, or None."""
 
-    def after(self, opened: Any, exchange: Exchange) -> Awaitable[object]: ...
+    def after(self, opened: Any, hooked: HookedRequest) -> Awaitable[object]:
+        """Return what to await after the endpoint."""
 
 
 class HookStep:
-    """The two calls of one hooks class."""
+    """The two calls of one hooks class; a new object for each request."""
 
     def __init__(self, owner: str, life: LifeContext, hooks: type[Hooks] | Hooks) -> None:
         self.owner = owner
         self._life = life
-        self._create = request_factory(hooks)
-        self.before = _caller(class_of(hooks), PRE_CALL)
-        self._after = _caller(class_of(hooks), POST_CALL, abandon=True)
+        self._create = hooks if isinstance(hooks, type) else partial(copy.copy, hooks)
+        own_class = get_class(hooks)
+        self.before = _make_caller(own_class, PRE_CALL)
+        self._after = _make_caller(own_class, POST_CALL, abandon=True)
         # An object may have other methods than its class.
         self.never_waits = isinstance(hooks, type) and (
-            never_waits(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
+            has_no_await(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
         )
 
-    def open(self, exchange: Exchange) -> Hooks:
+    def open(self, hooked: HookedRequest) -> Hooks:
         hooks = self._create()
-        attach(hooks, RequestContext(self._life, exchange))
+        attach_context(hooks, RequestContext(self._life, hooked))
         return hooks
 
-    def after(self, opened: Any, exchange: Exchange) -> Awaitable[object]:  # noqa: ARG002  # in its context
+    def after(self, opened: Any, hooked: HookedRequest) -> Awaitable[object]:  # noqa: ARG002  # in its context
         return self._after(opened)
 
 
 class ManagerStep:
-    """A `request(context)` of a cornerstone; what went wrong is thrown into it."""
+    """The `request(context)` of a cornerstone; what went wrong is thrown into it."""
 
     never_waits = False
 
@@ -162,17 +84,19 @@ class ManagerStep:
         self._life = life
         self._make = make
 
-    def open(self, exchange: Exchange) -> AbstractAsyncContextManager[object]:
-        return self._make(RequestContext(self._life, exchange))
+    def open(self, hooked: HookedRequest) -> AbstractAsyncContextManager[object]:
+        return self._make(RequestContext(self._life, hooked))
 
     async def before(self, opened: Any) -> None:
         await opened.__aenter__()
 
-    async def after(self, opened: Any, exchange: Exchange) -> None:
-        error = exchange.error
-        trace = None if error is None else error.__traceback__
+    async def after(self, opened: Any, hooked: HookedRequest) -> None:
+        error = hooked.error
         try:
-            await opened.__aexit__(None if error is None else type(error), error, trace)
+            if error is None:
+                await opened.__aexit__(None, None, None)
+            else:
+                await opened.__aexit__(type(error), error, error.__traceback__)
         except BaseException as raised:
             if raised is not error:
                 raise
@@ -181,11 +105,11 @@ class ManagerStep:
 class RequestHooks:
     """An ASGI application: the hooks of the cornerstones around another one.
 
-    Before: in the order of `steps`. After: whatever was entered to its end, cornerstones in
-    reverse, also after an error, after a cancellation (shielded from it), and after the
-    last byte of a streamed answer and its background tasks. What `app` and the hooks
-    before it raise is answered by `send_error` before the hooks after it run. What
-    those raise is logged, and the others run.
+    Before: in the order of `steps`. After: those whose part before ran to its end,
+    cornerstones in reverse, also after an error, after a cancellation (shielded from it), and
+    after the last byte of a streamed response and its background tasks. What `app` and the
+    hooks before it raise is answered by `send_error` before the hooks after it run.
+    What those raise is logged, and the others run.
 
     Args:
         steps: by cornerstone, in start order.
@@ -203,104 +127,107 @@ class RequestHooks:
     ) -> None:
         self._app = app
         self._steps = tuple(step for group in steps for step in group)
+        orders = (_order_afterwards(steps, count) for count in range(len(self._steps) + 1))
+        self._orders = tuple((each, self._can_wait(each)) for each in orders)
         self._seconds = seconds
         self._statuses = statuses
-        self._leaving_now = 0
-        self._all_left: anyio.Event | None = None
-        self._leaving = tuple(_leaving_order(steps, count) for count in range(len(self._steps) + 1))
+        self._finishing = 0
+        self._all_finished: anyio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = scope[_EXCHANGE] = Exchange(scope, receive, send)
+        hooked = scope[_HOOKED] = HookedRequest(scope, receive, send)
         try:
-            await self._answer(exchange)
+            await self._answer(hooked)
         except BaseException as error:
-            exchange.error = exchange.error or error
+            hooked.error = hooked.error or error
             raise
         finally:
             try:
-                if exchange.opened:
-                    await self._leave(exchange)
+                if hooked.opened:
+                    await self._finish(hooked)
             finally:
                 # Else both would wait in cycles for the garbage collector, at each request.
-                exchange.opened.clear()
-                del scope[_EXCHANGE]
-        if exchange.failure is not None:
-            raise exchange.failure
+                hooked.opened.clear()
+                del scope[_HOOKED]
+        if hooked.failure is not None:
+            raise hooked.failure
 
-    async def _answer(self, exchange: Exchange) -> None:
-        scope = exchange.scope
-        try:
-            for step in self._steps:
-                opened = step.open(exchange)
-                answer = await step.before(opened)
-                exchange.opened.append(opened)
-                if answer is not None:
-                    await _send_answer(_checked(answer, step), exchange)
-                    return
-            await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001  # answered or raised again
-            exchange.error = error
-            receive, send, phase = exchange.receive, exchange.send, exchange.phase
-            await send_error(error, scope, receive, send, statuses=self._statuses, phase=phase)
-
-    async def left(self) -> None:
+    async def wait_until_finished(self) -> None:
         """Return when no hooks after a request are running, and none is about to.
 
         A server that gives up its requests at shutdown does not wait for what they do then.
         """
         await anyio.lowlevel.checkpoint()
-        if self._leaving_now:
-            self._all_left = anyio.Event()
-            await self._all_left.wait()
+        if self._finishing:
+            self._all_finished = anyio.Event()
+            await self._all_finished.wait()
 
-    async def _leave(self, exchange: Exchange) -> None:
-        exchange.is_over = True
-        self._leaving_now += 1
+    async def _answer(self, hooked: HookedRequest) -> None:
         try:
-            await self._leave_steps(list(self._leaving[len(exchange.opened)]), exchange)
-        finally:
-            self._leaving_now -= 1
-            if self._all_left is not None and not self._leaving_now:
-                self._all_left.set()
+            for step in self._steps:
+                opened = step.open(hooked)
+                response = await step.before(opened)
+                hooked.opened.append(opened)
+                if response is not None:
+                    await _send_response(response, step, hooked)
+                    return
+            await self._app(hooked.scope, hooked.receive, hooked.send)
+        except Exception as error:  # noqa: BLE001  # answered or raised again
+            hooked.error = error
+            receive, send, phase = hooked.receive, hooked.send, hooked.phase
+            await send_error(
+                error, hooked.scope, receive, send, statuses=self._statuses, phase=phase
+            )
 
-    async def _leave_steps(self, left: list[int], exchange: Exchange) -> None:
+    async def _finish(self, hooked: HookedRequest) -> None:
+        hooked.is_over = True
+        self._finishing += 1
+        order, can_wait = self._orders[len(hooked.opened)]
+        try:
+            # Most of what a hook costs is a cancel scope, and most of that its timer.
+            if can_wait:
+                await self._finish_in_time([*reversed(order)], hooked)
+            else:
+                for index in order:
+                    await self._run_after(index, hooked)
+        finally:
+            self._finishing -= 1
+            if self._all_finished is not None and not self._finishing:
+                self._all_finished.set()
+
+    def _can_wait(self, indices: Sequence[int]) -> bool:
+        return not all(self._steps[each].never_waits for each in indices)
+
+    async def _finish_in_time(self, left: list[int], hooked: HookedRequest) -> None:
         cancelled: BaseException | None = None
         while left:
-            # Most of what a hook costs is a scope, and most of that its timer.
-            if self._steps[left[-1]].never_waits:
-                await self._leave_step(left.pop(), exchange)
-                continue
             try:
-                await self._leave_in_time(left, exchange)
-            except BaseException as error:  # noqa: BLE001  # raised below, once all are left
-                # A server that shuts down cancels asyncio's tasks, which no shield keeps off.
+                with anyio.move_on_after(self._seconds, shield=True) as scope:
+                    while left:
+                        index = left.pop()
+                        await self._run_after(index, hooked)
+            except BaseException as error:  # noqa: BLE001  # raised below, after the others
+                # A server that shuts down cancels asyncio's tasks, which no shield prevents.
                 cancelled = error
-                del left[-1:]
+            if scope.cancelled_caught:
+                text = "%s of %s was cancelled: the hooks after a request have %g seconds"
+                _logger.error(text, POST_CALL, self._steps[index].owner, self._seconds)
         if cancelled is not None:
             raise cancelled
 
-    async def _leave_in_time(self, left: list[int], exchange: Exchange) -> None:
-        with anyio.CancelScope(shield=True) as scope:
-            await bounded_once_it_waits(self._leave_all(left, exchange), scope, self._seconds)
-        if scope.cancelled_caught:
-            text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-            _logger.error(text, POST_CALL, self._steps[left.pop()].owner, self._seconds)
-
-    async def _leave_all(self, left: list[int], exchange: Exchange) -> None:
-        while left:
-            await self._leave_step(left[-1], exchange)
-            left.pop()
-
-    async def _leave_step(self, index: int, exchange: Exchange) -> None:
+    async def _run_after(self, index: int, hooked: HookedRequest) -> None:
         step = self._steps[index]
         try:
-            await step.after(exchange.opened[index], exchange)
+            await step.after(hooked.opened[index], hooked)
         except Exception:
             _logger.exception("%s of %s failed", POST_CALL, step.owner)
 
 
-class Outer:
-    """Around an application that answers its exceptions further out: they are kept for that."""
+class FailureKeeper:
+    """Keeps what `app` raises for `RequestHooks` to raise again, after its hooks.
+
+    It stands around an application whose exceptions are answered further out.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -309,59 +236,51 @@ class Outer:
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # raised again by `RequestHooks`
-            scope[_EXCHANGE].failure = scope[_EXCHANGE].error = error
+            scope[_HOOKED].failure = scope[_HOOKED].error = error
 
 
-def _leaving_order(steps: Sequence[Sequence[RequestStep]], count: int) -> tuple[int, ...]:
-    """The first `count` steps as a stack, whose end is left first.
+def _order_afterwards(steps: Sequence[Sequence[RequestStep]], count: int) -> tuple[int, ...]:
+    """Return in which order the first `count` steps run after the endpoint.
 
-    Cornerstones are left in reverse; of each the managers, then the hooks as they stand.
+    The cornerstones in reverse; of each its managers in reverse, then its hooks as they stand.
     """
-    groups = []
+    order: tuple[int, ...] = ()
     start = 0
     for group in steps:
         indices = range(start, max(start, min(start + len(group), count)))
         managers = [each for each in indices if isinstance(group[each - start], ManagerStep)]
         hooks = [each for each in indices if each not in managers]
+        order = (*reversed(managers), *hooks, *order)
         start += len(group)
-        groups.append((*reversed(managers), *hooks))
-    return tuple(index for group in groups for index in reversed(group))
+    return order
 
 
-def _caller(
+def _make_caller(
     hooks: type[Hooks], name: str, *, abandon: bool = False
 ) -> Callable[[Any], Awaitable[Any]]:
-    """What calls the step `name` of an object of a hooks class; `abandon` as in `call`."""
+    """Make what runs the step `name` of an object of a hooks class; `abandon` as in `run_hook`."""
     if is_async(hooks, name):
         return methodcaller(name)
     if is_overridden(hooks, name):
-        return lambda opened: call(getattr(opened, name), abandon=abandon)
-    return _nothing
+        return lambda opened: run_hook(getattr(opened, name), abandon=abandon)
+
+    async def do_nothing(opened: Any) -> None:
+        """Stand for a step that the hooks class does not have."""
+
+    return do_nothing
 
 
-async def _nothing(_opened: Any) -> None:
-    """Of a step that a hooks class does not have."""
-
-
-def _checked(answer: Any, step: RequestStep) -> ASGIApp:
-    if not callable(answer):
-        text = f"{PRE_CALL} of {step.owner} returned {answer!r}: a response or None is accepted"
+async def _send_response(response: Any, step: RequestStep, hooked: HookedRequest) -> None:
+    """Send the response of a hook; to a handshake as a refusal, where the server can send one."""
+    if not callable(response):
+        text = f"{PRE_CALL} of {step.owner} returned {response!r}: a response or None is accepted"
         raise TypeError(text)
-    response: ASGIApp = answer
-    return response
-
-
-async def _send_answer(answer: ASGIApp, exchange: Exchange) -> None:
-    """The response of a hook; to a handshake as a refusal, where the server can send one."""
-    scope, receive, send = exchange.scope, exchange.receive, exchange.send
+    scope, receive, send = hooked.scope, hooked.receive, hooked.send
     if scope["type"] == "http":
-        await answer(scope, receive, send)
+        await response(scope, receive, send)
         return
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send_error(HTTPException(403, "Refused"), scope, receive, send)
         return
-
-    async def send_refusal(message: Message) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    await answer({**scope, "type": "http", "method": "GET"}, receive, send_refusal)
+    scope = {**scope, "type": "http", "method": "GET"}
+    await response(scope, receive, send_as_denial(send))

@@ -12,7 +12,7 @@ import pytest
 
 from asgihive.asgi import Router
 from asgihive.hive import CornerstoneHooks
-from asgihive.hive.hooks import never_waits
+from asgihive.hive.hooks import has_no_await
 from asgihive.hive.requests import POST_CALL
 from tests.asgi.exchange import http, run
 from tests.hive.test_requests import build, plain_router
@@ -75,7 +75,7 @@ async def _several_checkpoints() -> None:
 )
 async def test_which_hooks_can_wait(post: Post, expected: bool) -> None:
     hooks = type("Own", (CornerstoneHooks,), {POST_CALL: post})
-    assert never_waits(hooks, POST_CALL) is expected
+    assert has_no_await(hooks, POST_CALL) is expected
 
 
 @pytest.mark.parametrize("order", ["waiting first", "waiting last", "waiting between"])
