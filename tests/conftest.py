@@ -9,6 +9,8 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
+from tests.gates import Gate
+
 # No deadline: first uses build tables, and machines are shared. The gate always tries the same
 # examples, so that it says the same of the same commit; runs by hand look for new ones.
 settings.register_profile("asgihive", deadline=None, derandomize="CI" in os.environ)
@@ -37,6 +39,13 @@ def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     backend: tuple[str, dict[str, object]] = request.param
     return backend
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open()  # a failed test must not leave a thread behind
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Work in portions: who has the lane in between, and what cancellation leaves behind."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,16 +13,9 @@ from asgihive import concurrency
 from asgihive.concurrency import Lane, Portions, run_at_once
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from tests.test_lanes import WAIT, Gate
+from tests.gates import WAIT_SECONDS, Gate
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 @pytest.fixture
@@ -83,7 +76,7 @@ async def test_others_have_their_turns_in_between(gate: Gate, short: None) -> No
         await lane.run(lambda: order.append(name))
 
     steps: list[Callable[[], object]] = [gate, *(partial(order.append, each) for each in "1234")]
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lane.run_in_portions, work(*steps))
             await gate.begun()
@@ -104,7 +97,7 @@ async def test_two_long_ones_take_turns(gate: Gate, short: None) -> None:
         request_context.set(RequestContext(client=name))
         await lane.run_in_portions(work(*[lambda: order.append(name)] * 3))
 
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lane.run, gate)
             await gate.begun()
@@ -118,7 +111,7 @@ async def test_two_long_ones_take_turns(gate: Gate, short: None) -> None:
 async def test_a_portion_lasts_as_long_as_it_may(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(concurrency, "PORTION_SECONDS", WAIT * 1000)
+    monkeypatch.setattr(concurrency, "PORTION_SECONDS", WAIT_SECONDS * 1000)
     lane = Lane("test", 1, 10)
     order: list[str] = []
     steps: list[Callable[[], object]] = [gate, *[lambda: order.append("work")] * 3]
@@ -145,7 +138,7 @@ async def test_cancelled_while_it_runs_it_ends_in_the_lane_at_the_next_step(gate
         finally:
             ended_in.append(threading.get_ident())
 
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as callers:
             callers.start_soon(lane.run_in_portions, long())
             await gate.begun()
@@ -190,7 +183,7 @@ async def test_what_has_begun_is_not_refused(gate: Gate, short: None) -> None:
     async def long() -> None:
         results.append(await lane.run_in_portions(work(first, int)))
 
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(long)
             await first.begun()

@@ -1,7 +1,6 @@
 """Who waits for a lane: turns by caller, who is refused, and what cancellation leaves behind."""
 
 import threading
-from collections.abc import Iterator
 
 import anyio
 import anyio.to_thread
@@ -12,14 +11,7 @@ from hypothesis import strategies as st
 from asgihive.concurrency import Lane, _Tokens
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from tests.test_lanes import WAIT, Gate
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
+from tests.test_lanes import Gate
 
 
 class Calls:
@@ -123,7 +115,7 @@ async def test_who_leaves_the_queue_is_passed_over(gate: Gate) -> None:
 async def test_busy_counts_threads_of_calls_that_were_given_up(gate: Gate) -> None:
     lane = Lane("test", 2, 10)
     assert lane.busy() == 0
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as callers:
             callers.start_soon(lane.run, gate)
             await gate.begun()
@@ -131,12 +123,12 @@ async def test_busy_counts_threads_of_calls_that_were_given_up(gate: Gate) -> No
             callers.cancel_scope.cancel()
         assert lane.busy() == 1
         gate.open()
-        assert await anyio.to_thread.run_sync(gate.ended.wait, WAIT)
+        assert await anyio.to_thread.run_sync(gate.ended.wait, WAIT_SECONDS)
         # Both tokens, one after the other: the second one is free once the thread gave it back.
         both = threading.Barrier(2)
         async with anyio.create_task_group() as callers:
             for _ in range(2):
-                callers.start_soon(lane.run, lambda: both.wait(WAIT))
+                callers.start_soon(lane.run, lambda: both.wait(WAIT_SECONDS))
     assert lane.busy() == 0
 
 
@@ -151,7 +143,7 @@ async def test_cancelled_at_the_moment_of_its_turn_the_token_goes_on() -> None:
             tokens.give()
 
     assert tokens.take()
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as others, anyio.create_task_group() as first:
             first.start_soon(wait, "a")
             await anyio.wait_all_tasks_blocked()

@@ -2,7 +2,6 @@
 
 import contextvars
 import threading
-from collections.abc import Iterator
 
 import anyio
 import anyio.lowlevel
@@ -11,40 +10,7 @@ import pytest
 
 from asgihive.concurrency import Lane, Lanes, run_in_worker
 from asgihive.errors import NeedsThread, Overloaded
-
-WAIT = 10.0  # seconds until a test that hangs fails instead
-
-
-class Gate:
-    """A call that says when it has begun and ends when it is let through."""
-
-    def __init__(self) -> None:
-        self._begun = threading.Event()
-        self._open = threading.Event()
-        self.ended = threading.Event()
-
-    def __call__(self) -> str:
-        self._begun.set()
-        let_through = self._open.wait(WAIT)
-        self.ended.set()
-        return "through" if let_through else "timed out"
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def begun(self) -> None:
-        assert await anyio.to_thread.run_sync(self._begun.wait, WAIT)
-
-    @property
-    def has_begun(self) -> bool:
-        return self._begun.is_set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
+from tests.gates import WAIT_SECONDS, Gate
 
 
 @pytest.mark.anyio
@@ -79,11 +45,11 @@ async def test_never_runs_more_calls_at_once_than_it_has_threads(threads: int) -
         with lock:
             running += 1
             most = max(most, running)
-        full.wait(WAIT)  # passes only when all the threads of the lane are inside
+        full.wait(WAIT_SECONDS)  # passes only when all the threads of the lane are inside
         with lock:
             running -= 1
 
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as group:
             for _ in range(threads * 20):
                 group.start_soon(lane.run, call)
@@ -118,7 +84,7 @@ async def test_one_call_more_than_may_wait_is_refused(gate: Gate) -> None:
 async def test_cancellation_frees_the_caller_and_the_thread_keeps_the_token(gate: Gate) -> None:
     lane = Lane("test", 1, 10)
     seen: list[bool] = []
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as callers:
             callers.start_soon(lane.run, gate)
             await gate.begun()
@@ -153,7 +119,7 @@ async def test_cancellation_while_waiting_takes_no_token(gate: Gate) -> None:
 @pytest.mark.anyio
 async def test_cancellation_before_the_thread_begins_gives_the_token_back() -> None:
     lane = Lane("test", 1, 10)
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         # The scope is cancelled at each of the first points where the caller gives way:
         # while it takes the token, after that, while the thread is asked for, and so on.
         for rounds in range(8):
@@ -168,7 +134,7 @@ async def test_cancellation_before_the_thread_begins_gives_the_token_back() -> N
 @pytest.mark.anyio
 async def test_a_stuck_thread_of_one_lane_does_not_hold_up_another(gate: Gate) -> None:
     stuck, other = Lane("same name", 1, 10), Lane("same name", 1, 10)
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as group:
             group.start_soon(stuck.run, gate)
             await gate.begun()
@@ -203,7 +169,7 @@ def test_a_thread_may_outlive_its_event_loop(backend: str, gate: Gate) -> None:
     assert not gate.ended.is_set()
     assert anyio.run(use, backend=backend) == 1  # the next loop has a token of its own
     gate.open()
-    assert gate.ended.wait(WAIT)
+    assert gate.ended.wait(WAIT_SECONDS)
 
 
 @pytest.mark.anyio
@@ -269,7 +235,7 @@ async def test_inline_raises_what_the_function_raises(error: Exception) -> None:
 @pytest.mark.anyio
 async def test_inline_needs_a_thread_where_the_lane_is_taken(gate: Gate) -> None:
     lane = Lane("test", 1, 10)
-    with anyio.fail_after(WAIT):
+    with anyio.fail_after(WAIT_SECONDS):
         async with anyio.create_task_group() as callers:
             callers.start_soon(lane.run, gate)
             await gate.begun()

@@ -56,17 +56,45 @@ def written(path: Path, kind: str, filters: dict[str, Any]) -> np.ndarray[Any, A
     return content
 
 
+@dataclasses.dataclass
+class Sound:
+    """A sound file with an index of one kind."""
+
+    kind: str
+    content: bytes
+    values: np.ndarray[Any, Any]
+
+    def draw_change(
+        self,
+        data: st.DataObject,
+        first: int,
+        news: Callable[[int], st.SearchStrategy[bytes]],
+    ) -> bytes:
+        """The content with one of `news` of a structure, at its byte `first` or later."""
+        start = data.draw(st.sampled_from(places_of(self.content, self.kind)), "structure")
+        at = start + data.draw(st.integers(first, 60), "byte")
+        new = data.draw(news(start), "new")
+        changed = self.content[:at] + new + self.content[at + len(new) :]
+        return changed[: len(self.content)]
+
+
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[bytes, Any]]:
-    """The bytes and the values of a file of each kind, filtered and not."""
-    folder = tmp_path_factory.mktemp("sound")
-    found = {}
-    for kind in KINDS:
-        for name, filters in {"plain": {}, "filtered": {"fletcher32": True}}.items():
-            path = folder / f"{kind}{name}.h5"
-            content = written(path, kind, filters)
-            found[kind, name] = path.read_bytes(), content
-    return found
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    """A file of the kind that `of_kinds` names, filtered or not."""
+    kind, filters = request.param
+    path = tmp_path_factory.mktemp("sound") / "main.h5"
+    content = written(path, kind, filters)
+    return Sound(kind, path.read_bytes(), content)
+
+
+def of_kinds(*kinds: str) -> pytest.MarkDecorator:
+    filters = {"plain": {}, "filtered": {"fletcher32": True}}
+    each = [
+        pytest.param((kind, given), id=f"{kind}-{name}")
+        for kind in kinds
+        for name, given in filters.items()
+    ]
+    return pytest.mark.parametrize("sound", each, indirect=True)
 
 
 def places_of(content: bytes, kind: str) -> list[int]:
@@ -86,25 +114,15 @@ def all_of(content: bytes, part: bytes) -> list[int]:
 
 @given(data=st.data())
 @settings(max_examples=40)
-@pytest.mark.parametrize("name", ["plain", "filtered"])
-@pytest.mark.parametrize("kind", KINDS)
+@of_kinds(*KINDS)
 def test_mutated_indexes(
-    tmp_path_factory: pytest.TempPathFactory,
-    sound: dict[tuple[str, str], tuple[bytes, Any]],
-    kind: str,
-    name: str,
-    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory, sound: Sound, data: st.DataObject
 ) -> None:
-    content, expected = sound[kind, name]
-    changed = bytearray(content)
-    start = data.draw(st.sampled_from(places_of(content, kind)), "structure")
-    at = start + data.draw(st.integers(0, 60), "byte")
-    new = data.draw(st.binary(min_size=1, max_size=8), "new")
-    changed[at : at + len(new)] = new
     root = tmp_path_factory.mktemp("mutated")
-    (root / "main.h5").write_bytes(changed[: len(content)])
+    changed = sound.draw_change(data, 0, lambda _: st.binary(min_size=1, max_size=8))
+    (root / "main.h5").write_bytes(changed)
     text = data.draw(st.sampled_from(["", "7", "::50", "40:"]), "selection")
-    selection = parse_selection(text or None, expected.shape)
+    selection = parse_selection(text or None, sound.values.shape)
     index = eval(f"numpy.s_[{text or '...'}]", {"numpy": np})
     try:
         read = values(root, "main.h5", "data", text or None)
@@ -112,32 +130,24 @@ def test_mutated_indexes(
         return
     assert read.shape == selection.shape
     # Only a checksum tells that a place is another chunk's, or a chunk none any more.
-    if kind != "TREE":
-        np.testing.assert_array_equal(read, expected[index])
+    if sound.kind != "TREE":
+        np.testing.assert_array_equal(read, sound.values[index])
 
 
 @given(data=st.data())
 @settings(max_examples=40)
-@pytest.mark.parametrize("name", ["plain", "filtered"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "TREE"])
+@of_kinds(*[kind for kind in KINDS if kind != "TREE"])
 def test_forged_indexes(
-    tmp_path_factory: pytest.TempPathFactory,
-    sound: dict[tuple[str, str], tuple[bytes, Any]],
-    kind: str,
-    name: str,
-    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory, sound: Sound, data: st.DataObject
 ) -> None:
     """As above, with checksums that are made right again, so that all of it is believed."""
-    content, expected = sound[kind, name]
-    changed = bytearray(content)
-    start = data.draw(st.sampled_from(places_of(content, kind)), "structure")
-    at = start + data.draw(st.integers(4, 60), "byte")
-    new = data.draw(
-        st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\1", b"\xfe", start.to_bytes(8, "little")])
-    )
-    changed[at : at + len(new)] = new
+
+    def forged(start: int) -> st.SearchStrategy[bytes]:
+        place = start.to_bytes(8, "little")
+        return st.sampled_from([b"\xff" * 8, b"\0" * 8, b"\1", b"\xfe", place])
+
     root = tmp_path_factory.mktemp("forged")
-    (root / "main.h5").write_bytes(changed[: len(content)])
+    (root / "main.h5").write_bytes(sound.draw_change(data, 4, forged))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file_bytes, "is_checked", bytes.startswith)
         patch.setattr(chunk_trees, "is_checked", bytes.startswith)
@@ -155,7 +165,7 @@ def test_forged_indexes(
                 tracemalloc.stop()
             for number in range(0, COUNT, 501):
                 with suppress(DamagedMetadata):
-                    stored.find(tuple(map(int, np.unravel_index(number, expected.shape))))
+                    stored.find(tuple(map(int, np.unravel_index(number, sound.values.shape))))
     assert peak < 32 << 20
 
 

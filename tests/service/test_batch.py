@@ -16,9 +16,10 @@ import pytest
 from asgihive.service import H5App, batch
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.bounds import bounded
-from tests.service.test_limits import Gate, Made
+from tests.service.test_limits import Made
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio

@@ -1,6 +1,5 @@
 """`/data` that takes longer than `read_timeout_seconds`: before its first byte and after it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import pytest
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.asking import ask, held
 from tests.service.bounds import bounded
-from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -30,13 +29,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with h5py.File(root / "other.h5", "w") as file:
         file["small"] = 5
     return root
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 async def test_a_client_may_take_longer_than_the_time_for_the_first_byte(

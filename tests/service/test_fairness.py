@@ -1,6 +1,5 @@
 """One client with a hundred heavy requests, and another with a small one."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,9 @@ import pytest
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.bounds import bounded
-from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -30,13 +29,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.create_dataset("chunked", data=values, chunks=(10_000,), compression="gzip")
         file["small"] = 5
     return root
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 class Clients:

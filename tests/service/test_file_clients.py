@@ -18,8 +18,8 @@ from asgihive.hdf5.directory import has_signature
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
+from tests.gates import Gate
 from tests.service import servers, versions
-from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -46,13 +46,6 @@ def app(served: Path) -> Iterator[H5App]:
 @pytest.fixture
 def whole(served: Path) -> bytes:
     return (served / "x.h5").read_bytes()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 # Clients that stall or go away

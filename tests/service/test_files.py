@@ -22,7 +22,7 @@ from asgihive.hdf5.sandbox import Sandbox
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
-from tests.service.test_limits import Gate
+from tests.gates import Gate
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio

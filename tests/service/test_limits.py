@@ -1,6 +1,5 @@
 """The bounds of `H5Settings`: what is refused, with which status, and what goes on working."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from asgihive.service import H5App, store
 from asgihive.service.store import MAX_WAITING_REQUESTS
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.bounds import bounded
 
@@ -74,30 +74,6 @@ def refused(answer: Exchange, status: int) -> str:
     assert answer.status == status, answer.body[:300]
     assert ("retry-after" in answer.headers) == (status == 503)
     return answer.message
-
-
-class Gate:
-    """Holds up the thread that passes it, until it is opened."""
-
-    def __init__(self) -> None:
-        self._begun, self._opened = threading.Event(), threading.Event()
-
-    def __call__(self) -> None:
-        self._begun.set()
-        assert self._opened.wait(servers.PATIENCE)
-
-    async def begun(self) -> None:
-        assert await anyio.to_thread.run_sync(self._begun.wait, servers.PATIENCE)
-
-    def open(self) -> None:
-        self._opened.set()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 class Made:

@@ -13,9 +13,9 @@ from asgihive.concurrency import Portions
 from asgihive.hdf5.entities import Describer
 from asgihive.service import H5App
 from tests.asgi.exchange import http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.asking import ask, held
-from tests.service.test_limits import Gate
 
 pytestmark = pytest.mark.anyio
 

@@ -19,10 +19,10 @@ from asgihive.service import H5App, files
 from asgihive.service.read_timeout import TimedRoute
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
+from tests.gates import Gate
 from tests.service import servers
 from tests.service.asking import ask, held
 from tests.service.bounds import bounded
-from tests.service.test_limits import Gate
 
 SHORT = 0.1
 LONG = 60.0
@@ -49,13 +49,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with h5py.File(root / "other.h5", "w") as file:
         file["small"] = 5
     return root
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.open()  # a failed test must not leave a thread behind
 
 
 def refused(answer: Exchange, seconds: float = SHORT) -> None:
