@@ -13,11 +13,26 @@ from tests.gates import Gate
 
 # No deadline: first uses build tables, and machines are shared. The gate always tries the same
 # examples, so that it says the same of the same commit; runs by hand look for new ones.
-settings.register_profile("asgihive", deadline=None, derandomize="CI" in os.environ)
+# Only `--hypothesis-profile=thorough` tries as many as Hypothesis itself would.
+FEW, MANY = 30, 100
+for name, examples in {"asgihive": FEW, "thorough": MANY}.items():
+    settings.register_profile(
+        name, deadline=None, derandomize="CI" in os.environ, max_examples=examples
+    )
 settings.load_profile("asgihive")
 
 # How long a thread may take that was told to end.
 ENDING_SECONDS = 10.0
+
+
+@pytest.hookimpl(tryfirst=True)  # before what is slow is left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let what is `slow_on_trio` be slow there, and fast on asyncio."""
+    for item in items:
+        if item.get_closest_marker("slow_on_trio") and isinstance(item, pytest.Function):
+            backend = item.callspec.params.get("anyio_backend")
+            if isinstance(backend, tuple) and backend[0] == "trio":
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

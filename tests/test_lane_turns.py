@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asgihive.concurrency import Lane, _Tokens
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
-from tests.test_lanes import Gate
+from tests.gates import WAIT_SECONDS, Gate
 
 
 class Calls:

@@ -85,6 +85,7 @@ def test_the_demo_removes_its_files_at_the_end(number: signal.Signals) -> None:
         assert not directory.exists()
 
 
+@pytest.mark.slow
 def test_the_demo_takes_a_free_port_when_the_one_asked_for_is_taken() -> None:
     with taken_port() as port, running("demo", "--port", str(port)) as server:
         assert f"Port {port} is taken" in server.lines[0]

@@ -27,6 +27,7 @@ def test_at_a_loopback_address_only_local_names(directory: Path, command: str) -
         assert "'evil.example'" in refused.json()["message"]
 
 
+@pytest.mark.slow
 def test_names_that_are_allowed(directory: Path, tmp_path: Path) -> None:
     file = tmp_path / "asgihive.toml"
     file.write_text('allowed-host = ["data.example.org"]\n')
@@ -45,6 +46,7 @@ def test_all_names(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) 
         assert status(server.url, EVIL) == 200
 
 
+@pytest.mark.slow
 def test_names_of_the_environment_hold_wherever_it_listens(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

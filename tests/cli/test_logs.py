@@ -63,6 +63,7 @@ def test_a_token_is_in_no_log(directory: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "open-sesame" not in "".join(server.lines) + said
 
 
+@pytest.mark.slow
 def test_nor_where_its_parameter_is_misspelt(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +135,7 @@ def test_everything_in_json_even_of_python_itself(directory: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_demo_in_json(tmp_path: Path) -> None:
     with running("demo", "--port", "0", "--access-log", "json") as server:
         assert json.loads(server.lines[0])["address"] == server.url
@@ -141,6 +143,7 @@ def test_a_demo_in_json(tmp_path: Path) -> None:
         assert len(server.lines) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_that_crashes_is_warned_of(directory: Path) -> None:
     options = ("--port", "0", "--workers", "2", "--access-log", "json")
     with running("serve", str(directory), *options) as server:
@@ -167,6 +170,7 @@ def test_how_a_worker_has_ended(code: int, words: str) -> None:
     assert _end_of(-40) == "signal 40"
 
 
+@pytest.mark.slow
 def test_silence(directory: Path) -> None:
     with running("serve", str(directory), "--port", "0") as server:
         assert httpx.get(server.url).text == "ok"

@@ -20,6 +20,7 @@ from asgihive import __version__
 from asgihive.cli import main
 from asgihive.cli.new import template
 from tests.cli.processes import PATIENCE, complaint, running
+from tests.efforts import at_most
 
 Write = Callable[..., Path]
 Output = pytest.CaptureFixture[str]
@@ -159,7 +160,7 @@ def test_a_long_name(write: Write, capsys: Output) -> None:
     assert "at most 64 characters" in complaint(capsys, ["new", "b" * 65])
 
 
-@settings(max_examples=25)  # each compiles all files
+@settings(max_examples=at_most(25))  # each compiles all files
 @given(st.from_regex(r"[A-Za-z]([A-Za-z0-9_-]{0,20}[A-Za-z0-9])?", fullmatch=True))
 def test_whatever_the_name_the_files_can_be_read(name: str) -> None:
     for path, text in template(name).items():

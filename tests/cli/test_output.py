@@ -26,6 +26,15 @@ COMMANDS = {
     "serve": ("serve", ".", "--port", "0"),
     "demo": ("demo", "--port", "0"),
 }
+# One that parses, one that reads a file, one that serves.
+FAST = ("version", "inspect", "serve")
+each_command = pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(arguments, id=name, marks=() if name in FAST else pytest.mark.slow)
+        for name, arguments in COMMANDS.items()
+    ],
+)
 
 
 @pytest.fixture
@@ -47,7 +56,7 @@ def shell(line: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+@each_command
 def test_a_full_disk_is_told_in_one_line(here: Path, arguments: tuple[str, ...]) -> None:
     done = shell(f'asgihive "$@" > {FULL}', *arguments)
     assert done.returncode == 1
@@ -56,7 +65,7 @@ def test_a_full_disk_is_told_in_one_line(here: Path, arguments: tuple[str, ...])
     assert rest == "standard output cannot be written: No space left on device\n"
 
 
-@pytest.mark.parametrize("arguments", COMMANDS.values(), ids=COMMANDS)
+@each_command
 def test_a_reader_that_has_gone_ends_a_command_quietly(
     here: Path, arguments: tuple[str, ...]
 ) -> None:
@@ -70,19 +79,29 @@ def test_a_reader_that_goes_after_a_line(here: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("arguments", [INSPECT, ROUTES, ("--help",), ("--version",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        INSPECT,
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in (ROUTES, ("--help",), ("--version",))
+        ),
+    ],
+)
 def test_no_output_at_all(here: Path, arguments: tuple[str, ...]) -> None:
     done = shell('asgihive "$@" >&-', *arguments)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_complaints_that_cannot_be_written_end_all_the_same(here: Path) -> None:
     done = shell(f'asgihive "$@" 2> {FULL}', "serve", "missing")
     assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("log", ["text", "json"])
+@pytest.mark.parametrize("log", ["text", pytest.param("json", marks=pytest.mark.slow)])
 def test_a_log_that_cannot_be_written_stops_no_answer(
     directory: Path, log: str, workers: str
 ) -> None:
@@ -111,6 +130,7 @@ def test_a_log_that_cannot_be_written_stops_no_answer(
     assert 1 <= said.count("Broken pipe") == said.count("\n") <= int(workers)
 
 
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_goes_on_when_there_is_room(directory: Path, tmp_path: Path) -> None:
     """A limit of the size of files stands for the disk: EFBIG is one of its errors."""
     log = tmp_path / "log"

@@ -78,6 +78,7 @@ def test_several_workers_share_the_socket_and_the_settings(
         assert server.stop(number) == (0, "")
 
 
+@pytest.mark.slow
 def test_control_c_in_a_terminal_ends_all_workers_quietly(directory: Path) -> None:
     with running("serve", str(directory), "--port", "0", "--workers", "2") as server:
         assert httpx.get(server.url, timeout=PATIENCE).text == "ok"

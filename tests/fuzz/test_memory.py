@@ -43,6 +43,7 @@ def _judge(report: Report) -> None:
     assert report.statuses["200"] > report.requests // 4
 
 
+@pytest.mark.slow
 def test_of_sound_files(root: Path) -> None:
     count = len(streams.find(root))
     _judge(fuzz(root, 0, count, Effort(requests=6, about="values")))

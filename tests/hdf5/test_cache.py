@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from asgihive.hdf5.cache import ENTRY_OVERHEAD_BYTES, BytesCache
+from tests.efforts import at_most
 
 KEYS = st.integers(0, 6)
 MOST = 4 * ENTRY_OVERHEAD_BYTES
@@ -57,7 +58,9 @@ class Caching(RuleBasedStateMachine):
             assert self.cache.get(key) is value  # in the model's order, so the order stays
 
 
-Caching.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Caching.TestCase.settings = settings(
+    max_examples=at_most(60), stateful_step_count=30, deadline=None
+)
 TestCaching = Caching.TestCase
 
 

@@ -33,6 +33,7 @@ from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection, whole
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected
 from tests.hdf5.strategies import selections
 from tests.zoo import FILES, build
@@ -374,7 +375,7 @@ def compare_with_libhdf5(dataset: Dataset) -> int:
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=at_most(300))
 def test_cut_by_chunks_stored_chunks_are_those_of_all(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
     chunks = tuple(data.draw(st.integers(1, 5)) for _ in shape)

@@ -24,6 +24,7 @@ from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import parse_selection, whole
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
 from tests.hdf5.strategies import selections
 
@@ -69,7 +70,7 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple
     return root, expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_most(300))
 @given(
     st.sampled_from(sorted(LAYOUTS)),
     st.sampled_from(sorted(FILTERS)),

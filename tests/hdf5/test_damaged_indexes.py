@@ -20,6 +20,7 @@ from asgihive.hdf5.chunk_grid import StoredChunks
 from asgihive.hdf5.chunk_index import DamagedIndex
 from asgihive.hdf5.file_bytes import DamagedMetadata
 from asgihive.hdf5.selection import parse_selection, whole
+from tests.efforts import at_most
 from tests.fuzz.checksums import lookup3
 from tests.hdf5.serving import dataset_of, values
 from tests.hdf5.test_chunk_index import ALL, go_on, storage
@@ -113,7 +114,7 @@ def all_of(content: bytes, part: bytes) -> list[int]:
 
 
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @of_kinds(*KINDS)
 def test_mutated_indexes(
     tmp_path_factory: pytest.TempPathFactory, sound: Sound, data: st.DataObject
@@ -135,7 +136,7 @@ def test_mutated_indexes(
 
 
 @given(data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=at_most(40))
 @of_kinds(*[kind for kind in KINDS if kind != "TREE"])
 def test_forged_indexes(
     tmp_path_factory: pytest.TempPathFactory, sound: Sound, data: st.DataObject

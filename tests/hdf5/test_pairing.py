@@ -14,6 +14,7 @@ from asgihive.hdf5.mapping import Mapping, Pattern, Slab
 from asgihive.hdf5.pairing import Unpaired, pieces, source_box
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.spans import Spans, SpanTree, span_tree
+from tests.efforts import at_most
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -117,7 +118,7 @@ def check(mapping: Mapping, virtual: Array, source: Array, extent: Shape, data: 
     assert times.max(initial=0) <= 1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=at_most(150), deadline=None)
 @given(masks(), st.sampled_from([5, 1 << 18]), st.data())
 def test_any_selections_are_paired_in_c_order(
     virtual: Array, at_once: int, data: st.DataObject
@@ -129,7 +130,7 @@ def test_any_selections_are_paired_in_c_order(
         check(mapping, virtual, source, extent, data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=at_most(60), deadline=None)
 @given(masks(), st.data())
 def test_all_of_a_source_is_paired_in_c_order(virtual: Array, data: st.DataObject) -> None:
     count = int(virtual.sum())

@@ -14,6 +14,7 @@ from asgihive.errors import TooManyPaths
 from asgihive.hdf5 import paths as paths_module
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.paths import list_paths
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, forge, leased
 
 ONLY_VALID = LinkResolution.ONLY_VALID
@@ -47,7 +48,7 @@ _nodes = st.lists(
 
 
 @given(nodes=_nodes, libver=st.sampled_from(["earliest", "latest"]), tracked=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_as_libhdf5_lists_them(
     tmp_path_factory: pytest.TempPathFactory,
     nodes: list[tuple[str, int, int, str]],

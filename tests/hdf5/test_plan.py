@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from asgihive.hdf5 import plan
 from asgihive.hdf5.plan import Block, find_runs, plan_blocks, plan_windows, walk_positions
 from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
+from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken
 
@@ -21,7 +22,7 @@ def planned(
     return list(plan_blocks(selection, chunks, item_bytes, block_bytes))
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_most(300))
 @given(st.data(), SHAPES, st.sampled_from([1, 2, 8, 1000]), st.integers(1, 400))
 def test_blocks_are_the_selection(
     data: st.DataObject, shape: tuple[int, ...], item_bytes: int, block_bytes: int
@@ -99,7 +100,7 @@ def test_positions_are_ndindex(shape: tuple[int, ...]) -> None:
     assert found == list(np.ndindex(shape))
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_most(300))
 @given(st.data(), SHAPES)
 def test_spans_are_where_the_elements_lie(data: st.DataObject, shape: tuple[int, ...]) -> None:
     selection = parse_selection(data.draw(selections(shape)), shape)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from asgihive.errors import LinkUnresolved, TypeUnsupported
 from asgihive.hdf5 import linear
 from asgihive.hdf5.selection import parse_selection
+from tests.efforts import at_most
 from tests.hdf5.serving import dataset_of, forge, selected, values
 from tests.hdf5.strategies import selections
 
@@ -37,7 +38,7 @@ def by_libhdf5(root: Path) -> np.ndarray[Any, Any]:
     return array
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=at_most(60), deadline=None)
 @given(
     shape=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),
     type_id=st.sampled_from([h5t.STD_I32LE, h5t.STD_I16BE, h5t.IEEE_F64BE, h5t.STD_U8LE]),

@@ -25,6 +25,7 @@ from asgihive.hdf5.plan import Block, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, InFlight, Reader
 from asgihive.hdf5.selection import Selection, parse_selection, whole
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, descriptors, leased
 from tests.hdf5.strategies import selections
 
@@ -131,7 +132,7 @@ async def test_blocks_in_order_are_what_numpy_selects(
                 np.testing.assert_array_equal(read, expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=at_most(30), deadline=None)
 @given(selections(SHAPE), st.integers(1, 5000), st.sampled_from(["contiguous", "gzip", "tall"]))
 def test_any_selection_in_any_blocks(
     laid_out: tuple[Path, Any], text: str, block_bytes: int, path: str

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asgihive.errors import FileError, FileForbidden, FileMissing
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular
+from tests.efforts import at_most
 from tests.hdf5.serving import descriptors
 
 
@@ -62,7 +63,7 @@ def beneath(path: str, directory: Path) -> bool:
     return Path(path).is_relative_to(directory) and Path(path) != directory
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=at_most(400), deadline=None)
 @given(NAMES)
 def test_a_place_lies_inside(tree: Path, name: str) -> None:
     try:
@@ -75,7 +76,7 @@ def test_a_place_lies_inside(tree: Path, name: str) -> None:
     assert os.path.realpath(place.asked) == place.real == os.path.realpath(place.real)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=at_most(400), deadline=None)
 @given(NAMES)
 def test_followed_links_lead_to_their_targets_alone(tree: Path, name: str) -> None:
     """`..` behind a link does not reach its target's neighbours."""
@@ -163,7 +164,7 @@ def test_an_absolute_stored_name_inside(tree: Path) -> None:
     assert candidates(tree, "outer/f", "../f", follow_symlinks=True) == ["f"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=at_most(300), deadline=None)
 @given(NAMES, st.sampled_from(["f", "a/f", "inner/f"]))
 def test_stored_names_lead_nowhere_else(tree: Path, target: str, origin: str) -> None:
     sandbox = Sandbox(tree)

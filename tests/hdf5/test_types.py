@@ -21,6 +21,7 @@ from asgihive.hdf5.types import (
     memory_type,
     without_dimensions,
 )
+from tests.efforts import at_most
 from tests.hdf5.serving import described
 from tests.zoo.low_level import create_attribute, create_dataset
 
@@ -302,7 +303,7 @@ def places(type_id: Any, dtype: np.dtype[Any]) -> Iterator[tuple[Any, np.dtype[A
         yield from places(type_id.get_super(), h5py.check_vlen_dtype(dtype))
 
 
-@settings(max_examples=300)
+@settings(max_examples=at_most(300))
 @given(KINDS)
 def test_objects_are_only_where_h5py_makes_them(type_id: Any) -> None:
     try:
@@ -331,7 +332,7 @@ def assert_agree(type_id: Any, dtype: np.dtype[Any]) -> None:
             assert_agree(type_id.get_member_type(i), field[0])
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(KINDS, min_size=1, max_size=4), st.sampled_from(["earliest", "latest"]))
 def test_described_alike_from_wherever_a_type_comes(
     root: Path, kinds: list[Any], version: str

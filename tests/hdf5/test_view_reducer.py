@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as st_numpy
 from asgihive.hdf5 import views
 from asgihive.hdf5.selection import Selection, parse_selection, whole
 from asgihive.hdf5.views import Method, View, ViewReducer, ViewRequest, plan_view, plan_view_blocks
+from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import taken
 
@@ -71,7 +72,7 @@ def assert_equal(view: View, found: Array, values: Array) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-15, atol=1e-14 * largest)
 
 
-@settings(max_examples=200)
+@settings(max_examples=at_most(200))
 @given(st.data(), SHAPES, st.sampled_from(DTYPES), st.sampled_from(REDUCING))
 def test_any_view_in_any_blocks(
     data: st.DataObject, shape: tuple[int, ...], dtype: str, method: Method

@@ -24,6 +24,7 @@ from asgihive.errors import (
 from asgihive.hdf5.mapping import Mapping, Slab
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import Axis, parse_selection, whole
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
 
@@ -190,7 +191,7 @@ def expected_of(drawn: list[Pair], shape: Shape, unlimited: int | None) -> np.nd
     return expected
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=at_most(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(layouts(), st.data())
 def test_regular_mappings_are_paired_in_c_order(
     tmp_path_factory: pytest.TempPathFactory,

@@ -17,6 +17,7 @@ from asgihive.errors import DamagedData, SourceRefused, TypeUnsupported
 from asgihive.hdf5 import pool, virtual
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection
+from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
 from tests.hdf5.test_pairing import masks, source_masks
@@ -37,7 +38,7 @@ def space_of_mask(mask: Array) -> Any:
     return space
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=at_most(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(masks(), st.data())
 def test_any_selections_are_read_as_libhdf5_reads_them(
     tmp_path_factory: pytest.TempPathFactory, mask: Array, data: st.DataObject

@@ -52,6 +52,7 @@ async def test_decoded_chunks_in_memory(root: Path, most: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.slow_on_trio
 async def test_threads_that_decode(
     root: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:

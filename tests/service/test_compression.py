@@ -91,6 +91,7 @@ def decoded(answer: Exchange) -> bytes:
 
 @each_coding
 @pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.slow_on_trio
 async def test_text_and_documents_are_compressed(app: H5App, name: str, coding: str) -> None:
     route, query = REQUESTS[name]
     plain = await ask(app, route, **query)
@@ -115,6 +116,7 @@ async def test_text_and_documents_are_compressed(app: H5App, name: str, coding: 
 
 @each_coding
 @pytest.mark.parametrize("name", REQUESTS)
+@pytest.mark.slow_on_trio
 async def test_a_tag_of_either_form_is_304(app: H5App, name: str, coding: str) -> None:
     route, query = REQUESTS[name]
     plain = await ask(app, route, **query)

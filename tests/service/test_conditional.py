@@ -106,6 +106,7 @@ async def test_a_tag_that_comes_back_is_304(
 
 
 @each_request
+@pytest.mark.slow_on_trio
 async def test_a_tag_outlives_the_service(app: H5App, root: Path, name: str) -> None:
     route, query = REQUESTS[name]
     tag = (await ask(app, route, **query)).headers["etag"]
@@ -117,6 +118,7 @@ async def test_a_tag_outlives_the_service(app: H5App, root: Path, name: str) -> 
 
 @each_request
 @pytest.mark.parametrize("change", [write, write_beside])
+@pytest.mark.slow_on_trio
 async def test_what_has_changed_is_sent(
     app: H5App, root: Path, name: str, change: Callable[[Path, int], None]
 ) -> None:
@@ -212,6 +214,7 @@ async def test_the_file_of_a_link_takes_part(app: H5App, root: Path, form: str) 
 
 @pytest.mark.parametrize("form", ["bin", "json"])
 @pytest.mark.parametrize("path", ["small", "large"])
+@pytest.mark.slow_on_trio
 async def test_the_sources_of_a_virtual_dataset_take_part(
     app: H5App, root: Path, path: str, form: str
 ) -> None:
@@ -246,6 +249,7 @@ async def test_values_outside_of_hdf5_have_no_tag(app: H5App, root: Path) -> Non
     assert answer.status == 200
 
 
+@pytest.mark.slow_on_trio
 async def test_a_live_file_has_no_validators(app: H5App, root: Path) -> None:
     live = root / "live.h5"
     with versions.writer() as writer:
@@ -308,6 +312,7 @@ async def test_what_a_symbolic_link_leads_to_has_no_date(app: H5App, root: Path)
 
 
 @pytest.mark.parametrize("name", ["meta", "json", "streamed", "stats", "means"])
+@pytest.mark.slow_on_trio
 async def test_what_must_not_have_changed(app: H5App, name: str) -> None:
     route, query = REQUESTS[name]
     tag = (await ask(app, route, **query)).headers["etag"]

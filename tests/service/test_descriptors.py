@@ -80,7 +80,9 @@ def test_a_pool_that_fits_answers_all(root: Path) -> None:
     assert len(log.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("left", [0, 1, 3])
+@pytest.mark.parametrize(
+    "left", [0, *(pytest.param(left, marks=pytest.mark.slow) for left in (1, 3))]
+)
 def test_when_none_is_left_idle_files_are_closed(root: Path, left: int) -> None:
     """Never is a sound file called damaged."""
     _, seen, _ = serve(root, 100, left)

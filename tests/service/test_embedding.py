@@ -75,7 +75,7 @@ def check(client: httpx.Client, prefix: str = "") -> None:
     assert "POST" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("root_path", ["", "/api"])
+@pytest.mark.parametrize("root_path", [pytest.param("", marks=pytest.mark.slow), "/api"])
 @pytest.mark.parametrize("server", servers.SERVERS)
 def test_by_itself(root: Path, server: str, root_path: str) -> None:
     with (
@@ -135,8 +135,15 @@ EMBEDDINGS: dict[str, Embedding] = {
 }
 
 
-@pytest.mark.parametrize("server", ["uvicorn-httptools", "hypercorn-trio"])
-@pytest.mark.parametrize("embedding", EMBEDDINGS)
+@pytest.mark.parametrize(
+    ("embedding", "server"),
+    [
+        # Each embedding with one of the two, and each of the two with some.
+        pytest.param(embedding, server, marks=[pytest.mark.slow] * ((number + other) % 2))
+        for number, embedding in enumerate(EMBEDDINGS)
+        for other, server in enumerate(("uvicorn-httptools", "hypercorn-trio"))
+    ],
+)
 def test_inside_another_application(root: Path, embedding: str, server: str) -> None:
     app = EMBEDDINGS[embedding](H5App(root))
     with servers.serving(app, server) as url, servers.client(url) as client:
@@ -188,7 +195,14 @@ def test_origins_of_the_settings(root: Path) -> None:
 
 
 @pytest.mark.parametrize("server", servers.SERVERS)
-@pytest.mark.parametrize("embedding", ["itself", "starlette-lifespan", "fastapi-lifespan"])
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        "itself",
+        pytest.param("starlette-lifespan", marks=pytest.mark.slow),
+        pytest.param("fastapi-lifespan", marks=pytest.mark.slow),
+    ],
+)
 def test_no_file_is_open_after_the_shutdown(root: Path, embedding: str, server: str) -> None:
     h5 = H5App(root)
     app = h5 if embedding == "itself" else EMBEDDINGS[embedding](h5)
@@ -205,6 +219,7 @@ def impatient(root: Path) -> H5App:
 
 
 @pytest.mark.anyio
+@pytest.mark.slow_on_trio
 async def test_idle_files_are_closed_in_time(
     root: Path, impatient: H5App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +243,7 @@ async def test_idle_files_are_closed_in_time(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("isolation", ["none", "process"])
+@pytest.mark.slow_on_trio
 async def test_freed_memory_is_given_back_in_time(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -281,6 +297,7 @@ def test_two_services_of_different_directories(root: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
+@pytest.mark.slow_on_trio
 async def test_neither_of_two_services_shows_old_content(
     root: Path, pair: tuple[H5App, H5App]
 ) -> None:

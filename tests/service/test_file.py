@@ -20,6 +20,7 @@ from asgihive.errors import FileChanged
 from asgihive.hdf5 import directory
 from asgihive.service import H5App, files
 from tests.asgi.exchange import Exchange, http, run
+from tests.efforts import at_most
 from tests.service import servers, versions
 from tests.zoo.client import client
 
@@ -117,6 +118,7 @@ async def test_only_hdf5_files(tmp_path: Path) -> None:
         (b"%41;x=1.h5", "attachment; filename=\"_41;x=1.h5\"; filename*=UTF-8''%2541%3Bx%3D1.h5"),
     ],
 )
+@pytest.mark.slow_on_trio
 async def test_names_that_are_no_headers(
     tmp_path: Path, whole: bytes, name: bytes, disposition: str
 ) -> None:
@@ -133,7 +135,7 @@ async def test_names_that_are_no_headers(
 
 
 @given(first=st.integers(0, 700_000), last=st.none() | st.integers(0, 800_000))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_range_is_that_part_of_the_file(
     app: H5App, whole: bytes, first: int, last: int | None
 ) -> None:
@@ -254,6 +256,7 @@ class Sending:
 
 @pytest.mark.parametrize("name", ["overwrite", "truncate"])
 @pytest.mark.parametrize("blocks", [1, 2, 6])
+@pytest.mark.slow_on_trio
 async def test_a_change_in_place_aborts(changing: Path, name: str, blocks: int) -> None:
     old, new = versions.content(1), versions.content(2)
     sending = Sending(blocks, lambda: versions.CHANGES[name](changing, new))

@@ -22,6 +22,7 @@ from asgihive.hdf5.sandbox import Sandbox
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
+from tests.efforts import at_most
 from tests.gates import Gate
 from tests.zoo.client import client
 
@@ -292,7 +293,7 @@ async def pages(app: H5App, limit: int) -> Iterator[list[str]]:
 
 
 @given(limit=st.integers(1, 60))
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_pages_of_any_size_hold_everything_once_in_order(crowd: Path, limit: int) -> None:
     expected = [*sorted(map(str, range(50))), "Z", "é"]
     found = list(await pages(H5App(crowd), limit))

@@ -35,6 +35,7 @@ def polluted() -> None:
 
 @pytest.mark.parametrize("route", ["/data", "/stats"])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow_on_trio
 async def test_a_crafted_chunk_is_damaged_data(app: Any, name: str, route: str) -> None:
     polluted()
     query = {"file": "crafted.h5", "path": f"/{name}"}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
+from tests.efforts import at_most
 from tests.service.test_sandbox_http import (
     NAMES_OUTSIDE,
     PATIENCE_SECONDS,
@@ -168,7 +169,8 @@ _names = st.lists(_segments | st.text(max_size=3), min_size=1, max_size=6).map("
 
 
 @given(prefix=st.sampled_from(["", "/", "outside", "\0"]), name=_names)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=at_most(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow_on_trio
 async def test_no_name_gives_anything_outside(
     app: H5App, hostile: Hostile, prefix: str, name: str
 ) -> None:

@@ -91,6 +91,7 @@ HEADERS = [overlapping, numerous]
         ("type", "/attr", "attributed"),
     ],
 )
+@pytest.mark.slow_on_trio
 async def test_a_header_that_would_keep_libhdf5_busy(
     tmp_path: Path, make: Callable[[int], bytes], victim: str, route: str, path: str
 ) -> None:
@@ -176,6 +177,7 @@ def stay_on_a_level(content: bytearray, nodes: dict[int, tuple[int, int]]) -> No
 @pytest.mark.anyio
 @pytest.mark.parametrize("forge", [lead_to_themselves, lead_to_one, repeat_leaves, stay_on_a_level])
 @pytest.mark.parametrize("route", ["/meta", "/paths"])
+@pytest.mark.slow_on_trio
 async def test_a_tree_without_an_end(
     tmp_path: Path,
     forge: Callable[[bytearray, dict[int, tuple[int, int]]], None],
@@ -195,6 +197,7 @@ async def test_a_tree_without_an_end(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("what", ["links", "attributes"])
+@pytest.mark.slow_on_trio
 async def test_a_tree_that_is_too_deep(tmp_path: Path, what: str) -> None:
     """libhdf5 goes down as far as the tree's header says, by recursion."""
     path = tmp_path / "x.h5"

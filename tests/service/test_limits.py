@@ -263,6 +263,7 @@ def most_open(monkeypatch: pytest.MonkeyPatch, root: Path) -> Callable[[], int]:
 
 
 @limited(max_open_files=3)
+@pytest.mark.slow_on_trio
 async def test_never_more_open_files_than_allowed(
     service: H5App, most_open: Callable[[], int]
 ) -> None:

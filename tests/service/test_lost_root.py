@@ -156,6 +156,7 @@ async def test_a_directory_that_cannot_be_listed_still_has_files(
     assert len(told(caplog)) == 1
 
 
+@pytest.mark.slow_on_trio
 async def test_reader_processes_say_so(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process", decode_lanes=1))
     async with app.running(), client(app) as http:

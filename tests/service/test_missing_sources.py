@@ -195,6 +195,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.slow_on_trio
 async def test_what_is_refused_is_an_error(app: H5App, root: Path, name: str, form: str) -> None:
     (root / "damaged.h5").write_bytes(b"no HDF5" * 100)
     mapped(root, REFUSED[name], "x")

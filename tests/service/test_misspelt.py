@@ -101,6 +101,7 @@ async def test_others_are_ignored(app: H5App, route: str) -> None:
             assert answer.status_code == 200, (route, name, answer.text)
 
 
+@pytest.mark.slow_on_trio
 async def test_in_a_process_of_its_own(app: H5App) -> None:
     isolated = H5App(app.store.sandbox.root, H5Settings(isolation="process"))
     async with isolated.running(), client(isolated) as asker:

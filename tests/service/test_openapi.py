@@ -63,6 +63,7 @@ def _operations(document: Any) -> Iterator[tuple[str, Any]]:
             yield path, operation
 
 
+@pytest.mark.slow_on_trio
 async def test_it_is_valid_and_has_every_route(app: H5App) -> None:
     document = await _document(app)
     validate(document)

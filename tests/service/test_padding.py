@@ -101,6 +101,7 @@ WAYS = (
 
 @pytest.mark.parametrize("cache", [0, 1 << 20])
 @pytest.mark.parametrize("name", TYPES)
+@pytest.mark.slow_on_trio
 async def test_bytes_have_zeros_as_their_padding(root: Path, name: str, cache: int) -> None:
     size = TYPES[name].itemsize
     expected = _expected(_stored(TYPES[name])).view("u1").reshape(COUNT, size)

@@ -54,6 +54,7 @@ async def get(app: H5App, path: str, accept: str, mode: str = "", **query: str) 
 @pytest.mark.parametrize("accept", [FIREFOX, CHROME, "text/html"])
 @pytest.mark.parametrize("mode", ["", "navigate"])
 @pytest.mark.parametrize("path", ["long", "table", "words"])
+@pytest.mark.slow_on_trio
 async def test_a_page_that_is_too_large(root: Path, path: str, accept: str, mode: str) -> None:
     app = H5App(root)
     for query in ({}, {"format": "json"}, {"flatten": "true"}, {"compound": "object"}):
@@ -118,6 +119,7 @@ async def test_a_view_may_be_too_large(root: Path, monkeypatch: pytest.MonkeyPat
         assert answer.status_code == status
 
 
+@pytest.mark.slow_on_trio
 async def test_in_a_process_of_its_own(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process"))
     async with app.running():

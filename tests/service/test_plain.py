@@ -91,6 +91,7 @@ def values_of(name: str, content: bytes) -> Any:
 
 
 @pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.slow_on_trio
 async def test_the_same_again_without_a_thread(
     app: H5App, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from asgihive.asgi import format_http_date
 from asgihive.hdf5.filters.pipeline import Pipeline
 from asgihive.service import H5App
+from tests.efforts import at_most
 from tests.hdf5.strategies import selections
 from tests.service.asking import ask
 from tests.service.bounds import bounded
@@ -89,8 +90,9 @@ def requests(draw: st.DrawFn) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=50)
+@settings(max_examples=at_most(50))
 @given(request=requests(), data=st.data())
+@pytest.mark.slow_on_trio
 def test_any_range_is_the_slice(
     app: H5App, backend: str, request: dict[str, str], data: st.DataObject
 ) -> None:

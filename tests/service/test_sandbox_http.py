@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.efforts import at_most
 from tests.zoo.client import client
 from tests.zoo.hostile import FILL, INSIDE, MARKER, Hostile, build
 
@@ -81,6 +82,7 @@ async def _all_answers(app: Any, file: str, path: str) -> list[httpx.Response]:
             ]
 
 
+@pytest.mark.slow_on_trio
 async def test_what_files_point_to(app: Any, hostile: Hostile) -> None:
     for file, path in hostile.escapes:
         for answer in await _all_answers(app, file, path):
@@ -178,6 +180,7 @@ NAMES_OUTSIDE = (
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.slow_on_trio
 async def test_names_that_lead_out(app: Any, hostile: Hostile, route: str) -> None:
     names = [*NAMES_OUTSIDE, str(hostile.outside / "secret.h5"), f"/{hostile.outside}/secret.h5"]
     for name in names:
@@ -205,6 +208,7 @@ async def test_encoded_names_inside(app: Any) -> None:
                 assert answer.json() == INSIDE.tolist()
 
 
+@pytest.mark.slow_on_trio
 async def test_symbolic_links_may_be_allowed(hostile: Hostile) -> None:
     """`follow_symlinks` opens the way out by symbolic link, and no other way."""
     from asgihive import H5Settings  # noqa: PLC0415  # a public name that another room writes
@@ -296,8 +300,11 @@ _file_names = st.lists(_segments | st.text(max_size=3), min_size=1, max_size=8).
 
 @given(prefix=st.sampled_from(["", "/", "//", "outside", "\0"]), name=_file_names)
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=at_most(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@pytest.mark.slow_on_trio
 async def test_no_name_opens_anything_outside(
     app: Any, hostile: Hostile, opened: OpenedPaths, prefix: str, name: str
 ) -> None:

@@ -310,13 +310,13 @@ def one_answer(server: Address, target: str) -> Answered:
     return answer
 
 
-@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 @pytest.mark.parametrize(("query", "status"), QUERIES)
-def test_messages_add_no_field(server: Address, query: str, status: int, name: bytes) -> None:
-    answer = one_answer(server, query % quote_from_bytes(name, safe=""))
-    assert answer.status == status
-    assert answer.values(b"content-type") == [b"application/json"]
-    assert orjson.loads(answer.body).keys() == {"message"}
+def test_messages_add_no_field(server: Address, query: str, status: int) -> None:
+    for name in NAMES.values():
+        answer = one_answer(server, query % quote_from_bytes(name, safe=""))
+        assert answer.status == status, name
+        assert answer.values(b"content-type") == [b"application/json"]
+        assert orjson.loads(answer.body).keys() == {"message"}
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)

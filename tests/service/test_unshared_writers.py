@@ -62,6 +62,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("locks", ["locks", "no locks"])
+@pytest.mark.slow_on_trio
 async def test_while_it_writes_and_after_it_closed(file: Path, locks: str) -> None:
     app = H5App(file.parent)
     with writing(file, locks) as writer:
@@ -78,6 +79,7 @@ async def test_while_it_writes_and_after_it_closed(file: Path, locks: str) -> No
 
 
 @pytest.mark.parametrize("locks", ["locks", "no locks"])
+@pytest.mark.slow_on_trio
 async def test_after_it_died(file: Path, locks: str) -> None:
     app = H5App(file.parent)
     with writing(file, locks) as writer:
@@ -100,6 +102,7 @@ async def test_a_file_that_is_opened_again_for_writing(file: Path) -> None:
         assert (await ask(app, "/data", path="/x")).status == 503
 
 
+@pytest.mark.slow_on_trio
 async def test_a_link_to_such_a_file_passes_the_condition_on(file: Path) -> None:
     with h5py.File(file.with_name("links.h5"), "w") as links:
         links["link"] = h5py.ExternalLink("x.h5", "/x")
@@ -135,6 +138,7 @@ async def test_damage_without_a_writer_is_told_as_such(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("age", "status"), [(1, 503), (swmr._SILENT_SECONDS + 1, 422)])
+@pytest.mark.slow_on_trio
 async def test_where_the_system_does_not_tell_the_time_of_writing_does(
     file: Path, monkeypatch: pytest.MonkeyPatch, age: float, status: int
 ) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from asgihive import H5App, H5Settings
 from asgihive.hdf5.filters.pipeline import Pipeline
 from tests.asgi.exchange import http
+from tests.efforts import at_most
 from tests.service.bounds import bounded
 from tests.zoo.client import client
 
@@ -73,7 +74,7 @@ def reduced(values: Any, factors: tuple[int, ...], method: str) -> Any:
     return np.array(points).reshape(*counts, *np.shape(points[0]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=at_most(40), deadline=None)
 @given(
     name=st.sampled_from(["curve", "image", "cube"]),
     method=st.sampled_from(sorted(REDUCE)),

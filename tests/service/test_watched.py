@@ -112,6 +112,7 @@ ASKED: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 @pytest.mark.parametrize("name", FILES)
+@pytest.mark.slow_on_trio
 async def test_nothing_outside_is_opened(hostile: Hostile, watch: Watch, name: str) -> None:
     app = H5App(hostile.root)
     with anyio.fail_after(PATIENCE_SECONDS):

@@ -200,6 +200,7 @@ ONE_BLOCK = ("json", "bin one block")
         *(((Dataset, "_read"), name) for name in (*ONE_BLOCK, *STREAMED)),
     ],
 )
+@pytest.mark.slow_on_trio
 async def test_a_change_after_opening_and_after_reading(
     app: H5App,
     change: Change,
@@ -221,6 +222,7 @@ def between_blocks(change: Change, monkeypatch: pytest.MonkeyPatch) -> Change:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", STREAMED)
+@pytest.mark.slow_on_trio
 async def test_a_change_between_two_blocks(
     app: H5App, between_blocks: Change, request_name: str
 ) -> None:
@@ -372,6 +374,7 @@ async def test_a_change_between_two_blocks_of_statistics(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", ["meta", "attr", "paths"])
+@pytest.mark.slow_on_trio
 async def test_a_change_before_an_answer_is_kept(
     app: H5App, change: Change, monkeypatch: pytest.MonkeyPatch, request_name: str
 ) -> None:
@@ -408,6 +411,7 @@ async def test_a_file_that_does_not_stop_changing(
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", REQUESTS)
+@pytest.mark.slow_on_trio
 async def test_every_change_shows_at_once(app: H5App, file: Path, request_name: str) -> None:
     changes = itertools.product(range(2), versions.CHANGES.values())
     for version, (_, happen) in zip(itertools.cycle([2, 3]), changes, strict=False):

@@ -14,7 +14,7 @@ from tests.zoo import awkward, names, oracle, selections
 from tests.zoo.bodies import SAME, has_cells, unpack
 from tests.zoo.client import client
 from tests.zoo.exact import same_statistics, statistics
-from tests.zoo.findings import Findings, ask, document, each_file
+from tests.zoo.findings import Findings, ask, document, each_content, each_file
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ def _same_metadata(answer: Any, expected: Any) -> bool:
     return bool(answer == expected and type(answer) is type(expected))
 
 
-@each_file
+@each_content
 async def test_attributes(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -85,7 +85,7 @@ def _same_attributes(answer: Any, expected: dict[str, Any]) -> bool:
     )
 
 
-@each_file
+@each_content
 async def test_values_as_json(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -106,7 +106,7 @@ async def test_values_as_json(zoo: Path, zoo_app: Any, file: str) -> None:
     findings.report()
 
 
-@each_file
+@each_content
 async def test_values_as_arrays(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -177,7 +177,7 @@ def _may_refuse(entity: Entity, format_: str, answer: httpx.Response) -> bool:
     return doubtful.get(format_, False) and refused
 
 
-@each_file
+@each_content
 async def test_statistics(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -196,7 +196,7 @@ async def test_statistics(zoo: Path, zoo_app: Any, file: str) -> None:
     findings.report()
 
 
-@each_file
+@each_content
 async def test_paths(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -216,7 +216,11 @@ async def test_paths(zoo: Path, zoo_app: Any, file: str) -> None:
     findings.report()
 
 
-@pytest.mark.parametrize("file", ["types.h5", "attributes.h5", "links.h5", "nexus.nxs"])
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param("types.h5", marks=pytest.mark.slow), "attributes.h5", "links.h5", "nexus.nxs"],
+)
+@pytest.mark.slow_on_trio
 async def test_metadata_as_msgpack(zoo: Path, zoo_app: Any, file: str) -> None:
     """`/meta`, `/stats` and `/paths` say in msgpack what they say in JSON."""
     findings = Findings(file)

@@ -9,16 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.efforts import at_most
 from tests.zoo import oracle, selections
 from tests.zoo.bodies import same_bin
 from tests.zoo.client import client
-from tests.zoo.findings import Findings, ask, document, each_file
+from tests.zoo.findings import Findings, ask, document, each_content
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
 
 
-@each_file
+@each_content
 async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     seen: set[tuple[int, ...]] = set()
@@ -49,7 +50,7 @@ def _holder(entity: Entity) -> Any:
     return object if entity.dtype is not None and entity.dtype.kind == "O" else None
 
 
-@each_file
+@each_content
 async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:
@@ -93,8 +94,11 @@ def shapes_app(tmp_path_factory: pytest.TempPathFactory) -> Any:
     flatten=st.booleans(),
 )
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=at_most(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@pytest.mark.slow_on_trio
 async def test_any_selection(
     shapes_app: Any, shape: tuple[int, ...], chunked: bool, text: str, flatten: bool
 ) -> None:

@@ -1,21 +1,34 @@
 """Asking for everything in a file, and telling at the end all that differs."""
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.zoo import FILES
+from tests.zoo import FILES, formats
 
 # What a file holds has nothing to do with the event loop: every file meets one of the two.
-each_file = pytest.mark.parametrize(
-    ("anyio_backend", "file"),
-    [((("asyncio", {}), ("trio", {}))[index % 2], file) for index, file in enumerate(FILES)],
-    indirect=["anyio_backend"],
-    ids=FILES,
-)
+BACKENDS: tuple[tuple[str, dict[str, object]], ...] = (("asyncio", {}), ("trio", {}))
+
+
+def _each_file(slow: Iterable[str] = ()) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        ("anyio_backend", "file"),
+        [
+            pytest.param(BACKENDS[index % 2], file, marks=[pytest.mark.slow] * (file in slow))
+            for index, file in enumerate(FILES)
+        ],
+        indirect=["anyio_backend"],
+        ids=FILES,
+    )
+
+
+each_file = _each_file()
+# What other files have as well, in another version of the format or by another name, is slow.
+each_content = _each_file(slow=set(formats.FILES) - {"earliest.h5"})
 
 
 @dataclass(slots=True)

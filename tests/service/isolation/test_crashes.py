@@ -30,7 +30,11 @@ VALUES = {"path": "values", "format": "bin"}
 
 @pytest.mark.parametrize(
     ("fault", "route", "reason"),
-    [("abort", "/meta", "SIGABRT"), ("segfault", "/data", "SIGSEGV"), ("exit", "/meta", "code 3")],
+    [
+        pytest.param("abort", "/meta", "SIGABRT", marks=pytest.mark.slow),
+        ("segfault", "/data", "SIGSEGV"),
+        pytest.param("exit", "/meta", "code 3", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_file_that_crashes_its_worker_is_refused(
     app: H5App, root: Path, fault: str, route: str, reason: str
@@ -70,6 +74,7 @@ async def test_a_file_that_hangs_its_worker_is_refused(app: H5App, root: Path, f
     await check_good(app)
 
 
+@pytest.mark.slow
 async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> None:
     doubles.write(root / "bad.h5", "abort")
     refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
@@ -97,6 +102,7 @@ def arrived(gate: Path) -> None:
     gate.unlink()
 
 
+@pytest.mark.slow
 async def test_of_several_in_the_lanes_only_the_guilty_one_is_refused(
     app: H5App, root: Path
 ) -> None:
@@ -142,6 +148,7 @@ async def test_the_file_with_the_link_is_the_one_that_is_refused(app: H5App, roo
     assert {each["kind"] for each in children} == {"dataset"}
 
 
+@pytest.mark.slow
 async def test_the_virtual_dataset_is_the_one_that_is_refused(app: H5App, root: Path) -> None:
     doubles.write(root / "bad.h5", "abort")
     layout = h5py.VirtualLayout((2, len(doubles.VALUES)), "<i4")

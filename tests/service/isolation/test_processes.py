@@ -60,6 +60,7 @@ async def test_there_is_a_spare_one(app: H5App) -> None:
             assert supervisor(app)._idle[-1].process.pid == spare
 
 
+@pytest.mark.slow
 async def test_a_spare_one_that_ends_is_replaced_though_nobody_asks(app: H5App) -> None:
     with anyio.fail_after(servers.PATIENCE):
         async with app.running():
@@ -76,7 +77,7 @@ async def test_a_spare_one_that_ends_is_replaced_though_nobody_asks(app: H5App) 
             await check_good(app)
 
 
-@pytest.mark.parametrize("fault", ["hang", "hang as a whole"])
+@pytest.mark.parametrize("fault", ["hang", pytest.param("hang as a whole", marks=pytest.mark.slow)])
 async def test_a_spare_one_serves_while_the_other_is_held_up(
     app: H5App, root: Path, fault: str
 ) -> None:
@@ -98,6 +99,7 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
                 tasks.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_without_a_lifespan_it_ends_with_the_application(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process"))
     assert not pids(app)
@@ -131,7 +133,7 @@ PARENT = """
 """
 
 
-@pytest.mark.parametrize("how", ["end", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("end", marks=pytest.mark.slow), "kill"])
 def test_it_ends_with_its_parent(root: Path, how: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(PARENT), str(root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:

@@ -110,7 +110,7 @@ async def test_nobody_else_notices_a_crash(app: H5App, root: Path, large: Any) -
     assert stream.digest.digest() == hashlib.sha256(large.tobytes()).digest()
 
 
-@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("coding", ["gzip", pytest.param("zstd", marks=pytest.mark.slow)])
 async def test_an_answer_goes_on_in_its_content_coding(app: H5App, root: Path, coding: str) -> None:
     with h5py.File(root / "noise.h5", "w") as file:
         file["noise"] = np.random.default_rng(2).random(400_000)
@@ -128,6 +128,7 @@ async def test_an_answer_goes_on_in_its_content_coding(app: H5App, root: Path, c
     assert stream.digest.digest() == hashlib.sha256(whole.body).digest()
 
 
+@pytest.mark.slow
 async def test_an_answer_does_not_go_on_as_another_one(app: H5App, root: Path, large: Any) -> None:
     stream = slow()
 
@@ -185,7 +186,13 @@ async def test_a_slow_client_fills_no_memory_and_holds_up_nobody(app: H5App) -> 
             tasks.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("how", ["silently", "by send", "by cancellation"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "silently",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("by send", "by cancellation")),
+    ],
+)
 async def test_a_client_that_goes_away_ends_the_reading(app: H5App, root: Path, how: str) -> None:
     await check_good(app)
     stream = slow()
