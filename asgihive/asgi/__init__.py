@@ -3,12 +3,20 @@
 from asgihive.asgi.byte_ranges import ByteRange, parse_range
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
 from asgihive.asgi.conditional import Validators, format_http_date, parse_http_date
-from asgihive.asgi.documentation import Documentation, list_routes
+from asgihive.asgi.documentation import Documentation
 from asgihive.asgi.errors import ErrorBoundary, HTTPException, answer_error, send_error
-from asgihive.asgi.markers import Body, Cookie, Depends, Header, Query
 from asgihive.asgi.negotiation import choose_media_type
 from asgihive.asgi.openapi import make_openapi_document
-from asgihive.asgi.paths import Parameter, get_route_path, parse_template
+from asgihive.asgi.parameters import (
+    Body,
+    Cookie,
+    Depends,
+    HandlerError,
+    Header,
+    Query,
+    find_location,
+    find_name,
+)
 from asgihive.asgi.request_fields import QueryFields, parse_query
 from asgihive.asgi.responses import (
     BodyChunk,
@@ -19,9 +27,8 @@ from asgihive.asgi.responses import (
     format_content_disposition,
     run_while_connected,
 )
-from asgihive.asgi.router import Router
-from asgihive.asgi.routes import Options, Route
-from asgihive.asgi.signature import HandlerError, find_location, find_name
+from asgihive.asgi.router import Router, list_routes
+from asgihive.asgi.routes import Options, PathParameter, Route, get_route_path, parse_template
 
 __all__ = [
     "Body",
@@ -38,7 +45,7 @@ __all__ = [
     "HandlerError",
     "Header",
     "Options",
-    "Parameter",
+    "PathParameter",
     "Query",
     "QueryFields",
     "Route",

@@ -1,5 +1,6 @@
 """The body of a request: bounded, read once, and decoded by its Content-Type."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,8 +10,14 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from asgihive.asgi import pydantic_models
-from asgihive.asgi.errors import HTTPException, Problem, ProblemsFound, parse_msgspec_message
+from asgihive.asgi.errors import (
+    HTTPException,
+    Problem,
+    ProblemsFound,
+    clip_text,
+    parse_msgspec_message,
+)
+from asgihive.asgi.parameters import has_model
 
 Decode = Callable[[bytes], Any]
 
@@ -28,10 +35,10 @@ class BodyReader:
 
     max_bytes: int
     decoders: dict[str, Decode] | None = field(repr=False)
-    """By media type; None where the body is taken as it is."""
+    """By media type; None if the body is taken as it is."""
 
-    def decoder(self, content_type: str) -> Decode | None:
-        """What decodes a body, None where nothing has to. No Content-Type means JSON.
+    def find_decoder(self, content_type: str) -> Decode | None:
+        """Return what decodes a body; None if nothing has to. No Content-Type means JSON.
 
         A subtype with the suffix `+json` (RFC 6839) is JSON.
 
@@ -49,54 +56,51 @@ class BodyReader:
         return decode
 
     async def read(self, receive: Receive, content_length: str | None) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
             HTTPException: 413, the body is longer than `max_bytes`.
             ClientDisconnect: the client is gone before the end.
         """
         if content_length is not None and content_length.isdigit():
-            self._check(int(content_length[:20]))
-        blocks: list[bytes] = []
+            self._check_size(int(content_length[:20]))
+        chunks: list[bytes] = []
         size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            block: bytes = message.get("body", b"")
-            size += len(block)
-            self._check(size)
-            blocks.append(block)
+            chunk: bytes = message.get("body", b"")
+            size += len(chunk)
+            self._check_size(size)
+            chunks.append(chunk)
             if not message.get("more_body", False):
-                return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _check(self, size: int) -> None:
+    def _check_size(self, size: int) -> None:
         if size > self.max_bytes:
             message = f"The body has more than the {self.max_bytes} bytes that are accepted"
             raise HTTPException(413, message)
 
 
 def make_body_reader(annotation: Any, max_bytes: int) -> BodyReader:
-    """The reader of bodies of a type; `bytes` are taken as they are, of any Content-Type."""
+    """Return a reader of bodies of a type; `bytes` are taken as they are, of any Content-Type."""
     if annotation is bytes:
         return BodyReader(max_bytes, None)
     from_json: Decode
     from_msgpack: Decode
-    if pydantic_models.mentions_model(annotation):
-        from_json, from_plain = pydantic_models.decoders(annotation)
-        from_msgpack = partial(_via_msgpack, from_plain)
+    if has_model(annotation):
+        adapter = sys.modules["pydantic"].TypeAdapter(annotation)
+        from_json = partial(_validate, adapter.validate_json)
+        from_msgpack = partial(_validate, adapter.validate_python, decode=msgspec.msgpack.decode)
     else:
         from_json = msgspec.json.Decoder(annotation).decode
         from_msgpack = msgspec.msgpack.Decoder(annotation).decode
     return BodyReader(max_bytes, {JSON: from_json, **dict.fromkeys(MSGPACK_TYPES, from_msgpack)})
 
 
-def _via_msgpack(from_plain: Callable[[Any], Any], raw: bytes) -> Any:
-    return from_plain(msgspec.msgpack.decode(raw))
-
-
 def decode_body(decode: Decode, raw: bytes) -> Any:
-    """The value of a body.
+    """Return the value of a body.
 
     Raises:
         ProblemsFound: malformed, or of another type.
@@ -109,3 +113,17 @@ def decode_body(decode: Decode, raw: bytes) -> Any:
         raise ProblemsFound([Problem((), "it has text that is not UTF-8")]) from None
     except RecursionError:
         raise ProblemsFound([Problem((), "it is nested too deeply")]) from None
+
+
+def _validate(validate: Callable[[Any], Any], raw: bytes, decode: Decode | None = None) -> Any:
+    """Return the model of `pydantic` that `validate` makes of a body; raises `ProblemsFound`."""
+    value = raw if decode is None else decode(raw)
+    try:
+        return validate(value)
+    except sys.modules["pydantic"].ValidationError as error:
+        problems = []
+        for each in error.errors(include_url=False, include_context=False, include_input=False):
+            # A key of a mapping is the client's own text.
+            where = (clip_text(step) if isinstance(step, str) else step for step in each["loc"])
+            problems.append(Problem(tuple(where), clip_text(each["msg"])))
+        raise ProblemsFound(problems) from None

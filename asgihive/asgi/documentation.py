@@ -3,7 +3,6 @@
 import html
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from starlette.types import ASGIApp
 from asgihive.asgi.errors import HTTPException
 from asgihive.asgi.openapi import make_openapi_document
 from asgihive.asgi.responses import BufferedResponse
-from asgihive.asgi.router import Router
+from asgihive.asgi.router import Router, list_routes
 from asgihive.asgi.routes import Route
 from asgihive.concurrency import run_in_worker
 
@@ -41,24 +40,9 @@ _PAGE_HEADERS = {
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
     ),
 }
-_OLDEST_VERSION = 5  # the first Swagger UI that shows OpenAPI 3.1
 
-
-def list_routes(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]:
-    """Every route of a router and of the routers that it mounts, with its whole path.
-
-    What is below a mount has the tags and guards of the mount as well.
-    """
-    for route in router.registered:
-        path = prefix + route.path
-        inner = route.endpoint.target
-        if route.kind != "mount" or not isinstance(inner, Router):
-            yield path, route
-            continue
-        options = route.endpoint.options
-        for below, each in list_routes(inner, path):
-            within = each.endpoint.options.within(options.tags, options.dependencies)
-            yield below, replace(each, endpoint=replace(each.endpoint, options=within))
+OLDEST_SWAGGER_UI = 5
+"""The first version of Swagger UI that shows OpenAPI 3.1."""
 
 
 class Documentation:
@@ -166,7 +150,7 @@ def _swagger_assets() -> dict[str, BufferedResponse]:
         return {}
     for folder in Path(spec.origin).parent.glob("vendor/swagger-ui-*"):
         version = folder.name.rpartition("-")[2].partition(".")[0]
-        if version.isdigit() and int(version) >= _OLDEST_VERSION:
+        if version.isdigit() and int(version) >= OLDEST_SWAGGER_UI:
             bodies = {name: (folder / name).read_bytes() for name in _ASSETS}
             media_types = {**_ASSETS, "start.js": _ASSETS["swagger-ui-bundle.js"]}
             return {

@@ -1,179 +1,604 @@
-"""A handler, or a guarded application, as an ASGI application."""
+"""A handler, or a guarded application, as an ASGI application: what is called, and with what."""
 
 import functools
-from collections.abc import Awaitable, Callable
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass, field
+from functools import partial
+from http.cookies import CookieError
+from types import TracebackType
+from typing import Any, TypeVar
 
-from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
+import anyio
+import msgspec
+from starlette.background import BackgroundTasks
+from starlette.requests import HTTPConnection, Request, cookie_parser
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgihive.asgi.binding import Call
-from asgihive.asgi.cleanup import Cleanups
-from asgihive.asgi.dependencies import Bound, Plan, Planner, call_in_worker
-from asgihive.asgi.errors import refuse_request
-from asgihive.asgi.paths import Segments, parameters_of
-from asgihive.asgi.results import Results
-from asgihive.asgi.routes import Endpoint, Kind
-from asgihive.asgi.signature import Flavour, HandlerError
+from asgihive.asgi.bodies import (
+    INLINE_BYTES,
+    JSON,
+    MSGPACK,
+    BodyReader,
+    decode_body,
+    make_body_reader,
+)
+from asgihive.asgi.errors import (
+    HTTPException,
+    Problem,
+    ProblemsFound,
+    clip_text,
+    parse_msgspec_message,
+    refuse_request,
+)
+from asgihive.asgi.parameters import (
+    MISSING,
+    Argument,
+    ArgumentSource,
+    Flavour,
+    HandlerError,
+    Signature,
+    analyse_function,
+    find_name,
+    list_accepted_values,
+)
+from asgihive.asgi.request_fields import find_header, parse_query
+from asgihive.asgi.results import ResultSender
+from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
+from asgihive.concurrency import run_in_worker
+from asgihive.errors import BadParameter
 
-# Ends a call whose dependencies stand: binds and calls the handler, and answers.
-Finish = Callable[[Call], Awaitable[None]]
+T = TypeVar("T")
+
+MAX_CLEANUP_SECONDS = 60.0
+"""For all cleaning up of one request, after which it is cancelled and the rest is tried."""
+
+# msgspec says this of a text that is no number; it only repeats that a parameter is a text.
+_GOT_TEXT = ", got `str`"
+
+_FAILED = object()
+
+_logger = logging.getLogger(__name__)
 
 
-def plan_of(
-    kind: Kind, segments: Segments, endpoint: Endpoint, *, overridden: bool = False
-) -> Plan:
-    """Everything that is called for a request to an endpoint.
+class Call:
+    """One request while it is answered: what was read of it, and the results of dependencies."""
+
+    __slots__ = (
+        "_connection",
+        "_cookies",
+        "_fields",
+        "_headers",
+        "_replayed",
+        "background",
+        "problems",
+        "receive",
+        "results",
+        "scope",
+        "send",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.problems: list[Problem] = []
+        self.results: list[Any] = []
+        """Of the dependencies, in the order of their calls."""
+        self.background: BackgroundTasks | None = None
+        self._connection: HTTPConnection | None = None
+        self._cookies: dict[str, str] | None = None
+        self._fields: dict[str, list[str]] | None = None
+        self._headers: dict[str, list[str]] | None = None
+        self._replayed: bytes | None = None
+
+    def get_fields(self) -> dict[str, list[str]]:
+        """Return the fields of the query string."""
+        if self._fields is None:
+            try:
+                self._fields = parse_query(self.scope["query_string"]).fields
+            except BadParameter as error:
+                raise HTTPException(422, str(error)) from None
+        return self._fields
+
+    def get_headers(self) -> dict[str, list[str]]:
+        """Return the headers by name in lower case, in the order of the request."""
+        if self._headers is None:
+            self._headers = {}
+            for name, value in self.scope["headers"]:
+                self._headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        return self._headers
+
+    def get_cookies(self) -> dict[str, str]:
+        """Return the cookies of all `Cookie` headers (RFC 6265 §5.4, RFC 9113 §8.2.3)."""
+        if self._cookies is None:
+            text = "; ".join(self.get_headers().get("cookie", ()))
+            try:
+                self._cookies = cookie_parser(text)
+            except CookieError:
+                self._cookies = {}
+        return self._cookies
+
+    def get_connection(self) -> Any:
+        """Return the `Request` or `WebSocket` of the call; its body can still be read."""
+        if self._connection is None:
+            if self.scope["type"] == "websocket":
+                self._connection = WebSocket(self.scope, self.receive, self.send)
+            else:
+                self._connection = Request(self.scope, self._receive_again, self.send)
+        return self._connection
+
+    def get_background_tasks(self) -> BackgroundTasks:
+        """Return the tasks that run after the response."""
+        if self.background is None:
+            self.background = BackgroundTasks()
+        return self.background
+
+    async def read_body(self, argument: Argument, reader: BodyReader) -> Any:
+        """Return the decoded body, or the argument's default if there is none.
+
+        Raises:
+            HTTPException: as `BodyReader` says.
+            ClientDisconnect: the client is gone.
+        """
+        raw = await reader.read(self.receive, find_header(self.scope, b"content-length"))
+        self._replayed = raw
+        if not raw and not argument.required:
+            return argument.copy_default()
+        if reader.decoders is None:
+            return raw
+        if not raw:
+            message = f"it is missing; {JSON} and {MSGPACK} are accepted"
+            self.problems.append(Problem(("body",), message))
+            return None
+        decode: Any = reader.find_decoder(find_header(self.scope, b"content-type") or "")
+        try:
+            if len(raw) > INLINE_BYTES:
+                return await run_in_worker(decode_body, decode, raw)
+            return decode_body(decode, raw)
+        except ProblemsFound as found:
+            self.add_problems(found, ("body",))
+            return None
+
+    def add_problems(self, found: ProblemsFound, where: tuple[str | int, ...]) -> None:
+        """Keep what is wrong, for the answer."""
+        self.problems.extend(
+            Problem((*where, *each.where), each.message) for each in found.problems
+        )
+
+    async def _receive_again(self) -> Message:
+        if self._replayed is not None:
+            body, self._replayed = self._replayed, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await self.receive()
+
+
+Read = Callable[[Call], Any]
+
+
+def make_argument_reader(argument: Argument) -> Read:
+    """Return what reads an argument that is neither the body nor a dependency.
+
+    If the request is wrong, the reader adds a problem to the call and returns None.
+    """
+    if argument.source is ArgumentSource.INJECTED:
+        is_tasks = argument.annotation is BackgroundTasks
+        return Call.get_background_tasks if is_tasks else Call.get_connection
+    get = _make_getter(argument)
+    convert = make_converter(argument.annotation)
+    where = (argument.source.value, argument.key)
+    missing = Problem(where, "it is missing")
+    required = argument.required
+
+    def read(call: Call) -> Any:
+        try:
+            raw = get(call)
+            if raw is not None:
+                return raw if convert is None else convert(raw)
+        except ProblemsFound as found:
+            call.add_problems(found, where)
+            return None
+        if not required:
+            return argument.copy_default()
+        call.problems.append(missing)
+        return None
+
+    return read
+
+
+def _make_getter(argument: Argument) -> Read:
+    """Return what gets the text of an argument, or the texts, or None if there is none."""
+    key, many = argument.key, argument.many
+
+    def get_field(call: Call) -> Any:
+        values = call.get_fields().get(key)
+        if values is None:
+            return None
+        texts = values if many else values[:1]
+        for text in texts:
+            if not text.isascii():
+                try:
+                    text.encode()
+                except UnicodeEncodeError:  # the bytes of a query may be any
+                    raise ProblemsFound([Problem((), "it is not UTF-8")]) from None
+        return texts if many else texts[0]
+
+    match argument.source:
+        case ArgumentSource.PATH:
+            return lambda call: call.scope["path_params"][key]
+        case ArgumentSource.QUERY:
+            return get_field
+        case ArgumentSource.COOKIE:
+            return lambda call: call.get_cookies().get(key)
+        case _:
+            if many:
+                return lambda call: call.get_headers().get(key)
+            name = key.encode("latin-1", "replace")
+            return lambda call: find_header(call.scope, name)
+
+
+def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
+    """Return what makes a value of a text, a list of texts or a captured value; None = nothing.
+
+    The rules are those of `msgspec.convert(…, strict=False)`. The converter raises
+    `ProblemsFound`.
+    """
+    if any(annotation is each for each in (MISSING, Any, str)) or annotation == (str | None):
+        return None
+    # A record of one field is converted several times faster than its field alone.
+    holder: Any = msgspec.defstruct("Holder", [("value", annotation)], array_like=True)
+    accepted = ", ".join(map(str, list_accepted_values(annotation)))
+
+    def convert(raw: Any) -> Any:
+        try:
+            return msgspec.convert((raw,), holder, strict=False).value
+        except msgspec.ValidationError as error:
+            problem = parse_msgspec_message(str(error))
+        _, *where = problem.where
+        item = raw
+        for step in where:
+            item = item[step]
+        text = problem.message.removesuffix(_GOT_TEXT)
+        if accepted:
+            text = f"accepted are {clip_text(accepted)}"
+        if isinstance(item, (str, int, float)):
+            got = str(item)
+            text += f", got {got if len(got) <= 100 else f'{got[:99]}…'!r}"
+        raise ProblemsFound([Problem(tuple(where), text)])
+
+    return convert
+
+
+_Exit = Callable[
+    [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[object]
+]
+
+
+class Cleanups:
+    """The open context managers of one request.
+
+    They are closed after the response, in reverse order, whatever happened.
+    """
+
+    __slots__ = ("_exits",)
+
+    def __init__(self) -> None:
+        self._exits: list[_Exit] = []
+
+    async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """Open a context manager on the event loop."""
+        value = await manager.__aenter__()
+        self._exits.append(manager.__aexit__)
+        return value
+
+    async def enter_in_worker(self, manager: AbstractContextManager[T]) -> T:
+        """Open a context manager in a worker thread; it is closed in one as well."""
+        value = await run_in_worker(manager.__enter__)
+        self._exits.append(partial(run_in_worker, manager.__exit__))
+        return value
+
+    async def close(self, error: BaseException | None) -> None:
+        """Close all in reverse order, shielded from cancellation.
+
+        Each sees `error`, the exception that ended the request, or the one that an earlier
+        cleanup raised in its place. One that swallows it changes nothing for the others.
+
+        Raises:
+            BaseException: what a cleanup raised, unless it is `error` itself.
+        """
+        current = error
+        while self._exits:
+            leave = self._exits.pop()
+            kind = None if current is None else type(current)
+            traceback = None if current is None else current.__traceback__
+            with anyio.move_on_after(MAX_CLEANUP_SECONDS, shield=True) as limit:
+                try:
+                    await leave(kind, current, traceback)
+                except Exception as raised:  # noqa: BLE001  # raised below, after the others
+                    current = raised
+            if limit.cancelled_caught:
+                text = "A cleanup took more than %g seconds and was cancelled"
+                _logger.error(text, MAX_CLEANUP_SECONDS)
+        if current is not None and current is not error:
+            raise current
+
+
+@dataclass(frozen=True, slots=True)
+class BoundFunction:
+    """A function with what reads its arguments."""
+
+    signature: Signature
+    reads: tuple[Read, ...] = field(repr=False)
+    """Of every argument but the body, in their order."""
+
+    body: tuple[int, Argument, BodyReader] | None
+    """Where the body is among the arguments."""
+
+    keywords: tuple[str, ...]
+    """Names of the last arguments, which are handed over by name."""
+
+    async def read_arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]] | None:
+        """Return the arguments by place and by name; None if one is wrong, which the call knows.
+
+        Raises:
+            HTTPException: the query or the body cannot be read at all.
+        """
+        before = len(call.problems)
+        values = [read(call) for read in self.reads]
+        if self.body is not None:
+            place, argument, reader = self.body
+            values.insert(place, await call.read_body(argument, reader))
+        # Without problems no dependency has failed: the look at each value is for the rare case.
+        if call.problems and (len(call.problems) > before or any(v is _FAILED for v in values)):
+            return None
+        if not self.keywords:
+            return values, {}
+        count = len(values) - len(self.keywords)
+        return values[:count], dict(zip(self.keywords, values[count:], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """Everything that is called for a request, in order; made once, at registration."""
+
+    steps: tuple[BoundFunction, ...]
+    """The dependencies: guards first, each after what it needs."""
+
+    handler: BoundFunction | None
+
+    @property
+    def arguments(self) -> Iterator[Argument]:
+        """What a request can give, of the guards first and of the handler last."""
+        for bound in self.steps if self.handler is None else (*self.steps, self.handler):
+            yield from bound.signature.arguments
+
+    async def call_dependencies(self, call: Call, cleanups: Cleanups) -> None:
+        """Call the dependencies; one without its arguments is not called, and has failed."""
+        for step in self.steps:
+            arguments = await step.read_arguments(call)
+            if arguments is None:
+                call.results.append(_FAILED)
+                continue
+            function: Callable[[], Any]
+            function = partial(step.signature.function, *arguments[0], **arguments[1])
+            result: Any
+            match step.signature.flavour:
+                case Flavour.COROUTINE:
+                    result = await function()
+                case Flavour.CLASS:
+                    result = function()
+                case Flavour.FUNCTION:
+                    result = await call_in_worker(function)
+                case Flavour.ASYNC_GENERATOR:
+                    result = await cleanups.enter(asynccontextmanager(function)())
+                case Flavour.GENERATOR:
+                    result = await cleanups.enter_in_worker(contextmanager(function)())
+            call.results.append(result)
+
+
+async def call_in_worker(function: Callable[[], Any]) -> Any:
+    """Return what a plain function returns, or the awaitable that it returns, as wrappers do."""
+    # In a tuple, since trio takes a coroutine from a thread for a mistake.
+    (result,) = await run_in_worker(lambda: (function(),))
+    return await result if inspect.isawaitable(result) else result
+
+
+def plan_calls(route: Route, segments: Segments, *, overridden: bool = False) -> CallPlan:
+    """Return everything that is called for a request to a route.
 
     Args:
-        overridden: with what overrides say now; else as the signatures have it.
+        segments: of the whole path, whose parameters can be arguments.
+        overridden: whether the overrides of now count; else it is as the signatures say.
 
     Raises:
-        HandlerError: a signature says what no request can give.
+        HandlerError: a parameter that no request can give, a second body, a dependency
+            that needs itself, or a body that is an application's to read.
     """
-    planner = Planner(
-        {each.name: each.convertor for each in parameters_of(segments)},
-        websocket=kind == "websocket",
-        overrides=endpoint.overrides if overridden else (),
-        max_body_bytes=endpoint.options.max_body_bytes,
-    )
-    handler = endpoint.target if endpoint.is_handler else None
-    return planner.plan(endpoint.options.dependencies, handler)
+    planner = _CallPlanner(route, segments, overridden=overridden)
+    guards = [each.function for each in route.options.dependencies]
+    for guard in guards:
+        planner.add_dependency(guard)
+    if route.is_handler:
+        handler = planner.bind(route.target)
+        return CallPlan(tuple(planner.steps), handler)
+    if planner.body is not None:
+        reason = "the body belongs to the application that is guarded"
+        raise HandlerError(guards[-1], planner.body.name, reason)
+    return CallPlan(tuple(planner.steps), None)
 
 
-def build_application(
-    kind: Kind, segments: Segments, endpoint: Endpoint, *, overridden: bool = False
-) -> ASGIApp:
-    """The ASGI application of an endpoint. A bare application without guards is itself.
+class _CallPlanner:
+    """Binds the functions of one route to what reads their arguments."""
+
+    def __init__(self, route: Route, segments: Segments, *, overridden: bool) -> None:
+        self._convertors = {each.name: each.convertor for each in list_parameters(segments)}
+        self._is_websocket = route.kind == "websocket"
+        self._overrides = route.overrides if overridden else ()
+        self._max_body_bytes = route.options.max_body_bytes
+        self.steps: list[BoundFunction] = []
+        self._places: dict[Handler | int, int] = {}
+        self._pending: list[Handler] = []
+        self.body: Argument | None = None
+        """The argument that is the request's body."""
+
+    def add_dependency(self, function: Handler) -> int:
+        """Return the place of the result of a dependency, which is bound at its first use."""
+        overrides = next((each for each in self._overrides if function in each), {})
+        function = overrides.get(function, function)
+        try:
+            key: Handler | int = function
+            hash(function)
+        except TypeError:
+            key = id(function)
+        if key not in self._places:
+            if function in self._pending:
+                circle = " → ".join(find_name(each) for each in (*self._pending, function))
+                raise HandlerError(function, None, f"it depends on itself: {circle}")
+            self._pending.append(function)
+            bound = self.bind(function)
+            self._pending.pop()
+            self._places[key] = len(self.steps)
+            self.steps.append(bound)
+        return self._places[key]
+
+    def bind(self, function: Handler) -> BoundFunction:
+        """Return a function with what reads its arguments."""
+        signature = analyse_function(function, self._convertors, websocket=self._is_websocket)
+        reads: list[Read] = []
+        body = None
+        for place, argument in enumerate(signature.arguments):
+            if argument.source is ArgumentSource.BODY:
+                if self.body is not None:
+                    reason = (
+                        f"the parameter {self.body.name!r} is the body already; "
+                        "make one structure that has both"
+                    )
+                    raise HandlerError(function, argument.name, reason)
+                self.body = argument
+                body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
+            elif argument.dependency is not None:
+                reads.append(_make_result_reader(self.add_dependency(argument.dependency.function)))
+            else:
+                reads.append(make_argument_reader(argument))
+        keywords = tuple(each.name for each in signature.arguments if each.keyword_only)
+        return BoundFunction(signature, tuple(reads), body, keywords)
+
+
+def _make_result_reader(place: int) -> Read:
+    return lambda call: call.results[place]
+
+
+def build_application(route: Route, *, overridden: bool = False) -> ASGIApp:
+    """Return the ASGI application of a route. A bare application without guards is itself.
+
+    Args:
+        overridden: see `plan_calls`.
 
     Raises:
-        HandlerError: as `plan_of`.
+        HandlerError: as `plan_calls`, or a websocket's handler is not `async def`.
     """
-    plan = plan_of(kind, segments, endpoint, overridden=overridden)
-    finish = _finish(kind, endpoint, plan)
-    if finish is None:
-        return endpoint.target
-    if not plan.steps:
-        application = _short_application(endpoint, plan) or _without_dependencies(finish)
-    else:
-        application = _with_dependencies(plan, finish)
-        if not overridden:
-            application = _overridable(kind, segments, endpoint, application)
-    return functools.wraps(endpoint.target)(application) if plan.handler else application
+    plan = plan_calls(route, route.segments, overridden=overridden)
+    handler = plan.handler
+    if handler is None:
+        is_guarded = bool(plan.steps)
+        return _make_application(route, plan, overridden=overridden) if is_guarded else route.target
+    if route.kind == "websocket" and handler.signature.flavour is not Flavour.COROUTINE:
+        raise HandlerError(route.target, None, "a websocket's handler is `async def`")
+    application = _make_short_application(route, plan)
+    if application is None:
+        application = _make_application(route, plan, overridden=overridden)
+    return functools.wraps(route.target)(application)
 
 
-def _finish(kind: Kind, endpoint: Endpoint, plan: Plan) -> Finish | None:
-    """What is done when the dependencies stand; None where nothing is done before `target`."""
-    if plan.handler is None:
-        return _finish_application(endpoint.target) if plan.steps else None
-    if kind == "websocket":
-        if plan.handler.signature.flavour is not Flavour.COROUTINE:
-            raise HandlerError(endpoint.target, None, "a websocket's handler is `async def`")
-        return _finish_websocket(plan.handler)
-    return _finish_http(plan.handler, Results(endpoint.options, plan.handler.signature))
-
-
-def _short_application(endpoint: Endpoint, plan: Plan) -> ASGIApp | None:
-    """The way of an `async def` handler that takes the request, or websocket, and nothing else."""
-    bound, handler = plan.handler, endpoint.target
-    if bound is None or bound.signature.flavour is not Flavour.COROUTINE or bound.keywords:
+def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp | None:
+    """Return the way of an `async def` handler that takes nothing but its connection."""
+    bound, handler = plan.handler, route.target
+    if plan.steps or bound is None or bound.keywords:
+        return None
+    if bound.signature.flavour is not Flavour.COROUTINE:
         return None
     match [each.annotation for each in bound.signature.arguments]:
         case [annotation] if annotation is WebSocket:
 
-            async def for_websockets(scope: Scope, receive: Receive, send: Send) -> None:
+            async def answer_websocket(scope: Scope, receive: Receive, send: Send) -> None:
                 await handler(WebSocket(scope, receive, send))
 
-            return for_websockets
+            return answer_websocket
         case [annotation] if annotation is Request:
-            results = Results(endpoint.options, bound.signature)
+            results = ResultSender(bound.signature, route.options.status, route.options.media_type)
 
-            async def for_requests(scope: Scope, receive: Receive, send: Send) -> None:
+            async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
                 result = await handler(Request(scope, receive, send))
                 await results.send(result, scope, receive, send)
 
-            return for_requests
+            return answer_request
         case _:
             return None
 
 
-def _without_dependencies(finish: Finish) -> ASGIApp:
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await finish(Call(scope, receive, send))
-
-    return application
-
-
-def _with_dependencies(plan: Plan, finish: Finish) -> ASGIApp:
-    has_generators = plan.has_generators
+def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
+    answer = _make_answer(route, plan.handler)
+    generators = {Flavour.ASYNC_GENERATOR, Flavour.GENERATOR}
+    has_generators = any(each.signature.flavour in generators for each in plan.steps)
+    has_dependencies = bool(plan.steps)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive, send)
-        cleanups = Cleanups()
-        if not has_generators:
-            await plan.enter(call, cleanups)
-            await finish(call)
+        if has_dependencies and not overridden and any(route.overrides):
+            # Planned anew for each request, since the overrides may have changed.
+            await build_application(route, overridden=True)(scope, receive, send)
             return
+        call, cleanups = Call(scope, receive, send), Cleanups()
         try:
-            await plan.enter(call, cleanups)
-            await finish(call)
+            if has_dependencies:
+                await plan.call_dependencies(call, cleanups)
+            await answer(call)
         except BaseException as error:
-            await cleanups.close(error)
+            if has_generators:
+                await cleanups.close(error)
             raise
-        await cleanups.close(None)
+        if has_generators:
+            await cleanups.close(None)
 
     return application
 
 
-def _overridable(
-    kind: Kind, segments: Segments, endpoint: Endpoint, application: ASGIApp
-) -> ASGIApp:
-    """An application that is planned anew for each request while there are overrides."""
+def _make_answer(route: Route, handler: BoundFunction | None) -> Callable[[Call], Awaitable[None]]:
+    """Return what is called when the results of the dependencies are there."""
+    target, options = route.target, route.options
 
-    async def overridable(scope: Scope, receive: Receive, send: Send) -> None:
-        app = application
-        if any(endpoint.overrides):
-            app = build_application(kind, segments, endpoint, overridden=True)
-        await app(scope, receive, send)
-
-    return overridable
-
-
-def _finish_application(app: ASGIApp) -> Finish:
-    async def finish(call: Call) -> None:
+    async def answer_by_application(call: Call) -> None:
         if call.problems:
             raise refuse_request(call.problems)
-        await app(call.scope, call.receive, call.send)
+        await target(call.scope, call.receive, call.send)
 
-    return finish
+    if handler is None:
+        return answer_by_application
+    flavour = handler.signature.flavour
+    is_websocket = route.kind == "websocket"
+    results = ResultSender(handler.signature, options.status, options.media_type)
 
-
-def _finish_websocket(bound: Bound) -> Finish:
-    async def finish(call: Call) -> None:
-        values = await bound.values(call)
-        if values is None or call.problems:
+    async def answer(call: Call) -> None:
+        arguments = await handler.read_arguments(call)
+        if arguments is None or call.problems:
             raise refuse_request(call.problems)
-        await bound.prepared(values)()
-
-    return finish
-
-
-def _finish_http(bound: Bound, results: Results) -> Finish:
-    flavour = bound.signature.flavour
-
-    async def finish(call: Call) -> None:
-        values = await bound.values(call)
-        if values is None or call.problems:
-            raise refuse_request(call.problems)
-        function = bound.prepared(values)
+        values, named = arguments
         if flavour is Flavour.COROUTINE:
-            result = await function()
+            result = await target(*values, **named)
         elif flavour is Flavour.FUNCTION:
-            result = await call_in_worker(function)
+            result = await call_in_worker(partial(target, *values, **named))
         else:  # a generator, which has not begun yet, or an instance
-            result = function()
-        await results.send(result, call.scope, call.receive, call.send)
-        if call.background is not None:
-            await call.background()
+            result = target(*values, **named)
+        if not is_websocket:
+            await results.send(result, call.scope, call.receive, call.send)
+            if call.background is not None:
+                await call.background()
 
-    return finish
+    return answer

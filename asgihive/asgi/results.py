@@ -1,26 +1,49 @@
-"""What a handler returned → the answer."""
+"""What a handler returned → the response: text, values, arrays, and iterators."""
 
 import functools
-from collections.abc import Hashable, Mapping
+import importlib
+import sys
+import typing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Hashable,
+    Iterator,
+    Mapping,
+)
 from enum import Enum, auto
 from typing import Any
 
-import numpy as np
+import msgspec
 from starlette.types import Receive, Scope, Send
 
-from asgihive.asgi.arrays import array_response
 from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
-from asgihive.asgi.documents import encode_json, encode_msgpack
 from asgihive.asgi.negotiation import choose_media_type
-from asgihive.asgi.routes import Options
-from asgihive.asgi.signature import Signature, find_location, find_name
-from asgihive.asgi.streams import BYTES, TEXT, stream_response
+from asgihive.asgi.parameters import Signature, find_location, find_name
+from asgihive.asgi.request_fields import join_headers
+from asgihive.asgi.responses import (
+    BodyChunk,
+    BufferedResponse,
+    StreamedResponse,
+    closing,
+    format_content_disposition,
+)
 from asgihive.concurrency import run_in_worker
 
-# Containers of more items than this are encoded in a worker thread.
-_INLINE_ITEMS = 1000
+TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
+LINES = "application/x-ndjson"
 
-_RawHeader = tuple[bytes, bytes]
+# Containers of more items are encoded in a worker thread, and so are arrays of more bytes.
+_INLINE_ITEMS = 1000
+_INLINE_BYTES = 1 << 16
+
+_VARY = (b"vary", b"accept")  # RFC 9110 §12.5.5
+
+_STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Generator)
+_END = object()
 
 
 class _Sort(Enum):
@@ -38,12 +61,32 @@ _SORTS: tuple[tuple[tuple[type, ...], _Sort], ...] = (
     ((Enum,), _Sort.VALUE),
     ((str,), _Sort.TEXT),
     ((bytes, bytearray, memoryview), _Sort.BYTES),
-    ((np.ndarray, np.generic), _Sort.ARRAY),
     ((list, tuple, set, frozenset, Mapping), _Sort.CONTAINER),
 )
 
 
-class Results:
+@functools.lru_cache(maxsize=1024)
+def _find_sort(kind: Hashable) -> _Sort:
+    if is_array_type(kind):
+        return _Sort.ARRAY
+    for classes, sort in _SORTS:
+        if isinstance(kind, type) and issubclass(kind, classes):
+            return sort
+    is_stream = any(hasattr(kind, name) for name in ("__next__", "__anext__", "__aiter__"))
+    return _Sort.STREAM if is_stream else _Sort.VALUE
+
+
+def is_array_type(kind: object) -> bool:
+    """Return whether a type is of NumPy arrays or scalars; does not import NumPy."""
+    numpy = sys.modules.get("numpy")
+    return (
+        numpy is not None
+        and isinstance(kind, type)
+        and issubclass(kind, (numpy.ndarray, numpy.generic))
+    )
+
+
+class ResultSender:
     """Sends what one handler returns.
 
     A response, or any ASGI application, answers itself. `str` is `text/plain`, `bytes` are
@@ -51,14 +94,28 @@ class Results:
     status. NumPy arrays and scalars are encoded by the format that `Accept` asks for.
     Iterators, async or not, stream. Everything else is JSON as `msgspec` encodes it, or
     MessagePack where `Accept` prefers it.
+
+    Args:
+        signature: of the handler.
+        status: of the response.
+        media_type: of the response, if the decorator says one.
     """
 
-    def __init__(self, options: Options, signature: Signature) -> None:
-        self._options = options
+    def __init__(self, signature: Signature, status: int, media_type: str | None) -> None:
         self._signature = signature
-        self._text = _content_type(options.media_type or TEXT)
-        self._bytes = _content_type(options.media_type or BYTES)
-        self._json = _content_type(options.media_type or JSON)
+        self._status = status
+        self._empty_status = 204 if status == 200 else status
+        self._is_bodiless = _is_bodiless(status)
+        self._media_type = media_type
+        text, raw, json = (
+            (b"content-type", (media_type or default).encode("latin-1"))
+            for default in (TEXT, BYTES, JSON)
+        )
+        self._text, self._bytes = [text], [raw]
+        self._json = [json, _VARY] if media_type is None else [json]
+        if "numpy" in sys.modules:
+            # The handler may return arrays, and to import at its first request blocks others.
+            importlib.import_module("asgihive.encoders.msgpack")
 
     async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with `result`.
@@ -69,79 +126,230 @@ class Results:
         if callable(result):
             await result(scope, receive, send)
             return
-        sort = _sort_of(result.__class__)
-        if sort is _Sort.NOTHING:
-            await self._send_nothing(send)
-        elif sort is _Sort.TEXT:
-            await self._send_body(send, result.encode(), self._text)
-        elif sort is _Sort.BYTES:
-            await self._send_body(send, bytes(result), self._bytes)
-        elif sort is _Sort.ARRAY:
-            response = await array_response(result, _accept(scope), self._options.status)
+        sort = _find_sort(result.__class__)
+        if sort is _Sort.ARRAY or sort is _Sort.STREAM:
+            if sort is _Sort.ARRAY:
+                accept = join_headers(scope, b"accept")
+                response = await _answer_array(result, accept, self._status)
+            else:
+                response = await self._answer_stream(result)
             await response(scope, receive, send)
-        elif sort is _Sort.STREAM:
-            response = await stream_response(result, self._options, self._signature.result)
-            await response(scope, receive, send)
-        else:
-            await self._send_value(result, scope, send, large=sort is _Sort.CONTAINER)
-
-    async def _send_nothing(self, send: Send) -> None:
-        status = 204 if self._options.status == 200 else self._options.status
-        headers = [] if _is_bodiless(status) else [(b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _send_body(self, send: Send, body: bytes, *headers: _RawHeader) -> None:
-        status = self._options.status
-        if _is_bodiless(status):
-            await self._send_nothing(send)
             return
-        length = (b"content-length", b"%d" % len(body))
-        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        status, headers, body = self._status, self._text, b""
+        if sort is _Sort.TEXT:
+            body = result.encode()
+        elif sort is _Sort.BYTES:
+            headers, body = self._bytes, bytes(result)
+        elif sort is not _Sort.NOTHING:
+            headers, body = await self._encode_value(result, scope, sort is _Sort.CONTAINER)
+        if sort is _Sort.NOTHING or self._is_bodiless:
+            status, body = self._empty_status, b""
+            headers = [] if _is_bodiless(status) else [(b"content-length", b"0")]
+        else:
+            headers = [*headers, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _send_value(self, result: Any, scope: Scope, send: Send, *, large: bool) -> None:
-        content_type, encode = self._json, encode_json
-        if self._options.media_type is None:
-            accept = _accept(scope)
+    async def _encode_value(
+        self, result: Any, scope: Scope, is_container: bool
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        headers, encode = self._json, encode_json
+        if self._media_type is None:
+            accept = join_headers(scope, b"accept")
             if "msgpack" in accept:
                 chosen = choose_media_type(accept, (JSON, *MSGPACK_TYPES))
                 if chosen in MSGPACK_TYPES:
-                    content_type, encode = _content_type(chosen), encode_msgpack
+                    headers = [(b"content-type", chosen.encode("latin-1")), _VARY]
+                    encode = encode_msgpack
         try:
-            if large and len(result) > _INLINE_ITEMS:
-                body = await run_in_worker(encode, result)
-            else:
-                body = encode(result)
+            if is_container and len(result) > _INLINE_ITEMS:
+                return headers, await run_in_worker(encode, result)
+            return headers, encode(result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             function = self._signature.function
             where = f"{find_name(function)} ({find_location(function)})"
             raise TypeError(f"{where} returned what cannot be encoded: {error}") from error
-        await self._send_body(send, body, content_type, *self._vary())
 
-    def _vary(self) -> tuple[_RawHeader, ...]:
-        # RFC 9110 §12.5.5: the answer depends on `Accept`.
-        return ((b"vary", b"accept"),) if self._options.media_type is None else ()
+    async def _answer_stream(self, items: Any) -> StreamedResponse:
+        """Return the response that sends every item when it comes.
 
-
-@functools.lru_cache(maxsize=1024)
-def _sort_of(kind: Hashable) -> _Sort:
-    for classes, sort in _SORTS:
-        if isinstance(kind, type) and issubclass(kind, classes):
-            return sort
-    streams = any(hasattr(kind, name) for name in ("__next__", "__anext__", "__aiter__"))
-    return _Sort.STREAM if streams else _Sort.VALUE
-
-
-def _accept(scope: Scope) -> str:
-    """All `Accept` fields as one (RFC 9110 §5.3)."""
-    found = [value for name, value in scope["headers"] if name == b"accept"]
-    return b",".join(found).decode("latin-1") if found else ""
-
-
-def _content_type(media_type: str) -> _RawHeader:
-    return b"content-type", media_type.encode("latin-1")
+        Text and bytes are sent as they are, any other item is a line of JSON. Which of them it
+        is, and so the Content-Type, the first item says, unless the return annotation of the
+        handler does (`AsyncIterator[bytes]`). A synchronous iterator is advanced in a worker
+        thread. Whatever happens, a generator is closed, shielded from cancellation.
+        """
+        source = _ThreadedIterator(items) if hasattr(items, "__next__") else items.__aiter__()
+        kind = get_item_kind(self._signature.result)
+        first: Any = _END
+        if kind is None:
+            try:
+                first = await anext(source, _END)
+            except BaseException:
+                async with closing(source):
+                    raise
+            kind = _find_kind(type(first)) if first is not _END else object
+        default = TEXT if kind is str else BYTES if kind is bytes else LINES
+        return StreamedResponse(
+            body_chunks=closing(_ItemChunks(source, first, lines=kind is object)),
+            status=self._status,
+            headers={"content-type": self._media_type or default},
+        )
 
 
 def _is_bodiless(status: int) -> bool:
     return status < 200 or status in {204, 304}  # RFC 9110 §6.4.1
+
+
+def _encode_unknown(value: Any, name: str) -> Any:
+    """Return what `msgspec` encodes in place of a value that it does not know."""
+    if is_array_type(type(value)):
+        from asgihive.encoders import json, msgpack  # noqa: PLC0415  # they import NumPy
+
+        return msgspec.Raw((json if name == "json" else msgpack).ENCODER.document(value))
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    raise TypeError(f"a {type(value).__qualname__} has no form in JSON or MessagePack")
+
+
+encode_json = msgspec.json.Encoder(enc_hook=lambda value: _encode_unknown(value, "json")).encode
+"""JSON (RFC 8259), with arrays and models inside; raises what `msgspec` raises."""
+
+encode_msgpack = msgspec.msgpack.Encoder(
+    enc_hook=lambda value: _encode_unknown(value, "msgpack")
+).encode
+"""MessagePack; an array is the map of `msgpack-numpy`."""
+
+
+async def _answer_array(
+    value: Any, accept: str, status: int
+) -> BufferedResponse | StreamedResponse:
+    """Return an array, or a scalar, in the format that `Accept` asks for; JSON if none fits.
+
+    A large one is encoded part by part in worker threads and streamed; it must not change
+    meanwhile.
+
+    Raises:
+        FormatMismatch: not even JSON fits.
+    """
+    # Not at the top: a hive whose handlers return no arrays does without NumPy.
+    import numpy as np  # noqa: PLC0415
+
+    from asgihive.encoders import Encoder, Values, accepted_types, check  # noqa: PLC0415
+    from asgihive.encoders.json import ENCODER  # noqa: PLC0415
+    from asgihive.encoders.protocol import cut  # noqa: PLC0415
+    from asgihive.hdf5.buffers import zero_padding  # noqa: PLC0415
+
+    array = np.asarray(value, order="C")
+    values = Values("", array.shape, array.dtype)
+
+    def choose_encoder() -> Encoder:
+        fitting = {
+            media_type: each
+            for media_type, each in accepted_types().items()
+            if each.refusal(values) is None
+        }
+        # JSON first: it is what any type (`*/*`) means.
+        chosen = choose_media_type(accept, [ENCODER.media_type, *fitting])
+        return fitting.get(chosen or ENCODER.media_type, ENCODER)
+
+    async def encode_parts() -> AsyncIterator[BodyChunk]:
+        yield encoder.head(values)
+        first = 0
+        for part in cut(array, encoder.block_elements) if values.size else ():
+            encode = functools.partial(encode_part, part, first)
+            yield encode() if part.nbytes <= _INLINE_BYTES else await run_in_worker(encode)
+            first += part.size
+        yield encoder.tail(values)
+
+    def encode_part(part: Any, first: int) -> BodyChunk:
+        return encoder.block(values, zero_padding(part), first)
+
+    encoder: Encoder = ENCODER
+    if accept not in {"", "*/*", ENCODER.media_type}:
+        # In a thread, for the first use of the registry imports every format.
+        encoder = await run_in_worker(choose_encoder)
+    check(encoder, values)
+    headers = {"content-type": encoder.media_type, "vary": "accept"}
+    if encoder.extension is not None:
+        headers["content-disposition"] = format_content_disposition(f"data.{encoder.extension}")
+    chunks = encode_parts()
+    if array.nbytes <= _INLINE_BYTES and array.size <= encoder.block_elements:
+        return BufferedResponse(b"".join([chunk async for chunk in chunks]), status, headers)
+    return StreamedResponse(
+        body_chunks=closing(chunks),
+        content_length=encoder.length(values),
+        status=status,
+        headers=headers,
+    )
+
+
+class _ItemChunks:
+    """Items as chunks of a body.
+
+    It is no generator: one that never began would not close its source.
+    """
+
+    def __init__(self, source: AsyncIterator[Any], first: Any, *, lines: bool) -> None:
+        self._source = source
+        self._first = first
+        self._lines = lines
+
+    def __aiter__(self) -> AsyncIterator[BodyChunk]:
+        return self
+
+    async def __anext__(self) -> BodyChunk:
+        item, self._first = self._first, _END
+        if item is _END:
+            item = await anext(self._source)
+        if self._lines:
+            return encode_json(item) + b"\n"
+        if isinstance(item, str):
+            return item.encode()
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            return bytes(item)
+        raise TypeError(f"A stream of text or bytes yielded a {type(item).__qualname__}")
+
+    async def aclose(self) -> None:
+        aclose = getattr(self._source, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+
+class _ThreadedIterator:
+    """An iterator that is advanced, and closed, in worker threads."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __aiter__(self) -> "_ThreadedIterator":
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await run_in_worker(next, self._items, _END)
+        if item is _END:
+            raise StopAsyncIteration
+        return item
+
+    async def aclose(self) -> None:
+        close = getattr(self._items, "close", None)
+        if close is not None:
+            await run_in_worker(close)
+
+
+def get_item_annotation(annotation: Any) -> Any:
+    """Return `T` of `AsyncIterator[T]`, `Generator[T, …]` and the like; else None."""
+    origin = typing.get_origin(annotation)
+    return typing.get_args(annotation)[0] if origin in _STREAMS else None
+
+
+def get_item_kind(annotation: Any) -> type | None:
+    """Return `str`, `bytes` or `object` for the items of a stream; None if it does not say."""
+    item = get_item_annotation(annotation)
+    return _find_kind(item) if isinstance(item, type) and item is not object else None
+
+
+def _find_kind(item: type) -> type:
+    if issubclass(item, str):
+        return str
+    return bytes if issubclass(item, (bytes, bytearray, memoryview)) else object

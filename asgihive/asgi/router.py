@@ -1,31 +1,26 @@
 """The router: which application answers a path and a method."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
-from asgihive.asgi.paths import (
+from asgihive.asgi.routes import (
     ANY_METHOD,
-    Parameter,
+    Handler,
+    Options,
+    PathParameter,
+    Route,
+    RouteKind,
     RouteTable,
     Segments,
+    add_trailing_slash,
     get_route_path,
-    parse_template,
-    with_trailing_slash,
-)
-from asgihive.asgi.routes import (
-    Endpoint,
-    Handler,
-    Kind,
-    Options,
-    Route,
-    RouteOptions,
-    as_dependencies,
-    as_tags,
+    to_dependencies,
+    to_tags,
 )
 
 _Handler = TypeVar("_Handler", bound=Handler)
@@ -37,12 +32,26 @@ _BODY_MESSAGES = {  # the second and third are ASGI extensions
 }
 
 
+class RouteOptions(TypedDict, total=False):
+    """What the decorators of a `Router` take; see `Options`."""
+
+    tags: Sequence[str]
+    status: int
+    summary: str | None
+    description: str | None
+    deprecated: bool
+    include_in_schema: bool
+    dependencies: Sequence[Any]
+    media_type: str | None
+    max_body_bytes: int
+
+
 class Router:
     """An ASGI application that hands http and websocket scopes to the routes it holds.
 
     Nothing is redirected. 404, 405 (with `Allow`) and rejected handshakes are answered as
-    `HTTPException` renders them; exceptions of the routes are passed on, so put an
-    `ErrorBoundary` around. Paths are matched as the server decoded them: an encoded slash
+    `send_error` does it; exceptions of the routes are passed on, so put an `ErrorBoundary`
+    around. Paths are matched as the server decoded them: an encoded slash
     is a slash. The application gets a copy of the scope with `path_params` set.
 
     Args:
@@ -66,8 +75,8 @@ class Router:
         self.overrides: dict[Handler, Handler] = {}
         """For tests: what is called instead of a dependency, here and in what includes this."""
         self._common = Options(
-            as_tags(tags),
-            dependencies=as_dependencies(dependencies),
+            to_tags(tags),
+            dependencies=to_dependencies(dependencies),
             max_body_bytes=max_body_bytes,
         )
         self._routes: list[Route] = []
@@ -101,13 +110,11 @@ class Router:
         Raises:
             ValueError: a bad template, no method, or a route that is registered already.
         """
-        endpoint = Endpoint(app, False, self._common)
-        return self._register("http", path, _methods(path, methods), name, endpoint)
+        return self._register("http", path, methods, name, app, self._common)
 
     def add_websocket(self, path: str, app: ASGIApp, name: str | None = None) -> Route:
         """Let an ASGI application answer the websocket scopes of `path`; raises as `add`."""
-        endpoint = Endpoint(app, False, self._common)
-        return self._register("websocket", path, frozenset({"GET"}), name, endpoint)
+        return self._register("websocket", path, ("GET",), name, app, self._common)
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
         """Let an ASGI application answer everything below `prefix`, http and websocket.
@@ -119,8 +126,7 @@ class Router:
         Raises:
             ValueError: a bad prefix, or one that is mounted already.
         """
-        endpoint = Endpoint(app, False, self._common)
-        return self._register("mount", prefix.rstrip("/"), frozenset({ANY_METHOD}), name, endpoint)
+        return self._register("mount", prefix.rstrip("/"), (ANY_METHOD,), name, app, self._common)
 
     def include_router(
         self,
@@ -151,18 +157,13 @@ class Router:
             raise ValueError("A router cannot include itself")
         included = []
         for route in router.registered:
-            of_route = route.endpoint
-            endpoint = Endpoint(
-                of_route.target,
-                of_route.is_handler,
-                of_route.options.within(tags, dependencies).within(
-                    self._common.tags, self._common.dependencies
-                ),
-                of_route.overrides,
-                of_route.optional_trailing_slash,
+            options = route.options.add_outer(tags, dependencies)
+            copy = replace(
+                route,
+                path=prefix.rstrip("/") + route.path,
+                options=options.add_outer(self._common.tags, self._common.dependencies),
             )
-            path = prefix.rstrip("/") + route.path
-            included.append(self._register(route.kind, path, route.methods, route.name, endpoint))
+            included.append(self._add_route(copy))
         return tuple(included)
 
     def route(
@@ -182,8 +183,7 @@ class Router:
         """
 
         def register(handler: _Handler) -> _Handler:
-            endpoint = Endpoint(handler, True, self._options(options))
-            self._register("http", path, _methods(path, methods), name, endpoint)
+            self._register("http", path, methods, name, handler, self._make_options(options), True)
             return handler
 
         return register
@@ -224,8 +224,8 @@ class Router:
         """Decorate an `async def` handler of websockets; as `route`, without a body or result."""
 
         def register(handler: _Handler) -> _Handler:
-            endpoint = Endpoint(handler, True, self._options(options))
-            self._register("websocket", path, frozenset({"GET"}), name, endpoint)
+            given = self._make_options(options)
+            self._register("websocket", path, ("GET",), name, handler, given, True)
             return handler
 
         return register
@@ -233,103 +233,120 @@ class Router:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan":
-            await _complete_lifespan(receive, send)
+            for phase in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{phase}.complete"})
             return
         table = self._tables[kind]
-        path = get_route_path(scope) or "/"
+        path = (get_route_path(scope) if scope.get("root_path") else scope["path"]) or "/"
         method = scope.get("method", "GET")
-        found = table.find(path, method)
-        if found is None:
-            await send_error(_unmatched(path, method, table.allowed(path)), scope, receive, send)
+        # Most requests ask for a static path, which is found without a call.
+        place = table.static.get(path)
+        found: tuple[Route, tuple[Any, ...]] | None
+        if place is not None and method in place:
+            found = place[method], ()
+        elif (found := table.find(path, method)) is None:
+            error = _refuse_path(path, method, table.list_methods(path))
+            await send_error(error, scope, receive, send)
             return
         route, captured = found
+        # A mount captures the rest of the path as well, which has no name.
+        params: dict[str, Any] = dict(zip(route.parameter_names, captured, strict=False))
+        if outer := scope.get("path_params"):
+            params = {**outer, **params}
+        scope = {**scope, "path_params": params}
         if route.kind == "mount":
-            scope = _mounted_scope(scope, path, route, captured)
-        else:
-            scope = {**scope, "path_params": _path_params(scope, route, captured)}
-            if method == "HEAD":
-                send = _without_body(send)
+            below = "/" + captured[-1] if len(captured) > len(route.parameter_names) else ""
+            prefix = path.removesuffix(below)
+            root_path = scope.get("root_path", "")
+            scope["path"] = root_path + prefix + (below or "/")
+            scope["root_path"] = root_path + prefix
+            scope.setdefault("app_root_path", root_path)  # for Starlette's `url_for`
+        elif method == "HEAD":
+            send = _drop_body(send)
         await route.app(scope, receive, send)
 
-    def _options(self, options: RouteOptions) -> Options:
+    def _make_options(self, options: RouteOptions) -> Options:
         given: dict[str, Any] = {"max_body_bytes": self._common.max_body_bytes, **options}
         unknown = given.keys() - Options.__dataclass_fields__.keys()
         if unknown:
             accepted = ", ".join(Options.__dataclass_fields__)
             raise TypeError(f"No such option: {', '.join(unknown)}; accepted are {accepted}")
-        given["tags"] = as_tags(given.get("tags", ()))
-        given["dependencies"] = as_dependencies(given.get("dependencies", ()))
-        return Options(**given).within(self._common.tags, self._common.dependencies)
+        given["tags"] = to_tags(given.get("tags", ()))
+        given["dependencies"] = to_dependencies(given.get("dependencies", ()))
+        return Options(**given).add_outer(self._common.tags, self._common.dependencies)
 
-    def _register(
+    def _register(  # noqa: PLR0913, PLR0917  # each is one fact
         self,
-        kind: Kind,
+        kind: RouteKind,
         path: str,
-        methods: frozenset[str],
+        methods: Collection[str],
         name: str | None,
-        endpoint: Endpoint,
+        target: Callable[..., Any],
+        options: Options,
+        is_handler: bool = False,
     ) -> Route:
-        endpoint = replace(
-            endpoint,
-            overrides=(self.overrides, *endpoint.overrides),
-            optional_trailing_slash=(
-                self.optional_trailing_slash or endpoint.optional_trailing_slash
-            ),
+        if isinstance(methods, str) or not methods:
+            raise ValueError(f"The methods of {path!r} are a collection of at least one")
+        route = Route(
+            kind=kind,
+            path=path,
+            methods=frozenset(each.upper() for each in methods),
+            name=name or str(getattr(target, "__name__", type(target).__name__)),
+            target=target,
+            is_handler=is_handler,
+            options=options,
+            app=target,
         )
-        if kind == "mount":
-            segments = parse_template(path + "/")[:-1]
-            below = (*segments, Parameter("", "path"))
-            templates: tuple[Segments, ...] = (segments, below) if segments else (below,)
-        else:
-            segments = parse_template(path or "/")
-            both = endpoint.optional_trailing_slash
-            templates = with_trailing_slash(segments) if both else (segments,)
-        app = build_application(kind, segments, endpoint)
-        route = Route(kind, path, methods, name or _name(endpoint.target), app, segments, endpoint)
-        for table in self._tables.values() if kind == "mount" else (self._tables[kind],):
-            table.add(templates, methods, route)
+        return self._add_route(route)
+
+    def _add_route(self, route: Route) -> Route:
+        """Register a route, which may be one of another router, at this one."""
+        route = replace(
+            route,
+            overrides=(self.overrides, *route.overrides),
+            optional_trailing_slash=self.optional_trailing_slash or route.optional_trailing_slash,
+        )
+        segments = route.segments
+        templates: tuple[Segments, ...] = (segments,)
+        if route.kind == "mount":
+            below = (*segments, PathParameter("", "path"))
+            templates = (segments, below) if segments else (below,)
+        elif route.optional_trailing_slash:
+            templates = add_trailing_slash(segments)
+        route = replace(route, app=build_application(route))
+        is_mount = route.kind == "mount"
+        for table in self._tables.values() if is_mount else (self._tables[route.kind],):
+            table.add(templates, route.methods, route)
         self._routes.append(route)
         return route
 
 
-def _methods(path: str, methods: Collection[str]) -> frozenset[str]:
-    if isinstance(methods, str) or not methods:
-        raise ValueError(f"The methods of {path!r} are a collection of at least one")
-    return frozenset(each.upper() for each in methods)
+def list_routes(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]:
+    """Yield every route of a router and of the routers that it mounts, with its whole path.
+
+    A route below a mount has the tags and guards of the mount as well.
+    """
+    for route in router.registered:
+        path = prefix + route.path
+        if route.kind != "mount" or not isinstance(route.target, Router):
+            yield path, route
+            continue
+        outer = route.options
+        for below, each in list_routes(route.target, path):
+            options = each.options.add_outer(outer.tags, outer.dependencies)
+            yield below, replace(each, options=options)
 
 
-def _name(target: Handler | ASGIApp) -> str:
-    return str(getattr(target, "__name__", type(target).__name__))
-
-
-def _path_params(scope: Scope, route: Route, captured: tuple[Any, ...]) -> dict[str, Any]:
-    # A mount captures the rest of the path as well, which is no parameter of anyone.
-    params = dict(zip(route.parameter_names, captured, strict=False))
-    return {**outer, **params} if (outer := scope.get("path_params")) else params
-
-
-def _mounted_scope(scope: Scope, path: str, route: Route, captured: tuple[Any, ...]) -> Scope:
-    below = "/" + captured[-1] if len(captured) > len(route.parameter_names) else ""
-    prefix = path.removesuffix(below)
-    root_path = scope.get("root_path", "")
-    return {
-        **scope,
-        "path": root_path + prefix + (below or "/"),
-        "root_path": root_path + prefix,
-        "app_root_path": scope.get("app_root_path", root_path),  # for Starlette's `url_for`
-        "path_params": _path_params(scope, route, captured),
-    }
-
-
-def _unmatched(path: str, method: str, allowed: list[str]) -> HTTPException:
+def _refuse_path(path: str, method: str, allowed: list[str]) -> HTTPException:
     if not allowed:
         return HTTPException(404, f"No such route: {path[:200]}")
     message = f"The method {method[:40]} is not allowed here: use {', '.join(allowed)}"
     return HTTPException(405, message, {"Allow": ", ".join(allowed)})
 
 
-def _without_body(send: Send) -> Send:
-    """For HEAD (RFC 9110 §9.3.2): everything but body bytes."""
+def _drop_body(send: Send) -> Send:
+    """Return a `send` for HEAD (RFC 9110 §9.3.2), which sends everything but body bytes."""
 
     async def send_without_body(message: Message) -> None:
         if message["type"] not in _BODY_MESSAGES:
@@ -338,9 +355,3 @@ def _without_body(send: Send) -> Send:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     return send_without_body
-
-
-async def _complete_lifespan(receive: Receive, send: Send) -> None:
-    for phase in ("startup", "shutdown"):
-        await receive()
-        await send({"type": f"lifespan.{phase}.complete"})

@@ -1,138 +1,166 @@
-"""What a router knows about each of its routes."""
+"""What a router knows: path templates, its routes, and the table that finds them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypedDict
+from functools import partial
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
-from asgihive.asgi.markers import Dependency
-from asgihive.asgi.paths import Parameter, Segments, parameters_of
+from asgihive.asgi.parameters import Dependency
+
+T = TypeVar("T")
 
 Handler = Callable[..., Any]
-Kind = Literal["http", "websocket", "mount"]
-# By the function that a signature names: the one to call instead.
+RouteKind = Literal["http", "websocket", "mount"]
 Overrides = Mapping[Handler, Handler]
+"""By the function that a signature names: the one to call instead."""
+
+ANY_METHOD = "*"
+
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+# 640 digits: what `int` converts under every setting of `sys.set_int_max_str_digits`.
+_INTEGER = re.compile(r"-?[0-9]{1,640}")
+_FLOAT = re.compile(r"-?[0-9]{1,640}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,5})?")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")  # RFC 9562 §4
 
 
-class RouteOptions(TypedDict, total=False):
-    """What the decorators of a `Router` take; see `Options`."""
+def _convert_float(segment: str) -> float | None:
+    value = float(segment) if _FLOAT.fullmatch(segment) else math.inf
+    return value if math.isfinite(value) else None
 
-    tags: Sequence[str]
-    status: int
-    summary: str | None
-    description: str | None
-    deprecated: bool
-    include_in_schema: bool
-    dependencies: Sequence[Any]
-    media_type: str | None
-    max_body_bytes: int
+
+# Segment → value, or None where it does not fit; tried in this order, narrowest first.
+_CONVERTORS: dict[str, Callable[[str], Any]] = {
+    "int": lambda segment: int(segment) if _INTEGER.fullmatch(segment) else None,
+    "float": _convert_float,
+    "uuid": lambda segment: UUID(segment) if _UUID.fullmatch(segment) else None,
+    "str": lambda segment: segment or None,
+}
+_REST = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class PathParameter:
+    """A path parameter `{name:convertor}`."""
+
+    name: str
+    convertor: str
+    """One of int, float, uuid, str and path."""
+
+
+Segments = tuple[str | PathParameter, ...]
+
+
+def parse_template(template: str) -> Segments:
+    """Return the segments of a path template such as `/scans/{number:int}/{rest:path}`.
+
+    A parameter is a whole segment: `{name}` any text without a slash, `{name:int}` ASCII
+    digits with an optional minus sign, `{name:float}` a finite decimal number,
+    `{name:uuid}` the hyphenated form of RFC 9562, `{name:path}` the rest of the path,
+    slashes included, possibly empty.
+
+    Raises:
+        ValueError: no leading slash, a brace outside of a parameter, an unknown convertor,
+            a name used twice, or `path` before the end.
+    """
+    if not template.startswith("/"):
+        raise ValueError(f"The path {template!r} has no leading slash")
+    segments: list[str | PathParameter] = []
+    for text in template[1:].split("/"):
+        if "{" not in text and "}" not in text:
+            segments.append(text)
+            continue
+        match = _PARAMETER.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} in the path {template!r} is not one whole {{parameter}}")
+        name, convertor = match[1], match[2] or "str"
+        if convertor not in _CONVERTORS and convertor != _REST:
+            accepted = ", ".join((*_CONVERTORS, _REST))
+            raise ValueError(f"{text!r} in the path {template!r}: convertors are {accepted}")
+        segments.append(PathParameter(name, convertor))
+    parameters = list_parameters(segments)
+    if len({each.name for each in parameters}) < len(parameters):
+        raise ValueError(f"The path {template!r} uses a parameter name twice")
+    if any(each.convertor == _REST for each in list_parameters(segments[:-1])):
+        raise ValueError(f"The path {template!r} goes on after its path parameter")
+    return tuple(segments)
+
+
+def list_parameters(segments: Sequence[str | PathParameter]) -> tuple[PathParameter, ...]:
+    """Return the parameters among the segments, in their order."""
+    return tuple(each for each in segments if isinstance(each, PathParameter))
+
+
+def add_trailing_slash(segments: Segments) -> tuple[Segments, ...]:
+    """Return the templates with and without one trailing slash; one if the slash is captured."""
+    bare = segments[:-1] if segments[-1] == "" else segments
+    if not bare or (isinstance(bare[-1], PathParameter) and bare[-1].convertor == _REST):
+        return (segments,)
+    return bare, (*bare, "")
+
+
+def get_route_path(scope: Scope) -> str:
+    """Return the path below `root_path`, whether or not the server keeps that in `path`.
+
+    As Starlette's function of that name: empty for the root itself without a trailing slash.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if not root_path or not path.startswith(root_path):
+        return path
+    rest = path[len(root_path) :]
+    return path if rest and rest[0] != "/" else rest
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a decorator says about a handler.
-
-    Args:
-        tags: OpenAPI's, after those of the router.
-        status: of the answer, unless the handler returns a response itself.
-        summary: for OpenAPI; by default the handler's name as words.
-        description: for OpenAPI; by default the handler's docstring.
-        deprecated: for OpenAPI.
-        include_in_schema: whether OpenAPI and the documentation page have the route.
-        dependencies: guards: `Depends(f)` or `f`, called for what they raise, after those
-            of the router and before the handler's own.
-        media_type: of what the handler returns, for text, bytes and streams of them.
-        max_body_bytes: a longer body is answered by 413.
-    """
+    """What a decorator says about a handler."""
 
     tags: tuple[str, ...] = ()
-    status: int = 200
-    summary: str | None = None
-    description: str | None = None
-    deprecated: bool = False
-    include_in_schema: bool = True
-    dependencies: tuple[Dependency, ...] = ()
-    media_type: str | None = None
-    max_body_bytes: int = 1 << 20
+    """OpenAPI's, after those of the router."""
 
-    def within(self, tags: Sequence[str], dependencies: Sequence[Any]) -> "Options":
-        """The options of a route of a router that has tags and guards itself."""
+    status: int = 200
+    """Of the answer, unless the handler returns a response itself."""
+
+    summary: str | None = None
+    """For OpenAPI; by default the handler's name as words."""
+
+    description: str | None = None
+    """For OpenAPI; by default the handler's docstring."""
+
+    deprecated: bool = False
+    """For OpenAPI."""
+
+    include_in_schema: bool = True
+    """Whether OpenAPI and the documentation page have the route."""
+
+    dependencies: tuple[Dependency, ...] = ()
+    """Guards: `Depends(f)` or `f`, called for what they raise, after those of the router and
+    before the handler's own."""
+
+    media_type: str | None = None
+    """Of what the handler returns, for text, bytes and streams of them."""
+
+    max_body_bytes: int = 1 << 20
+    """A longer body is answered by 413."""
+
+    def add_outer(self, tags: Sequence[str], dependencies: Sequence[Any]) -> "Options":
+        """Return the options of the route in a router that has tags and guards itself."""
         if not tags and not dependencies:
             return self
         return replace(
             self,
-            tags=tuple(dict.fromkeys((*as_tags(tags), *self.tags))),
-            dependencies=(*as_dependencies(dependencies), *self.dependencies),
+            tags=tuple(dict.fromkeys((*to_tags(tags), *self.tags))),
+            dependencies=(*to_dependencies(dependencies), *self.dependencies),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What a route leads to: a handler, or a bare ASGI application, and its options."""
-
-    target: Callable[..., Any]
-    is_handler: bool
-    options: Options
-    overrides: tuple[Overrides, ...] = ()
-    """Of the routers that the route is in, outermost first; the first that has a function wins."""
-    optional_trailing_slash: bool = False
-    """Whether one of those routers says so."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One registration of a `Router`, for whoever lists or documents them.
-
-    `methods` are the registered ones: a GET route answers HEAD too. A WebSocket's handshake
-    is a GET (RFC 6455 §4.1); a mount has `*`, every method, and `path` is its prefix.
-    Of a handler, `app` has it as `__wrapped__`.
-    """
-
-    kind: Kind
-    path: str
-    methods: frozenset[str]
-    name: str
-    app: ASGIApp = field(repr=False)
-    segments: Segments = field(repr=False)
-    endpoint: Endpoint = field(repr=False)
-    parameter_names: tuple[str, ...] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "parameter_names", tuple(each.name for each in self.parameters))
-
-    @property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The path parameters, in their order."""
-        return parameters_of(self.segments)
-
-    @property
-    def handler(self) -> Handler | None:
-        """The plain function as it was decorated; None of a bare ASGI application."""
-        return self.endpoint.target if self.endpoint.is_handler else None
-
-    @property
-    def tags(self) -> tuple[str, ...]:
-        """OpenAPI's, those of the outermost router first."""
-        return self.endpoint.options.tags
-
-    @property
-    def summary(self) -> str | None:
-        """As the decorator said."""
-        return self.endpoint.options.summary
-
-    @property
-    def include_in_schema(self) -> bool:
-        """Whether OpenAPI has the route."""
-        return self.endpoint.options.include_in_schema
-
-    def __str__(self) -> str:
-        what = ",".join(sorted(self.methods)) if self.kind == "http" else self.kind
-        return f"{what} {self.path or '/'} ({self.name})"
-
-
-def as_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """The tags as a tuple.
+def to_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Return the tags as a tuple.
 
     Raises:
         TypeError: they are one text.
@@ -142,8 +170,8 @@ def as_tags(tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(tags)
 
 
-def as_dependencies(dependencies: Sequence[Any]) -> tuple[Dependency, ...]:
-    """Guards as records.
+def to_dependencies(dependencies: Sequence[Any]) -> tuple[Dependency, ...]:
+    """Return guards as records.
 
     Raises:
         TypeError: one is neither `Depends(f)` nor a function.
@@ -154,3 +182,177 @@ def as_dependencies(dependencies: Sequence[Any]) -> tuple[Dependency, ...]:
     return tuple(
         each if isinstance(each, Dependency) else Dependency(each) for each in dependencies
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One registration of a `Router`."""
+
+    kind: RouteKind
+    path: str
+    """The template; of a mount its prefix."""
+
+    methods: frozenset[str]
+    """The registered ones: a GET route answers HEAD too. A websocket's handshake is a GET
+    (RFC 6455 §4.1); a mount has `*`, every method."""
+
+    name: str
+    target: Callable[..., Any]
+    """The plain function as it was decorated, or a bare ASGI application."""
+
+    is_handler: bool
+    """Whether `target` is a function; else it is an ASGI application."""
+
+    options: Options
+    overrides: tuple[Overrides, ...] = field(default=(), repr=False)
+    """Of the routers that the route is in, outermost first; the first that has a function wins."""
+
+    optional_trailing_slash: bool = False
+    """Whether one of those routers says so."""
+
+    app: ASGIApp = field(repr=False)
+    """What answers: of a handler, it has that as `__wrapped__`."""
+
+    segments: Segments = field(init=False, repr=False)
+    parameter_names: tuple[str, ...] = field(init=False, repr=False)
+    """Of the path, in their order."""
+
+    def __post_init__(self) -> None:
+        is_mount = self.kind == "mount"
+        segments = (
+            parse_template(self.path + "/")[:-1] if is_mount else parse_template(self.path or "/")
+        )
+        object.__setattr__(self, "segments", segments)
+        names = tuple(each.name for each in self.parameters)
+        object.__setattr__(self, "parameter_names", names)
+
+    @property
+    def parameters(self) -> tuple[PathParameter, ...]:
+        """The path parameters, in their order."""
+        return list_parameters(self.segments)
+
+    @property
+    def handler(self) -> Handler | None:
+        """The plain function as it was decorated; None of a bare ASGI application."""
+        return self.target if self.is_handler else None
+
+    def __str__(self) -> str:
+        what = ",".join(sorted(self.methods)) if self.kind == "http" else self.kind
+        return f"{what} {self.path or '/'} ({self.name})"
+
+
+# Takes one of the values that are registered for a path, by method, or none.
+_Choose = Callable[[dict[str, T]], T | None]
+
+
+def _choose_for(method: str, place: dict[str, T]) -> T | None:
+    value = place.get(method)
+    if value is None and method == "HEAD":
+        value = place.get("GET")
+    return place.get(ANY_METHOD) if value is None else value
+
+
+class _PathNode(Generic[T]):
+    """One segment deep in the tree of templates that have parameters."""
+
+    __slots__ = ("here", "rest", "static", "typed")
+
+    def __init__(self) -> None:
+        self.static: dict[str, _PathNode[T]] = {}
+        self.typed: dict[str, _PathNode[T]] = {}
+        self.here: dict[str, T] = {}
+        self.rest: dict[str, T] = {}
+
+    def add_child(self, segment: str | PathParameter) -> "_PathNode[T]":
+        if isinstance(segment, str):
+            return self.static.setdefault(segment, _PathNode())
+        node = self.typed.setdefault(segment.convertor, _PathNode())
+        self.typed = {kind: self.typed[kind] for kind in _CONVERTORS if kind in self.typed}
+        return node
+
+    def search(
+        self, path: str, start: int, captured: tuple[Any, ...], choose: "_Choose[T]"
+    ) -> tuple[T, tuple[Any, ...]] | None:
+        """Return the first value that `choose` takes, with what was captured on the way to it.
+
+        A node is visited once at most: a lookup is bounded by the templates, not by the path.
+
+        Args:
+            start: where the next segment begins; negative if the path has no more of them.
+        """
+        if start < 0:
+            value = choose(self.here) if self.here else None
+            return None if value is None else (value, captured)
+        end = path.find("/", start)
+        segment, following = (path[start:], -1) if end < 0 else (path[start:end], end + 1)
+        found = None
+        if (child := self.static.get(segment)) is not None:
+            found = child.search(path, following, captured, choose)
+        if found is None:
+            for kind, child in self.typed.items():
+                if (converted := _CONVERTORS[kind](segment)) is not None:
+                    found = child.search(path, following, (*captured, converted), choose)
+                    if found is not None:
+                        break
+        if found is None and self.rest and (value := choose(self.rest)) is not None:
+            found = value, (*captured, path[start:])
+        return found
+
+
+class RouteTable(Generic[T]):
+    """Values by path template and method.
+
+    A static path costs one dict lookup, however many there are. Otherwise a tree is walked
+    segment by segment with backtracking; at each segment static text is tried first, then
+    int, float, uuid, str, and last the rest of the path. The first template in that order
+    which answers the method wins: its own method, then GET for HEAD, then `ANY_METHOD`.
+    """
+
+    def __init__(self) -> None:
+        self.static: dict[str, dict[str, T]] = {}
+        """By path and method: what needs no search."""
+
+        self._tree: _PathNode[T] = _PathNode()
+
+    def add(self, templates: Sequence[Segments], methods: Collection[str], value: T) -> None:
+        """Register `value` for every template and method, or for none.
+
+        Raises:
+            ValueError: one of them is taken; the message names both values.
+        """
+        places = [self._find_place(segments) for segments in templates]
+        for place in places:
+            for method in methods:
+                if method in place:
+                    raise ValueError(f"{value} answers the same requests as {place[method]}")
+        for place in places:
+            place.update(dict.fromkeys(methods, value))
+
+    def find(self, path: str, method: str) -> tuple[T, tuple[Any, ...]] | None:
+        """Return the value for a request, with the captured and converted path parameters."""
+        return self._search(path, partial(_choose_for, method))
+
+    def list_methods(self, path: str) -> list[str]:
+        """Return the methods that would find something, sorted; none if the path is unknown."""
+        methods: set[str] = set()
+        # It takes nothing, so that it is asked about every place.
+        self._search(path, methods.update)
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+    def _search(self, path: str, choose: _Choose[T]) -> tuple[T, tuple[Any, ...]] | None:
+        if not path.startswith("/"):
+            return None
+        place = self.static.get(path)
+        if place is not None and (value := choose(place)) is not None:
+            return value, ()
+        return self._tree.search(path, 1, (), choose)
+
+    def _find_place(self, segments: Segments) -> dict[str, T]:
+        if not list_parameters(segments):
+            return self.static.setdefault("/" + "/".join(map(str, segments)), {})
+        node = self._tree
+        for segment in segments:
+            if isinstance(segment, PathParameter) and segment.convertor == _REST:
+                return node.rest
+            node = node.add_child(segment)
+        return node.here

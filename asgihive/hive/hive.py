@@ -387,12 +387,12 @@ def _check_kind(kind: ComponentKind, components: Sequence[Component]) -> None:
 
 
 def _make_record(path: str, route: Route) -> RouteRecord:
-    target = route.endpoint.target
+    target = route.target
     file, _, line = find_location(target).rpartition(":")
     return RouteRecord(
         methods=("WEBSOCKET",) if route.kind == "websocket" else tuple(sorted(route.methods)),
         url=path or "/",
-        tag=", ".join(route.tags),
+        tag=", ".join(route.options.tags),
         handler=find_name(target) if route.handler is not None else route.name,
         file=file,
         line=int(line) if line.isdigit() else 0,

@@ -87,7 +87,7 @@ class Batch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         content_type = headers.get(b"content-type", "")
-        decode = cast("Decode", self._reader.decoder(content_type))  # None is for bare bytes
+        decode = cast("Decode", self._reader.find_decoder(content_type))  # None is for bare bytes
         query = parse_query(scope["query_string"])
         refuse_misspelt(query, "batch")
         media_type = _media_type(query, headers.get(b"accept", ""), content_type)

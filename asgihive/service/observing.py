@@ -6,7 +6,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi.paths import get_route_path
+from asgihive.asgi import get_route_path
 from asgihive.context import Timings, request_context
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry

@@ -91,7 +91,7 @@ async def test_without_the_extra_the_operations_are_listed(
 async def test_a_swagger_ui_that_is_too_old_for_openapi_3_1_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(documentation, "_OLDEST_VERSION", 1000)
+    monkeypatch.setattr(documentation, "OLDEST_SWAGGER_UI", 1000)
     assert "asgihive[docs]" in (await answer(_documented(), "/docs")).body.decode()
 
 

@@ -81,13 +81,13 @@ async def test_a_prefix_may_have_parameters_that_handlers_take() -> None:
 async def test_records_carry_what_the_decorators_said_from_outside_in() -> None:
     outer = Router(tags=("all",), optional_trailing_slash=True)
     routes = outer.include_router(_notes(), "/api", tags=("api",))
-    assert [each.tags for each in routes] == [
+    assert [each.options.tags for each in routes] == [
         ("all", "api", "notes"),
         ("all", "api", "notes", "one"),
         *[("all", "api", "notes")] * 3,
     ]
     assert [each.handler for each in routes[:3]] == [where, one, None]
-    assert [(each.summary, each.include_in_schema) for each in routes[:2]] == [
+    assert [(each.options.summary, each.options.include_in_schema) for each in routes[:2]] == [
         (None, True),
         ("A note", False),
     ]

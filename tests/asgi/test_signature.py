@@ -65,7 +65,7 @@ def _handler(annotation: Any, default: Any = inspect.Parameter.empty) -> Callabl
         (Annotated[list[int], Cookie()], "a cookie has one value"),
         (Annotated[int, Query(), Header()], "only one of"),
         (Annotated[int, Header], "call the marker"),
-        (OwnRequest, "nobody makes a OwnRequest; accepted are Request"),
+        (OwnRequest, "no request gives a OwnRequest; accepted are Request"),
         (WebSocket, "an HTTP request has no WebSocket; HTTPConnection stands for both"),
     ],
 )
@@ -181,7 +181,7 @@ def test_handlers_are_named_and_found() -> None:
         assert find_location(each) == f"{__file__}:{line}"
     assert find_name(_Callable()) == "_Callable"
     assert find_location(_Callable()).startswith(f"{__file__}:")
-    assert find_location(Body).startswith("asgihive.asgi.markers")
+    assert find_location(Body).startswith("asgihive.asgi.parameters")
     assert find_location(len) == "builtins"
 
 

@@ -74,7 +74,7 @@ def _proxied(store: Store, router: Router, proxy: Proxy) -> Router:
     timed = TimedRoute(proxy, store.settings.read_timeout_seconds)
     proxied = Router(optional_trailing_slash=router.optional_trailing_slash)
     for route in router.registered:
-        is_batch = isinstance(route.endpoint.target, Batch)
+        is_batch = isinstance(route.target, Batch)
         app: ASGIApp = Batch(store, proxied) if is_batch else timed
         proxied.add(route.path, app, methods=route.methods, name=route.name)
     return proxied

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette._utils import get_route_path as get_starlette_path
 
-from asgihive.asgi.paths import Parameter, RouteTable, get_route_path, parse_template
+from asgihive.asgi.routes import PathParameter, RouteTable, get_route_path, parse_template
 
 segment = st.text(st.characters(exclude_characters="/{}", exclude_categories=["Cs"]), min_size=1)
 static_path = st.lists(segment, max_size=4).map(lambda each: "/" + "/".join(each))
@@ -124,15 +124,15 @@ def test_a_candidate_without_the_method_is_passed_over() -> None:
     assert made.find("/items/new", "HEAD") == ("form", ())
     assert made.find("/items/new", "POST") == ("change", ("new",))
     assert made.find("/items/new", "PUT") is None
-    assert made.allowed("/items/new") == ["GET", "HEAD", "POST"]
-    assert made.allowed("/nothing") == []
+    assert made.list_methods("/items/new") == ["GET", "HEAD", "POST"]
+    assert made.list_methods("/nothing") == []
 
 
 def test_a_conflict_names_both_and_registers_nothing() -> None:
     made = table("/x/{a:int}")
     with pytest.raises(ValueError, match=r"^second answers the same requests as /x/\{a:int\}$"):
         made.add([parse_template("/y"), parse_template("/x/{b:int}")], ["POST", "GET"], "second")
-    assert made.allowed("/y") == []
+    assert made.list_methods("/y") == []
     assert made.find("/x/1", "POST") is None
 
 
@@ -149,8 +149,8 @@ def test_templates_are_parsed() -> None:
     assert parse_template("/") == ("",)
     assert parse_template("/a/{b}/{c:int}/") == (
         "a",
-        Parameter("b", "str"),
-        Parameter("c", "int"),
+        PathParameter("b", "str"),
+        PathParameter("c", "int"),
         "",
     )
 
