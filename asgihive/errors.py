@@ -38,7 +38,7 @@
 `NeedsThread` is none of them: work that raises it succeeds in a thread.
 
 Errors carry data in their attributes; `str()` renders the sentence that a client reads.
-None of them knows HTTP: the table of statuses is `asgihive.service.statuses`.
+None of them knows HTTP: the table of statuses is `asgihive.service.gate`.
 """
 
 import difflib

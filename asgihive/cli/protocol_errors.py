@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from asgihive.service.sending import NO_SNIFFING
+from asgihive.service.gate import NO_SNIFFING
 
 _logger = logging.getLogger(__name__)
 

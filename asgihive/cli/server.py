@@ -29,7 +29,6 @@ from asgihive.cli.signals import signals_call
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
-from asgihive.service.sending import mark
 from asgihive.settings import H5Settings
 
 _logger = logging.getLogger("asgihive.cli")
@@ -51,10 +50,10 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
         if scope["type"] == "lifespan":
             await service(scope, receive, send)
         else:
-            await router(scope, receive, mark(send))
+            await router(scope, receive, send)
 
     # What is not below the prefix is counted and logged, too.
-    return service.observer.around(mounted)
+    return service.gate.make_outer(mounted)
 
 
 def refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:

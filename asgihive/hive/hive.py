@@ -22,6 +22,7 @@ from asgihive.asgi import (
     list_routes,
     send_error,
 )
+from asgihive.asgi.gate import SEND_TIMEOUT_SECONDS, Gate
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import (
     ComponentError,
@@ -76,6 +77,8 @@ class Hive:
             which calls this.
         entry_points: whether installed distributions add components.
         post_hook_seconds: how long a hook after a request may take.
+        send_timeout_seconds: how long a client may take for one part of a response, before its
+            connection is dropped.
         optional_trailing_slash: see `Router`.
 
     Raises:
@@ -94,6 +97,7 @@ class Hive:
         base: str | os.PathLike[str] | None = None,
         entry_points: bool = True,
         post_hook_seconds: float = 10.0,
+        send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         optional_trailing_slash: bool = False,
     ) -> None:
         self.config = HiveConfig.from_environment() if config is None else config
@@ -118,7 +122,7 @@ class Hive:
         self._own = self._make_router()
         self._life: Life | None = None
         self._phase: Phase = "never started"
-        self._answer: ASGIApp = self._answer_unavailable
+        self.gate = Gate(self._answer_unavailable, send_timeout_seconds)
         self._idle: Life | None = None
         if self._can_answer_without_lifespan():
             self._idle = self._make_life(self._sort_components()[0])
@@ -139,7 +143,7 @@ class Hive:
         if scope["type"] == "lifespan":
             await self._answer_lifespan(receive, send)
         else:
-            await self._answer(scope, receive, send)
+            await self.gate(scope, receive, send)
 
     def include_router(
         self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
@@ -174,13 +178,13 @@ class Hive:
             life = self._life = self._make_life(components)
             self._show_states(life)
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
-                self._answer = life.make_application()
+                self.gate.app = life.make_application()
                 self._phase = "running"
                 try:
                     yield
                 finally:
                     self._phase = "stopping"
-                    self._answer = self._answer_unavailable
+                    self.gate.app = self._answer_unavailable
                     await life.wait_for_request_hooks()
         finally:
             self._phase = "stopped"
@@ -264,7 +268,7 @@ class Hive:
     def _return_to_idle(self) -> None:
         """Answer as a hive that does not run."""
         idle = self._idle
-        self._answer = self._answer_unavailable if idle is None else idle.make_application()
+        self.gate.app = self._answer_unavailable if idle is None else idle.make_application()
         self._show_states(idle)
 
     def _show_states(self, life: Life | None) -> None:

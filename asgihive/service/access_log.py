@@ -1,4 +1,7 @@
-"""One line a request: what was asked by whom, what was sent, and what took how long."""
+"""One line a request: what a client asked for, what was sent, and what took how long.
+
+The token is in no line, of this log or of a server's own.
+"""
 
 import json
 import logging
@@ -18,7 +21,11 @@ logger = logging.getLogger("asgihive.access")
 _PLAIN = re.compile(rb"[!#-\[\]-~]*")
 _SAFE = "".join(chr(each) for each in range(0x21, 0x7F) if chr(each) not in '"\\')
 
-_SECRET = b"token"
+_PARAMETER = b"token"
+_FIELD = re.compile(r"(^|[?&\s\"'])([^?&=\s\"']+)=[^&\s\"]*")
+
+SERVER_LOGGERS = ("uvicorn.access", "uvicorn.asgi", "hypercorn.access", "granian.access")
+"""The logs in which servers write URLs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,52 +106,86 @@ class JSONFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-def is_logged() -> bool:
-    """Whether anyone wants lines of the access log."""
-    return logger.isEnabledFor(logging.INFO)
-
-
 def log(entry: AccessEntry) -> None:
     """Write one line, to whatever handlers `asgihive.access` has."""
     logger.info("%s", entry, extra={"access": entry})
 
 
 def client_of(scope: Scope) -> str:
-    """The address of the client, `-` where there is none, as at a Unix socket."""
+    """Return the address of the client, `-` where there is none, as at a Unix socket."""
     client = scope.get("client")
     return printable(str(client[0]).encode()) if client else "-"
 
 
 def path_of(scope: Scope) -> str:
-    """The whole path, percent-encoded: as it was sent, where the server says so."""
+    """Return the whole path, percent-encoded: as it was sent, where the server says so."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"], errors="surrogatepass").encode()
     return printable(raw.partition(b"?")[0])
 
 
 def query_of(scope: Scope) -> str:
-    """The query as it was sent, but `token=***` for any token, however its name is spelt."""
-    raw: bytes = scope.get("query_string", b"")
-    if b"%" in raw or _SECRET in raw:
-        raw = b"&".join(_without_secret(each) for each in raw.split(b"&"))
-    return printable(raw)
+    """Return the query as it was sent, but `token=***` for any token, however it is spelt."""
+    fields = printable(scope.get("query_string", b"")).split("&")
+    return "&".join(
+        f"{each.partition('=')[0]}=***" if is_token_field(each.encode()) else each
+        for each in fields
+    )
 
 
-def hiding(token: str) -> Callable[[str], str]:
-    """Puts `***` in the place of a token in the path or the query of a URL.
+def printable(raw: bytes) -> str:
+    """Return printable ASCII without blanks and quotes: nothing that a client sends ends a line."""
+    return raw.decode() if _PLAIN.fullmatch(raw) else quote(raw, safe=_SAFE)
 
-    Found by what it is, since whoever misspells the parameter, or puts it into the path, has
-    sent the token all the same: percent-encoded (RFC 3986, section 2.1) or not, byte by byte,
-    once or several times.
+
+def is_token_field(field: bytes) -> bool:
+    """Return whether a field of a query is the token, however its name is spelt."""
+    return unquote_to_bytes(field.partition(b"=")[0]) == _PARAMETER
+
+
+def hide_token_fields(text: str) -> str:
+    """Return a text with `***` in the place of the value of each field that is the token."""
+
+    def hide(field: re.Match[str]) -> str:
+        before, name = field.groups()
+        return f"{before}{name}=***" if is_token_field(name.encode()) else field[0]
+
+    return _FIELD.sub(hide, text)
+
+
+def make_token_hider(token: str | None) -> Callable[[str], str]:
+    """Return what puts `***` in the place of a token in the path or the query of a URL.
+
+    It is found by its characters, since a client that misspells the parameter, or puts the token
+    into the path, has sent it all the same: percent-encoded (RFC 3986, section 2.1) or not, byte
+    by byte, once or several times.
     """
+    if token is None:
+        return str
     text = "".join(f"(?:{re.escape(each)}|%(?:25)*(?i:{ord(each):02x}))" for each in token)
     return partial(re.compile(text).sub, "***")
 
 
-def _without_secret(field: bytes) -> bytes:
-    name, _, _ = field.partition(b"=")
-    return name + b"=***" if unquote_to_bytes(name) == _SECRET else field
+def hide_tokens_in_server_logs() -> None:
+    """Let the access logs of servers show `token=***`, in this process."""
+    for name in SERVER_LOGGERS:
+        log = logging.getLogger(name)
+        if not any(isinstance(each, TokenFilter) for each in log.filters):
+            log.addFilter(TokenFilter())
 
 
-def printable(raw: bytes) -> str:
-    """Printable ASCII without blanks and quotes: nothing that a client sends ends a line."""
-    return raw.decode() if _PLAIN.fullmatch(raw) else quote(raw, safe=_SAFE)
+class TokenFilter(logging.Filter):
+    """Takes tokens out of the URLs in log records."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record, and let it pass."""
+        arguments = record.args or ()
+        if isinstance(arguments, tuple) and all(isinstance(each, str | int) for each in arguments):
+            # Formatters of access logs take these apart.
+            if isinstance(record.msg, str):
+                record.msg = hide_token_fields(record.msg)
+            record.args = tuple(
+                hide_token_fields(each) if isinstance(each, str) else each for each in arguments
+            )
+        else:
+            record.msg, record.args = hide_token_fields(record.getMessage()), ()
+        return True

@@ -4,24 +4,17 @@ import os
 import sys
 from functools import partial
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
 from asgihive.hive.discovery import find_component_folder
-from asgihive.service.access import Guard, HostCheck
 from asgihive.service.core import Core
-from asgihive.service.cors import CrossOrigin
 from asgihive.service.figures import Figures
-from asgihive.service.framing import Framed
+from asgihive.service.gate import STATUSES, ServiceGate
 from asgihive.service.isolation.proxy import isolated
 from asgihive.service.metrics import Metrics
-from asgihive.service.observing import Observer
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.operation import add_operation
 from asgihive.service.routes import Routes
-from asgihive.service.sending import shorten_broken_answers, within
-from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
@@ -52,6 +45,8 @@ class H5App(Hive):
         ValueError: there can be no worker processes here, for `isolation="process"`.
     """
 
+    gate: ServiceGate
+
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         folder = find_component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
@@ -70,23 +65,8 @@ class H5App(Hive):
             entry_points=False,
             optional_trailing_slash=True,
         )
-        shorten_broken_answers()
-        self._shared: ASGIApp = Framed(Guard(super().__call__, self.settings.token))
-        if self.settings.allowed_hosts is not None:
-            self._shared = HostCheck(self._shared, self.settings.allowed_hosts)
-        if self.settings.cors_origins:
-            self._shared = CrossOrigin(self._shared, self.settings.cors_origins)
-        self.observer = Observer(
-            self._shared,
-            routes=[each.url for each in self.route_records()],
-            settings=self.settings,
-            metrics=metrics,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            send = within(self.settings.send_timeout_seconds, send)
-        await self.observer(scope, receive, send)
+        routes = [each.url for each in self.route_records()]
+        self.gate = ServiceGate(self.gate.app, self.settings, routes, metrics)
 
     def _documentation(self, router: Router) -> Documentation | None:
         return ServiceDocumentation(router, self.settings) if self.settings.docs else None

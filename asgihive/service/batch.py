@@ -35,11 +35,10 @@ from asgihive.asgi.request_fields import MAX_FIELDS
 from asgihive.concurrency import Lane
 from asgihive.encoders import msgpack
 from asgihive.errors import AnswerTooLarge, BadParameter
-from asgihive.service.access import Permitted
 from asgihive.service.batch_forms import Answer, Form, JsonForm, MsgpackForm
+from asgihive.service.gate import STATUSES, check_permission
 from asgihive.service.parameters import refuse_misspelt
 from asgihive.service.representations import Representation
-from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 
 MAX_BATCH_REQUESTS = 1000
@@ -209,7 +208,7 @@ class _Asker:
     """
 
     def __init__(self, app: ASGIApp, lane: Lane, most_bytes: int) -> None:
-        self._app = Permitted(app)
+        self._app = app
         self._lane = lane
         self._most_bytes = most_bytes
 
@@ -217,7 +216,9 @@ class _Asker:
         """The answer to one request, as a member of the body."""
         answer = Answer(form, self._most_bytes, has_format="format" in asked.params)
         try:
-            await self._app(_scope(batch, asked, form), _receive, answer.send)
+            scope = _scope(batch, asked, form)
+            await check_permission(scope)
+            await self._app(scope, _receive, answer.send)
             return await self._member(answer, form)
         except Exception as error:  # noqa: BLE001  # answered: nothing of this request is sent yet
             return await self.refusal(error, batch, form)

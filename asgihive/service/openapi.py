@@ -15,13 +15,12 @@ from asgihive.asgi import Documentation, Router
 from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
-from asgihive.service.access import is_open
 from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
+from asgihive.service.gate import STATUSES, is_open
 from asgihive.service.openapi_parameters import CONDITIONAL, ENTITY, RANGE, VALUES, parameters
 from asgihive.service.openapi_schemas import SCHEMAS, Schema, reference
 from asgihive.service.operation import HEALTH, METRICS
-from asgihive.service.statuses import STATUSES
 from asgihive.settings import H5Settings
 
 _VERSION = version("asgihive")  # reads a file, which the event loop must not

@@ -18,7 +18,7 @@ class TimedRoute:
 
     What counts is all that the service does before: waiting for a lane, for whoever makes the same
     answer, for a file to stop changing. What has begun is bounded by how long its client may take
-    (`asgihive.service.sending`), and for each further block by the reader.
+    (`asgihive.asgi.gate`), and for each further block by the reader.
 
     Args:
         app: cancelled when its time is over, so that its work ends at the next step.

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgihive import H5App, H5Settings, cli
 from asgihive.cli import options
-from asgihive.service.access import PERMISSION
+from asgihive.service.gate import PERMISSION
 from tests.cli.processes import PATIENCE, running
 from tests.cli.site import EXAMPLES, at_socket, needs_nginx, nginx, read, written_site
 from tests.service import servers

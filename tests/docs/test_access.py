@@ -7,7 +7,7 @@ import h5py
 import pytest
 
 from asgihive import H5App
-from asgihive.service.access import OPEN_ROUTES, PERMISSION, Target
+from asgihive.service.gate import OPEN_ROUTES, PERMISSION, RequestedEntity
 from tests.docs.page import Command, Page
 from tests.docs.sessions import run_session
 
@@ -38,7 +38,7 @@ def test_what_is_answered_without_a_token() -> None:
 
 def test_what_a_permission_gets(tmp_path: Path) -> None:
     rows = dict(ACCESS.table("| attribute | value |"))
-    assert list(rows) == [each.name for each in fields(Target)]
+    assert list(rows) == [each.name for each in fields(RequestedEntity)]
     routes = {each.url.strip("/").partition("/")[0] for each in H5App(tmp_path).route_records()}
     stated = set(rows["route"].replace(" or", ",").split(", "))
     assert stated == routes - OPEN_ROUTES - {"batch"}

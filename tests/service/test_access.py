@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException
-from asgihive.service import H5App, access
-from asgihive.service.access import (
+from asgihive.service import H5App, access_log
+from asgihive.service.access_log import TokenFilter
+from asgihive.service.gate import (
     PERMISSION,
     Permission,
-    Target,
-    TokenFilter,
+    RequestedEntity,
     is_open,
     without_token,
 )
@@ -50,7 +50,7 @@ def app(root: Path) -> H5App:
 @pytest.fixture(autouse=True)
 def log_filters() -> Iterator[None]:
     """Services with a token change the loggers of servers; other tests read those."""
-    loggers = [logging.getLogger(name) for name in access._LOGGERS]
+    loggers = [logging.getLogger(name) for name in access_log.SERVER_LOGGERS]
     before = [list(each.filters) for each in loggers]
     yield
     for logger, filters in zip(loggers, before, strict=True):
@@ -290,26 +290,32 @@ class Permitting:
 
 
 async def test_what_a_permission_is_asked_about(root: Path) -> None:
-    asked: list[Target] = []
+    asked: list[RequestedEntity] = []
 
-    def note(target: Target) -> bool:
+    def note(target: RequestedEntity) -> bool:
         asked.append(target)
         return True
 
     app = Permitting(H5App(root), note)
     for url, target in (
-        ("/meta?file=x.h5", Target("meta", "x.h5", "/")),
-        ("/data/?file=./sub/..//x.h5&path=group//values/", Target("data", "x.h5", "/group/values")),
-        ("/meta?file=/x.h5", Target("meta", "x.h5", "/")),
-        ("/meta?file=//sub/../x.h5", Target("meta", "x.h5", "/")),
-        ("/files?dir=/sub", Target("files", "sub", "/")),
-        ("/attr?file=%78.h5&file=sub/y.h5&path=/./group", Target("attr", "x.h5", "/group")),
-        ("/stats?path=&file=sub%2Fy.h5", Target("stats", "sub/y.h5", "/")),
-        ("/file?file=sub/y.h5", Target("file", "sub/y.h5", "/")),
-        ("/files?dir=sub/&file=x", Target("files", "sub", "/")),
-        ("/files", Target("files", "", "/")),
-        ("/paths?file=%ff.h5&path=%fe", Target("paths", "\udcff.h5", "/\udcfe")),
-        ("/anything?file=x.h5", Target("anything", "x.h5", "/")),
+        ("/meta?file=x.h5", RequestedEntity("meta", "x.h5", "/")),
+        (
+            "/data/?file=./sub/..//x.h5&path=group//values/",
+            RequestedEntity("data", "x.h5", "/group/values"),
+        ),
+        ("/meta?file=/x.h5", RequestedEntity("meta", "x.h5", "/")),
+        ("/meta?file=//sub/../x.h5", RequestedEntity("meta", "x.h5", "/")),
+        ("/files?dir=/sub", RequestedEntity("files", "sub", "/")),
+        (
+            "/attr?file=%78.h5&file=sub/y.h5&path=/./group",
+            RequestedEntity("attr", "x.h5", "/group"),
+        ),
+        ("/stats?path=&file=sub%2Fy.h5", RequestedEntity("stats", "sub/y.h5", "/")),
+        ("/file?file=sub/y.h5", RequestedEntity("file", "sub/y.h5", "/")),
+        ("/files?dir=sub/&file=x", RequestedEntity("files", "sub", "/")),
+        ("/files", RequestedEntity("files", "", "/")),
+        ("/paths?file=%ff.h5&path=%fe", RequestedEntity("paths", "\udcff.h5", "/\udcfe")),
+        ("/anything?file=x.h5", RequestedEntity("anything", "x.h5", "/")),
     ):
         await run(app, http(url))
         assert asked == [target], url
@@ -320,7 +326,7 @@ async def test_what_a_permission_is_asked_about(root: Path) -> None:
 
 
 async def test_what_is_not_permitted(root: Path) -> None:
-    async def only_sub(target: Target) -> bool:
+    async def only_sub(target: RequestedEntity) -> bool:
         return target.file.startswith("sub/")
 
     app = Permitting(H5App(root), only_sub)
@@ -341,10 +347,10 @@ async def test_only_true_is_permission(root: Path, answer: Any) -> None:
 
 
 async def test_a_permission_that_answers_itself(root: Path) -> None:
-    def hide(target: Target) -> bool:
+    def hide(target: RequestedEntity) -> bool:
         raise HTTPException(404, f"File not found: {target.file}", {"x-reason": "hidden"})
 
-    def fail(_: Target) -> bool:
+    def fail(_: RequestedEntity) -> bool:
         raise ZeroDivisionError("secret")
 
     answer = await run(Permitting(H5App(root), hide), http(META))

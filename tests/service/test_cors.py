@@ -8,7 +8,7 @@ import pytest
 from starlette.middleware.cors import CORSMiddleware
 
 from asgihive.service import H5App
-from asgihive.service.cors import EXPOSED_HEADERS, METHODS
+from asgihive.service.gate import EXPOSED_HEADERS, METHODS
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers

@@ -14,7 +14,7 @@ import pytest
 
 from asgihive.asgi import HTTPException, Router
 from asgihive.service import H5App
-from asgihive.service.access import PERMISSION, Target
+from asgihive.service.gate import PERMISSION, RequestedEntity
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.service import servers
@@ -171,9 +171,9 @@ async def test_below_a_prefix(app: H5App, root: Path, prefix: str) -> None:
 
 
 async def test_a_permission_sees_the_file(root: Path) -> None:
-    app, seen = H5App(root), list[Target | None]()
+    app, seen = H5App(root), list[RequestedEntity | None]()
 
-    def permission(target: Target) -> bool:
+    def permission(target: RequestedEntity) -> bool:
         seen.append(target)
         if target.file.startswith("a/"):
             raise HTTPException(404, "No such thing")
@@ -188,7 +188,7 @@ async def test_a_permission_sees_the_file(root: Path) -> None:
     assert (await run(app, http("/file/no_suffix?file=x.h5", state=state))).status == 403
     assert (await run(app, http("/file/./no_suffix", state=state))).status == 403
     files = ["x.h5", "no_suffix", "a/b/deep.nxs", "no_suffix", "no_suffix"]
-    assert seen == [Target("file", each, "/") for each in files]
+    assert seen == [RequestedEntity("file", each, "/") for each in files]
 
 
 async def test_a_token_is_needed(root: Path) -> None:

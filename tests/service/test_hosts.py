@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from asgihive.service import H5App
-from asgihive.service.access import is_local_host
+from asgihive.service.gate import is_local_host
 from asgihive.settings import H5Settings, parse_host
 from tests.service import servers
 

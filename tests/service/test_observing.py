@@ -19,7 +19,7 @@ from starlette.types import Message
 from asgihive.context import STAGES
 from asgihive.service import H5App
 from asgihive.service.access_log import AccessEntry, JSONFormatter
-from asgihive.service.observing import Observer
+from asgihive.service.gate import ServiceGate
 from asgihive.settings import H5Settings
 
 pytestmark = pytest.mark.anyio
@@ -206,7 +206,7 @@ async def test_the_token_is_not_logged_in_a_place_of_its_own_either(
     root: Path, entries: list[AccessEntry], path: str, query: str
 ) -> None:
     service = H5App(root, H5Settings(token=TOKEN))
-    for spelt, app in product(SPELT, (service, service.observer.around(service))):
+    for spelt, app in product(SPELT, (service, service.gate.make_outer(service))):
         raw = path.format(spelt, spelt)
         asked = {"path": unquote(raw), "raw_path": raw.encode()}
         await exchange(app, query=query.format(spelt, spelt).encode(), **asked)
@@ -305,7 +305,7 @@ async def test_a_file_that_the_server_sends_by_its_path(entries: list[AccessEntr
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.pathsend", "path": "/data/x.h5"})
 
-    await exchange(Observer(by_path, routes=(), settings=H5Settings()))
+    await exchange(ServiceGate(by_path, H5Settings()))
     assert (entries[0].sent_bytes, entries[0].is_complete) == (4711, True)
 
 
@@ -332,7 +332,7 @@ async def test_nothing_was_sent_at_all(root: Path, entries: list[AccessEntry]) -
 
 async def test_an_outer_observer_does_it_once(root: Path, entries: list[AccessEntry]) -> None:
     service = H5App(root)
-    async with client(service.observer.around(service)) as http:
+    async with client(service.gate.make_outer(service)) as http:
         answer = await http.get("/meta?file=x.h5")
     assert len(entries) == 1
     assert len(answer.headers.get_list("server-timing")) == 1

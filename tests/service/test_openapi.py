@@ -14,7 +14,7 @@ from asgihive.demo import MAIN_FILE, write_demo
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.service import H5App
-from asgihive.service.statuses import STATUSES
+from asgihive.service.gate import STATUSES
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.zoo.client import client

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
 from asgihive.service import H5App
-from asgihive.service.access import PERMISSION, Target, private
+from asgihive.service.gate import PERMISSION, RequestedEntity, make_private
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 
@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def permission(target: Target) -> bool:
+def permission(target: RequestedEntity) -> bool:
     if target.path == "/hidden":
         raise HTTPException(404, "Not found in x.h5: /hidden")
     return target.file != "secret.h5"
@@ -129,13 +129,13 @@ async def test_a_permission_and_a_token(root: Path) -> None:
     ],
 )
 def test_directives(directives: str, stated: str) -> None:
-    assert private(directives) == stated
+    assert make_private(directives) == stated
 
 
 @given(st.lists(st.sampled_from(["no-cache", "public", "max-age=1", "s-maxage=2", "private=x"])))
 @example([])
 def test_it_is_private_once_and_stays_so(directives: list[str]) -> None:
-    stated = private(", ".join(directives))
+    stated = make_private(", ".join(directives))
     assert stated.split(", ").count("private") == 1
     assert not {"public", "s-maxage=2", "private=x"} & set(stated.split(", "))
-    assert private(stated) == stated
+    assert make_private(stated) == stated

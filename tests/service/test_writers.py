@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pytest
 
+from asgihive.asgi.gate import BrokenAnswerFilter, shorten_broken_answers
 from asgihive.concurrency import Portions
 from asgihive.errors import FileChanged
 from asgihive.hdf5.datasets import Dataset
@@ -25,7 +26,6 @@ from asgihive.hdf5.directory import WholeFile
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import FilePool
 from asgihive.service import H5App, store
-from asgihive.service.sending import BrokenAnswerFilter, shorten_broken_answers
 from asgihive.settings import H5Settings
 from tests.service import servers, versions
 from tests.service.bounds import bounded

@@ -6,10 +6,10 @@ from asgihive.asgi import Router, run_while_connected
 from asgihive.hive import Component, ModuleHooks
 from asgihive.service.batch import Batch
 from asgihive.service.core import Core
+from asgihive.service.gate import STATUSES
 from asgihive.service.isolation.relay import ClientGone, Relay
 from asgihive.service.isolation.supervisor import Supervisor
 from asgihive.service.read_timeout import TimedRoute
-from asgihive.service.statuses import STATUSES
 from asgihive.service.store import Store
 
 # An answer that takes no longer is not worth watching whether its client goes away meanwhile.

@@ -1,0 +1,531 @@
+"""The gate of the service: who may ask for what, and what is noted of each request.
+
+A request passes, in this order: preflights of other origins, the name of the host, framing, the
+token, an application's permission. What is sent passes one `send`, which completes the headers,
+bounds the time that the client takes, and counts.
+"""
+
+import contextlib
+import hmac
+import inspect
+import ipaddress
+import logging
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from urllib.parse import unquote_to_bytes
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from asgihive import errors
+from asgihive.asgi import HTTPException, get_route_path, parse_query, send_error
+from asgihive.asgi.errors import clip_text
+from asgihive.asgi.gate import Gate, check_framing, send_in_time
+from asgihive.context import RequestContext, Timings, request_context
+from asgihive.hdf5.names import components, encoded
+from asgihive.hdf5.open_file import Unsettled
+from asgihive.hdf5.sandbox import normalised
+from asgihive.service import access_log
+from asgihive.service.access_log import AccessEntry
+from asgihive.service.metrics import Metrics
+from asgihive.service.parameters import FILE_PREFIX, file_in_path
+from asgihive.settings import H5Settings
+
+STATUSES: dict[type[Exception], int] = {
+    errors.BadParameter: 422,
+    errors.FileMissing: 404,
+    errors.FileForbidden: 403,
+    errors.FileUnreadable: 422,
+    errors.FileBeingWritten: 503,
+    errors.FileChanged: 503,
+    errors.RootUnreadable: 503,
+    errors.ReaderCrashed: 500,
+    errors.EntityMissing: 404,
+    errors.LinkUnresolved: 404,
+    errors.SourceRefused: 404,
+    errors.KindMismatch: 422,
+    errors.AttributeMissing: 404,
+    errors.TypeUnsupported: 422,
+    errors.FilterMissing: 501,
+    errors.LibraryRefused: 501,
+    errors.DamagedData: 500,
+    errors.AnswerTooLarge: 413,
+    errors.ChunkTooLarge: 413,
+    errors.TooManyPaths: 413,
+    errors.Overloaded: 503,
+    errors.DescriptorsExhausted: 503,
+    errors.ReadTimeout: 504,
+    Unsettled: 503,
+}
+"""Which error answers with which HTTP status: the one table of it (RFC 9110, section 15)."""
+
+OPEN_ROUTES = frozenset({"", "health", "metrics", "openapi.json", "docs"})
+"""What is answered without a token: nothing of it is of a file. What is below it is, too."""
+
+PERMISSION = "h5_permission"
+"""The key of `scope["state"]`, which is `request.state`, where a `Permission` is looked for."""
+
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+"""A browser takes a body for nothing but its `Content-Type` (Fetch standard, section 3.6)."""
+
+METHODS = ("GET", "HEAD", "POST")
+"""The methods that pages of other origins may use."""
+
+EXPOSED_HEADERS = (
+    "accept-ranges",
+    "allow",
+    "content-disposition",
+    "content-length",
+    "content-range",
+    "etag",
+    "missing-sources",
+    "retry-after",
+    "server-timing",
+    "www-authenticate",
+    "x-asgihive-factors",
+    "x-asgihive-method",
+    "x-asgihive-shape",
+)
+"""What a page may read of a response beside the CORS-safelisted names (Fetch standard, 2.2.2)."""
+
+OTHER = "other"
+"""The route in metrics of what no route of the service answers."""
+
+CLIENT_GONE = 499
+"""The status where none was sent, since the client has gone; nginx's number for it."""
+
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
+
+# Where the scope says that a request has passed a gate already.
+_PASSAGE = "asgihive.passage"
+
+_OF_BODY = frozenset({"content-length", "content-type"})
+
+# An address in brackets or a name, and a port (RFC 9110, section 4.2.4; RFC 3986, 3.2.2).
+_HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/]+))(?::[0-9]*)?")
+
+# A directive of Cache-Control (RFC 9111, section 5.2), and those that are for shared caches.
+_DIRECTIVE = re.compile(r'([^\s,="]+)(?:="(?:[^"\\]|\\.)*"|=[^\s,"]*)?')
+_OF_SHARED_CACHES = frozenset({"public", "s-maxage"})
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedEntity:
+    """What a request asks for, by the names that the service itself goes by."""
+
+    route: str
+    """`meta`, `data`, `file` and so on, without slashes."""
+    file: str
+    """The file, relative to the served directory, without `.`, `..` and needless slashes; of the
+    route `files` a directory, `""` being the served one. Bytes that are not UTF-8 are surrogates
+    (PEP 383)."""
+    path: str
+    """The path in the file, with one leading slash and no other needless one, likewise."""
+
+
+Permission = Callable[[RequestedEntity], bool | Awaitable[bool]]
+"""May it be answered? Anything but true is 403; an `HTTPException` answers as it says."""
+
+
+class ServiceGate(Gate):
+    """An ASGI application: the service, behind all that a request must pass.
+
+    Args:
+        app: the service.
+        settings: its token, allowed hosts, origins and timeouts.
+        routes: the paths that are told apart in metrics; others count as `other`.
+        metrics: where requests are counted, if they are.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: H5Settings,
+        routes: Collection[str] = (),
+        metrics: Metrics | None = None,
+    ) -> None:
+        super().__init__(app, settings.send_timeout_seconds)
+        self.settings = settings
+        self.metrics = metrics
+        self._routes = frozenset(routes)
+        self._token = None if settings.token is None else settings.token.encode()
+        self._hosts = None if settings.allowed_hosts is None else frozenset(settings.allowed_hosts)
+        self._cors = CrossOrigin(app, settings.cors_origins) if settings.cors_origins else None
+        self._timing_headers = (
+            [(b"timing-allow-origin", each.encode()) for each in settings.cors_origins]
+            if settings.server_timing
+            else None
+        )
+        if settings.token is not None:
+            access_log.hide_tokens_in_server_logs()
+        self._hide = access_log.make_token_hider(settings.token)
+
+    def make_outer(self, app: ASGIApp) -> "OuterGate":
+        """Return the gate of an application that the service is a part of."""
+        return OuterGate(app, self)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        path = get_route_path(scope)
+        route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
+        passage = scope.get(_PASSAGE)
+        if isinstance(passage, Passage):
+            passage.label = self.get_label(route)
+            await self._admit(scope, receive, send, passage, route)
+        else:
+            passage = self.make_passage(scope, send)
+            passage.label = self.get_label(route)
+            await self.observe(
+                partial(self._admit, scope, receive, passage.send, passage, route), scope, passage
+            )
+
+    def get_label(self, route: str) -> str:
+        """Return the name of a route in metrics."""
+        path = f"/{route}"
+        return path if path in self._routes else OTHER
+
+    def make_passage(self, scope: Scope, send: Send) -> "Passage":
+        """Return what is noted of a request from now on."""
+        is_observed = scope["type"] == "http" and (
+            self._timing_headers is not None
+            or self.metrics is not None
+            or access_log.logger.isEnabledFor(logging.INFO)
+        )
+        passage = Passage(send, self.send_timeout_seconds, self._timing_headers)
+        passage.timings = Timings() if is_observed else None
+        return passage
+
+    async def observe(
+        self, answer: Callable[[], Awaitable[None]], scope: Scope, passage: "Passage"
+    ) -> None:
+        """Let `answer` answer a request; measure, count and log it."""
+        # Not the port: a client that opens many connections gets no more of the lanes by that.
+        client = scope.get("client")
+        timings = passage.timings or request_context.get().timings
+        context = RequestContext(client[0] if client else "", timings)
+        token = request_context.set(context)
+        if passage.timings is None:
+            try:
+                await answer()
+            finally:
+                request_context.reset(token)
+            return
+        metrics = self.metrics
+        if metrics is not None:
+            metrics.begin()
+        try:
+            await answer()
+        finally:
+            request_context.reset(token)
+            seconds = perf_counter() - passage.began
+            if metrics is not None:
+                metrics.end(passage.label, passage.status, passage.sent_bytes, seconds)
+            if access_log.logger.isEnabledFor(logging.INFO):
+                access_log.log(self._describe(scope, passage, seconds))
+
+    async def _admit(
+        self, scope: Scope, receive: Receive, send: Send, passage: "Passage", route: str
+    ) -> None:
+        """Hand a request that may pass to the service, and answer any other."""
+        if self._cors is not None and scope["type"] == "http":
+            headers = Headers(scope=scope)
+            if "origin" in headers:
+                if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                    await self._cors.preflight_response(headers)(scope, receive, send)
+                    return
+                send = partial(self._cors.send, send=send, request_headers=headers)
+        try:
+            if self._hosts is not None:
+                check_host(scope, self._hosts)
+            check_framing(scope)
+            needs_token = self._token is not None and not is_open(route)
+            if self._token is not None and needs_token:
+                passage.varies_by_token = True
+                check_token(scope, self._token)
+                # So that the token is in nothing that is logged, kept or answered.
+                scope = {**scope, "query_string": without_token(scope["query_string"])}
+            if PERMISSION in scope.get("state", ()):
+                passage.is_private = not is_open(route)
+                await check_permission(scope)
+        except Exception as error:  # noqa: BLE001  # answered
+            await send_error(error, scope, receive, send, statuses=STATUSES)
+            return
+        await self.app(scope, receive, send)
+
+    def _describe(self, scope: Scope, passage: "Passage", seconds: float) -> AccessEntry:
+        return AccessEntry(
+            client=access_log.client_of(scope),
+            method=access_log.printable(scope["method"].encode()),
+            path=self._hide(access_log.path_of(scope)),
+            query=self._hide(access_log.query_of(scope)),
+            http_version=scope.get("http_version", "1.1"),
+            status=passage.status,
+            sent_bytes=passage.sent_bytes,
+            seconds=seconds,
+            is_complete=passage.is_complete,
+            timings={} if passage.timings is None else passage.timings.get_spent(),
+        )
+
+
+class OuterGate:
+    """An ASGI application: one that the service is a part of, observed as the service is."""
+
+    def __init__(self, app: ASGIApp, gate: ServiceGate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        passage = self._gate.make_passage(scope, send)
+        inner = {**scope, _PASSAGE: passage}
+        await self._gate.observe(partial(self._app, inner, receive, passage.send), scope, passage)
+
+
+class Passage:
+    """One request at the gate: what is sent of its response, and what took how long."""
+
+    __slots__ = (
+        "_length",
+        "_seconds",
+        "_send",
+        "_timing_headers",
+        "began",
+        "is_complete",
+        "is_private",
+        "label",
+        "sent_bytes",
+        "status",
+        "timings",
+        "varies_by_token",
+    )
+
+    def __init__(
+        self, send: Send, seconds: float, timing_headers: list[tuple[bytes, bytes]] | None
+    ) -> None:
+        self.began = perf_counter()
+        self.timings: Timings | None = None
+        self.label = OTHER
+        self.status = CLIENT_GONE
+        self.sent_bytes = 0
+        self.is_complete = False
+        self.varies_by_token = False
+        self.is_private = False
+        self._length = 0
+        self._seconds = seconds
+        self._send = send
+        self._timing_headers = timing_headers
+
+    async def send(self, message: Message) -> None:
+        """Send a message for the service; it counts once the server has taken it."""
+        kind = message["type"]
+        if kind in _STARTS:
+            message = {**message, "headers": self._complete(message["headers"])}
+        await send_in_time(self._seconds, self._send, message)
+        if kind == "http.response.start":
+            self.status = message["status"]
+        elif kind == "http.response.body":
+            self.sent_bytes += len(message.get("body", b""))
+            self.is_complete = not message.get("more_body", False)
+        elif kind == "http.response.pathsend":  # an ASGI extension: the server reads the file
+            self.sent_bytes += self._length
+            self.is_complete = True
+
+    def _complete(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        # Not twice, where the response has come from a reader process.
+        headers = [each for each in given if each[0] != NO_SNIFFING[0]]
+        headers.append(NO_SNIFFING)
+        if self.is_private:
+            # One field: of several, some caches read only the first.
+            stated = b", ".join(value for name, value in headers if name == b"cache-control")
+            directives = make_private(stated.decode("latin-1")).encode("latin-1")
+            headers = [each for each in headers if each[0] != b"cache-control"]
+            headers.append((b"cache-control", directives))
+        if self.varies_by_token:
+            # Or a shared cache would answer others with it (RFC 9111, section 4.1).
+            headers.append((b"vary", b"authorization"))
+        for name, value in headers:
+            if name == b"content-length":
+                self._length = int(value)
+        if self.timings is not None and self._timing_headers is not None:
+            # What is known before the first byte (W3C Server Timing, section 4), in milliseconds.
+            spent = {**self.timings.get_spent(), "total": perf_counter() - self.began}
+            parts = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in spent.items()]
+            headers.append((b"server-timing", ", ".join(parts).encode()))
+            headers += self._timing_headers
+        return headers
+
+
+class CrossOrigin(CORSMiddleware):
+    """Cross-origin requests (Fetch standard, 3.3), as Starlette answers them.
+
+    A refused preflight is an error in JSON, as all others are.
+
+    Args:
+        origins: as `H5Settings.cors_origins`.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=METHODS,
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Return the answer to a preflight: 200, or 400 with what is wrong and what is accepted."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        wrong = bytes(answer.body).decode()
+        origins = "any origin" if self.allow_all_origins else ", ".join(self.allow_origins)
+        message = f"{wrong}: {', '.join(METHODS)} from {origins} are accepted"
+        headers = {name: each for name, each in answer.headers.items() if name not in _OF_BODY}
+        return JSONResponse({"message": message}, answer.status_code, headers)
+
+
+def is_open(route: str) -> bool:
+    """Return whether a route is answered without a token."""
+    return route.partition("/")[0] in OPEN_ROUTES
+
+
+def check_host(scope: Scope, allowed: Collection[str]) -> None:
+    """Refuse a request for another name than the service's own.
+
+    A page of the web can let its own name lead to an address of the client's network (DNS
+    rebinding), and so be of one origin with what listens there. The browser still says the
+    page's name in `Host`. A request without that comes from no browser (RFC 9112, section 3.2).
+
+    Args:
+        allowed: names beside those of the machine itself (`is_local_host`); `*` = all.
+
+    Raises:
+        HTTPException: 403.
+    """
+    for name, value in scope["headers"]:
+        if name != b"host" or "*" in allowed:
+            continue
+        match = _HOST.fullmatch(value)
+        host = (value if match is None else match[1] or match[2]).decode("latin-1")
+        host = host.lower().rstrip(".")
+        if match is not None and match[1]:
+            with contextlib.suppress(ValueError):  # in the form of `parse_host`
+                host = str(ipaddress.IPv6Address(host))
+        if host not in allowed and not is_local_host(host):
+            message = (
+                "This service answers at local names (localhost, 127.0.0.1, [::1]) only, not at "
+                f"{clip_text(host)!r}: allow a name with --allowed-host NAME, or with the setting "
+                "allowed_hosts"
+            )
+            raise HTTPException(403, message)
+
+
+def is_local_host(host: str) -> bool:
+    """Return whether a name or address means the machine: `localhost`, 127.0.0.0/8, `::1`."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+def check_token(scope: Scope, token: bytes) -> None:
+    """Refuse a request that does not show the token, in a header or in the query.
+
+    Raises:
+        HTTPException: 401.
+    """
+    shown: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            # The scheme in any case (RFC 6750, section 2.1; RFC 9110, section 11.1).
+            scheme, _, credentials = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                shown = credentials.strip(b" \t")
+                break
+    if shown is None:
+        for each in scope["query_string"].split(b"&"):
+            if access_log.is_token_field(each):
+                shown = unquote_to_bytes(each.partition(b"=")[2])
+                break
+    # RFC 6750, section 3: a request without credentials is told of no error.
+    challenge = 'Bearer realm="asgihive"'
+    if shown is None:
+        message = "A token is needed: send it as `Authorization: Bearer …`, or as `?token=…`"
+        raise HTTPException(401, message, {"WWW-Authenticate": challenge})
+    # In constant time: how long it takes says nothing of how much of a guess is right.
+    if not hmac.compare_digest(shown, token):
+        challenge += ', error="invalid_token"'
+        raise HTTPException(401, "This is not the token", {"WWW-Authenticate": challenge})
+
+
+def without_token(query: bytes) -> bytes:
+    """Return a query without the fields that are the token; the others as they are."""
+    return b"&".join(each for each in query.split(b"&") if not access_log.is_token_field(each))
+
+
+async def check_permission(scope: Scope) -> None:
+    """Ask the permission in `scope["state"]`, if there is one, for what a request asks for.
+
+    Where there is a permission, responses are `private`, refusals and 304 included: it may go by
+    anything of a request, so that a shared cache cannot tell who else may have a response.
+
+    Raises:
+        FileForbidden: it may not be answered.
+        BadParameter, FileMissing: nothing can be meant.
+        Exception: whatever the permission raises.
+    """
+    permission: Permission | None = scope.get("state", {}).get(PERMISSION)
+    requested = None if permission is None else get_requested_entity(scope)
+    if permission is None or requested is None:
+        return
+    allowed = permission(requested)
+    if inspect.isawaitable(allowed):
+        allowed = await allowed
+    if allowed is not True:
+        raise errors.FileForbidden(requested.file or "/")
+
+
+def get_requested_entity(scope: Scope) -> RequestedEntity | None:
+    """Return what a request asks for; None where that is no file.
+
+    Raises:
+        BadParameter, FileMissing: nothing can be meant.
+    """
+    query, named = parse_query(scope["query_string"]), file_in_path(scope)
+    if named is not None:
+        return RequestedEntity("file", normalised(named), "/")
+    route = get_route_path(scope).strip("/")
+    if route == "files":
+        return RequestedEntity(route, normalised(query.first("dir") or ""), "/")
+    file = query.first("file")
+    if not file:
+        return None
+    path = b"/".join(components(encoded(query.first("path") or "/")))
+    return RequestedEntity(route, normalised(file), "/" + path.decode("utf-8", "surrogateescape"))
+
+
+def make_private(directives: str) -> str:
+    """Return a `Cache-Control` for the client alone (RFC 9111, section 5.2.2.7).
+
+    Unchanged where that or `no-store` is said already. `private="…"` does not say it: that is
+    of single fields, and a cache that keeps the others has the body.
+    """
+    found = [(each[0], each[1].lower()) for each in _DIRECTIVE.finditer(directives)]
+    if any(whole.lower() in {"private", "no-store"} for whole, _ in found):
+        return directives
+    left = (whole for whole, name in found if name not in {"private", *_OF_SHARED_CACHES})
+    return ", ".join(["private", *left])
