@@ -68,7 +68,7 @@ class H5App(Hive):
         routes = [each.url for each in self.route_records()]
         self.gate = ServiceGate(self.gate.app, self.settings, routes, metrics)
 
-    def _documentation(self, router: Router) -> Documentation | None:
+    def _make_documentation(self, router: Router) -> Documentation | None:
         return ServiceDocumentation(router, self.settings) if self.settings.docs else None
 
 
