@@ -1,5 +1,8 @@
 """HDF5 files over HTTP, and services out of components, in plain ASGI."""
 
+import sys
+from typing import TYPE_CHECKING, Any
+
 from asgihive.asgi import Body, Cookie, Depends, Header, HTTPException, Query, Router
 from asgihive.hive import (
     CornerstoneAsyncHooks,
@@ -11,8 +14,10 @@ from asgihive.hive import (
     HiveMiddleware,
     compose_lifespans,
 )
-from asgihive.service import H5App
 from asgihive.settings import H5Settings
+
+if TYPE_CHECKING:
+    from asgihive.service import H5App
 
 __all__ = [
     "Body",
@@ -35,3 +40,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the HDF5 service, with h5py and NumPy, when `H5App` is first read (PEP 562)."""
+    if name != "H5App":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if sys.platform == "win32":
+        raise ImportError("The HDF5 service (H5App) needs a POSIX system: Linux or macOS")
+    from asgihive.service import H5App  # noqa: PLC0415  # a hive does without
+
+    globals()[name] = H5App
+    return H5App
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

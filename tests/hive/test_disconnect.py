@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,11 @@ def _router(service: Service) -> Router:
 
 BEFORE = ["first pre", "second pre"]
 
+# From Python 3.12.1 on hypercorn waits on asyncio without end (pgjones/hypercorn#308).
+CANCELLING_SERVERS = [
+    each for each in servers.SERVERS if each != "hypercorn-asyncio" or sys.version_info < (3, 12, 1)
+]
+
 
 @contextmanager
 def connected(url: str, request: str, *headers: str) -> Iterator[socket.socket]:
@@ -209,7 +215,7 @@ def test_a_websocket_that_its_client_leaves(service: Service, server: str) -> No
     assert calls == [*BEFORE, *after("101 WebSocketDisconnect")]
 
 
-@pytest.mark.parametrize("server", servers.SERVERS)
+@pytest.mark.parametrize("server", CANCELLING_SERVERS)
 def test_a_request_that_its_server_cancels(service: Service, server: str) -> None:
     """At shutdown, since the client is patient and the handler never ends."""
     with servers.serving(service.hive, server) as url:
