@@ -1,8 +1,7 @@
 """Routing, requests, responses and errors in plain ASGI."""
 
-from asgihive.asgi.byte_ranges import ByteRange, parse_range
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
-from asgihive.asgi.conditional import Validators, format_http_date, parse_http_date
+from asgihive.asgi.conditional import ByteRange, Validators, format_http_date, parse_http_date
 from asgihive.asgi.documentation import Documentation
 from asgihive.asgi.errors import ErrorBoundary, HTTPException, answer_error, send_error
 from asgihive.asgi.negotiation import choose_media_type
@@ -17,7 +16,7 @@ from asgihive.asgi.parameters import (
     find_location,
     find_name,
 )
-from asgihive.asgi.request_fields import QueryFields, parse_query
+from asgihive.asgi.request_fields import QueryFields, get_route_path, parse_query
 from asgihive.asgi.responses import (
     BodyChunk,
     BufferedResponse,
@@ -28,7 +27,7 @@ from asgihive.asgi.responses import (
     run_while_connected,
 )
 from asgihive.asgi.router import Router, list_routes
-from asgihive.asgi.routes import Options, PathParameter, Route, get_route_path, parse_template
+from asgihive.asgi.routes import Options, PathParameter, Route, parse_template
 
 __all__ = [
     "Body",
@@ -66,7 +65,6 @@ __all__ = [
     "make_openapi_document",
     "parse_http_date",
     "parse_query",
-    "parse_range",
     "parse_template",
     "run_while_connected",
     "send_error",

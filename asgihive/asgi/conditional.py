@@ -1,10 +1,11 @@
-"""Conditional requests and HTTP dates (RFC 9110 §5.6.7, §8.8 and §13).
+"""Conditional and range requests, and HTTP dates (RFC 9110 §5.6.7, §8.8, §13 and §14).
 
-A client that has a representation already need not get it again.
+A client that has a representation, or a part of it, need not get that again.
 """
 
 import functools
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ _HTTP_DATE = re.compile(
     f"|[a-z]*, [0-9]{{2}}-[A-Z][a-z]{{2}}-(?P<two_digits>[0-9]{{2}}) {_TIME} GMT"
     f"| [A-Z][a-z]{{2}} [0-9 ][0-9] {_TIME} [1-9][0-9]{{3}})"
 )
+_RANGE_UNIT = re.compile(r"bytes=", re.IGNORECASE)
+_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
 _LAST_SECOND = 253_402_300_799  # of the year 9999
 
 
@@ -186,6 +189,86 @@ def is_range_applicable(fields: RequestFields, validators: Validators) -> bool:
         return validators.etag is not None and condition == validators.etag
     since = parse_http_date(condition)
     return validators.exact and since is not None and since == validators.last_modified
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The bytes of a body from `start` to before `stop`; at least one."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """How many bytes there are."""
+        return self.stop - self.start
+
+    def format_content_range(self, size: int) -> str:
+        """Return the value of `Content-Range` (§14.4), out of a body of `size` bytes."""
+        return f"bytes {self.start}-{self.stop - 1}/{size}"
+
+
+def choose_range(fields: RequestFields, validators: Validators, size: int) -> ByteRange | None:
+    """Return the one range of a body that a request asks for; None = the whole body.
+
+    Args:
+        validators: of the body, for `If-Range`.
+        size: of the body, in bytes.
+
+    Raises:
+        HTTPException: as `parse_range`.
+    """
+    value = fields.get("range")
+    if value is None or not is_range_applicable(fields, validators):
+        return None
+    return parse_range(value, size)
+
+
+def parse_range(value: str | None, size: int) -> ByteRange | None:
+    """Return the one range of a body that `Range` asks for; None = the whole body.
+
+    Other units, malformed ranges and several ranges are ignored, as §14.2 allows or demands.
+
+    Args:
+        value: the header `Range`, or None without one.
+        size: of the body, in bytes.
+
+    Raises:
+        HTTPException: 416 with `Content-Range: bytes */size` (§15.5.17), no byte of the body
+            lies in the range.
+    """
+    unit = None if value is None else _RANGE_UNIT.match(value)
+    if value is None or unit is None:
+        return None
+    # Empty members of a list count for nothing (§5.6.1.2).
+    members = [each.strip(" \t") for each in value[unit.end() :].split(",")]
+    specs = [_RANGE.fullmatch(each) for each in members if each]
+    if len(specs) != 1 or specs[0] is None:
+        return None
+    first, last = specs[0].groups()
+    if first:
+        start, stop = _parse_number(first), _parse_number(last) + 1 if last else sys.maxsize
+        if stop <= start:
+            return None
+    elif last:
+        start, stop = max(0, size - _parse_number(last)), sys.maxsize
+        if not size and _parse_number(last):
+            # It is satisfiable, but no Content-Range can say that of an empty body.
+            return None
+    else:
+        return None
+    if start >= size:
+        positions = f"bytes 0 to {size - 1} are there" if size else "it is empty"
+        message = f"Range is {value!r}: no byte of the answer lies in it; {positions}"
+        headers = {"content-range": f"bytes */{size}", "accept-ranges": "bytes"}
+        raise HTTPException(416, message, headers)
+    return ByteRange(start, min(stop, size))
+
+
+def _parse_number(digits: str) -> int:
+    # A longer number is larger than any body, and Python refuses to convert thousands of digits.
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) < 19 else sys.maxsize - 1
 
 
 def select_304_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import html
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from asgihive.asgi.errors import HTTPException
 from asgihive.asgi.openapi import make_openapi_document
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.asgi.router import Router, list_routes
-from asgihive.asgi.routes import Route
 from asgihive.concurrency import run_in_worker
 
-Routes = Iterable[tuple[str, Route]]
+OPENAPI_PATH = "/openapi.json"
+DOCS_PATH = "/docs"
 
-# The files of Swagger UI that the page loads, and their media types.
+OLDEST_SWAGGER_UI = 5
+"""The first version of Swagger UI that shows OpenAPI 3.1."""
+
+# The files of Swagger UI that the page loads, with their media types, and what starts it.
 _ASSETS = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
@@ -40,9 +43,39 @@ _PAGE_HEADERS = {
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
     ),
 }
-
-OLDEST_SWAGGER_UI = 5
-"""The first version of Swagger UI that shows OpenAPI 3.1."""
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+{head}
+</head>
+<body data-openapi="{openapi}">
+{body}
+</body>
+</html>
+"""
+_SWAGGER_HEAD = """\
+<link rel="stylesheet" href="{docs}/swagger-ui.css">
+<link rel="icon" type="image/png" href="{docs}/favicon-32x32.png">"""
+_SWAGGER_BODY = """\
+<div id="swagger-ui"></div>
+<script src="{docs}/swagger-ui-bundle.js"></script>
+<script src="{docs}/start.js"></script>"""
+_PLAIN_HEAD = """\
+<style>
+body { font-family: sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
+code { font-size: 1.1em; } pre { white-space: pre-wrap; } dt { margin-top: 1.5rem; }
+</style>"""
+_PLAIN_BODY = """\
+<h1>{title} <small>{version}</small></h1>
+<p>{description}</p>
+<p><a href="{openapi}">OpenAPI 3.1</a> ·
+install the extra <code>asgihive[docs]</code> to try the operations here.</p>
+<dl>
+{operations}</dl>"""
 
 
 class Documentation:
@@ -53,98 +86,95 @@ class Documentation:
     `root_path`.
 
     Args:
-        source: a router, with the routers that it mounts, or what gives its routes with
-            their whole paths.
-        openapi_path, docs_path: where they are; None switches off. The page needs the
-            document.
-
-    Raises:
-        ValueError: a page without a document.
+        router: what is documented, with the routers that it mounts.
+        title, version, description: of the document.
     """
 
-    def __init__(  # noqa: PLR0913  # given by name, and each is one fact
+    def __init__(
         self,
-        source: Router | Callable[[], Routes],
+        router: Router,
         *,
         title: str,
         version: str = "0.1.0",
         description: str | None = None,
-        openapi_path: str | None = "/openapi.json",
-        docs_path: str | None = "/docs",
     ) -> None:
-        if openapi_path is None and docs_path is not None:
-            raise ValueError("The documentation page needs an openapi_path")
         self.title = title
         self.version = version
         self.description = description
-        self.openapi_path = openapi_path
-        self.docs_path = docs_path
-        self._source = source
+        self._router = router
         self._document: dict[str, Any] | None = None
         self._assets: dict[str, BufferedResponse] | None = None
 
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document of the routes there are now, without `servers`."""
-        routes = list_routes(self._source) if isinstance(self._source, Router) else self._source()
+        """Make the OpenAPI document of the routes there are now, without `servers`."""
+        routes = list_routes(self._router)
         return make_openapi_document(
             routes, title=self.title, version=self.version, description=self.description
         )
 
     def add_to(self, router: Router) -> None:
-        """Let `router` answer the document and the page; they document themselves not.
+        """Let `router` answer the document and the page, which do not document themselves.
 
         Raises:
             ValueError: a path is taken.
         """
-        if self.openapi_path is not None:
-            router.get(self.openapi_path, name="openapi", include_in_schema=False)(self._openapi)
-        if self.docs_path is None:
-            return
-        router.get(self.docs_path, name="docs", include_in_schema=False)(self._page)
+        router.get(OPENAPI_PATH, name="openapi", include_in_schema=False)(self._send_document)
+        router.get(DOCS_PATH, name="docs", include_in_schema=False)(self._send_page)
         for name in (*_ASSETS, "start.js"):
-            path = f"{self.docs_path}/{name}"
-            router.get(path, name="docs_asset", include_in_schema=False)(self._asset_of(name))
+            route = router.get(f"{DOCS_PATH}/{name}", name="docs_asset", include_in_schema=False)
+            route(self._make_asset_handler(name))
 
-    async def _openapi(self, request: Request) -> ASGIApp:
-        document = await self._made()
+    async def _send_document(self, request: Request) -> ASGIApp:
+        document = await self._get_document()
         root_path = request.scope.get("root_path", "")
         if root_path:
             document = {**document, "servers": [{"url": root_path}]}
         body = msgspec.json.encode(document)
         return BufferedResponse(body, headers={"content-type": "application/json"})
 
-    async def _page(self, request: Request) -> ASGIApp:
+    async def _send_page(self, request: Request) -> ASGIApp:
         root_path = request.scope.get("root_path", "")
-        if await self._found():
-            page = _swagger_page(
-                self.title, f"{root_path}{self.openapi_path}", f"{root_path}{self.docs_path}"
-            )
+        texts = {
+            "title": html.escape(self.title),
+            "docs": html.escape(root_path + DOCS_PATH),
+            "openapi": html.escape(root_path + OPENAPI_PATH),
+        }
+        if await self._get_assets():
+            head, body = _SWAGGER_HEAD.format_map(texts), _SWAGGER_BODY.format_map(texts)
         else:
-            page = _plain_page(await self._made(), root_path, f"{root_path}{self.openapi_path}")
+            document = await self._get_document()
+            head = _PLAIN_HEAD
+            body = _PLAIN_BODY.format(
+                **texts,
+                version=html.escape(document["info"]["version"]),
+                description=html.escape(document["info"].get("description", "")),
+                operations="".join(_list_operations(document, root_path)),
+            )
+        page = _PAGE.format(**texts, head=head, body=body)
         return BufferedResponse(page.encode(), headers=_PAGE_HEADERS)
 
-    def _asset_of(self, name: str) -> Callable[[Request], Any]:
-        async def asset(request: Request) -> ASGIApp:  # noqa: ARG001  # what handlers take
-            found = (await self._found()).get(name)
-            if found is None:
+    def _make_asset_handler(self, name: str) -> Callable[[Request], Any]:
+        async def send_asset(request: Request) -> ASGIApp:  # noqa: ARG001  # what handlers take
+            asset = (await self._get_assets()).get(name)
+            if asset is None:
                 raise HTTPException(404, "The extra 'docs' is not installed")
-            return found
+            return asset
 
-        return asset
+        return send_asset
 
-    async def _made(self) -> dict[str, Any]:
+    async def _get_document(self) -> dict[str, Any]:
         if self._document is None:
             self._document = await run_in_worker(self.document)
         return self._document
 
-    async def _found(self) -> dict[str, BufferedResponse]:
+    async def _get_assets(self) -> dict[str, BufferedResponse]:
         if self._assets is None:
-            self._assets = await run_in_worker(_swagger_assets)
+            self._assets = await run_in_worker(_load_assets)
         return self._assets
 
 
-def _swagger_assets() -> dict[str, BufferedResponse]:
-    """The files of Swagger UI by name; none where it is not installed, or too old."""
+def _load_assets() -> dict[str, BufferedResponse]:
+    """Return the files of Swagger UI by name; none if it is not installed, or too old."""
     spec = importlib.util.find_spec("swagger_ui_bundle")
     if spec is None or spec.origin is None:
         return {}
@@ -163,54 +193,7 @@ def _swagger_assets() -> dict[str, BufferedResponse]:
     return {}
 
 
-def _swagger_page(title: str, openapi: str, assets: str) -> str:
-    assets = html.escape(assets)
-    return f"""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
-<link rel="stylesheet" href="{assets}/swagger-ui.css">
-<link rel="icon" type="image/png" href="{assets}/favicon-32x32.png">
-</head>
-<body data-openapi="{html.escape(openapi)}">
-<div id="swagger-ui"></div>
-<script src="{assets}/swagger-ui-bundle.js"></script>
-<script src="{assets}/start.js"></script>
-</body>
-</html>
-"""
-
-
-def _plain_page(document: dict[str, Any], root_path: str, openapi: str) -> str:
-    title = html.escape(document["info"]["title"])
-    return f"""\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
-code {{ font-size: 1.1em; }} pre {{ white-space: pre-wrap; }} dt {{ margin-top: 1.5rem; }}
-</style>
-</head>
-<body>
-<h1>{title} <small>{html.escape(document["info"]["version"])}</small></h1>
-<p>{html.escape(document["info"].get("description", ""))}</p>
-<p><a href="{html.escape(openapi)}">OpenAPI 3.1</a> ·
-install the extra <code>asgihive[docs]</code> to try the operations here.</p>
-<dl>
-{"".join(_plain_operations(document, root_path))}</dl>
-</body>
-</html>
-"""
-
-
-def _plain_operations(document: dict[str, Any], root_path: str) -> Iterator[str]:
+def _list_operations(document: dict[str, Any], root_path: str) -> Iterator[str]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             names = [f"{each['name']} ({each['in']})" for each in operation.get("parameters", ())]

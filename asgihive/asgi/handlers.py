@@ -7,19 +7,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
+    AsyncExitStack,
     asynccontextmanager,
     contextmanager,
 )
 from dataclasses import dataclass, field
 from functools import partial
 from http.cookies import CookieError
-from types import TracebackType
 from typing import Any, TypeVar
 
 import anyio
 import msgspec
 from starlette.background import BackgroundTasks
-from starlette.requests import HTTPConnection, Request, cookie_parser
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -74,9 +74,7 @@ class Call:
 
     __slots__ = (
         "_connection",
-        "_cookies",
         "_fields",
-        "_headers",
         "_replayed",
         "background",
         "problems",
@@ -95,9 +93,7 @@ class Call:
         """Of the dependencies, in the order of their calls."""
         self.background: BackgroundTasks | None = None
         self._connection: HTTPConnection | None = None
-        self._cookies: dict[str, str] | None = None
         self._fields: dict[str, list[str]] | None = None
-        self._headers: dict[str, list[str]] | None = None
         self._replayed: bytes | None = None
 
     def get_fields(self) -> dict[str, list[str]]:
@@ -109,23 +105,13 @@ class Call:
                 raise HTTPException(422, str(error)) from None
         return self._fields
 
-    def get_headers(self) -> dict[str, list[str]]:
-        """Return the headers by name in lower case, in the order of the request."""
-        if self._headers is None:
-            self._headers = {}
-            for name, value in self.scope["headers"]:
-                self._headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-        return self._headers
-
-    def get_cookies(self) -> dict[str, str]:
-        """Return the cookies of all `Cookie` headers (RFC 6265 §5.4, RFC 9113 §8.2.3)."""
-        if self._cookies is None:
-            text = "; ".join(self.get_headers().get("cookie", ()))
-            try:
-                self._cookies = cookie_parser(text)
-            except CookieError:
-                self._cookies = {}
-        return self._cookies
+    def get_cookie(self, name: str) -> str | None:
+        """Return a cookie, of all `Cookie` headers; None if there is none, or they are broken."""
+        try:
+            value: str | None = self.get_connection().cookies.get(name)
+        except CookieError:
+            return None
+        return value
 
     def get_connection(self) -> Any:
         """Return the `Request` or `WebSocket` of the call; its body can still be read."""
@@ -217,8 +203,9 @@ def make_argument_reader(argument: Argument) -> Read:
 def _make_getter(argument: Argument) -> Read:
     """Return what gets the text of an argument, or the texts, or None if there is none."""
     key, many = argument.key, argument.many
+    name = key.encode("latin-1", "replace")
 
-    def get_field(call: Call) -> Any:
+    def get_from_query(call: Call) -> Any:
         values = call.get_fields().get(key)
         if values is None:
             return None
@@ -231,18 +218,19 @@ def _make_getter(argument: Argument) -> Read:
                     raise ProblemsFound([Problem((), "it is not UTF-8")]) from None
         return texts if many else texts[0]
 
+    def get_headers(call: Call) -> Any:
+        found = [value for each, value in call.scope["headers"] if each == name]
+        return [each.decode("latin-1") for each in found] or None
+
     match argument.source:
         case ArgumentSource.PATH:
             return lambda call: call.scope["path_params"][key]
         case ArgumentSource.QUERY:
-            return get_field
+            return get_from_query
         case ArgumentSource.COOKIE:
-            return lambda call: call.get_cookies().get(key)
+            return lambda call: call.get_cookie(key)
         case _:
-            if many:
-                return lambda call: call.get_headers().get(key)
-            name = key.encode("latin-1", "replace")
-            return lambda call: find_header(call.scope, name)
+            return get_headers if many else lambda call: find_header(call.scope, name)
 
 
 def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
@@ -277,58 +265,35 @@ def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
     return convert
 
 
-_Exit = Callable[
-    [type[BaseException] | None, BaseException | None, TracebackType | None], Awaitable[object]
-]
+class Cleanups(AsyncExitStack):
+    """The open context managers of one request, which are closed after its response.
 
-
-class Cleanups:
-    """The open context managers of one request.
-
-    They are closed after the response, in reverse order, whatever happened.
+    In reverse order, shielded from cancellation, each for `MAX_CLEANUP_SECONDS` at most. Each
+    sees the exception that ended the request, or the one that an earlier cleanup raised in its
+    place. One that swallows it changes nothing for the others.
     """
 
-    __slots__ = ("_exits",)
-
-    def __init__(self) -> None:
-        self._exits: list[_Exit] = []
-
-    async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
+    async def open(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Open a context manager on the event loop."""
         value = await manager.__aenter__()
-        self._exits.append(manager.__aexit__)
+        self._add(manager.__aexit__)
         return value
 
-    async def enter_in_worker(self, manager: AbstractContextManager[T]) -> T:
+    async def open_in_worker(self, manager: AbstractContextManager[T]) -> T:
         """Open a context manager in a worker thread; it is closed in one as well."""
         value = await run_in_worker(manager.__enter__)
-        self._exits.append(partial(run_in_worker, manager.__exit__))
+        self._add(partial(run_in_worker, manager.__exit__))
         return value
 
-    async def close(self, error: BaseException | None) -> None:
-        """Close all in reverse order, shielded from cancellation.
-
-        Each sees `error`, the exception that ended the request, or the one that an earlier
-        cleanup raised in its place. One that swallows it changes nothing for the others.
-
-        Raises:
-            BaseException: what a cleanup raised, unless it is `error` itself.
-        """
-        current = error
-        while self._exits:
-            leave = self._exits.pop()
-            kind = None if current is None else type(current)
-            traceback = None if current is None else current.__traceback__
+    def _add(self, leave: Callable[..., Awaitable[object]]) -> None:
+        async def leave_in_time(*raised: Any) -> None:
             with anyio.move_on_after(MAX_CLEANUP_SECONDS, shield=True) as limit:
-                try:
-                    await leave(kind, current, traceback)
-                except Exception as raised:  # noqa: BLE001  # raised below, after the others
-                    current = raised
+                await leave(*raised)
             if limit.cancelled_caught:
                 text = "A cleanup took more than %g seconds and was cancelled"
                 _logger.error(text, MAX_CLEANUP_SECONDS)
-        if current is not None and current is not error:
-            raise current
+
+        self.push_async_exit(leave_in_time)
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,9 +363,9 @@ class CallPlan:
                 case Flavour.FUNCTION:
                     result = await call_in_worker(function)
                 case Flavour.ASYNC_GENERATOR:
-                    result = await cleanups.enter(asynccontextmanager(function)())
+                    result = await cleanups.open(asynccontextmanager(function)())
                 case Flavour.GENERATOR:
-                    result = await cleanups.enter_in_worker(contextmanager(function)())
+                    result = await cleanups.open_in_worker(contextmanager(function)())
             call.results.append(result)
 
 
@@ -546,26 +511,19 @@ def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp | None:
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
     answer = _make_answer(route, plan.handler)
-    generators = {Flavour.ASYNC_GENERATOR, Flavour.GENERATOR}
-    has_generators = any(each.signature.flavour in generators for each in plan.steps)
     has_dependencies = bool(plan.steps)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if has_dependencies and not overridden and any(route.overrides):
+        if not has_dependencies:
+            await answer(Call(scope, receive, send))
+        elif not overridden and any(route.overrides):
             # Planned anew for each request, since the overrides may have changed.
             await build_application(route, overridden=True)(scope, receive, send)
-            return
-        call, cleanups = Call(scope, receive, send), Cleanups()
-        try:
-            if has_dependencies:
+        else:
+            call = Call(scope, receive, send)
+            async with Cleanups() as cleanups:
                 await plan.call_dependencies(call, cleanups)
-            await answer(call)
-        except BaseException as error:
-            if has_generators:
-                await cleanups.close(error)
-            raise
-        if has_generators:
-            await cleanups.close(None)
+                await answer(call)
 
     return application
 

@@ -84,33 +84,15 @@ _ACCEPTED = (
     "one structured parameter or Annotated[T, Body()] as the body, Depends(f), Request, "
     "WebSocket, HTTPConnection and BackgroundTasks"
 )
-_SCALARS = (
-    types.BoolType,
-    types.BytesType,
-    types.DateTimeType,
-    types.DateType,
-    types.DecimalType,
-    types.EnumType,
-    types.FloatType,
-    types.IntType,
-    types.LiteralType,
-    types.NoneType,
-    types.StrType,
-    types.TimeDeltaType,
-    types.TimeType,
-    types.UUIDType,
-)
+_NUMBERS = (types.FloatType, types.DecimalType)
+_TIMES = (types.DateTimeType, types.DateType, types.TimeDeltaType, types.TimeType)
+_NAMED = (types.EnumType, types.LiteralType, types.BoolType, types.NoneType, types.UUIDType)
+_SCALARS = (*_NUMBERS, *_TIMES, *_NAMED, types.BytesType, types.IntType, types.StrType)
 _SEQUENCES = (types.FrozenSetType, types.ListType, types.SetType, types.VarTupleType)
 # The types that a path convertor's value can be converted to; text can be to any.
 _CAPTURED: dict[str, tuple[type[types.Type], ...]] = {
-    "int": (
-        types.IntType,
-        types.FloatType,
-        types.DecimalType,
-        types.LiteralType,
-        types.EnumType,
-    ),
-    "float": (types.FloatType, types.DecimalType),
+    "int": (*_NUMBERS, types.IntType, types.LiteralType, types.EnumType),
+    "float": _NUMBERS,
     "uuid": (types.UUIDType,),
 }
 

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
+from asgihive.asgi.request_fields import get_route_path
 from asgihive.asgi.routes import (
     ANY_METHOD,
     Handler,
@@ -18,7 +19,6 @@ from asgihive.asgi.routes import (
     RouteTable,
     Segments,
     add_trailing_slash,
-    get_route_path,
     to_dependencies,
     to_tags,
 )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp
 
 from asgihive.asgi.parameters import Dependency
 
@@ -101,19 +101,6 @@ def add_trailing_slash(segments: Segments) -> tuple[Segments, ...]:
     if not bare or (isinstance(bare[-1], PathParameter) and bare[-1].convertor == _REST):
         return (segments,)
     return bare, (*bare, "")
-
-
-def get_route_path(scope: Scope) -> str:
-    """Return the path below `root_path`, whether or not the server keeps that in `path`.
-
-    As Starlette's function of that name: empty for the root itself without a trailing slash.
-    """
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    if not root_path or not path.startswith(root_path):
-        return path
-    rest = path[len(root_path) :]
-    return path if rest and rest[0] != "/" else rest
 
 
 @dataclass(frozen=True, slots=True)

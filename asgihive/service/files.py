@@ -16,18 +16,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import (
     BufferedResponse,
+    ByteRange,
     QueryFields,
     StreamedResponse,
     closing,
     format_content_disposition,
     parse_query,
 )
-from asgihive.asgi.byte_ranges import ByteRange, parse_range
 from asgihive.asgi.conditional import (
     RequestFields,
     Validators,
     check_preconditions,
-    is_range_applicable,
+    choose_range,
     parse_conditional_headers,
     select_304_headers,
 )
@@ -163,8 +163,8 @@ class Files:
             return BufferedResponse(b"", 304, select_304_headers(headers))
         part = None
         # Of HEAD, a range means nothing (RFC 9110 §14.2).
-        if method == "GET" and is_range_applicable(fields, validators):
-            part = parse_range(fields.get("range"), size)
+        if method == "GET":
+            part = choose_range(fields, validators, size)
         if part is not None:
             headers["content-range"] = part.format_content_range(size)
         wanted = part or ByteRange(0, size)

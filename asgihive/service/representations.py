@@ -21,13 +21,12 @@ from asgihive.asgi import (
     choose_coding,
     closing,
     compress_chunks,
-    parse_range,
 )
 from asgihive.asgi.conditional import (
     RequestFields,
     check_preconditions,
+    choose_range,
     is_conditional,
-    is_range_applicable,
     parse_conditional_headers,
     select_304_headers,
 )
@@ -175,9 +174,7 @@ class Representation:
         # coded answer before they are there.
         if self.method != "GET" or self._coding(200) is not None:
             return None
-        if not is_range_applicable(self.fields, self.validators):
-            return None
-        return parse_range(self.fields.get("range"), size)
+        return choose_range(self.fields, self.validators, size)
 
     async def finished(
         self, response: BufferedResponse | StreamedResponse

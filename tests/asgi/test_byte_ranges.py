@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.byte_ranges import ByteRange, parse_range
+from asgihive.asgi.conditional import ByteRange, parse_range
 
 
 @pytest.mark.parametrize(

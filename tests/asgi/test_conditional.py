@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
 from asgihive.asgi.conditional import (
+    ByteRange,
     Validators,
     check_preconditions,
+    choose_range,
     evaluate_preconditions,
     format_http_date,
     is_conditional,
@@ -161,6 +163,10 @@ def test_if_range(condition: str, applies: bool) -> None:
     assert is_range_applicable({"if-range": condition}, XYZZY) is applies
     assert is_range_applicable({"if-range": condition}, UNKNOWN) is False
     assert is_range_applicable({}, UNKNOWN)
+    expected = ByteRange(0, 2) if applies else None
+    fields = {"if-range": condition, "range": "bytes=0-1"}
+    assert choose_range(fields, XYZZY, 10) == expected
+    assert choose_range({"if-range": condition}, XYZZY, 10) is None
 
 
 def test_a_date_is_sent_only_when_no_later_change_can_have_it() -> None:

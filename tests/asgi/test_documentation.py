@@ -12,7 +12,7 @@ from tests.asgi.exchange import answer
 pytestmark = pytest.mark.anyio
 
 
-def _documented(docs_path: str | None = "/docs") -> Router:
+def _documented() -> Router:
     router = Router()
 
     @router.get("/notes/{note}", tags=("<i>notes</i>",))
@@ -20,7 +20,7 @@ def _documented(docs_path: str | None = "/docs") -> Router:
         """Read <b>one</b>."""
         return str(note)
 
-    made = Documentation(router, title="A & <B>", description="<u>It</u>", docs_path=docs_path)
+    made = Documentation(router, title="A & <B>", description="<u>It</u>")
     made.add_to(router)
     return router
 
@@ -93,27 +93,3 @@ async def test_a_swagger_ui_that_is_too_old_for_openapi_3_1_is_not_used(
 ) -> None:
     monkeypatch.setattr(documentation, "OLDEST_SWAGGER_UI", 1000)
     assert "asgihive[docs]" in (await answer(_documented(), "/docs")).body.decode()
-
-
-async def test_both_can_be_switched_off() -> None:
-    router = _documented(docs_path=None)
-    assert (await answer(router, "/docs")).status == 404
-    assert (await answer(router, "/openapi.json")).status == 200
-    nothing = Router()
-    Documentation(nothing, title="x", openapi_path=None, docs_path=None).add_to(nothing)
-    assert nothing.registered == ()
-    with pytest.raises(ValueError, match="needs an openapi_path"):
-        Documentation(nothing, title="x", openapi_path=None)
-
-
-async def test_any_source_of_routes_will_do() -> None:
-    source, router = Router(), Router()
-
-    @source.get("/x")
-    async def handler() -> None: ...
-
-    made = Documentation(
-        lambda: [(f"/api{each.path}", each) for each in source.registered], title="x"
-    )
-    made.add_to(router)
-    assert list((await answer(router, "/openapi.json")).json["paths"]) == ["/api/x"]
