@@ -195,7 +195,22 @@ def analyse_function(
         raise HandlerError(function, None, f"it has no signature ({error})") from error
     reader = _ParameterReader(function, convertors, websocket)
     arguments = tuple(reader.read(each) for each in signature.parameters.values())
-    return Signature(function, _find_flavour(function), arguments, signature.return_annotation)
+    result = resolve_alias(signature.return_annotation)
+    return Signature(function, _find_flavour(function), arguments, result)
+
+
+def resolve_alias(annotation: Any) -> Any:
+    """Return what an alias of a `type` statement (PEP 695) stands for, else the annotation.
+
+    `numpy.typing.NDArray` is such an alias from NumPy 2.5 on.
+    """
+    while hasattr(origin := typing.get_origin(annotation) or annotation, "__value__"):
+        arguments = dict(zip(origin.__type_params__, typing.get_args(annotation), strict=False))
+        annotation = origin.__value__
+        if arguments:
+            used = getattr(annotation, "__parameters__", ())
+            annotation = annotation[tuple(arguments[each] for each in used)] if used else annotation
+    return annotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +222,8 @@ class _ParameterReader:
     websocket: bool
 
     def read(self, parameter: inspect.Parameter) -> Argument:
-        name, annotation, default = parameter.name, parameter.annotation, parameter.default
+        name, default = parameter.name, parameter.default
+        annotation = resolve_alias(parameter.annotation)
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             raise self._refuse(str(parameter), f"its name says nothing; {_ACCEPTED}")
         markers: list[Any] = []
@@ -217,6 +233,7 @@ class _ParameterReader:
             if any(isinstance(each, type) and issubclass(each, _MARKERS) for each in metadata):
                 raise self._refuse(name, "call the marker: Header(), not Header")
             others = tuple(each for each in metadata if not isinstance(each, _MARKERS))
+            base = resolve_alias(base)
             annotation = Annotated[(base, *others)] if others else base
         if isinstance(default, Dependency):
             markers.append(default)

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
 from asgihive.asgi.negotiation import choose_media_type
-from asgihive.asgi.parameters import Signature, find_location, find_name
+from asgihive.asgi.parameters import Signature, find_location, find_name, resolve_alias
 from asgihive.asgi.request_fields import join_headers
 from asgihive.asgi.responses import (
     BodyChunk,
@@ -340,7 +340,7 @@ class _ThreadedIterator:
 def get_item_annotation(annotation: Any) -> Any:
     """Return `T` of `AsyncIterator[T]`, `Generator[T, …]` and the like; else None."""
     origin = typing.get_origin(annotation)
-    return typing.get_args(annotation)[0] if origin in _STREAMS else None
+    return resolve_alias(typing.get_args(annotation)[0]) if origin in _STREAMS else None
 
 
 def get_item_kind(annotation: Any) -> type | None:

@@ -4,7 +4,7 @@ import datetime as dt
 import decimal
 import enum
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 import anyio
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
+from typing_extensions import TypeAliasType
 
 from asgihive.asgi import Cookie, Header, HTTPException, Query, Router
 from tests.asgi.exchange import answer, http, run, websocket
@@ -383,3 +384,25 @@ async def test_the_same_requests_are_accepted_as_by_fastapi() -> None:
         else:
             places = {tuple(each["loc"][:2]) for each in other.json["detail"]}
             assert {tuple(each["where"][:2]) for each in mine.json["errors"]} == places
+
+
+A = TypeVar("A")
+B = TypeVar("B")
+Number = TypeAliasType("Number", int)
+Marked = TypeAliasType("Marked", Annotated[Number, Header(name="x-number")])
+Swapped = TypeAliasType("Swapped", tuple[B, A], type_params=(A, B))
+
+
+async def test_aliases_of_type_statements() -> None:
+    """As `type Number = int` makes them from Python 3.12 on."""
+    router = Router()
+
+    @router.get("/{number:int}")
+    async def show(
+        number: Number, marked: Marked, pair: Annotated[Swapped[str, int], Query()]
+    ) -> Any:
+        return [number, marked, *pair]
+
+    exchange = http("/1", headers=[(b"x-number", b"2")], query_string=b"pair=3&pair=x")
+    found = await run(router, exchange)
+    assert (found.status, found.json) == (200, [1, 2, 3, "x"])
