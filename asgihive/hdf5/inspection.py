@@ -45,7 +45,6 @@ from asgihive.hdf5.links import (
     kind_of_object,
     walk,
 )
-from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
@@ -54,8 +53,8 @@ from asgihive.hdf5.sandbox import open_regular
 from asgihive.hdf5.selection import whole
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
-from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES
-from asgihive.hdf5.virtual_sources import unreadable
+from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES, Mapping
+from asgihive.hdf5.virtual_sources import find_mismatch
 
 
 class Way(StrEnum):
@@ -336,7 +335,7 @@ class StorageReporter:
         everything = whole(shape).axes
         seen = set()
         for mapping in layout.mappings:
-            for each in itertools.islice(mapping.expanded(everything), MAX_NUMBERED_SOURCES):
+            for each in itertools.islice(mapping.expand(everything), MAX_NUMBERED_SOURCES):
                 name = (each.file, each.dataset)
                 if name not in seen:
                     seen.add(name)
@@ -353,7 +352,7 @@ class StorageReporter:
                 problem = f"{sources.shown(mapping)} is missing, and read as fill values"
                 return SourceReport(*names, found=False, refused=False, way=None, problem=problem)
             way, reason = way_of(source.dataset)
-            wrong = unreadable(source.dataset, dataset.dtype, dataset.item_shape)
+            wrong = find_mismatch(source.dataset, dataset.dtype, dataset.item_shape)
             wrong = wrong or (None if way else reason)
             return SourceReport(
                 *names, found=True, refused=wrong is not None, way=way, problem=wrong

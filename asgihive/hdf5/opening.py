@@ -25,7 +25,6 @@ from asgihive.hdf5.datasets import READ_ERRORS, Dataset
 from asgihive.hdf5.layout import LayoutKind, layout_of
 from asgihive.hdf5.linear import ContiguousStorage
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
-from asgihive.hdf5.mapping import Mapping
 from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import (
     Key,
@@ -36,7 +35,7 @@ from asgihive.hdf5.open_file import (
 )
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
-from asgihive.hdf5.virtual import VirtualLayout, virtual_layout, written_shape
+from asgihive.hdf5.virtual import Mapping, VirtualLayout, read_virtual_layout, read_written_shape
 
 # Virtual datasets made of virtual datasets: HDF5 sets no bound, and cycles are possible.
 MAX_VIRTUAL_DEPTH = 8
@@ -103,7 +102,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portio
         base, item_shape = without_dimensions(memory.dtype)
         virtual = None
         if layout.kind is LayoutKind.VIRTUAL:
-            virtual = yield from virtual_layout(dataset_id, layout.properties)
+            virtual = yield from read_virtual_layout(dataset_id, layout.properties)
             sources = Sources(lease, entity, max_hops, depth)
             shape = yield from _virtual_shape(sources, virtual)
         else:
@@ -161,9 +160,9 @@ def virtual_extent(
         FileChanged, Overloaded, Unsettled
     """
     try:
-        virtual = yield from virtual_layout(found.id, properties)
+        virtual = yield from read_virtual_layout(found.id, properties)
     except (NoEquivalent, ValueError, RuntimeError):
-        return written_shape(found.id, properties)
+        return read_written_shape(found.id, properties)
     sources = Sources(lease, found, max_hops, 0)
     return (yield from _virtual_shape(sources, virtual, is_lenient=True))
 
@@ -182,7 +181,7 @@ def _virtual_shape(
         raise NoEquivalent(detail)
     seen.growing.add(key)
     try:
-        shape = yield from virtual.shape(_SourceExtents(sources, is_lenient).of)
+        shape = yield from virtual.find_shape(_SourceExtents(sources, is_lenient).of)
     finally:
         seen.growing.discard(key)
         sources.close()

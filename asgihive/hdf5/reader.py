@@ -17,7 +17,7 @@ from asgihive.hdf5.opening import Source
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
-from asgihive.hdf5.virtual_sources import SourceShare, VirtualRead
+from asgihive.hdf5.virtual_sources import BoxRead, VirtualRead
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -184,7 +184,7 @@ class Reader:
             reading.close()
         return reading.values
 
-    async def _advanced(self, reading: VirtualRead, lease: Lease) -> list[SourceShare]:
+    async def _advanced(self, reading: VirtualRead, lease: Lease) -> list[BoxRead]:
         """What `reading` is to read next, found in portions in the library lane."""
         work = reading.advance()
         # Where the request ends between two portions, the HDF5 objects in them end in the lane.

@@ -6,7 +6,7 @@ in the current directory. So neither is left to it.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,24 @@ import numpy.typing as npt
 from h5py import h5d, h5p, h5s, h5t
 
 from asgihive.concurrency import Portions
-from asgihive.hdf5.mapping import (
-    Mapping,
-    Pattern,
-    Slab,
+from asgihive.hdf5.hyperslabs import (
+    Hyperslab,
+    RegularIndices,
+    SpanTree,
     bounds_of,
-    is_empty,
-    slabs_of,
+    build_irregular,
+    may_hold_any,
+    parse_regular,
     unlimited_axis_of,
 )
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.spans import SpanTree, span_tree
 from asgihive.hdf5.types import NoEquivalent
 
-# Blocks of a numbered (`%b`) mapping that are looked for, one file each.
 MAX_NUMBERED_SOURCES = 100_000
+"""Blocks of a numbered (`%b`) mapping that are looked for, one file each."""
 
-# Boxes of one selection that is no regular hyperslab: some hundred bytes each while it is open.
 MAX_SELECTION_BOXES = 1 << 16
+"""Boxes of one selection that is irregular: some hundred bytes each while it is open."""
 
 # About what a mapping takes in memory.
 _MAPPING_BYTES = 400
@@ -39,21 +39,87 @@ _MAPPING_BYTES = 400
 # How many mappings are read in one portion.
 _MAPPINGS_AT_ONCE = 64
 
-# The extent of the source of a mapping; None where there is nothing to read.
-ShapeOf = Callable[[Mapping], Portions[tuple[int, ...] | None]]
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One source of a virtual dataset, as the creation properties name it."""
+
+    file: str
+    dataset: str
+    virtual: Hyperslab
+    source: Hyperslab | None
+    """The selection in the source; None = all of it, whatever its extent is by then."""
+
+    @property
+    def unlimited_axis(self) -> int | None:
+        """The dimension of the virtual dataset along which the mapping is unlimited."""
+        return unlimited_axis_of(self.virtual)
+
+    @property
+    def source_rank(self) -> int | None:
+        """The number of dimensions that the source must have; None = any."""
+        if isinstance(self.source, SpanTree):
+            return len(self.source.levels)
+        return None if self.source is None else len(self.source)
+
+    @property
+    def numbered_blocks(self) -> RegularIndices | None:
+        """The indices along the unlimited axis, if each block of them has a source of its own.
+
+        Its file or dataset is named by `%b`, the number of the block (H5Pset_virtual).
+        """
+        axis = self.unlimited_axis
+        if axis is None or isinstance(self.virtual, SpanTree):
+            return None
+        is_named = any("%b" in name.replace("%%", "") for name in (self.file, self.dataset))
+        line = self.virtual[axis]
+        is_limited = self.source is None or unlimited_axis_of(self.source) is None
+        return line if is_named and is_limited and isinstance(line, RegularIndices) else None
+
+    def select_block(self, number: int) -> "Mapping":
+        """Return the mapping of the source of one of `numbered_blocks`."""
+        axis, blocks = self.unlimited_axis, self.numbered_blocks
+        virtual = self.virtual
+        if axis is not None and blocks is not None and not isinstance(virtual, SpanTree):
+            virtual = (*virtual[:axis], blocks.nth_block(number), *virtual[axis + 1 :])
+        file, dataset = (
+            "%".join(part.replace("%b", str(number)) for part in name.split("%%"))
+            for name in (self.file, self.dataset)
+        )
+        return Mapping(file, dataset, virtual, self.source)
+
+    def select_only(self) -> "Mapping":
+        """Return the mapping of the source whose names have no number."""
+        if "%%" not in self.file and "%%" not in self.dataset:
+            return self
+        file, dataset = self.file.replace("%%", "%"), self.dataset.replace("%%", "%")
+        return replace(self, file=file, dataset=dataset)
+
+    def expand(self, axes: tuple[Axis, ...]) -> Iterator["Mapping"]:
+        """Yield it with its sources' real names: one, or one for each block that `axes` touch."""
+        unlimited, blocks = self.unlimited_axis, self.numbered_blocks
+        if unlimited is None or blocks is None:
+            yield self.select_only()
+            return
+        for number in blocks.blocks_at(axes[unlimited]):
+            yield self.select_block(number)
+
+
+FindShape = Callable[[Mapping], Portions[tuple[int, ...] | None]]
+"""Finds the extent of the source of a mapping; None where there is nothing to read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VirtualLayout:
-    """The mappings of a virtual dataset and its extent as last written; None = empty dataspace.
-
-    lows, highs: of each mapping and dimension, the first index and the one behind the last.
-    """
+    """The mappings of a virtual dataset."""
 
     mappings: tuple[Mapping, ...]
     written_shape: tuple[int, ...] | None
+    """The extent as last written; None = empty dataspace."""
     lows: npt.NDArray[np.int64]
+    """Of each mapping and dimension, the first index."""
     highs: npt.NDArray[np.int64]
+    """Of each mapping and dimension, the index behind the last one."""
 
     @property
     def grows(self) -> bool:
@@ -62,7 +128,7 @@ class VirtualLayout:
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory, about."""
+        """About what it takes in memory."""
         boxes = sum(
             len(level.lows)
             for mapping in self.mappings
@@ -72,79 +138,106 @@ class VirtualLayout:
         )
         return (len(self.mappings) + boxes) * _MAPPING_BYTES
 
-    def shape(self, shape_of: ShapeOf) -> Portions[tuple[int, ...] | None]:
-        """The extent now: along an unlimited dimension, as far as the farthest source reaches.
+    def find_shape(self, find_source_shape: FindShape) -> Portions[tuple[int, ...] | None]:
+        """Return the extent now: along an unlimited dimension, as far as any source reaches.
 
         That is HDF5's default view, H5D_VDS_LAST_AVAILABLE with a printf gap of 0.
         """
         if self.written_shape is None:
             return None
         shape = list(self.written_shape)
-        growing = {axis for each in self.mappings if (axis := each.unlimited_axis) is not None}
-        for axis in growing:
+        for axis in {axis for each in self.mappings if (axis := each.unlimited_axis) is not None}:
             shape[axis] = 0
             for each in self.mappings:
-                reach = yield from _reach(each, axis, shape_of)
+                reach = yield from _find_reach(each, axis, find_source_shape)
                 shape[axis] = max(shape[axis], reach)
         return tuple(shape)
 
+    def find_mappings(self, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
+        """Yield the mappings that may touch `axes`, each with its source's real names.
 
-def virtual_layout(dataset: h5d.DatasetID, properties: h5p.PropDCID) -> Portions[VirtualLayout]:
+        Later mappings win. One whose source is not there leaves the elements as they are, as HDF5
+        does.
+        """
+        touched = np.ones(len(self.mappings), bool)
+        for dimension, axis in enumerate(axes):
+            # The first index on the axis that may be in it.
+            ahead = np.maximum(self.lows[:, dimension] - axis.start, 0)
+            first = axis.start - (-ahead // axis.step) * axis.step
+            touched &= first < np.minimum(self.highs[:, dimension], axis.stop)
+        for number in np.flatnonzero(touched).tolist():
+            mapping = self.mappings[number]
+            virtual = mapping.virtual
+            if isinstance(virtual, SpanTree) or all(map(may_hold_any, virtual, axes)):
+                yield from mapping.expand(axes)
+
+
+def read_virtual_layout(
+    dataset: h5d.DatasetID, properties: h5p.PropDCID
+) -> Portions[VirtualLayout]:
     """Read the mappings; opens nothing.
 
     Raises:
         NoEquivalent: a mapping's selection is of points, or has too many boxes.
         ValueError: a mapping is damaged.
     """
-    count = properties.get_virtual_count()
     known: dict[object, Any] = {}
     mappings = []
-    for number in range(count):
+    for number in range(properties.get_virtual_count()):
         if not number % _MAPPINGS_AT_ONCE:
             yield
-        space = properties.get_virtual_vspace(number)
-        virtual = _pattern_of(space, known)
+        virtual = _read_selection(properties.get_virtual_vspace(number), known)
         # Of nothing, h5py cannot tell what is selected of the source: it asks for its bounds.
-        if virtual is None or is_empty(virtual):
+        if virtual is None or (
+            isinstance(virtual, tuple) and any(line.length == 0 for line in virtual)
+        ):
             continue
-        source = _source_pattern_of(properties.get_virtual_srcspace(number), known)
-        name = _name_of_source(properties, number)
-        file, dataset_name = (known.setdefault(each, each) for each in name)
-        mappings.append(Mapping(file, dataset_name, virtual, source))
-    return _layout(tuple(mappings), written_shape(dataset, properties))
+        source = None
+        source_space = properties.get_virtual_srcspace(number)
+        # A file does not say of which extent everything is selected.
+        if source_space.get_select_type() != h5s.SEL_ALL:
+            source = _read_selection(source_space, known)
+            if source is None:
+                detail = "a virtual mapping selects nothing of its source"
+                raise ValueError(detail)
+        try:
+            file = properties.get_virtual_filename(number)
+            name = properties.get_virtual_dsetname(number)
+        except UnicodeDecodeError:
+            detail = "the name of a source is not UTF-8, and h5py reads no others"
+            raise NoEquivalent(detail) from None
+        file, name = known.setdefault(file, file), known.setdefault(name, name)
+        mappings.append(Mapping(file, name, virtual, source))
+    shape = read_written_shape(dataset, properties)
+    rank, count = len(shape or ()), len(mappings)
+    bounds = [bounds_of(each.virtual) for each in mappings]
+    if any(len(each) != rank for each in bounds):
+        detail = "the rank of a virtual mapping is not that of the dataspace"
+        raise ValueError(detail)
+    farthest = np.iinfo(np.int64).max
+    lows = [[low for low, _ in each] for each in bounds]
+    highs = [[farthest if high is None else high for _, high in each] for each in bounds]
+    return VirtualLayout(
+        tuple(mappings),
+        shape,
+        np.array(lows, np.int64).reshape(count, rank),
+        np.array(highs, np.int64).reshape(count, rank),
+    )
 
 
-def written_shape(dataset: h5d.DatasetID, properties: h5p.PropDCID) -> tuple[int, ...] | None:
-    """The extent as last written, None = empty dataspace; opens nothing."""
+def read_written_shape(dataset: h5d.DatasetID, properties: h5p.PropDCID) -> tuple[int, ...] | None:
+    """Return the extent as last written, None = empty dataspace; opens nothing."""
     if properties.get_virtual_count():
-        return _extent_of(properties.get_virtual_vspace(0))
+        return _read_extent(properties.get_virtual_vspace(0))
     # Of what has no mappings, libhdf5 opens no sources. The count alone decides: of what has
     # some, a forged dataspace may have no dimensions.
-    return _extent_of(dataset.get_space())
+    return _read_extent(dataset.get_space())
 
 
-def mappings_of(layout: VirtualLayout, axes: tuple[Axis, ...]) -> Iterator[Mapping]:
-    """The mappings that may touch the elements at `axes`, each with its source's real names.
-
-    Later mappings win. One whose source is not there leaves the elements as they are, as HDF5
-    does.
-    """
-    touched = np.ones(len(layout.mappings), bool)
-    for dimension, axis in enumerate(axes):
-        # The first index on the axis that may be in it.
-        ahead = np.maximum(layout.lows[:, dimension] - axis.start, 0)
-        first = axis.start - (-ahead // axis.step) * axis.step
-        touched &= first < np.minimum(layout.highs[:, dimension], axis.stop)
-    for number in np.flatnonzero(touched).tolist():
-        mapping = layout.mappings[number]
-        if mapping.touches(axes):
-            yield from mapping.expanded(axes)
-
-
-def fill_values(
+def make_fill_values(
     properties: h5p.PropDCID, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, Any]:
-    """An array of the fill value, which is what a virtual dataset holds where no source is."""
+    """Return an array of what a virtual dataset holds where no source is: its fill value."""
     if not dtype.hasobject:
         fill = np.zeros((), dtype)
         if properties.fill_value_defined() != h5d.FILL_VALUE_UNDEFINED:
@@ -160,94 +253,62 @@ def fill_values(
     return values
 
 
-def _layout(mappings: tuple[Mapping, ...], shape: tuple[int, ...] | None) -> VirtualLayout:
-    rank = 0 if shape is None else len(shape)
-    farthest = np.iinfo(np.int64).max
-    bounds = [bounds_of(each.virtual) for each in mappings]
-    if any(len(each) != rank for each in bounds):
-        detail = "the rank of a virtual mapping is not that of the dataspace"
-        raise ValueError(detail)
-    lows = np.array([[low for low, _ in each] for each in bounds], np.int64)
-    highs = np.array(
-        [[farthest if high is None else high for _, high in each] for each in bounds], np.int64
-    )
-    count = len(mappings)
-    return VirtualLayout(mappings, shape, lows.reshape(count, rank), highs.reshape(count, rank))
-
-
-def _reach(mapping: Mapping, axis: int, shape_of: ShapeOf) -> Portions[int]:
-    """Up to where along `axis` the mapping has sources."""
+def _find_reach(mapping: Mapping, axis: int, find_source_shape: FindShape) -> Portions[int]:
+    """Return up to where along `axis` the mapping has sources."""
     _low, high = bounds_of(mapping.virtual)[axis]
     if high is not None or isinstance(mapping.virtual, SpanTree):
         return high or 0
-    line = mapping.virtual[axis]
-    if mapping.numbered and isinstance(line, Slab):
+    blocks = mapping.numbered_blocks
+    if blocks is not None:
         for number in range(MAX_NUMBERED_SOURCES):
-            extent = yield from shape_of(mapping.of_block(number))
+            extent = yield from find_source_shape(mapping.select_block(number))
             if extent is None:
-                return line.nth_block(number - 1).start + line.block if number else 0
-        return line.nth_block(MAX_NUMBERED_SOURCES).start
-    only = mapping.of_one_source()
+                return blocks.nth_block(number - 1).start + blocks.block if number else 0
+        return blocks.nth_block(MAX_NUMBERED_SOURCES).start
+    only = mapping.select_only()
     source = only.source
     if source is None or isinstance(source, SpanTree):
         return 0
     growing = unlimited_axis_of(source)
-    extent = yield from shape_of(only)
+    extent = yield from find_source_shape(only)
     if extent is None or growing is None:
         return 0
-    return line.extent_of(source[growing].length_within(extent[growing]))
+    length = source[growing].length_within(extent[growing])
+    return mapping.virtual[axis].extent_of(length)
 
 
-def _source_pattern_of(space: h5s.SpaceID, known: dict[object, Any]) -> Pattern | None:
-    # A file does not say of which extent everything is selected.
-    if space.get_select_type() == h5s.SEL_ALL:
-        return None
-    pattern = _pattern_of(space, known)
-    if pattern is None:
-        detail = "a virtual mapping selects nothing of its source"
-        raise ValueError(detail)
-    return pattern
+def _read_selection(space: h5s.SpaceID, known: dict[object, Any]) -> Hyperslab | None:
+    """Return what a dataspace selects; None = nothing.
 
-
-def _pattern_of(space: h5s.SpaceID, known: dict[object, Any]) -> Pattern | None:
-    """What a dataspace selects; None = nothing."""
+    Args:
+        space: the dataspace.
+        known: what is equal in many mappings is kept once.
+    """
     kind = space.get_select_type()
     if kind == h5s.SEL_NONE:
         return None
-    if kind == h5s.SEL_ALL:
-        slabs = tuple(Slab(0, 1, extent, 1) for extent in _extent_of(space) or ())
-        return tuple(known.setdefault(each, each) for each in slabs)
-    if kind != h5s.SEL_HYPERSLABS:
+    if kind not in {h5s.SEL_ALL, h5s.SEL_HYPERSLABS}:
         detail = "a virtual mapping selects single points"
         raise NoEquivalent(detail)
-    if not space.shape:
+    if kind == h5s.SEL_HYPERSLABS and not space.shape:
         detail = "a virtual mapping selects a hyperslab of a dataspace without dimensions"
         raise ValueError(detail)
-    if space.is_regular_hyperslab():
-        slabs = slabs_of(space.get_regular_hyperslab(), h5s.UNLIMITED)
-        return tuple(known.setdefault(each, each) for each in slabs)
-    count = space.get_select_hyper_nblocks()
-    if count > MAX_SELECTION_BOXES:
-        detail = (
-            f"a virtual mapping selects {count} boxes: at most {MAX_SELECTION_BOXES} are accepted"
-        )
-        raise NoEquivalent(detail)
-    tree = span_tree(space.get_select_hyper_blocklist())
-    return tree.lines or tree
+    if kind == h5s.SEL_HYPERSLABS and not space.is_regular_hyperslab():
+        count = space.get_select_hyper_nblocks()
+        if count > MAX_SELECTION_BOXES:
+            most = f"at most {MAX_SELECTION_BOXES} are accepted"
+            detail = f"a virtual mapping selects {count} boxes: {most}"
+            raise NoEquivalent(detail)
+        return build_irregular(space.get_select_hyper_blocklist())
+    if kind == h5s.SEL_ALL:
+        lines = tuple(RegularIndices(0, 1, extent, 1) for extent in _read_extent(space) or ())
+    else:
+        lines = parse_regular(space.get_regular_hyperslab(), h5s.UNLIMITED)
+    return tuple(known.setdefault(each, each) for each in lines)
 
 
-def _extent_of(space: h5s.SpaceID) -> tuple[int, ...] | None:
+def _read_extent(space: h5s.SpaceID) -> tuple[int, ...] | None:
     if space.get_simple_extent_type() == h5s.NULL:
         return None
     shape: tuple[int, ...] = space.shape
     return shape
-
-
-def _name_of_source(properties: h5p.PropDCID, number: int) -> tuple[str, str]:
-    """The file and the dataset that a mapping names."""
-    try:
-        names = properties.get_virtual_filename(number), properties.get_virtual_dsetname(number)
-    except UnicodeDecodeError:
-        detail = "the name of a source is not UTF-8, and h5py reads no others"
-        raise NoEquivalent(detail) from None
-    return names

@@ -15,7 +15,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.statistics import Statistics, summarise
-from asgihive.hdf5.virtual import fill_values
+from asgihive.hdf5.virtual import make_fill_values
 from asgihive.hdf5.virtual_sources import search_sources
 from asgihive.service.parameters import EntityParameters, HistogramParameters
 from asgihive.service.representations import Representation
@@ -125,7 +125,7 @@ async def _numbers(
         if dataset.virtual is not None and sources.is_nothing_there:
             # However many there are, they are all the same.
             shape = (1, *dataset.item_shape)
-            element = fill_values(dataset.layout.properties, shape, dataset.dtype)
+            element = make_fill_values(dataset.layout.properties, shape, dataset.dtype)
         return dataset, chosen, element
 
     (dataset, chosen, element), lease = await store.read(

@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.hdf5 import pairing
-from asgihive.hdf5.mapping import Mapping, Pattern, Slab
-from asgihive.hdf5.pairing import Unpaired, pieces, source_box
+from asgihive.hdf5.hyperslabs import (
+    Hyperslab,
+    IndexRuns,
+    RegularIndices,
+    SpanTree,
+    build_irregular,
+)
+from asgihive.hdf5.pairing import Unpaired, find_source_bounds, pair_boxes
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.spans import Spans, SpanTree, span_tree
 from tests.efforts import at_most
 
 Array = np.ndarray[Any, Any]
@@ -35,10 +40,11 @@ def boxes_of(mask: Array) -> list[tuple[list[int], list[int]]]:
     return found
 
 
-def pattern_of(mask: Array) -> Pattern:
-    tree = span_tree(np.array(boxes_of(mask), np.uint64))
-    assert tree.size == mask.sum()
-    return tree.lines or tree
+def hyperslab_of(mask: Array) -> Hyperslab:
+    found = build_irregular(np.array(boxes_of(mask), np.uint64))
+    sizes = [found.size] if isinstance(found, SpanTree) else [line.length or 0 for line in found]
+    assert math.prod(sizes) == mask.sum()
+    return found
 
 
 def shapes(most: int = 9) -> st.SearchStrategy[Shape]:
@@ -92,7 +98,13 @@ def taken(values: Array, axes: tuple[Axis, ...]) -> Array:
     return values[tuple(slice(each.start, each.stop, each.step) for each in axes)]
 
 
-def check(mapping: Mapping, virtual: Array, source: Array, extent: Shape, data: Any) -> None:
+def check(
+    pair: tuple[Hyperslab, Hyperslab | None],
+    virtual: Array,
+    source: Array,
+    extent: Shape,
+    data: Any,
+) -> None:
     """Whether a block is what pairing both selections in C order makes of it."""
     content = np.arange(1, source.size + 1).reshape(source.shape)
     expected = np.zeros(virtual.shape, int)
@@ -103,16 +115,16 @@ def check(mapping: Mapping, virtual: Array, source: Array, extent: Shape, data: 
     axes = data.draw(blocks(virtual.shape))
     block = np.zeros([each.count for each in axes], int)
     times = np.zeros_like(block)
-    box = source_box(mapping, axes, extent)
-    for piece in pieces(mapping, axes, extent):
-        assert box is not None
-        for axis, around in zip(piece.axes, box, strict=True):
+    bounds = find_source_bounds(*pair, axes, extent)
+    for box in pair_boxes(*pair, axes, extent):
+        assert bounds is not None
+        for axis, around in zip(box.axes, bounds, strict=True):
             assert axis.count
-            assert around.start <= axis.start < axis.stop <= around.stop or piece.picked is not None
-        read = taken(content, piece.axes)
-        piece.put(read, block)
+            assert around.start <= axis.start < axis.stop <= around.stop or box.picked is not None
+        read = taken(content, box.axes)
+        box.put(read, block)
         once = np.zeros_like(times)
-        piece.put(np.ones(read.shape, int), once)
+        box.put(np.ones(read.shape, int), once)
         times += once
     np.testing.assert_array_equal(block, taken(expected, axes))
     assert times.max(initial=0) <= 1
@@ -125,9 +137,9 @@ def test_any_selections_are_paired_in_c_order(
 ) -> None:
     source = data.draw(source_masks(int(virtual.sum())))
     extent = tuple(max(1, each - data.draw(st.integers(0, 2))) for each in source.shape)
-    mapping = Mapping("file", "dataset", pattern_of(virtual), pattern_of(source))
+    pair = (hyperslab_of(virtual), hyperslab_of(source))
     with patch.object(pairing, "_COUNTED_AT_ONCE", at_once):
-        check(mapping, virtual, source, extent, data)
+        check(pair, virtual, source, extent, data)
 
 
 @settings(max_examples=at_most(60), deadline=None)
@@ -137,14 +149,14 @@ def test_all_of_a_source_is_paired_in_c_order(virtual: Array, data: st.DataObjec
     divisors = [each for each in range(1, count + 1) if count % each == 0]
     rows = data.draw(st.sampled_from(divisors))
     source = np.ones((rows, count // rows), bool)
-    mapping = Mapping("file", "dataset", pattern_of(virtual), None)
-    check(mapping, virtual, source, source.shape, data)
+    pair = (hyperslab_of(virtual), None)
+    check(pair, virtual, source, source.shape, data)
 
 
 def test_a_vector_out_of_a_matrix_is_read_in_few_hyperslabs() -> None:
-    mapping = Mapping("file", "dataset", (Slab(0, 1, 10**6, 1),), None)
-    found = list(pieces(mapping, (Axis(500, 1, 900_000),), (1000, 1000)))
-    assert sum(math.prod(axis.count for axis in piece.axes) for piece in found) == 900_000
+    pair = ((RegularIndices(0, 1, 10**6, 1),), None)
+    found = list(pair_boxes(*pair, (Axis(500, 1, 900_000),), (1000, 1000)))
+    assert sum(math.prod(axis.count for axis in box.axes) for box in found) == 900_000
     assert len(found) < 20
 
 
@@ -152,47 +164,51 @@ def test_a_long_list_of_indices_is_one_read() -> None:
     order = np.random.default_rng(1).permutation(4000)[:2400]
     mask = np.zeros(4000, bool)
     mask[order] = True
-    mapping = Mapping("file", "dataset", pattern_of(mask), None)
-    [piece] = pieces(mapping, (Axis(0, 1, 4000),), (2400,))
-    assert piece.axes == (Axis(0, 1, 2400),)
+    pair = (hyperslab_of(mask), None)
+    [box] = pair_boxes(*pair, (Axis(0, 1, 4000),), (2400,))
+    assert box.axes == (Axis(0, 1, 2400),)
 
 
 def test_what_is_large_costs_nothing_until_it_is_read() -> None:
     """No array is as long as an extent."""
     huge = 10**15
-    virtual = (Slab(0, 1, huge, 1), Slab(0, huge, 1, huge))
-    mapping = Mapping("file", "dataset", virtual, None)
+    virtual = (RegularIndices(0, 1, huge, 1), RegularIndices(0, huge, 1, huge))
+    pair = (virtual, None)
     axes = (Axis(0, 1, huge), Axis(5, 7, huge // 7))
-    [piece] = pieces(mapping, axes, (huge, huge))
-    assert piece.axes == (Axis(0, 1, huge), Axis(5, 7, huge // 7))
-    assert source_box(mapping, axes, (huge, huge)) is not None
-    gaps = Mapping("file", "dataset", (Slab(0, 3, huge, 2),), (Slab(0, 5, huge, 2),))
-    assert source_box(gaps, (Axis(0, 1, 2 * huge),), (huge * 5,)) is not None
+    [box] = pair_boxes(*pair, axes, (huge, huge))
+    assert box.axes == (Axis(0, 1, huge), Axis(5, 7, huge // 7))
+    assert find_source_bounds(*pair, axes, (huge, huge)) is not None
+    gaps = ((RegularIndices(0, 3, huge, 2),), (RegularIndices(0, 5, huge, 2),))
+    assert find_source_bounds(*gaps, (Axis(0, 1, 2 * huge),), (huge * 5,)) is not None
 
 
 @pytest.mark.parametrize(
     ("virtual", "source", "shape"),
     [
-        ((Slab(0, 1, 4, 1),), None, (5,)),
-        ((Slab(0, 1, 4, 1),), None, (2, 3)),
-        ((Slab(0, 1, 4, 1),), (Slab(0, 1, 5, 1),), (5,)),
-        ((Slab(0, 1, None, 1),), (Slab(0, 1, 5, 1),), (5,)),
-        ((Slab(0, 1, 4, 1),), (Slab(0, 1, None, 1),), (5,)),
-        ((Slab(0, 1, 4, 1),), pattern_of(np.array([[1, 1, 0], [0, 1, 0]], bool)), (2, 3)),
+        ((RegularIndices(0, 1, 4, 1),), None, (5,)),
+        ((RegularIndices(0, 1, 4, 1),), None, (2, 3)),
+        ((RegularIndices(0, 1, 4, 1),), (RegularIndices(0, 1, 5, 1),), (5,)),
+        ((RegularIndices(0, 1, None, 1),), (RegularIndices(0, 1, 5, 1),), (5,)),
+        ((RegularIndices(0, 1, 4, 1),), (RegularIndices(0, 1, None, 1),), (5,)),
+        (
+            (RegularIndices(0, 1, 4, 1),),
+            hyperslab_of(np.array([[1, 1, 0], [0, 1, 0]], bool)),
+            (2, 3),
+        ),
     ],
 )
 def test_different_numbers_of_elements_pair_with_nothing(
-    virtual: Pattern, source: Pattern | None, shape: Shape
+    virtual: Hyperslab, source: Hyperslab | None, shape: Shape
 ) -> None:
-    mapping = Mapping("file", "dataset", virtual, source)
+    pair = (virtual, source)
     with pytest.raises(Unpaired):
-        list(pieces(mapping, (Axis(0, 1, 4),), shape))
+        list(pair_boxes(*pair, (Axis(0, 1, 4),), shape))
 
 
 @given(masks().filter(lambda mask: mask.ndim == 1), st.integers(0, 12))
 def test_spans_count_what_they_select(mask: Array, extent: int) -> None:
     boxes = boxes_of(mask)
-    spans = Spans.of([low[0] for low, _ in boxes], [high[0] + 1 for _, high in boxes])
+    spans = IndexRuns.of([low[0] for low, _ in boxes], [high[0] + 1 for _, high in boxes])
     indices = np.flatnonzero(mask)
     assert spans.length == len(indices)
     assert spans.length_within(extent) == (indices < extent).sum()
@@ -216,23 +232,24 @@ def test_spans_count_what_they_select(mask: Array, extent: int) -> None:
 )
 def test_boxes_that_libhdf5_never_lists_are_refused(boxes: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
-        span_tree(np.array(boxes, np.uint64))
+        build_irregular(np.array(boxes, np.uint64))
 
 
 def test_equal_subtrees_are_one() -> None:
     mask = np.zeros((200, 50), bool)
     mask[::2, ::2] = True
-    tree = span_tree(np.array(boxes_of(mask), np.uint64))
+    mask[-1] = True
+    tree = build_irregular(np.array(boxes_of(mask), np.uint64))
     assert isinstance(tree, SpanTree)
-    assert [len(level.nodes) for level in tree.levels] == [1, 1]
-    assert tree.lines is not None
+    assert [len(level.nodes) for level in tree.levels] == [1, 2]
+    assert isinstance(build_irregular(np.array(boxes_of(mask[:-1]), np.uint64)), tuple)
 
 
 @given(st.integers(0, 4), st.integers(1, 4), st.integers(0, 3), st.integers(1, 5), st.data())
 def test_blocks_that_an_axis_touches(
     start: int, block: int, gap: int, count: int, data: st.DataObject
 ) -> None:
-    slab = Slab(start, block + gap, data.draw(st.sampled_from([None, count])), block)
+    slab = RegularIndices(start, block + gap, data.draw(st.sampled_from([None, count])), block)
     [axis] = data.draw(blocks((40,)))
     touched = {
         number

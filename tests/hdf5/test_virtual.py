@@ -21,9 +21,10 @@ from asgihive.errors import (
     SourceRefused,
     TypeUnsupported,
 )
-from asgihive.hdf5.mapping import Mapping, Slab
+from asgihive.hdf5.hyperslabs import RegularIndices
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import Axis, parse_selection, whole
+from asgihive.hdf5.virtual import Mapping
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
@@ -448,11 +449,11 @@ def test_source_is_not_a_dataset_asked_for(root: Path) -> None:
 
 
 def test_numbered_names() -> None:
-    slab = Slab(0, 1, None, 1)
-    mapping = Mapping("%%b_%b%%.h5", "d", (slab,), (Slab(0, 1, 1, 1),))
-    assert mapping.numbered
-    assert mapping.of_block(7).file == "%b_7%.h5"
-    assert not Mapping("a%%b", "d", (slab,), (Slab(0, 1, 1, 1),)).numbered
+    slab = RegularIndices(0, 1, None, 1)
+    mapping = Mapping("%%b_%b%%.h5", "d", (slab,), (RegularIndices(0, 1, 1, 1),))
+    assert mapping.numbered_blocks is not None
+    assert mapping.select_block(7).file == "%b_7%.h5"
+    assert Mapping("a%%b", "d", (slab,), (RegularIndices(0, 1, 1, 1),)).numbered_blocks is None
 
 
 @given(
@@ -461,7 +462,7 @@ def test_numbered_names() -> None:
 def test_slabs_count_what_they_select(
     start: int, block: int, gap: int, count: int, extent: int
 ) -> None:
-    slab = Slab(start, block + gap, count, block)
+    slab = RegularIndices(start, block + gap, count, block)
     indices = line(start, block + gap, count, block)
     assert slab.length == len(indices)
     assert slab.length_within(extent) == sum(i < extent for i in indices)
