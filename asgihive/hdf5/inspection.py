@@ -27,7 +27,7 @@ from asgihive.errors import (
     TypeUnsupported,
 )
 from asgihive.hdf5.chunk_grid import ChunkGrid
-from asgihive.hdf5.chunk_index import ChunkIndex, open_index
+from asgihive.hdf5.chunk_index import open_index
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import LIBRARY_ERRORS
@@ -40,7 +40,6 @@ from asgihive.hdf5.links import (
     ExternalLink,
     LinkResolution,
     Resolved,
-    SoftLink,
     kind_of,
     kind_of_object,
     walk,
@@ -67,151 +66,60 @@ class Way(StrEnum):
     RAW_STORAGE = "raw storage"
 
 
-def way_of(dataset: Dataset) -> tuple[Way | None, str | None]:
-    """Which way a read of all of `dataset` takes, and the reason if it is not the fast one."""
-    if dataset.virtual is not None:
-        return Way.VIRTUAL, None
-    if dataset.shape is None or 0 in dataset.shape:
-        return None, "there are no elements"
-    if not dataset.needs_library:
-        return (Way.ENGINE if dataset.chunked is not None else Way.CONTIGUOUS), None
-    if dataset.chunked is not None:
-        return _way_of_chunks(dataset, dataset.chunked)
-    if dataset.layout.kind is LayoutKind.EXTERNAL:
-        pointers = dataset.dtype.hasobject
-        return (None, _NO_POINTERS) if pointers else (Way.RAW_STORAGE, None)
-    return Way.LIBRARY, _reason_in_one_piece(dataset)
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """A soft or external link, and whether it leads anywhere."""
 
-
-_NO_POINTERS = "variable-length values cannot lie in external raw storage"
-
-
-def _reason_in_one_piece(dataset: Dataset) -> str | None:
-    """Why libhdf5 reads what is neither chunked nor in other files."""
-    if dataset.layout.kind is LayoutKind.COMPACT:
-        return "compact layout: the values lie in the object's header"
-    if not dataset.id.get_storage_size():
-        return "nothing is stored, so that all of it is the fill value"
-    return _type_reason(dataset)
-
-
-def _way_of_chunks(dataset: Dataset, chunked: ChunkedStorage) -> tuple[Way | None, str | None]:
-    """Of chunks that need libhdf5: as the values are converted, or a filter has no decoder."""
-    converted = chunked.fill is None
-    filters = dataset.layout.filters
-    missing = [
-        each
-        for each in filters
-        if not each.available and (converted or decoder_of(each) != "asgihive")
-    ]
-    if missing:
-        _, used = stored_sizes(chunked.index, filters)
-        gone = [_called(each) for each in missing if each in used]
-        if gone:
-            return None, f"missing: {', '.join(gone)}"
-    reasons = [_type_reason(dataset) or "fill value of an array type"] if converted else []
-    reasons += [_called(each) for each in filters if decoder_of(each) != "asgihive"]
-    return Way.LIBRARY, "; ".join(reasons)
-
-
-def _type_reason(dataset: Dataset) -> str | None:
-    """What of its type only libhdf5 converts; None when its bytes are NumPy's."""
-    file_type = dataset.id.get_type()
-    if dataset.dtype.hasobject:
-        pointers = next((name for kind, name in _POINTERS if file_type.detect_class(kind)), "")
-        return f"type: {pointers}"
-    if dataset.memory_type.is_as_stored:
-        return None
-    return "type: its bytes are not those of NumPy"
-
-
-# What has no NumPy bytes; a type of more than one of these is called by the first.
-_POINTERS = (
-    (h5t.REFERENCE, "references"),
-    (h5t.VLEN, "variable-length sequences"),
-    (h5t.STRING, "variable-length strings"),
-)
-
-
-def _called(each: Filter) -> str:
-    named = f" ({each.name.partition(';')[0]})" if each.name else ""
-    return f"filter {each.id}{named}"
-
-
-def decoder_of(each: Filter) -> str | None:
-    """`asgihive`, `libhdf5`, or None = there is none here."""
-    if not make_pipeline((each,), 1).needs_library:
-        return "asgihive"
-    return "libhdf5" if each.available else None
-
-
-def stored_sizes(
-    index: ChunkIndex, filters: tuple[Filter, ...]
-) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], list[Filter]]:
-    """The sizes of all stored chunks, and the `filters` that at least one of them went through.
-
-    Raises:
-        DamagedMetadata: they cannot be listed.
-    """
-    table = index.list_all(lambda: None)
-    skipped = int(np.bitwise_and.reduce(table.filter_masks)) if len(table.sizes) else ~0
-    used = [each for number, each in enumerate(filters) if not skipped >> number & 1]
-    return table.sizes, used
-
-
-# What the extra `codecs` brings decoders for: szip (imagecodecs), the rest by hdf5plugin.
-CODECS_EXTRA = frozenset(
-    (4, 307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028, 32033)
-)
+    path: str
+    kind: str
+    target_file: str | None
+    """Of an external link."""
+    target_path: str
+    resolves: bool
+    problem: str | None
+    """Why it does not resolve."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterReport:
-    """One filter of the pipeline, in the order of writing.
-
-    decoder: `asgihive`, `libhdf5`, or None = it is missing.
-    install: what to do about a missing one.
-    """
+    """One filter of the pipeline, in the order of writing."""
 
     id: int
     name: str
     values: tuple[int, ...]
     decoder: str | None
+    """`asgihive`, `libhdf5`, or None = it is missing."""
     install: str | None
+    """What to do about a missing one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunksReport:
-    """The chunks of a dataset, sizes in bytes.
-
-    raw_bytes: of one chunk, decoded.
-    in_grid, stored: how many there could be, and are.
-    smallest, median, largest: as stored; None where they were not asked for, or none is.
-    """
+    """The chunks of a dataset, sizes in bytes."""
 
     shape: tuple[int, ...]
     raw_bytes: int
+    """The size of one chunk, decoded."""
     in_grid: int
+    """How many there could be."""
     stored: int
     smallest: int | None = None
+    """As stored; None where it was not asked for, or no chunk is stored."""
     median: int | None = None
     largest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """A source of a virtual dataset, as the mapping names it.
-
-    found: whether it is there and may be read; if not, and it is not refused, it is missing, and
-        its part of the dataset is fill values.
-    refused: whether reading its part of the dataset is an error.
-    problem: why it is not found or refused.
-    """
+    """A source of a virtual dataset, as the mapping names it."""
 
     file: str
     dataset: str
     found: bool
+    """Whether it is there and may be read; if not, and it is not refused, it is missing, and its
+    part of the dataset is fill values."""
     refused: bool
+    """Whether reading its part of the dataset is an error."""
     way: Way | None
     problem: str | None
 
@@ -228,248 +136,74 @@ class SegmentReport:
 
 @dataclass(frozen=True, slots=True)
 class StorageReport:
-    """How a dataset is stored; sizes in bytes.
-
-    dataspace: `simple`, `scalar`, `null`, or `unknown` for a virtual one that cannot be read.
-    maxshape: None for an axis without bounds; None altogether where it is not known.
-    raw_bytes: elements times the size of one; values of variable length are not counted.
-    stored_bytes: what the file holds of them; None of a virtual dataset.
-    ratio: raw by stored; None where it says nothing.
-    way: of a read of everything; None where nothing can be read, or there is nothing.
-    reason: why that way, if it is not the fast one, or why none.
-    sources: of a virtual dataset, if asked for.
-    segments: of external raw storage.
-    """
+    """How a dataset is stored; sizes in bytes."""
 
     dataspace: str
+    """`simple`, `scalar`, `null`, or `unknown` for a virtual one that cannot be read."""
     shape: tuple[int, ...] | None
     maxshape: tuple[int | None, ...] | None
+    """None for an axis without bounds; None altogether where it is not known."""
     layout: str
     chunks: ChunksReport | None
     filters: tuple[FilterReport, ...]
     raw_bytes: int | None
+    """Elements times the size of one; values of variable length are not counted."""
     stored_bytes: int | None
+    """What the file holds of them; None of a virtual dataset."""
     ratio: float | None
+    """Raw by stored; None where it says nothing."""
     way: Way | None
+    """Of a read of everything; None where nothing can be read, or there is nothing."""
     reason: str | None
+    """Why that way, if it is not the fast one, or why none."""
     sources: tuple[SourceReport, ...] | None
+    """Of a virtual dataset, if asked for."""
     segments: tuple[SegmentReport, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
-class StorageReporter:
-    """Reports on datasets of `file` and of whatever its links lead to."""
-
-    lease: Lease
-    file: OpenFile
-    max_hops: int
-
-    def report(self, found: Resolved, path: str, *, detailed: bool) -> StorageReport:
-        """How the dataset `found` at `path` is stored.
-
-        Args:
-            detailed: looks at each chunk, and for each source of a virtual dataset.
-
-        Raises:
-            FileChanged, Overloaded, Unsettled: conditions of the moment; ask again.
-            and what h5py raises for a damaged dataset, see `entities.LIBRARY_ERRORS`.
-        """
-        layout = layout_of(found.id)
-        dataset, problem = self._opened(path)
-        dataspace, shape = self._extent(found, layout, dataset)
-        file_type = found.id.get_type()
-        raw_bytes = None
-        if dataspace != "unknown":
-            raw_bytes = 0 if shape is None else math.prod(shape) * file_type.get_size()
-        virtual = layout.kind is LayoutKind.VIRTUAL
-        stored_bytes = None if virtual else int(found.id.get_storage_size())
-        # Of pointers, the size says nothing about what they point to.
-        comparable = dataset is not None and not dataset.dtype.hasobject
-        ratio = raw_bytes / stored_bytes if raw_bytes and stored_bytes and comparable else None
-        way, reason = (None, problem) if dataset is None else way_of(dataset)
-        sources = None
-        if detailed and dataset is not None and dataset.virtual is not None:
-            sources = tuple(self._sources(dataset))
-        return StorageReport(
-            dataspace=dataspace,
-            shape=shape,
-            maxshape=None if virtual or shape is None else _most(found.id),
-            layout=layout.kind.value,
-            chunks=_chunks(found, layout, shape, detailed=detailed),
-            filters=tuple(map(_filter_report, layout.filters)),
-            raw_bytes=raw_bytes,
-            stored_bytes=stored_bytes,
-            ratio=ratio,
-            way=way,
-            reason=reason,
-            sources=sources,
-            segments=self._segments(found.file, layout),
-        )
-
-    def _opened(self, path: str) -> tuple[Dataset | None, str | None]:
-        """The dataset as it is read, or why it cannot be."""
-        try:
-            return find_dataset(self.lease, self.file, path, self.max_hops), None
-        except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
-            return None, error.detail
-
-    def _extent(
-        self, found: Resolved, layout: Layout, dataset: Dataset | None
-    ) -> tuple[str, tuple[int, ...] | None]:
-        if dataset is not None:
-            shape = dataset.shape
-        elif layout.kind is LayoutKind.VIRTUAL:
-            # Asking libhdf5 would open the sources, wherever they are.
-            return "unknown", None
-        else:
-            shape = found.id.get_space().shape
-        if shape is None:
-            return "null", None
-        return ("simple" if shape else "scalar"), shape
-
-    def _sources(self, dataset: Dataset) -> Iterator[SourceReport]:
-        """Each source once, in the order of the mappings."""
-        layout, shape = dataset.virtual, dataset.shape
-        if layout is None or shape is None:
-            return
-        everything = whole(shape).axes
-        seen = set()
-        for mapping in layout.mappings:
-            for each in itertools.islice(mapping.expand(everything), MAX_NUMBERED_SOURCES):
-                name = (each.file, each.dataset)
-                if name not in seen:
-                    seen.add(name)
-                    yield self._source(dataset, each)
-
-    def _source(self, dataset: Dataset, mapping: Mapping) -> SourceReport:
-        names = text(os.fsencode(mapping.file)), text(os.fsencode(mapping.dataset))
-        # However many there are: this is one after another, and no answer of the service.
-        seen = self.lease.seen.counted_anew()
-        sources = Sources(self.lease, dataset, self.max_hops, 0, seen)
-        try:
-            source = run_at_once(sources.open(mapping))
-            if source is None:
-                problem = f"{sources.shown(mapping)} is missing, and read as fill values"
-                return SourceReport(*names, found=False, refused=False, way=None, problem=problem)
-            way, reason = way_of(source.dataset)
-            wrong = find_mismatch(source.dataset, dataset.dtype, dataset.item_shape)
-            wrong = wrong or (None if way else reason)
-            return SourceReport(
-                *names, found=True, refused=wrong is not None, way=way, problem=wrong
-            )
-        except SourceRefused as error:
-            return SourceReport(*names, found=False, refused=True, way=None, problem=error.detail)
-        finally:
-            sources.give_back()
-            sources.close()
-
-    def _segments(self, file: OpenFile, layout: Layout) -> tuple[SegmentReport, ...] | None:
-        if layout.kind is not LayoutKind.EXTERNAL:
-            return None
-        return tuple(
-            SegmentReport(
-                text(os.fsencode(each.file)),
-                each.offset,
-                each.size,
-                self._is_there(file, each.file),
-            )
-            for each in list_segments(layout.properties)
-        )
-
-    def _is_there(self, origin: OpenFile, name: str) -> bool:
-        for place in self.lease.pool.sandbox.linked(origin.place, name):
-            try:
-                os.close(open_regular(place))
-            except (FileMissing, FileForbidden):
-                continue
-            return True
-        return False
-
-
-def _filter_report(each: Filter) -> FilterReport:
-    decoder = decoder_of(each)
-    install = None
-    if decoder is None:
-        install = f"a libhdf5 plugin for filter {each.id}, in a directory of HDF5_PLUGIN_PATH"
-        if each.id in CODECS_EXTRA:
-            install = "pip install 'asgihive[codecs]'"
-    return FilterReport(each.id, each.name, each.values, decoder, install)
-
-
-def _most(dataset: h5d.DatasetID) -> tuple[int | None, ...]:
-    most = dataset.get_space().get_simple_extent_dims(True)
-    return tuple(None if extent == h5s.UNLIMITED else int(extent) for extent in most)
-
-
-def _chunks(
-    found: Resolved, layout: Layout, shape: tuple[int, ...] | None, *, detailed: bool
-) -> ChunksReport | None:
-    dataset = found.id
-    if layout.chunks is None:
-        return None
-    pairs = zip(shape or (), layout.chunks, strict=False)
-    in_grid = 0 if shape is None else math.prod(-(-extent // chunk) for extent, chunk in pairs)
-    raw_bytes = math.prod(layout.chunks) * dataset.get_type().get_size()
-    if shape is None or not detailed:
-        stored = 0 if shape is None else int(dataset.get_num_chunks())
-        return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)
-    grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
-    sizes, _ = stored_sizes(open_index(found.file, dataset, grid, is_filtered=is_filtered), ())
-    stored = len(sizes)
-    if not stored:
-        return ChunksReport(layout.chunks, raw_bytes, in_grid, stored)
-    ordered = np.sort(sizes)
-    of_interest = (int(ordered[at]) for at in (0, (stored - 1) // 2, -1))
-    return ChunksReport(layout.chunks, raw_bytes, in_grid, stored, *of_interest)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkReport:
-    """A soft or external link, and whether it leads anywhere.
-
-    target_file: of an external link.
-    problem: why it does not resolve.
-    """
-
-    path: str
-    kind: str
-    target_file: str | None
-    target_path: str
-    resolves: bool
-    problem: str | None
+    """Of external raw storage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What lies behind a path.
-
-    name: the last component of the path; "" of the root.
-    kind: as `/meta` says; of a link that does not resolve, that of the link; `other` for what
-        cannot be told.
-    file, object_path: where the object really lies, links followed; None where there is none.
-    links: those that the path passes through, in this order; of a child, the last one alone.
-    type: of a dataset or a named datatype, as `/meta` shows it.
-    storage: of a dataset.
-    members: how many links a group has.
-    children: of a group, by name; None where they were not asked for.
-    problem: what is damaged, or why the link does not resolve.
-    """
+    """What lies behind a path."""
 
     name: str
+    """The last component of the path; "" of the root."""
     path: str
     kind: str
+    """As `/meta` says; of a link that does not resolve, that of the link; `other` for what cannot
+    be told."""
     file: str | None = None
+    """Where the object really lies, links followed; None where there is none."""
     object_path: str | None = None
     links: tuple[LinkReport, ...] = ()
+    """Those that the path passes through, in this order; of a child, the last one alone."""
     type: dict[str, Any] | None = None
+    """Of a dataset or a named datatype, as `/meta` shows it."""
     storage: StorageReport | None = None
+    """Of a dataset."""
     members: int | None = None
+    """How many links a group has."""
     children: tuple["Inspection", ...] | None = None
+    """Of a group, by name; None where they were not asked for."""
     problem: str | None = None
+    """What is damaged, or why the link does not resolve."""
+
+
+# What the extra `codecs` brings decoders for: szip (imagecodecs), the rest by hdf5plugin.
+CODECS_EXTRA = frozenset(
+    (4, 307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028, 32033)
+)
+
+# What has no NumPy bytes; a type of more than one of these is called by the first.
+_POINTERS = (
+    (h5t.REFERENCE, "references"),
+    (h5t.VLEN, "variable-length sequences"),
+    (h5t.STRING, "variable-length strings"),
+)
 
 
 def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Inspection:
-    """What lies at `path` of `file`: a group with its children, a dataset in detail.
+    """Return what lies at `path` of `file`: a group with its children, a dataset in detail.
 
     A last link that does not resolve is shown itself. One damaged child hides no other.
 
@@ -479,7 +213,16 @@ def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Insp
         FileUnreadable: the object is damaged.
         FileChanged, Overloaded, Unsettled: conditions of the moment; ask again.
     """
-    return _Inspector(lease, file, max_hops).inspect(path)
+    inspector = _Inspector(lease, file, max_hops)
+    names = components(encoded(path))
+    before = (b"/".join(names[:count]) for count in range(1, len(names) + 1))
+    found = (inspector.describe_link(_as_path(each)) for each in before)
+    links = tuple(each for each in found if each is not None)
+    try:
+        return inspector.describe(path, links, detailed=True)
+    except LIBRARY_ERRORS as error:
+        detail = f"{path} is damaged ({libhdf5_reason(error)})"
+        raise FileUnreadable(file.place.name, detail) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,22 +231,8 @@ class _Inspector:
     file: OpenFile
     max_hops: int
 
-    def inspect(self, path: str) -> Inspection:
-        names = components(encoded(path))
-        before = (b"/".join(names[:count]) for count in range(1, len(names) + 1))
-        found = (self._link(_as_path(each)) for each in before)
-        links = tuple(each for each in found if each is not None)
-        entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID, self.max_hops)
-        if not isinstance(entity, Resolved):
-            return self._dangling(entity, links)
-        try:
-            return self._object(entity, path, links, detailed=True)
-        except LIBRARY_ERRORS as error:
-            detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
-            raise FileUnreadable(entity.file.place.name, detail) from error
-
-    def _link(self, path: str) -> LinkReport | None:
-        """The last link of `path`, None if it is a hard one."""
+    def describe_link(self, path: str) -> LinkReport | None:
+        """Return what the last link of `path` is, None if it is a hard one."""
         entity = walk(self.lease, self.file, path, LinkResolution.NONE, self.max_hops)
         if isinstance(entity, Resolved):
             return None
@@ -516,65 +245,54 @@ class _Inspector:
             problem = error.detail
         except AsgihiveError as error:
             problem = str(error)
-        return LinkReport(
-            path=entity.path,
-            kind=kind_of(entity),
-            target_file=entity.target_file if isinstance(entity, ExternalLink) else None,
-            target_path=entity.target_path,
-            resolves=problem is None,
-            problem=problem,
-        )
+        target_file = entity.target_file if isinstance(entity, ExternalLink) else None
+        kind, target = kind_of(entity), entity.target_path
+        return LinkReport(entity.path, kind, target_file, target, problem is None, problem)
 
-    def _dangling(
-        self, entity: SoftLink | ExternalLink, links: tuple[LinkReport, ...]
-    ) -> Inspection:
-        return Inspection(
-            name=_last(entity.path),
-            path=entity.path,
-            kind=kind_of(entity),
-            links=links,
+    def describe(self, path: str, links: tuple[LinkReport, ...], *, detailed: bool) -> Inspection:
+        """Return what lies at `path`, behind the `links`.
+
+        Raises:
+            AsgihiveError: and what h5py raises for a damaged object, see `LIBRARY_ERRORS`.
+        """
+        entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID, self.max_hops)
+        name = entity.path.rsplit("/", 1)[-1]
+        if not isinstance(entity, Resolved):
             # Of two links of one name, which only a forged group has, a path finds one.
-            problem=links[-1].problem if links else "another link has its name",
-        )
-
-    def _object(
-        self, entity: Resolved, path: str, links: tuple[LinkReport, ...], *, detailed: bool
-    ) -> Inspection:
+            problem = links[-1].problem if links else "another link has its name"
+            return Inspection(name, entity.path, kind_of(entity), links=links, problem=problem)
         object_id = entity.id
-        kind_of_type = storage = members = children = None
+        described_type = storage = members = children = None
         if isinstance(object_id, h5g.GroupID):
             if detailed:
-                children = self._children(entity, path)
+                listed = run_at_once(list_links(entity.file, object_id))
+                children = tuple(
+                    self._describe_child(path, each.name, each.type) for each in listed
+                )
                 members = len(children)
             else:
                 check_links(entity.file, address_of(object_id))
                 members = int(object_id.get_num_objs())
         elif isinstance(object_id, h5d.DatasetID):
             object_id = dataset_refreshed(entity.file, object_id)
-            kind_of_type = describe_type(object_id.get_type())
-            found = replace(entity, id=object_id)
-            reporter = StorageReporter(self.lease, self.file, self.max_hops)
-            storage = reporter.report(found, path, detailed=detailed)
+            described_type = describe_type(object_id.get_type())
+            storage = self._describe_storage(replace(entity, id=object_id), path, detailed=detailed)
         else:
-            kind_of_type = describe_type(object_id)
+            described_type = describe_type(object_id)
         return Inspection(
-            name=_last(entity.path),
+            name=name,
             path=entity.path,
             kind=kind_of_object(object_id),
             file=entity.file.place.name,
             object_path="/" + "/".join(map(text, entity.location)),
             links=links,
-            type=kind_of_type,
+            type=described_type,
             storage=storage,
             members=members,
             children=children,
         )
 
-    def _children(self, group: Resolved, path: str) -> tuple[Inspection, ...]:
-        links = run_at_once(list_links(group.file, group.id))
-        return tuple(self._child(path, each.name, each.type) for each in links)
-
-    def _child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
+    def _describe_child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
         path = f"{group_path.rstrip('/')}/{_as_path(name)}"
         shown = "/" + "/".join(map(text, components(encoded(path))))
         if b"/" in name:
@@ -582,14 +300,9 @@ class _Inspector:
             return Inspection(text(name), shown, "other", problem="its name holds a slash")
         links: tuple[LinkReport, ...] = ()
         try:
-            if link_type != h5l.TYPE_HARD:
-                link = self._link(path)
-                links = () if link is None else (link,)
-            only_valid = LinkResolution.ONLY_VALID
-            entity = walk(self.lease, self.file, path, only_valid, self.max_hops)
-            if isinstance(entity, Resolved):
-                return self._object(entity, path, links, detailed=False)
-            return self._dangling(entity, links)
+            if link_type != h5l.TYPE_HARD and (link := self.describe_link(path)) is not None:
+                links = (link,)
+            return self.describe(path, links, detailed=False)
         except PASSING:
             raise
         except AsgihiveError as error:
@@ -598,11 +311,199 @@ class _Inspector:
             problem = f"damaged ({libhdf5_reason(error)})"
         return Inspection(text(name), shown, "other", links=links, problem=problem)
 
+    def _describe_storage(self, found: Resolved, path: str, *, detailed: bool) -> StorageReport:
+        """Return how a dataset is stored; in detail, each chunk and source is looked at."""
+        layout = layout_of(found.id)
+        is_virtual = layout.kind is LayoutKind.VIRTUAL
+        dataset, way, sources = None, None, None
+        try:
+            dataset = find_dataset(self.lease, self.file, path, self.max_hops)
+            way, reason = _find_way(dataset)
+            if detailed and dataset.virtual is not None:
+                sources = tuple(self._describe_sources(dataset))
+        except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
+            reason = error.detail
+        shape, maxshape, dataspace, raw_bytes = None, None, "unknown", None
+        # Asking libhdf5 of a virtual one would open the sources, wherever they are.
+        if dataset is not None or not is_virtual:
+            shape = found.id.get_space().shape if dataset is None else dataset.shape
+            dataspace = "null" if shape is None else "simple" if shape else "scalar"
+            count = 0 if shape is None else math.prod(shape)
+            raw_bytes = count * found.id.get_type().get_size()
+        if shape is not None and not is_virtual:
+            most = found.id.get_space().get_simple_extent_dims(True)
+            maxshape = tuple(None if n == h5s.UNLIMITED else int(n) for n in most)
+        stored_bytes = None if is_virtual else int(found.id.get_storage_size())
+        # Of pointers, the size says nothing about what they point to.
+        is_comparable = dataset is not None and not dataset.dtype.hasobject
+        ratio = raw_bytes / stored_bytes if raw_bytes and stored_bytes and is_comparable else None
+        segments = None
+        if layout.kind is LayoutKind.EXTERNAL:
+            segments = tuple(
+                SegmentReport(
+                    text(os.fsencode(each.file)),
+                    each.offset,
+                    each.size,
+                    self._is_there(found.file, each.file),
+                )
+                for each in list_segments(layout.properties)
+            )
+        return StorageReport(
+            dataspace=dataspace,
+            shape=shape,
+            maxshape=maxshape,
+            layout=layout.kind.value,
+            chunks=_describe_chunks(found, layout, shape, detailed=detailed),
+            filters=tuple(map(_describe_filter, layout.filters)),
+            raw_bytes=raw_bytes,
+            stored_bytes=stored_bytes,
+            ratio=ratio,
+            way=way,
+            reason=reason,
+            sources=sources,
+            segments=segments,
+        )
+
+    def _describe_sources(self, dataset: Dataset) -> Iterator[SourceReport]:
+        """Yield each source once, in the order of the mappings."""
+        if dataset.virtual is None or dataset.shape is None:
+            return
+        axes, seen = whole(dataset.shape).axes, set()
+        for mapping in dataset.virtual.mappings:
+            for each in itertools.islice(mapping.expand(axes), MAX_NUMBERED_SOURCES):
+                if (each.file, each.dataset) not in seen:
+                    seen.add((each.file, each.dataset))
+                    yield self._describe_source(dataset, each)
+
+    def _describe_source(self, dataset: Dataset, mapping: Mapping) -> SourceReport:
+        names = text(os.fsencode(mapping.file)), text(os.fsencode(mapping.dataset))
+        # However many there are: this is one after another, and no answer of the service.
+        seen = self.lease.seen.counted_anew()
+        sources = Sources(self.lease, dataset, self.max_hops, 0, seen)
+        way = None
+        try:
+            source = run_at_once(sources.open(mapping))
+            if source is None:
+                problem: str | None = (
+                    f"{sources.shown(mapping)} is missing, and read as fill values"
+                )
+                is_refused = False
+            else:
+                way, reason = _find_way(source.dataset)
+                problem = find_mismatch(source.dataset, dataset.dtype, dataset.item_shape)
+                problem = problem or (None if way else reason)
+                is_refused = problem is not None
+            return SourceReport(*names, source is not None, is_refused, way, problem)
+        except SourceRefused as error:
+            return SourceReport(*names, found=False, refused=True, way=None, problem=error.detail)
+        finally:
+            sources.give_back()
+            sources.close()
+
+    def _is_there(self, origin: OpenFile, name: str) -> bool:
+        for place in self.lease.pool.sandbox.linked(origin.place, name):
+            try:
+                os.close(open_regular(place))
+            except (FileMissing, FileForbidden):
+                continue
+            return True
+        return False
+
 
 def _as_path(name: bytes) -> str:
-    """The text that stands for exactly these bytes, see `encoded`."""
+    """Return the text that stands for exactly these bytes, see `encoded`."""
     return name.decode("utf-8", "surrogateescape")
 
 
-def _last(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
+def _describe_filter(each: Filter) -> FilterReport:
+    decoder = _find_decoder(each)
+    install = None
+    if decoder is None:
+        install = f"a libhdf5 plugin for filter {each.id}, in a directory of HDF5_PLUGIN_PATH"
+        if each.id in CODECS_EXTRA:
+            install = "pip install 'asgihive[codecs]'"
+    return FilterReport(each.id, each.name, each.values, decoder, install)
+
+
+def _describe_chunks(
+    found: Resolved, layout: Layout, shape: tuple[int, ...] | None, *, detailed: bool
+) -> ChunksReport | None:
+    if layout.chunks is None:
+        return None
+    raw_bytes = math.prod(layout.chunks) * found.id.get_type().get_size()
+    if shape is None:
+        return ChunksReport(layout.chunks, raw_bytes, 0, 0)
+    pairs = zip(shape, layout.chunks, strict=False)
+    in_grid = math.prod(-(-extent // chunk) for extent, chunk in pairs)
+    if not detailed:
+        return ChunksReport(layout.chunks, raw_bytes, in_grid, int(found.id.get_num_chunks()))
+    grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
+    index = open_index(found.file, found.id, grid, is_filtered=is_filtered)
+    sizes = np.sort(index.list_all(lambda: None).sizes)
+    of_interest = [sizes[at].item() for at in (0, (len(sizes) - 1) // 2, -1)] if len(sizes) else []
+    return ChunksReport(layout.chunks, raw_bytes, in_grid, len(sizes), *of_interest)
+
+
+def _find_way(dataset: Dataset) -> tuple[Way | None, str | None]:
+    """Return which way a read of all of `dataset` takes, and why if it is not the fast one."""
+    chunked, kind = dataset.chunked, dataset.layout.kind
+    way: Way | None = Way.LIBRARY
+    reason = None
+    if dataset.virtual is not None:
+        way = Way.VIRTUAL
+    elif dataset.shape is None or 0 in dataset.shape:
+        way, reason = None, "there are no elements"
+    elif not dataset.needs_library:
+        way = Way.CONTIGUOUS if chunked is None else Way.ENGINE
+    elif chunked is not None:
+        way, reason = _find_way_of_chunks(dataset, chunked)
+    elif kind is LayoutKind.EXTERNAL:
+        way = Way.RAW_STORAGE
+        if dataset.dtype.hasobject:
+            way, reason = None, "variable-length values cannot lie in external raw storage"
+    elif kind is LayoutKind.COMPACT:
+        reason = "compact layout: the values lie in the object's header"
+    elif not dataset.id.get_storage_size():
+        reason = "nothing is stored, so that all of it is the fill value"
+    else:
+        reason = _find_type_reason(dataset)
+    return way, reason
+
+
+def _find_way_of_chunks(dataset: Dataset, chunked: ChunkedStorage) -> tuple[Way | None, str | None]:
+    """Return the way of chunks that need libhdf5.
+
+    Their values are converted, or a filter has no decoder of ours.
+    """
+    filters, is_converted = dataset.layout.filters, chunked.fill is None
+    foreign = [each for each in filters if _find_decoder(each) != "asgihive"]
+    missing = [each for each in (filters if is_converted else foreign) if not each.available]
+    if missing:
+        masks = chunked.index.list_all(lambda: None).filter_masks
+        skipped = int(np.bitwise_and.reduce(masks)) if len(masks) else ~0
+        used = [each for number, each in enumerate(filters) if not skipped >> number & 1]
+        gone = [_name_filter(each) for each in missing if each in used]
+        if gone:
+            return None, f"missing: {', '.join(gone)}"
+    reasons = [_find_type_reason(dataset) or "fill value of an array type"] * is_converted
+    return Way.LIBRARY, "; ".join([*reasons, *map(_name_filter, foreign)])
+
+
+def _find_type_reason(dataset: Dataset) -> str | None:
+    """Return what of its type only libhdf5 converts; None when its bytes are NumPy's."""
+    if dataset.dtype.hasobject:
+        file_type = dataset.id.get_type()
+        pointers = next((name for kind, name in _POINTERS if file_type.detect_class(kind)), "")
+        return f"type: {pointers}"
+    return None if dataset.memory_type.is_as_stored else "type: its bytes are not those of NumPy"
+
+
+def _find_decoder(each: Filter) -> str | None:
+    """Return `asgihive`, `libhdf5`, or None = there is none here."""
+    if not make_pipeline((each,), 1).needs_library:
+        return "asgihive"
+    return "libhdf5" if each.available else None
+
+
+def _name_filter(each: Filter) -> str:
+    return f"filter {each.id} ({each.name.partition(';')[0]})" if each.name else f"filter {each.id}"
