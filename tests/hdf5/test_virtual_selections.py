@@ -262,9 +262,14 @@ def test_libhdf5_opens_no_source_itself(root: Path, watched: Any, forged: str, t
     content = (root / "v.h5").read_bytes()
     assert content.count(SPACE) == 1
     (root / "v.h5").write_bytes(content.replace(SPACE, FORGED[forged]))
-    # By the mapping, along the dimensions that there are.
-    expected: dict[str, Any] = {"as it was": (0,), "null": None, "two dimensions": (0, 3)}
-    assert described(root, "v.h5", "v")["shape"] == expected.get(forged, ())
+    # By the mapping, along the dimensions that there are. Of one that it lacks, libhdf5 tells what
+    # was in its memory: it may be no selection at all, and then the extent is the written one.
+    expected: dict[str, Any] = {
+        "as it was": [(0,)],
+        "null": [None],
+        "two dimensions": [(0, 3), (1, 3)],
+    }
+    assert described(root, "v.h5", "v")["shape"] in expected.get(forged, [()])
     [child] = described(root, "v.h5")["children"]
     assert child["kind"] == "dataset"
     with pytest.raises((SourceRefused, DamagedData, TypeUnsupported)):
