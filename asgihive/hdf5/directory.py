@@ -1,8 +1,9 @@
-"""A page of a directory: what it holds, and which of that are HDF5 files.
+"""What a directory holds, page by page, and HDF5 files as the bytes that they are stored as.
 
 Everything here makes system calls, so it runs in a lane.
 """
 
+import contextlib
 import heapq
 import os
 import stat
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from asgihive.errors import FileChanged, FileError, FileMissing, FileUnreadable
+from asgihive.hdf5.buffers import read_bytes
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Released
 from asgihive.hdf5.sandbox import (
-    Place,
     Sandbox,
     normalised,
     open_beside,
@@ -28,7 +29,7 @@ from asgihive.hdf5.sandbox import (
 from asgihive.hdf5.swmr import signature_offset
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What an entry is."""
 
     DIRECTORY = "directory"
@@ -38,34 +39,30 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What can be asked for: a directory or a regular file.
-
-    name: as the operating system has it; what is not UTF-8 is in surrogates (PEP 383).
-    file: its path, relative to the served directory, likewise.
-    size: in bytes; None of a directory.
-    modified_ns: since 1970.
-    """
+    """What can be asked for: a directory or a regular file."""
 
     name: str
+    """As the operating system has it; what is not UTF-8 is in surrogates (PEP 383)."""
     file: str
-    kind: Kind
+    """Its path, relative to the served directory, likewise."""
+    kind: EntryKind
     size: int | None
+    """In bytes; None of a directory."""
     modified_ns: int
+    """Since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Entries in the order of the bytes of their names.
-
-    next: after which name the next page begins; None when there is none.
-    """
+    """Entries in the order of the bytes of their names."""
 
     entries: tuple[Entry, ...]
     next: bytes | None
+    """After which name the next page begins; None when there is none."""
 
 
 def list_directory(sandbox: Sandbox, name: str, after: bytes, limit: int) -> Page:
-    """Of the directory `name`, the first `limit` entries behind the name `after`.
+    """Return the first `limit` entries behind the name `after` of the directory `name`.
 
     What comes and goes between two pages makes no other entry appear twice or not at all.
     Memory is that of a page, however many there are. Left out are names that begin with a
@@ -81,29 +78,26 @@ def list_directory(sandbox: Sandbox, name: str, after: bytes, limit: int) -> Pag
     try:
         descriptor = open_directory(place)
     except FileMissing:
-        raise FileMissing(name, _not_a_directory(place)) from None
+        problem = "it is no directory" if os.path.isfile(place.real) else ""
+        raise FileMissing(name, problem) from None
     try:
         with translated(name):
-            behind = (each for each in _names(descriptor) if os.fsencode(each) > after)
+            behind = (each for each in _scan_names(descriptor) if os.fsencode(each) > after)
             names = heapq.nsmallest(limit + 1, behind, key=os.fsencode)
-        listed = names[:limit]
-        listing = _Listing(sandbox, normalised(name), descriptor)
-        entries = tuple(entry for each in listed if (entry := listing.entry(each)) is not None)
+        listed, prefix = names[:limit], normalised(name)
+        found = (_find_entry(sandbox, descriptor, prefix, each) for each in listed)
+        entries = tuple(entry for entry in found if entry is not None)
     finally:
         os.close(descriptor)
     return Page(entries, os.fsencode(listed[-1]) if len(names) > limit else None)
 
 
 def has_signature(descriptor: int, size: int) -> bool:
-    """Whether a file begins as HDF5 does, user block or not."""
+    """Return whether a file begins as HDF5 does, user block or not."""
     return signature_offset(descriptor, size) is not None
 
 
-def _not_a_directory(place: Place) -> str:
-    return "it is no directory" if os.path.isfile(place.real) else ""
-
-
-def _names(descriptor: int) -> Iterator[str]:
+def _scan_names(descriptor: int) -> Iterator[str]:
     with os.scandir(descriptor) as found:
         for each in found:
             if each.name.startswith("."):
@@ -117,47 +111,30 @@ def _names(descriptor: int) -> Iterator[str]:
                 yield each.name
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """A directory that is being listed; `prefix` is its normalised name."""
-
-    sandbox: Sandbox
-    prefix: str
-    descriptor: int
-
-    def entry(self, name: str) -> Entry | None:
-        """The entry, None where there is nothing to be asked for."""
-        file = f"{self.prefix}/{name}" if self.prefix else name
+def _find_entry(sandbox: Sandbox, descriptor: int, prefix: str, name: str) -> Entry | None:
+    """Return an entry of the directory named `prefix`, None where nothing can be asked for."""
+    file = f"{prefix}/{name}" if prefix else name
+    try:
+        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        target = None
+        if stat.S_ISLNK(status.st_mode):
+            target = sandbox.place(file)
+            status = os.stat(target.real, follow_symlinks=False)
+    except (OSError, FileMissing):
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(name, file, EntryKind.DIRECTORY, None, status.st_mtime_ns)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    kind = EntryKind.FILE  # as also what cannot be read
+    with contextlib.suppress(FileError, OSError):
+        opened = open_beside(descriptor, name) if target is None else open_regular(target)
         try:
-            status = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
-            target = None
-            if stat.S_ISLNK(status.st_mode):
-                target = self.sandbox.place(file)
-                status = os.stat(target.real, follow_symlinks=False)
-        except (OSError, FileMissing):
-            return None
-        if stat.S_ISDIR(status.st_mode):
-            return Entry(name, file, Kind.DIRECTORY, None, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        kind = Kind.HDF5 if self._is_hdf5(name, target) else Kind.FILE
-        return Entry(name, file, kind, status.st_size, status.st_mtime_ns)
-
-    def _is_hdf5(self, name: str, target: Place | None) -> bool:
-        """Of a regular file; what cannot be read is not."""
-        try:
-            if target is not None:
-                opened = open_regular(target)
-            else:
-                opened = open_beside(self.descriptor, name)
-        except FileError:
-            return False
-        try:
-            return has_signature(opened, os.fstat(opened).st_size)
-        except OSError:
-            return False
+            if has_signature(opened, os.fstat(opened).st_size):
+                kind = EntryKind.HDF5
         finally:
             os.close(opened)
+    return Entry(name, file, kind, status.st_size, status.st_mtime_ns)
 
 
 class WholeFile:
@@ -176,7 +153,7 @@ class WholeFile:
         self.settled = False
         self.is_direct = False
         self._descriptor = -1
-        # The request, and the threads that may outlive it: who leaves last closes the file.
+        # The request, and the threads that may outlive it: the last one closes the file.
         self._users = 1
         self._lock = threading.Lock()
 
@@ -188,20 +165,13 @@ class WholeFile:
             FileMissing, FileForbidden
             Unsettled: it changed just now.
         """
-        self._enter()
-        try:
-            self._open(sandbox.place(self.name))
-        finally:
-            self.close()
-
-    def _open(self, place: Place) -> None:
-        self._descriptor = open_regular(place)
-        self.is_direct = place.asked == place.real
-        with translated(self.name):
+        with self._used(), translated(self.name):
+            place = sandbox.place(self.name)
+            self._descriptor = open_regular(place)
+            self.is_direct = place.asked == place.real
             status = os.fstat(self._descriptor)
-            is_hdf5 = has_signature(self._descriptor, status.st_size)
-        if not is_hdf5:
-            raise FileUnreadable(self.name, "it has no signature of HDF5")
+            if not has_signature(self._descriptor, status.st_size):
+                raise FileUnreadable(self.name, "it has no signature of HDF5")
         self.identity = Identity.of(status)
         wait = self.identity.settles_in(time.time_ns())
         if wait > 0:
@@ -209,36 +179,36 @@ class WholeFile:
         self.settled = wait == 0
 
     def read(self, start: int, length: int) -> bytes:
-        """Bytes of the content that `identity` stands for; in a lane.
+        """Return bytes of the content that `identity` stands for; in a lane.
 
         Raises:
             FileChanged: they may be of another content, or are there no more.
             FileUnreadable: the storage fails.
         """
-        self._enter()
-        try:
-            with translated(self.name):
-                data = os.pread(self._descriptor, length, start)
-                while len(data) < length and (
-                    more := os.pread(self._descriptor, length - len(data), start + len(data))
-                ):
-                    data += more
-                # Last: what is written after this is in no byte that was read.
-                differs = self.identity.differs(os.fstat(self._descriptor))
-        finally:
-            self.close()
+        with self._used(), translated(self.name):
+            data = read_bytes(self._descriptor, length, start)
+            # Last: what is written after this is in no byte that was read.
+            differs = self.identity.differs(os.fstat(self._descriptor))
         if differs or len(data) < length:
             raise FileChanged(self.name)
         return data
 
-    def _enter(self) -> None:
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
                 raise Released
             self._users += 1
+        try:
+            yield
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """The request is over, and so is the file when no thread reads it; from any thread."""
+        """End the request's use of the file, which is closed when no thread reads it.
+
+        From any thread.
+        """
         with self._lock:
             self._users -= 1
             is_last = not self._users

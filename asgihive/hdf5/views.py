@@ -1,8 +1,7 @@
-"""Small views of large selections: which bins they have, and in what order they are read; pure."""
+"""Small views of large selections: which bins they have, how they are read, and what bins tell."""
 
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,94 +15,26 @@ from asgihive.hdf5.selection import Axis, Selection
 
 Array = np.ndarray[Any, Any]
 
-# Runs so short that NumPy's cost per run would be that of the whole.
-_SHORT = 16
-
-# Elements of such runs at once: what is read column by column stays in a core's cache.
-_CACHED = 1 << 15
-
-
-def binned(
-    operation: np.ufunc,
-    array: Array,
-    factors: Sequence[int],
-    offsets: Sequence[int],
-    dtype: np.dtype[Any],
-) -> Array:
-    """`operation` over each bin: `factors[k]` elements along axis k, the last bin maybe fewer.
-
-    Args:
-        operation: associative, of two arguments.
-        offsets: how many elements of the first bin along each axis lie before `array`.
-        dtype: in which it is computed, and of the result.
-    """
-    # The outer axis first: whole rows are combined, which is fast, and little is left to do.
-    for axis, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
-        if factor > 1 and array.shape[axis] > 1:
-            array = _along(operation, array, _AxisBins(axis, factor, offset), dtype)
-    return array.astype(dtype, copy=False)
-
-
-@dataclass(frozen=True, slots=True)
-class _AxisBins:
-    """Of one axis, as `binned` takes them."""
-
-    axis: int
-    factor: int
-    offset: int
-
-
-def _along(operation: np.ufunc, array: Array, bins: _AxisBins, dtype: np.dtype[Any]) -> Array:
-    axis, factor = bins.axis, bins.factor
-    if axis < array.ndim - 1 and array[(0,) * (axis + 1)].size < _SHORT:
-        # Short rows are slow: turned into columns first.
-        turned = np.ascontiguousarray(np.moveaxis(array, axis, -1))
-        last = _AxisBins(array.ndim - 1, factor, bins.offset)
-        result = _along(operation, turned, last, dtype)
-        return np.ascontiguousarray(np.moveaxis(result, -1, axis))
-    length = array.shape[axis]
-    # The rest of a bin that began before, whole bins, and the beginning of one that goes on.
-    head = min(length, -bins.offset % factor)
-    whole = (length - head) // factor
-    tail = head + whole * factor
-    before = (slice(None),) * axis
-    parts = []
-    if head:
-        part = array[(*before, slice(0, head))]
-        parts.append(operation.reduce(part, axis=axis, dtype=dtype, keepdims=True))
-    if whole:
-        part = array[(*before, slice(head, tail))]
-        split = part.reshape(*array.shape[:axis], whole, factor, *array.shape[axis + 1 :])
-        if axis == array.ndim - 1 and factor <= _SHORT:
-            parts.append(_rows(operation, split, dtype))
-        else:
-            parts.append(operation.reduce(split, axis=axis + 1, dtype=dtype))
-    if tail < length:
-        part = array[(*before, slice(tail, length))]
-        parts.append(operation.reduce(part, axis=axis, dtype=dtype, keepdims=True))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
-
-
-def _rows(operation: np.ufunc, split: Array, dtype: np.dtype[Any]) -> Array:
-    """Over the last axis, which is short: column by column, in pieces that stay in the cache."""
-    factor = split.shape[-1]
-    rows = split.reshape(-1, factor)
-    result = np.empty(len(rows), dtype)
-    for first in range(0, len(rows), _CACHED // factor):
-        # Converting on the way, column by column, is ten times as slow.
-        piece = rows[first : first + _CACHED // factor].astype(dtype, copy=False)
-        target = result[first : first + len(piece)]
-        operation(piece[:, 0], piece[:, 1], out=target)
-        for column in range(2, factor):
-            operation(target, piece[:, column], out=target)
-    return result.reshape(split.shape[:-1])
-
-
-# Of the bins that are being filled; a larger answer is made in several slabs.
-SLAB_BYTES = 32 << 20
+FILLED_BYTES = 32 << 20
+"""Of bins that are filled at the same time; a larger answer is made in several boxes."""
 
 # What a bin takes at most: two sums and a count.
 _BIN_BYTES = 24
+
+# Rows of bins so short that NumPy's cost per row would be that of the whole.
+_SHORT = 16
+
+# Elements of such rows at once: what is read column by column stays in a core's cache.
+_CACHED = 1 << 15
+
+_INT64 = np.dtype(np.int64)
+_DOUBLE = np.dtype(np.float64)
+_HALF_BITS = 32
+_LOW_HALF = (1 << _HALF_BITS) - 1
+
+# Fewer than 2**60 doubles below this do not overflow when they are summed up.
+_LARGE = 2.0**900
+_SCALE = 2.0**100
 
 
 class Method(StrEnum):
@@ -118,36 +49,31 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """What a client asks for: either `max_points` or `shape`.
-
-    max_points: of the whole view. shape: most points along each axis.
-    """
+    """What a client asks for: either `max_points` or `shape`."""
 
     max_points: int | None = None
+    """Of the whole view."""
     shape: tuple[int, ...] | None = None
+    """Most points along each axis."""
     method: Method = Method.MEAN
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A selection in bins of whole numbers of elements; one point a bin.
-
-    selection: what is shown.
-    factors: elements in a bin along each axis of `selection.shape`; the last bin of an axis may
-        have fewer.
-    dtype: of the answer: float64 for means, else that of the dataset.
-    """
+    """A selection in bins of whole numbers of elements; one point a bin."""
 
     selection: Selection
+    """What is shown."""
     factors: tuple[int, ...]
+    """Elements in a bin along each axis of `selection.shape`; the last bin may have fewer."""
     method: Method
     dtype: np.dtype[Any]
+    """Of the answer: float64 for means, else that of the dataset."""
 
     @property
     def points(self) -> tuple[int, ...]:
         """The number of bins along each axis."""
-        shape = self.selection.shape
-        return tuple(-(-n // factor) for n, factor in zip(shape, self.factors, strict=True))
+        return _count_bins(self.selection.shape, self.factors)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -161,8 +87,12 @@ class View:
     @property
     def nearest(self) -> Selection:
         """The first element of each bin: point i is element `i * factor`."""
-        factors = iter(self.factors)
-        return Selection(tuple(_strided(axis, factors) for axis in self.selection.axes))
+        axes = []
+        for axis, factor in zip(self.selection.axes, self.axis_factors, strict=True):
+            count = -(-axis.count // factor)
+            step = axis.step * factor if count > 1 else 1
+            axes.append(axis if axis.dropped else Axis(axis.start, step, count))
+        return Selection(tuple(axes))
 
     @property
     def axis_factors(self) -> tuple[int, ...]:
@@ -172,24 +102,25 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Slab:
-    """A run of a view's points in C order, whose bins are filled at the same time.
+class ViewBox:
+    """A box of the selection, whose bins are filled at the same time: a run of points in C order.
 
-    axes: what is read for it, one per dimension of the dataset: one bin along each axis before
-        `axis`, some along it, all along those behind it.
-    axis: None when the view is a single point without axes.
+    It holds one bin along each axis before `axis`, some along it, all along those behind it.
     """
 
     axes: tuple[Axis, ...]
+    """One per dimension of the dataset."""
     axis: int | None
+    """None when the view is a single point without axes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewBlock:
-    """One block to read for a view: part of a slab, to which `block.first` refers."""
+    """One block to read for a view."""
 
-    slab: Slab
+    box: ViewBox
     block: Block
+    """A part of the box, to which `block.first` refers."""
 
     @property
     def size(self) -> int:
@@ -203,14 +134,17 @@ def plan_view(
     request: ViewRequest,
     item_shape: tuple[int, ...] = (),
 ) -> View:
-    """The view of `selection` that `request` means.
+    """Return the view of `selection` that `request` means.
 
     With `max_points` all axes have the same factor, the smallest with which there are no more
     points: an image keeps its proportions. With `shape` each axis has the smallest factor with
     which it has no more points than that. A selection that is small enough has factors of 1.
 
     Args:
-        dtype, item_shape: of the dataset's elements.
+        selection: what is shown.
+        dtype: of the dataset's elements.
+        request: what a client asks for.
+        item_shape: of the dataset's elements.
 
     Raises:
         FormatMismatch: the values are not real numbers or booleans, and the method is not nearest.
@@ -221,66 +155,61 @@ def plan_view(
         kind = f"arrays {item_shape} of {dtype}" if item_shape else str(dtype)
         accepted = f"the values are {kind}, for which only nearest is accepted; the other "
         raise FormatMismatch("method", method, accepted + "methods take real numbers and booleans")
-    lengths = selection.shape
-    if request.shape is not None:
-        factors = _factors_of_shape(lengths, request.shape)
+    lengths, most = selection.shape, request.shape
+    if most is None:
+        factors = [_find_common_factor(lengths, request.max_points or 1)] * len(lengths)
+    elif len(most) == len(lengths):
+        factors = [-(-n // points) for n, points in zip(lengths, most, strict=True)]
     else:
-        factors = (_common_factor(lengths, request.max_points or 1),) * len(lengths)
+        axes = f"{len(lengths)} ({','.join(map(str, lengths))})" if lengths else "none"
+        accepted = f"one number per dimension of the selection is accepted, which has {axes}"
+        raise BadParameter("shape", ",".join(map(str, most)), accepted)
     # No bin is larger than its axis.
-    factors = tuple(min(f, max(1, n)) for f, n in zip(factors, lengths, strict=True))
-    answer = np.dtype(np.float64) if method is Method.MEAN else dtype
-    return View(selection, factors, method, answer)
+    fitting = tuple(max(1, min(f, n)) for f, n in zip(factors, lengths, strict=True))
+    return View(selection, fitting, method, _DOUBLE if method is Method.MEAN else dtype)
 
 
 def plan_view_blocks(
     view: View, chunks: tuple[int, ...] | None, item_bytes: int, block_bytes: int
 ) -> Iterator[ViewBlock]:
-    """The blocks that a reducer needs, in order; each at most `block_bytes` large.
+    """Yield the blocks that a reducer needs, in order; each at most `block_bytes` large.
 
-    They cover the selection once. Usually there is one slab, and they are those of
+    They cover the selection once. Usually there is one box, and they are those of
     `plan_blocks`, cut on chunk boundaries and not on those of bins: bins are carried from block
     to block, where a chunk that is cut would be decoded twice. Nothing is yielded for an empty
     selection; not for `nearest`, which reads `view.nearest` and reduces nothing.
     """
-    for slab in _slabs(view):
-        for block in plan_blocks(Selection(slab.axes), chunks, item_bytes, block_bytes):
-            yield ViewBlock(slab, block)
+    for box in _plan_boxes(view):
+        for block in plan_blocks(Selection(box.axes), chunks, item_bytes, block_bytes):
+            yield ViewBlock(box, block)
 
 
-def _slabs(view: View) -> Iterator[Slab]:
+def _plan_boxes(view: View) -> Iterator[ViewBox]:
     axes, factors = view.selection.axes, view.axis_factors
     kept = [position for position, axis in enumerate(axes) if not axis.dropped]
     if not kept:
-        yield Slab(axes, None)
+        yield ViewBox(axes, None)
         return
-    bins = [-(-axis.count // factor) for axis, factor in zip(axes, factors, strict=True)]
-    room = SLAB_BYTES // _BIN_BYTES
+    bins = _count_bins([axis.count for axis in axes], factors)
+    room = FILLED_BYTES // _BIN_BYTES
     along = next((k for k in kept if math.prod(bins[k + 1 :]) <= room), kept[-1])
     rows = max(1, room // max(1, math.prod(bins[along + 1 :])))
-    runs = [range(count) for count in bins[:along]] + [range(0, bins[along], rows)]
-    sizes = [1] * along + [rows]
+    runs = [*map(range, bins[:along]), range(0, bins[along], rows)]
     for firsts in itertools.product(*runs):
-        parts = zip(axes, factors, firsts, sizes, strict=False)
-        cut = (_bins_of(axis, factor, first, size) for axis, factor, first, size in parts)
-        yield Slab((*cut, *axes[along + 1 :]), along)
+        cut = []
+        for k, (axis, factor, first) in enumerate(zip(axes, factors, firsts, strict=False)):
+            begin, count = first * factor, factor * (rows if k == along else 1)
+            cut.append(axis.part(begin, min(count, axis.count - begin)))
+        yield ViewBox((*cut, *axes[along + 1 :]), along)
 
 
-def _bins_of(axis: Axis, factor: int, first: int, count: int) -> Axis:
-    """The elements of `count` bins, as many as there are."""
-    begin = first * factor
-    return axis.part(begin, min(count * factor, axis.count - begin))
+def _count_bins(counts: Sequence[int], factors: Sequence[int]) -> tuple[int, ...]:
+    """Return how many bins there are along each axis."""
+    return tuple(-(-n // factor) for n, factor in zip(counts, factors, strict=True))
 
 
-def _strided(axis: Axis, factors: Iterator[int]) -> Axis:
-    if axis.dropped:
-        return axis
-    factor = next(factors)
-    count = -(-axis.count // factor)
-    return Axis(axis.start, axis.step * factor if count > 1 else 1, count)
-
-
-def _common_factor(lengths: tuple[int, ...], most: int) -> int:
-    """The smallest whole factor with which there are at most `most` bins."""
+def _find_common_factor(lengths: tuple[int, ...], most: int) -> int:
+    """Return the smallest whole factor with which there are at most `most` bins."""
     low, high = 1, max((1, *lengths))
     while low < high:
         middle = (low + high) // 2
@@ -291,87 +220,76 @@ def _common_factor(lengths: tuple[int, ...], most: int) -> int:
     return low
 
 
-def _factors_of_shape(lengths: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) != len(lengths):
-        text = ",".join(map(str, shape))
-        axes = f"{len(lengths)} ({','.join(map(str, lengths))})" if lengths else "none"
-        accepted = f"one number per dimension of the selection is accepted, which has {axes}"
-        raise BadParameter("shape", text, accepted)
-    return tuple(max(1, -(-n // most)) for n, most in zip(lengths, shape, strict=True))
-
-
-_INT64 = np.dtype(np.int64)
-_DOUBLE = np.dtype(np.float64)
-_HALF = 32
-_LOW = (1 << _HALF) - 1
-
-# Fewer than 2**60 doubles below this do not overflow when they are summed up.
-_LARGE = 2.0**900
-_SCALE = 2.0**100
-
-
 class ViewReducer:
     """Takes what was read for each block of `plan_view_blocks`, in that order.
 
-    Not for `nearest`. Memory: at most `SLAB_BYTES`, and a few times one block.
+    Not for `nearest`. Memory: at most `FILLED_BYTES`, and a few times one block.
 
     Args:
+        view: what is shown.
         dtype: of the arrays that it will get: booleans, integers or real floats.
     """
 
     def __init__(self, view: View, dtype: np.dtype[Any]) -> None:
         self._view = view
         self._dtype = dtype
-        self._slab: Slab | None = None
-        self._bins: _Bins
+        self._box: ViewBox | None = None
+        self._bins: _Extremes | _IntegerMeans | _FloatMeans
         self._seen = self._given = 0
 
     def add(self, block: ViewBlock, array: Array) -> Array:
-        """The points that are complete with this block, of `view.dtype`, maybe none.
+        """Return the points that are complete with this block, of `view.dtype`, maybe none.
 
         They follow those of the call before: whole rows of one axis k of `view.shape`, so of
         shape (n, *view.shape[k + 1:]), or all of `view.shape` where the selection has no axes.
         Together the arrays of all calls are the view.
 
         Args:
+            block: the next one.
             array: the elements at `block.block.axes`, C-contiguous, in any shape.
         """
-        slab, factors = block.slab, self._view.axis_factors
-        if slab is not self._slab:
-            self._slab, self._seen, self._given = slab, 0, 0
-            self._bins = _bins(self._view.method, self._dtype, slab, factors)
+        box, factors = block.box, self._view.axis_factors
+        if box is not self._box:
+            self._box, self._seen, self._given = box, 0, 0
+            counts = tuple(axis.count for axis in box.axes)
+            if self._view.method is not Method.MEAN:
+                self._bins = _Extremes(self._view.method, counts, factors, self._dtype)
+            elif self._dtype.kind == "f":
+                self._bins = _FloatMeans(counts, factors)
+            else:
+                self._bins = _IntegerMeans(counts, factors, self._dtype)
         offsets, region = [], []
-        for axis, whole, factor in zip(block.block.axes, slab.axes, factors, strict=True):
+        for axis, whole, factor in zip(block.block.axes, box.axes, factors, strict=True):
             first = (axis.start - whole.start) // whole.step
             offsets.append(first % factor)
             region.append(slice(first // factor, -(-(first + axis.count) // factor)))
         shaped = array.reshape([axis.count for axis in block.block.axes])
-        self._bins.add(_comparable(shaped), tuple(region), offsets)
+        self._bins.add(_as_comparable(shaped), tuple(region), offsets)
         self._seen += array.size
-        return self._complete(slab)
+        return self._take_complete(box)
 
-    def _complete(self, slab: Slab) -> Array:
-        """The points along the slab's axis that are complete and were not given yet."""
-        if slab.axis is None:
+    def _take_complete(self, box: ViewBox) -> Array:
+        """Return the points along the box's axis that are complete and were not given yet."""
+        if box.axis is None:
             points = self._bins.points(())
             return np.asarray(points).astype(self._view.dtype).reshape(self._view.shape)
-        counts = [axis.count for axis in slab.axes]
-        length, row = counts[slab.axis], math.prod(counts[slab.axis + 1 :])
+        counts = [axis.count for axis in box.axes]
+        length, row = counts[box.axis], math.prod(counts[box.axis + 1 :])
         # Of the positions before the axis, all in one bin, only the last one completes any.
-        earlier = (math.prod(counts[: slab.axis]) - 1) * length * row
+        earlier = (math.prod(counts[: box.axis]) - 1) * length * row
         positions = max(0, self._seen - earlier) // row
-        factor = self._view.axis_factors[slab.axis]
+        factor = self._view.axis_factors[box.axis]
         stop = -(-length // factor) if positions == length else positions // factor
-        region = (*(slice(None),) * slab.axis, slice(self._given, stop))
+        region = (*(slice(None),) * box.axis, slice(self._given, stop))
         points = self._bins.points(region).astype(self._view.dtype)
-        kept = sum(not axis.dropped for axis in slab.axes[: slab.axis + 1])
+        kept = sum(not axis.dropped for axis in box.axes[: box.axis + 1])
         points = points.reshape(stop - self._given, *self._view.shape[kept:])
         self._given = stop
         return points
 
 
-def _comparable(array: Array) -> Array:
-    """The same numbers in a type that NumPy computes with fast."""
+def _as_comparable(array: Array) -> Array:
+    """Return the same numbers in a type that NumPy computes with fast."""
     if array.dtype.kind == "b":
         # A file may store true as any byte but 0.
         return np.not_equal(array.view(np.uint8), 0).view(np.uint8)
@@ -380,119 +298,56 @@ def _comparable(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-class _Bins(ABC):
-    """The bins of one slab, while they are filled."""
+class _Extremes:
+    """Bins of minima, maxima or both, of the finite values; NaN where there are none.
 
-    @abstractmethod
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        """Values of the bins in `region`, of whose first `offsets` elements came before."""
-
-    @abstractmethod
-    def points(self, region: tuple[slice, ...]) -> Array:
-        """What the bins in `region`, which are full, amount to."""
-
-
-def _bins(method: Method, dtype: np.dtype[Any], slab: Slab, factors: tuple[int, ...]) -> _Bins:
-    counts = tuple(axis.count for axis in slab.axes)
-    if method is Method.MEAN:
-        return (_FloatMeans if dtype.kind == "f" else _IntegerMeans)(counts, factors, dtype)
-    number = _numbers(counts, factors)
-    computed = _comparable(np.empty(0, dtype)).dtype
-    if method is Method.MINMAX:
-        return _MinimaAndMaxima(factors, number, computed)
-    return _Extremes(factors, number, computed, greatest=method is Method.MAX)
-
-
-def _numbers(counts: tuple[int, ...], factors: tuple[int, ...]) -> tuple[int, ...]:
-    """How many bins there are along each axis."""
-    return tuple(-(-n // factor) for n, factor in zip(counts, factors, strict=True))
-
-
-class _Extremes(_Bins):
-    """Minima or maxima of the finite values; NaN where there are none."""
+    Those of both are side by side along a last axis.
+    """
 
     def __init__(
         self,
-        factors: tuple[int, ...],
-        number: tuple[int, ...],
-        dtype: np.dtype[Any],
-        *,
-        greatest: bool,
-    ) -> None:
-        self._factors = factors
-        self._operation: np.ufunc
-        self._found: Array
-        if dtype.kind == "f":
-            self._operation = np.fmax if greatest else np.fmin
-            self._found = np.full(number, np.nan, dtype)
-        else:
-            limits = np.iinfo(dtype)
-            self._operation = np.maximum if greatest else np.minimum
-            self._found = np.full(number, limits.min if greatest else limits.max, dtype)
-
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        found = self._reduced(values, offsets)
-        if values.dtype.kind == "f" and not np.isfinite(found).all():
-            # `fmin` and `fmax` pass over NaNs, but not over signalling ones and infinities.
-            finite = np.where(np.isfinite(values), values, values.dtype.type(np.nan))
-            found = self._reduced(finite, offsets)
-        where: tuple[Any, ...] = (*region, ...)  # an array even without axes
-        bins = self._found[where]
-        self._operation(bins, found, out=bins)
-
-    def points(self, region: tuple[slice, ...]) -> Array:
-        return self._found[region]
-
-    def _reduced(self, values: Array, offsets: list[int]) -> Array:
-        with np.errstate(invalid="ignore"):
-            return binned(self._operation, values, self._factors, offsets, values.dtype)
-
-
-class _MinimaAndMaxima(_Bins):
-    """Both, side by side along a last axis."""
-
-    def __init__(
-        self, factors: tuple[int, ...], number: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        self._minima = _Extremes(factors, number, dtype, greatest=False)
-        self._maxima = _Extremes(factors, number, dtype, greatest=True)
-
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        self._minima.add(values, region, offsets)
-        self._maxima.add(values, region, offsets)
-
-    def points(self, region: tuple[slice, ...]) -> Array:
-        return np.stack([self._minima.points(region), self._maxima.points(region)], axis=-1)
-
-
-class _Means(_Bins):
-    """What means of all types share: how many elements the bins have."""
-
-    def __init__(
-        self,
+        method: Method,
         counts: tuple[int, ...],
         factors: tuple[int, ...],
-        dtype: np.dtype[Any],  # noqa: ARG002 (one signature for both kinds)
+        dtype: np.dtype[Any],
     ) -> None:
-        self._counts = counts
         self._factors = factors
-        self._number = _numbers(counts, factors)
+        number = _count_bins(counts, factors)
+        dtype = _as_comparable(np.empty(0, dtype)).dtype
+        self._found: list[tuple[np.ufunc, Array]] = []
+        for each, is_least in ((Method.MIN, True), (Method.MAX, False)):
+            if method not in {each, Method.MINMAX}:
+                continue
+            operation: np.ufunc = np.fmin if is_least else np.fmax
+            nothing = np.nan
+            if dtype.kind != "f":
+                operation = np.minimum if is_least else np.maximum
+                nothing = np.iinfo(dtype).max if is_least else np.iinfo(dtype).min
+            self._found.append((operation, np.full(number, nothing, dtype)))
 
-    def _sizes(self, region: tuple[slice, ...]) -> Array:
-        sizes = np.ones(())
-        whole = (slice(None),) * (len(self._number) - len(region))
-        for axis, part in enumerate((*region, *whole)):
-            first, stop, _ = part.indices(self._number[axis])
-            factor = self._factors[axis]
-            along = np.full(stop - first, float(factor))
-            if stop == self._number[axis]:
-                along[-1:] = self._counts[axis] - (stop - 1) * factor
-            sizes = np.multiply.outer(sizes, along)
-        return sizes
+    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
+        """Add values of the bins in `region`, whose first `offsets` elements came before."""
+        for operation, bins in self._found:
+            found = self._reduce(operation, values, offsets)
+            if values.dtype.kind == "f" and not np.isfinite(found).all():
+                # `fmin` and `fmax` pass over NaNs, but not over signalling ones and infinities.
+                finite = np.where(np.isfinite(values), values, values.dtype.type(np.nan))
+                found = self._reduce(operation, finite, offsets)
+            where: tuple[Any, ...] = (*region, ...)  # an array even without axes
+            operation(bins[where], found, out=bins[where])
+
+    def points(self, region: tuple[slice, ...]) -> Array:
+        """Return what the bins in `region`, which are full, amount to."""
+        found = [bins[region] for _, bins in self._found]
+        return found[0] if len(found) == 1 else np.stack(found, axis=-1)
+
+    def _reduce(self, operation: np.ufunc, values: Array, offsets: list[int]) -> Array:
+        with np.errstate(invalid="ignore"):
+            return _reduce_bins(operation, values, self._factors, offsets, values.dtype)
 
 
-class _IntegerMeans(_Means):
-    """Exact sums, divided in double precision.
+class _IntegerMeans:
+    """Bins of exact sums, divided in double precision.
 
     They are `high * 2**32 + low`, without `high` where 64 bits hold them.
     """
@@ -500,54 +355,57 @@ class _IntegerMeans(_Means):
     def __init__(
         self, counts: tuple[int, ...], factors: tuple[int, ...], dtype: np.dtype[Any]
     ) -> None:
-        super().__init__(counts, factors, dtype)
-        small = dtype.itemsize < 8 and math.prod(factors) <= 1 << 31
-        self._high = None if small else np.zeros(self._number, np.int64)
-        self._low = np.zeros(self._number, np.int64)
+        self._counts, self._factors = counts, factors
+        number = _count_bins(counts, factors)
+        is_small = dtype.itemsize < 8 and math.prod(factors) <= 1 << 31
+        self._high = None if is_small else np.zeros(number, np.int64)
+        self._low = np.zeros(number, np.int64)
 
     def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
+        """Add values of the bins in `region`, whose first `offsets` elements came before."""
         if self._high is None:
-            self._low[region] += binned(np.add, values, self._factors, offsets, _INT64)
+            self._low[region] += _reduce_bins(np.add, values, self._factors, offsets, _INT64)
             return
         if values.dtype.itemsize == 8:
-            high = (values >> values.dtype.type(_HALF)).astype(np.int64, copy=False)
-            self._high[region] += binned(np.add, high, self._factors, offsets, _INT64)
-            values = (values & values.dtype.type(_LOW)).astype(np.int64, copy=False)
-        sums = binned(np.add, values, self._factors, offsets, _INT64)
-        self._high[region] += sums >> _HALF
-        self._low[region] += sums & _LOW
+            high = (values >> values.dtype.type(_HALF_BITS)).astype(np.int64, copy=False)
+            self._high[region] += _reduce_bins(np.add, high, self._factors, offsets, _INT64)
+            values = (values & values.dtype.type(_LOW_HALF)).astype(np.int64, copy=False)
+        sums = _reduce_bins(np.add, values, self._factors, offsets, _INT64)
+        self._high[region] += sums >> _HALF_BITS
+        self._low[region] += sums & _LOW_HALF
 
     def points(self, region: tuple[slice, ...]) -> Array:
+        """Return what the bins in `region`, which are full, amount to."""
         sums: Array = self._low[region]
         if self._high is not None:
-            high = self._high[region] + (sums >> _HALF)
-            sums = np.ldexp(high.astype(np.float64), _HALF) + (sums & _LOW)
-        means: Array = sums / self._sizes(region)
+            high = self._high[region] + (sums >> _HALF_BITS)
+            sums = np.ldexp(high.astype(np.float64), _HALF_BITS) + (sums & _LOW_HALF)
+        means: Array = sums / _count_elements(self._counts, self._factors, region)
         return means
 
 
-class _FloatMeans(_Means):
-    """Of the finite values; NaN where there are none."""
+class _FloatMeans:
+    """Bins of sums of the finite values; NaN where there are none."""
 
-    def __init__(
-        self, counts: tuple[int, ...], factors: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        super().__init__(counts, factors, dtype)
-        self._sums = np.zeros(self._number)
+    def __init__(self, counts: tuple[int, ...], factors: tuple[int, ...]) -> None:
+        self._counts, self._factors = counts, factors
+        self._sums = np.zeros(_count_bins(counts, factors))
         # Of most data these stay None: how many values were not finite, and the sums of values
         # so large that they are scaled.
         self._missing: Array | None = None
         self._large: Array | None = None
 
     def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
+        """Add values of the bins in `region`, whose first `offsets` elements came before."""
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = binned(np.add, values, self._factors, offsets, _DOUBLE)
+            sums = _reduce_bins(np.add, values, self._factors, offsets, _DOUBLE)
         if not (np.abs(sums) < _LARGE).all():
             sums = self._add_unusual(values, region, offsets)
         self._sums[region] += sums
 
     def points(self, region: tuple[slice, ...]) -> Array:
-        count = self._sizes(region)
+        """Return what the bins in `region`, which are full, amount to."""
+        count = _count_elements(self._counts, self._factors, region)
         if self._missing is not None:
             count = count - self._missing[region]
         with np.errstate(invalid="ignore"):
@@ -557,19 +415,106 @@ class _FloatMeans(_Means):
         return means
 
     def _add_unusual(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> Array:
-        """Count what is not finite, add what is large; the sums of the rest."""
+        """Count what is not finite, add what is large; return the sums of the rest."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = values.astype(np.float64)
         finite = np.isfinite(values)
         if self._missing is None:
-            self._missing = np.zeros(self._number, np.int64)
-        self._missing[region] += binned(np.add, ~finite, self._factors, offsets, _INT64)
+            self._missing = np.zeros(self._sums.shape, np.int64)
+        self._missing[region] += _reduce_bins(np.add, ~finite, self._factors, offsets, _INT64)
         values = np.where(finite, values, 0.0)
         large = np.abs(values) >= _LARGE
         if large.any():
             if self._large is None:
-                self._large = np.zeros(self._number)
+                self._large = np.zeros(self._sums.shape)
             scaled = np.where(large, values, 0.0) / _SCALE
-            self._large[region] += binned(np.add, scaled, self._factors, offsets, _DOUBLE)
+            self._large[region] += _reduce_bins(np.add, scaled, self._factors, offsets, _DOUBLE)
             values = np.where(large, 0.0, values)
-        return binned(np.add, values, self._factors, offsets, _DOUBLE)
+        return _reduce_bins(np.add, values, self._factors, offsets, _DOUBLE)
+
+
+def _count_elements(
+    counts: tuple[int, ...], factors: tuple[int, ...], region: tuple[slice, ...]
+) -> Array:
+    """Return how many elements each bin in `region` has."""
+    sizes = np.ones(())
+    parts = (*region, *(slice(None),) * (len(counts) - len(region)))
+    for n, factor, part in zip(counts, factors, parts, strict=True):
+        number = -(-n // factor)
+        first, stop, _ = part.indices(number)
+        along = np.full(stop - first, float(factor))
+        if stop == number:
+            along[-1:] = n - (stop - 1) * factor
+        sizes = np.multiply.outer(sizes, along)
+    return sizes
+
+
+def _reduce_bins(
+    operation: np.ufunc,
+    array: Array,
+    factors: Sequence[int],
+    offsets: Sequence[int],
+    dtype: np.dtype[Any],
+) -> Array:
+    """Return `operation` over each bin: `factors[k]` elements along axis k, at the ends fewer.
+
+    Args:
+        operation: associative, of two arguments.
+        array: the elements of some bins.
+        factors: one per axis.
+        offsets: how many elements of the first bin along each axis lie before `array`.
+        dtype: in which it is computed, and of the result.
+    """
+    # The outer axis first: whole rows are combined, which is fast, and little is left to do.
+    for axis, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
+        if factor == 1 or array.shape[axis] <= 1:
+            continue
+        if axis < array.ndim - 1 and array[(0,) * (axis + 1)].size < _SHORT:
+            # Short rows are slow: turned into columns first.
+            turned = np.ascontiguousarray(np.moveaxis(array, axis, -1))
+            reduced = _reduce_axis(operation, turned, (array.ndim - 1, factor, offset), dtype)
+            array = np.ascontiguousarray(np.moveaxis(reduced, -1, axis))
+        else:
+            array = _reduce_axis(operation, array, (axis, factor, offset), dtype)
+    return array.astype(dtype, copy=False)
+
+
+def _reduce_axis(
+    operation: np.ufunc, array: Array, bins: tuple[int, int, int], dtype: np.dtype[Any]
+) -> Array:
+    axis, factor, offset = bins
+    length = array.shape[axis]
+    # The rest of a bin that began before, whole bins, and the beginning of one that goes on.
+    head = min(length, -offset % factor)
+    whole = (length - head) // factor
+    tail = head + whole * factor
+    before = (slice(None),) * axis
+    parts = []
+    for first, stop in ((0, head), (head, tail), (tail, length)):
+        if first == stop:
+            continue
+        part = array[(*before, slice(first, stop))]
+        if (first, stop) != (head, tail):
+            parts.append(operation.reduce(part, axis=axis, dtype=dtype, keepdims=True))
+            continue
+        split = part.reshape(*array.shape[:axis], whole, factor, *array.shape[axis + 1 :])
+        if axis == array.ndim - 1 and factor <= _SHORT:
+            parts.append(_reduce_short_rows(operation, split, dtype))
+        else:
+            parts.append(operation.reduce(split, axis=axis + 1, dtype=dtype))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
+
+
+def _reduce_short_rows(operation: np.ufunc, split: Array, dtype: np.dtype[Any]) -> Array:
+    """Reduce the last axis, which is short: column by column, as much as stays in the cache."""
+    factor = split.shape[-1]
+    rows = split.reshape(-1, factor)
+    result = np.empty(len(rows), dtype)
+    for first in range(0, len(rows), _CACHED // factor):
+        # Converting on the way, column by column, is ten times as slow.
+        cached = rows[first : first + _CACHED // factor].astype(dtype, copy=False)
+        target = result[first : first + len(cached)]
+        operation(cached[:, 0], cached[:, 1], out=target)
+        for column in range(2, factor):
+            operation(target, cached[:, column], out=target)
+    return result.reshape(split.shape[:-1])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from asgihive.hdf5.directory import Kind
+from asgihive.hdf5.directory import EntryKind
 from asgihive.hdf5.histogram import MAX_BINS
 
 Schema = dict[str, Any]
@@ -107,7 +107,7 @@ _ENTRY: Schema = _object(
         "name": {"type": "string"},
         "file": {"type": "string", "description": "What to ask for, as text."},
         "encoded": {"type": "string", "description": "The same as it stands in a URL."},
-        "kind": {"enum": [str(each) for each in Kind]},
+        "kind": {"enum": [str(each) for each in EntryKind]},
         "size": {"type": ["integer", "null"], "description": "In bytes; null of a directory."},
         "modified": {"type": ["string", "null"], "format": "date-time"},
     }

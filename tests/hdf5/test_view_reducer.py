@@ -87,7 +87,7 @@ def test_any_view_in_any_blocks(
     view = plan_view(selection, array.dtype, request)
     chunks = data.draw(st.none() | st.tuples(*(st.integers(1, 5) for _ in shape)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views, "SLAB_BYTES", data.draw(st.sampled_from([24, 100, 1 << 20])))
+        patch.setattr(views, "FILLED_BYTES", data.draw(st.sampled_from([24, 100, 1 << 20])))
         found = reduced(view, array, data.draw(st.integers(1, 400)), chunks if shape else None)
     assert_equal(view, found, taken(array, selection).reshape(selection.shape))
 

@@ -76,13 +76,13 @@ def test_nearest_is_the_first_of_each_bin(
 
 @given(st.data(), SHAPES, st.integers(1, 400), st.sampled_from([24, 100, 1 << 20]))
 def test_blocks_cover_the_selection_once(
-    data: st.DataObject, shape: tuple[int, ...], block_bytes: int, slab_bytes: int
+    data: st.DataObject, shape: tuple[int, ...], block_bytes: int, filled_bytes: int
 ) -> None:
     selection = parse_selection(data.draw(selections(shape)), shape)
     view = plan_view(selection, U2, ViewRequest(data.draw(st.integers(1, 60))))
     array, read = numbered(shape), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views, "SLAB_BYTES", slab_bytes)
+        patch.setattr(views, "FILLED_BYTES", filled_bytes)
         for each in plan_view_blocks(view, None, 2, block_bytes):
             part = taken(array, Selection(each.block.axes)).ravel().tolist()
             assert len(part) * 2 <= block_bytes or len(part) == 1
@@ -90,10 +90,10 @@ def test_blocks_cover_the_selection_once(
     assert sorted(read) == sorted(taken(array, selection).ravel().tolist())
 
 
-def test_one_slab_is_read_as_the_selection_is() -> None:
+def test_one_box_is_read_as_the_selection_is() -> None:
     view = planned((100, 64, 64), ViewRequest(max_points=1000))
     blocks = list(plan_view_blocks(view, (1, 64, 64), 2, 8192))
-    assert len({id(each.slab) for each in blocks}) == 1
+    assert len({id(each.box) for each in blocks}) == 1
     # One chunk a block, though bins are larger than chunks.
     assert [each.block.axes[0].start for each in blocks] == list(range(100))
 

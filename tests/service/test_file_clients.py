@@ -1,6 +1,5 @@
 """Who takes files from `/file`: clients that stall or go away, and programs that read HDF5."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5 import directory
+from asgihive.hdf5.buffers import read_bytes
 from asgihive.hdf5.directory import has_signature
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
@@ -118,10 +118,10 @@ async def test_cancelled_while_a_thread_is_stuck(
     app: H5App, served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The thread closes what it opened, or was reading, when nobody waits any more."""
-    name = {"open": "has_signature", "read": "os"}[step]
-    stuck = _StuckOs(gate) if step == "read" else _after(gate, has_signature)
+    function = {"open": has_signature, "read": read_bytes}[step]
     with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):
-        patch.setattr(f"asgihive.hdf5.directory.{name}", stuck)
+        stuck = _after(gate, function)
+        patch.setattr(f"asgihive.hdf5.directory.{function.__name__}", stuck)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, app, http("/file?file=x.h5"))
             await gate.begun()
@@ -140,16 +140,6 @@ def _after(gate: Gate, function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*arguments)
 
     return call
-
-
-class _StuckOs:
-    """The module `os`, but that `pread` waits."""
-
-    def __init__(self, gate: Gate) -> None:
-        self.pread = _after(gate, os.pread)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
 
 
 async def test_a_block_that_takes_too_long(
