@@ -118,10 +118,11 @@ async def test_cancelled_while_a_thread_is_stuck(
     app: H5App, served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """The thread closes what it opened, or was reading, when nobody waits any more."""
-    function = {"open": has_signature, "read": read_bytes}[step]
+    functions: dict[str, Callable[..., Any]] = {"open": has_signature, "read": read_bytes}
+    function = functions[step]
     with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):
         stuck = _after(gate, function)
-        patch.setattr(f"asgihive.hdf5.directory.{function.__name__}", stuck)
+        patch.setattr(directory, function.__name__, stuck)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, app, http("/file?file=x.h5"))
             await gate.begun()
