@@ -123,6 +123,11 @@ class ViewBlock:
     """A part of the box, to which `block.first` refers."""
 
     @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What to read, one axis per dimension of the dataset."""
+        return self.block.axes
+
+    @property
     def size(self) -> int:
         """The number of elements to read."""
         return self.block.size

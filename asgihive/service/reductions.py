@@ -10,7 +10,6 @@ from asgihive.concurrency import Portions
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.histogram import Histogram, ValueRange, find_range, needs_range
-from asgihive.hdf5.plan import Block
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.selection import Selection
@@ -44,13 +43,9 @@ class _Numbers:
             part = await self.store.lanes.decode.run(partial(work, self.element))
             return _merge_times(part, self.selection.size, merge)
         blocks = planned(self.held.dataset, self.selection, self.store)
-        reader = self.store.reader
-
-        async def read(block: Block) -> T:
-            return await reader.read(self.held, block.axes, work)
-
         found: T | None = None
-        async with reader.ahead(self.held.dataset, blocks, read) as parts:
+        reduced = self.store.reader.read_blocks(self.held, blocks, lambda _, array: work(array))
+        async with reduced as parts:
             async for part in parts:
                 found = part if found is None else merge(found, part)
         return found

@@ -330,13 +330,9 @@ async def _body(
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """The body, piece by piece, while the next blocks are read; the lease ends with it."""
     held = Held(reading.dataset, lease, reading.keep)
-
-    async def read(block: Block) -> list[bytes]:
-        return await store.reader.read(held, block.axes, partial(reading.encode, block))
-
     try:
         async with (
-            store.reader.ahead(reading.dataset, reading.blocks, read) as ahead,
+            store.reader.read_blocks(held, reading.blocks, reading.encode) as ahead,
             closing(_pieces(reading, ahead)) as pieces,
         ):
             yield pieces

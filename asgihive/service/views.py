@@ -148,15 +148,9 @@ class _ViewRead:
         block_bytes = block_bytes_of(dataset, view.selection, store)
         chunks, item_bytes = dataset.layout.chunks, item_bytes_of(dataset)
         blocks = plan_view_blocks(view, chunks, item_bytes, block_bytes)
-
-        async def read(block: ViewBlock) -> tuple[ViewBlock, Array]:
-            return await store.reader.read(
-                self.held, block.block.axes, lambda array: (block, array)
-            )
-
         try:
             async with (
-                store.reader.ahead(dataset, blocks, read) as ahead,
+                store.reader.read_blocks(self.held, blocks, lambda *read: read) as ahead,
                 closing(self._reduced(ahead)) as points,
             ):
                 yield points

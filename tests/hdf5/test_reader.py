@@ -66,11 +66,8 @@ async def read_all(
     """What is read ahead, put together again."""
     dataset = held.dataset
     blocks = plan_blocks(selection, dataset.layout.chunks, dataset.item_bytes, block_bytes)
-
-    async def read(block: Block) -> Array:
-        return await reader.read(held, block.axes, np.ravel)
-
-    async with reader.ahead(dataset, blocks, read) as ahead:
+    flat = reader.read_blocks(held, blocks, lambda _, array: array.ravel())
+    async with flat as ahead:
         parts = [part async for part in ahead]
     joined = np.concatenate(parts) if parts else np.empty(0, dataset.dtype)
     return joined.reshape((*selection.shape, *dataset.item_shape))
@@ -181,7 +178,7 @@ async def test_so_many_blocks_are_in_flight_as_the_budget_holds(budget: int, mos
         return number
 
     with anyio.fail_after(5):
-        async with reader.ahead(PLAIN, numbered(20), read) as ahead:
+        async with reader.read_ahead(PLAIN, numbered(20), read) as ahead:
             taken = []
             async for number in ahead:
                 taken.append(number)
@@ -204,7 +201,7 @@ async def test_all_answers_share_what_is_in_flight(most_of_all: int, blocks: int
         return block.first // 10
 
     async def answer(taken: list[int]) -> None:
-        async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+        async with reader.read_ahead(PLAIN, numbered(9), read) as ahead:
             taken += [number async for number in ahead]
 
     answers: list[list[int]] = [[], [], []]
@@ -216,10 +213,10 @@ async def test_all_answers_share_what_is_in_flight(most_of_all: int, blocks: int
                 await anyio.lowlevel.checkpoint()
             await anyio.wait_all_tasks_blocked()
             assert len(begun) == blocks
-            assert reader.in_flight.here() == [10 * blocks]
+            assert reader.in_flight.get() == [10 * blocks]
             release.set()
     assert answers == [list(range(9))] * 3
-    assert reader.in_flight.here() == [0]
+    assert reader.in_flight.get() == [0]
 
 
 async def test_what_a_client_leaves_is_in_flight_no_longer() -> None:
@@ -228,10 +225,10 @@ async def test_what_a_client_leaves_is_in_flight_no_longer() -> None:
     async def read(block: Block) -> int:
         return block.first
 
-    async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+    async with reader.read_ahead(PLAIN, numbered(9), read) as ahead:
         await anext(ahead)
-        assert reader.in_flight.here() == [40]
-    assert reader.in_flight.here() == [0]
+        assert reader.in_flight.get() == [40]
+    assert reader.in_flight.get() == [0]
 
 
 async def test_a_block_that_fails_fails_in_its_turn_and_ends_the_others() -> None:
@@ -251,7 +248,7 @@ async def test_a_block_that_fails_fails_in_its_turn_and_ends_the_others() -> Non
 
     taken = []
     with pytest.raises(KeyError, match="2"):
-        async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+        async with reader.read_ahead(PLAIN, numbered(9), read) as ahead:
             taken += [number async for number in ahead]
     assert taken == []
     assert sorted(ended) == [3, 4, 5, 6]
@@ -264,7 +261,7 @@ async def test_what_the_body_raises_is_raised_as_it_is() -> None:
         return block.first
 
     async def fail() -> None:
-        async with reader.ahead(PLAIN, numbered(9), read) as ahead:
+        async with reader.read_ahead(PLAIN, numbered(9), read) as ahead:
             await anext(ahead)
             raise ZeroDivisionError
 
