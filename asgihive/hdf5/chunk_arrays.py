@@ -33,19 +33,17 @@ _MAX_INDEX = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class ArrayOrder:
-    """The grid in whose C order an array has its elements.
-
-    Attributes:
-        axes: of the dataset, the slowest first.
-        strides: how far apart neighbours along each of these are.
-    """
+    """The grid in whose C order an array has its elements."""
 
     axes: tuple[int, ...]
+    """Of the dataset, the slowest first."""
+
     strides: tuple[int, ...]
+    """How far apart neighbours along each of these are."""
 
     @classmethod
     def of(cls, chunks: Sequence[int], most: Sequence[int | None]) -> "ArrayOrder":
-        """The order for chunks of that shape in an extent that may grow to `most`.
+        """Return the order for chunks of that shape in an extent that may grow to `most`.
 
         Raises:
             NotPlain: several axes have no bounds.
@@ -57,13 +55,13 @@ class ArrayOrder:
         counts = [-(-(most[axis] or 1) // chunks[axis]) for axis in axes]
         return cls(axes, compute_strides(counts))
 
-    def index(self, coordinates: Sequence[int]) -> int:
-        """The position of the element of the chunk at `coordinates`."""
+    def find_index(self, coordinates: Sequence[int]) -> int:
+        """Return the position of the element of the chunk at `coordinates`."""
         pairs = zip(self.axes, self.strides, strict=True)
         return sum(coordinates[axis] * stride for axis, stride in pairs)
 
-    def indices(self, coordinates: Sequence[Numbers]) -> Numbers:
-        """The positions of many chunks, by one array of coordinates an axis."""
+    def find_indices(self, coordinates: Sequence[Numbers]) -> Numbers:
+        """Return the positions of many chunks, by one array of coordinates an axis."""
         indices = np.zeros(coordinates[0].shape, np.float64)
         exact = np.zeros(coordinates[0].shape, np.int64)
         for axis, stride in zip(self.axes, self.strides, strict=True):
@@ -73,8 +71,8 @@ class ArrayOrder:
         exact[indices >= float(_MAX_INDEX)] = _MAX_INDEX
         return exact
 
-    def coordinates(self, indices: Numbers) -> list[Uints]:
-        """The coordinates of the chunks at `indices`, one array an axis of the dataset."""
+    def find_coordinates(self, indices: Numbers) -> list[Uints]:
+        """Return the coordinates of the chunks at `indices`, one array an axis of the dataset."""
         found: list[Uints] = [np.empty(0, np.uint64)] * len(self.axes)
         for axis, stride in zip(self.axes, self.strides, strict=True):
             along, indices = np.divmod(indices, min(max(stride, 1), _MAX_INDEX))
@@ -84,33 +82,34 @@ class ArrayOrder:
 
 @dataclass(slots=True, eq=False)
 class ImplicitChunks:
-    """Chunks without an index: all are there, one behind the other. Also a single one.
-
-    address: of the first; None = nothing was ever written.
-    size, filter_mask: of each.
-    """
+    """Chunks without an index: all are there, one behind the other. Also a single one."""
 
     file: FileBytes
     grid: ChunkGrid
     order: ArrayOrder
     address: int | None
+    """Of the first; None = nothing was ever written."""
+
     size: int
+    """Of each, in bytes."""
+
     filter_mask: int = 0
+    """Of each."""
 
     @property
     def at_most(self) -> int:
-        """All of them."""
+        """How many chunks are stored at most: all."""
         return 0 if self.address is None else self.grid.size
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
-        """As `StoredChunks.find`."""
+        """Find one chunk, as `StoredChunks.find`."""
         if self.address is None:
             return None
-        offset = self.file.base + self.address + self.order.index(coordinates) * self.size
+        offset = self.file.base + self.address + self.order.find_index(coordinates) * self.size
         return ChunkPlace(offset, self.size, self.filter_mask)
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
-        """As `StoredChunks.gather`."""
+        """Gather many chunks, as `StoredChunks.gather`."""
         go_on()
         rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.address is None:
@@ -119,7 +118,7 @@ class ImplicitChunks:
             return None
         numbers = np.arange(self.grid.size) if wanted is None else wanted
         coordinates = self.grid.find_coordinates(numbers)
-        indices = self.order.indices(coordinates).astype(np.uint64)
+        indices = self.order.find_indices(coordinates).astype(np.uint64)
         if int(indices.max(initial=0)) * self.size > self.file.end and not self.file.is_live:
             raise DamagedMetadata("its chunks reach beyond the end of the file")
         addresses = indices * np.uint64(self.size) + np.uint64(self.address)
@@ -131,19 +130,20 @@ class ImplicitChunks:
 
 @dataclass(slots=True, eq=False)
 class _ArrayChunks:
-    """What fixed and extensible arrays share.
-
-    address: of the header; None = nothing was ever written.
-    chunk_bytes: of a chunk that went through no filter.
-    size_bytes: how wide the sizes of chunks are; 0 = there are no filters, and no sizes.
-    """
+    """What fixed and extensible arrays share."""
 
     file: FileBytes
     grid: ChunkGrid
     order: ArrayOrder
     address: int | None
+    """Of the header; None = nothing was ever written."""
+
     chunk_bytes: int
+    """Of a chunk that went through no filter."""
+
     size_bytes: int
+    """How wide the sizes of chunks are; 0 = there are no filters, and no sizes."""
+
     count: int = field(init=False, default=0)
     element: np.dtype[Any] = field(init=False)
     page_elements: int = field(init=False, default=0)
@@ -152,62 +152,62 @@ class _ArrayChunks:
         filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
         self.element = np.dtype([("address", f"<u{self.file.address_bytes}"), *filtered])
         if self.address is not None:
-            self._open(self.address)
+            self._read_header(self.address)
 
     @property
     def at_most(self) -> int:
-        """No more than the array has elements."""
+        """How many chunks are stored at most: no more than the array has elements."""
         return min(self.grid.size, self.count)
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
-        """As `StoredChunks.find`."""
-        index = self.order.index(coordinates)
+        """Find one chunk, as `StoredChunks.find`."""
+        index = self.order.find_index(coordinates)
         if index >= self.count:
             return None
-        for first, stored in self._segments(index, index + 1):
-            return self._place(stored, (index - first) * self.element.itemsize)
+        for first, stored in self._read_segments(index, index + 1):
+            return self._parse_element(stored, (index - first) * self.element.itemsize)
         return None
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
-        """As `StoredChunks.gather`."""
+        """Gather many chunks, as `StoredChunks.gather`."""
         go_on()
         rows = TableBuilder(self.grid, self.file.base, wanted, most)
-        for start, stop in self._runs(wanted):
-            for first, stored in self._segments(start, stop):
+        for start, stop in self._find_runs(wanted):
+            for first, stored in self._read_segments(start, stop):
                 go_on()
                 self._add(rows, first, np.frombuffer(stored, self.element))
                 if rows.has_too_many:
                     return None
         return rows.finish()
 
-    def _runs(self, wanted: Numbers | None) -> Iterator[tuple[int, int]]:
-        """From where to where elements are wanted, without what lies far between."""
+    def _find_runs(self, wanted: Numbers | None) -> Iterator[tuple[int, int]]:
+        """Yield from where to where elements are wanted, without what lies far between."""
         if not self.count:
             return
         if wanted is None:
             yield 0, self.count
             return
-        indices = np.sort(self.order.indices(self.grid.find_coordinates(wanted)))
+        indices = np.sort(self.order.find_indices(self.grid.find_coordinates(wanted)))
         indices = indices[indices < self.count]
         apart = np.flatnonzero(np.diff(indices) > max(self.page_elements, 1)) + 1
         for run in np.split(indices, apart) if len(indices) else ():
             yield int(run[0]), int(run[-1]) + 1
 
-    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Elements as they are stored and the index of the first; at least `start` to `stop`."""
+    def _read_segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield runs of stored elements, at least `start` to `stop`, and the index of the first."""
         raise NotImplementedError
 
-    def _open(self, address: int) -> None:
+    def _read_header(self, address: int) -> None:
         """Read the header."""
         raise NotImplementedError
 
     def _check_header(self, head: bytes) -> None:
-        """Version, client (whether chunks are filtered), and size of an element."""
+        """Check version, client (whether chunks are filtered), and size of an element."""
         if head[4] or head[5] != bool(self.size_bytes) or head[6] != self.element.itemsize:
             raise NotPlain
 
-    def _block(self, address: int, size: int, signature: bytes) -> bytes:
-        """A block that says itself which array it is part of."""
+    def _read_block(self, address: int, size: int, signature: bytes) -> bytes:
+        """Return a block that names the array that it is part of."""
         if size > _MAX_BLOCK_BYTES:
             raise DamagedMetadata(f"a block of its index has {size} bytes")
         block = self.file.read_checked(address, size, signature)
@@ -217,12 +217,12 @@ class _ArrayChunks:
             raise DamagedMetadata(f"the block of its index at {address} is another array's")
         return block
 
-    def _page(self, address: int, count: int) -> bytes:
-        """A page of `count` elements."""
+    def _read_page(self, address: int, count: int) -> bytes:
+        """Return a page of `count` elements."""
         size = count * self.element.itemsize
         return self.file.read_checked(address, size + 4, b"")[:size]
 
-    def _place(self, stored: bytes, at: int) -> ChunkPlace | None:
+    def _parse_element(self, stored: bytes, at: int) -> ChunkPlace | None:
         address = self.file.address(stored, at)
         if address == self.file.undefined:
             return None
@@ -245,7 +245,7 @@ class _ArrayChunks:
         else:
             sizes = np.full(len(at), self.chunk_bytes, np.uint64)
             masks = np.zeros(len(at), np.uint32)
-        rows.add(self.order.coordinates(at + first), addresses, sizes, masks)
+        rows.add(self.order.find_coordinates(at + first), addresses, sizes, masks)
 
 
 @dataclass(slots=True, eq=False)
@@ -260,7 +260,7 @@ class FixedArrayChunks(_ArrayChunks):
     _pages: bytes = field(init=False, default=b"")
     _prefix_bytes: int = field(init=False, default=0)
 
-    def _open(self, address: int) -> None:
+    def _read_header(self, address: int) -> None:
         width = self.file.address_bytes
         size = 12 + self.file.length_bytes + width
         head = self.file.read_checked(address, size, b"FAHD")
@@ -276,13 +276,13 @@ class FixedArrayChunks(_ArrayChunks):
         if self.count > self.page_elements:
             pages = -(-self.count // self.page_elements)
             self._prefix_bytes += (pages + 7) // 8
-            block = self._block(self._data, self._prefix_bytes, b"FADB")
+            block = self._read_block(self._data, self._prefix_bytes, b"FADB")
             self._pages = block[6 + width : -4]
 
-    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    def _read_segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         if not self._pages:
             size = self.count * self.element.itemsize
-            block = self._block(self._data, self._prefix_bytes + size, b"FADB")
+            block = self._read_block(self._data, self._prefix_bytes + size, b"FADB")
             yield 0, block[6 + self.file.address_bytes : -4]
             return
         page_bytes = self.page_elements * self.element.itemsize + 4
@@ -293,12 +293,12 @@ class FixedArrayChunks(_ArrayChunks):
             first = page * self.page_elements
             count = min(self.page_elements, self.count - first)
             address = self._data + self._prefix_bytes + page * page_bytes
-            yield first, self._page(address, count)
+            yield first, self._read_page(address, count)
 
 
 @dataclass(frozen=True, slots=True)
 class _SuperBlock:
-    """Data blocks of one size: of how many elements, how many blocks, and the first of them."""
+    """Data blocks of one size: their elements, how many they are, and the first of them."""
 
     elements: int
     blocks: int
@@ -323,7 +323,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
     _direct: int = field(init=False, default=0)
     _super_blocks: tuple[_SuperBlock, ...] = field(init=False, default=())
 
-    def _open(self, address: int) -> None:
+    def _read_header(self, address: int) -> None:
         width, length = self.file.address_bytes, self.file.length_bytes
         head = self.file.read_checked(address, 16 + 6 * length + width, b"EAHD")
         self._check_header(head)
@@ -337,7 +337,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
         self._offset_bytes = (bits + 7) // 8
         # The data blocks of so many super blocks are named by the index block itself.
         self._direct = 2 * (pointers.bit_length() - 1)
-        self._super_blocks = _super_blocks(smallest, 2 + bits - smallest.bit_length())
+        self._super_blocks = _make_super_blocks(smallest, 2 + bits - smallest.bit_length())
         if self._direct > len(self._super_blocks):
             raise NotPlain
         if any(each.elements > self.page_elements for each in self._super_blocks[: self._direct]):
@@ -346,7 +346,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
         if self._index != self.file.undefined:
             self.count = min(self.file.length(head, 12 + 4 * length), _MAX_INDEX)
 
-    def _segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    def _read_segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         stop = min(stop, self.count)
         if start >= stop:
             return
@@ -354,7 +354,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
         direct = sum(each.blocks for each in self._super_blocks[: self._direct])
         elements = self._in_index * self.element.itemsize
         addresses = (direct + len(self._super_blocks) - self._direct) * width
-        block = self._block(self._index, at + elements + addresses + 4, b"EAIB")
+        block = self._read_block(self._index, at + elements + addresses + 4, b"EAIB")
         if start < self._in_index:
             yield 0, block[at : at + elements]
         at += elements
@@ -363,17 +363,17 @@ class ExtensibleArrayChunks(_ArrayChunks):
         for number, each in enumerate(self._super_blocks):
             if each.first_index >= wanted.stop:
                 return
-            blocks = _overlap(each, wanted)
+            blocks = _find_overlap(each, wanted)
             if number < self._direct:
                 for position in blocks:
                     address = self.file.address(block, at + (each.first_block + position) * width)
-                    yield from self._data_block(each, position, address, None, wanted)
+                    yield from self._read_data_block(each, position, address, None, wanted)
             elif blocks:
                 address = self.file.address(block, at + (direct + number - self._direct) * width)
                 if address != self.file.undefined:
-                    yield from self._super_block(each, blocks, address, wanted)
+                    yield from self._read_super_block(each, blocks, address, wanted)
 
-    def _super_block(
+    def _read_super_block(
         self, super_block: _SuperBlock, blocks: range, address: int, wanted: range
     ) -> Iterator[tuple[int, bytes]]:
         width = self.file.address_bytes
@@ -382,13 +382,13 @@ class ExtensibleArrayChunks(_ArrayChunks):
         at = 6 + width + self._offset_bytes
         bits = super_block.blocks * ((pages + 7) // 8) if pages > 1 else 0
         size = at + bits + super_block.blocks * width + 4
-        stored = self._block(address, size, b"EASB")
+        stored = self._read_block(address, size, b"EASB")
         written = stored[at : at + bits] if bits else None
         for position in blocks:
             below = self.file.address(stored, at + bits + position * width)
-            yield from self._data_block(super_block, position, below, written, wanted)
+            yield from self._read_data_block(super_block, position, below, written, wanted)
 
-    def _data_block(
+    def _read_data_block(
         self,
         super_block: _SuperBlock,
         position: int,
@@ -396,7 +396,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
         written: bytes | None,
         wanted: range,
     ) -> Iterator[tuple[int, bytes]]:
-        """The elements of one data block, if it has an address.
+        """Yield the elements of one data block, if it has an address.
 
         Args:
             written: a bit for each page of all data blocks of the super block; None = no pages.
@@ -409,7 +409,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
         head = 6 + self.file.address_bytes + self._offset_bytes
         if written is None:
             size = head + elements * self.element.itemsize + 4
-            yield first + self._in_index, self._block(address, size, b"EADB")[head:-4]
+            yield first + self._in_index, self._read_block(address, size, b"EADB")[head:-4]
             return
         pages = elements // self.page_elements
         page_bytes = self.page_elements * self.element.itemsize + 4
@@ -420,18 +420,21 @@ class ExtensibleArrayChunks(_ArrayChunks):
             bit = position * pages + page
             if written[bit // 8] << bit % 8 & 0x80:
                 index = first + page * self.page_elements + self._in_index
-                yield index, self._page(address + head + 4 + page * page_bytes, self.page_elements)
+                yield (
+                    index,
+                    self._read_page(address + head + 4 + page * page_bytes, self.page_elements),
+                )
 
 
-def _overlap(super_block: _SuperBlock, wanted: range) -> range:
-    """The data blocks that have elements which are wanted."""
+def _find_overlap(super_block: _SuperBlock, wanted: range) -> range:
+    """Return the data blocks that have elements which are wanted."""
     first = max(wanted.start - super_block.first_index, 0) // super_block.elements
     stop = -(-(wanted.stop - super_block.first_index) // super_block.elements)
     return range(first, min(stop, super_block.blocks))
 
 
-def _super_blocks(smallest: int, count: int) -> tuple[_SuperBlock, ...]:
-    """Each twice as large as the one before, by more or by larger data blocks in turns."""
+def _make_super_blocks(smallest: int, count: int) -> tuple[_SuperBlock, ...]:
+    """Return super blocks, each twice as large as the last, by more or larger blocks in turns."""
     found = []
     first_index = first_block = 0
     for number in range(count):

@@ -35,14 +35,13 @@ _MASK = struct.Struct("<I")
 
 @dataclass(slots=True, eq=False)
 class ChunkTree1:
-    """A version 1 B-tree (section III.A.1); its keys are the corners of chunks, in elements.
-
-    root: its address; None = nothing was ever written.
-    """
+    """A version 1 B-tree (section III.A.1); its keys are the corners of chunks, in elements."""
 
     file: FileBytes
     grid: ChunkGrid
     root: int | None
+    """Its address; None = nothing was ever written."""
+
     _head: int = field(init=False)
     _node: np.dtype[Any] = field(init=False)
     _key: struct.Struct = field(init=False)
@@ -66,18 +65,18 @@ class ChunkTree1:
 
     @property
     def at_most(self) -> int:
-        """By the size of the file, which has an entry for each."""
+        """How many chunks are stored at most: the file has an entry for each."""
         if self.root is None:
             return 0
         return min(self.grid.size, self.file.end // self._entry.itemsize)
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
-        """As `StoredChunks.find`."""
+        """Find one chunk, as `StoredChunks.find`."""
         corner = tuple(map(int.__mul__, coordinates, self.grid.chunks))
         address, level, entry_bytes = self.root, -1, self._entry.itemsize
         while address is not None:
             node = self.file.read(address, self._node.itemsize)
-            level, used = self._checked(address, node, level)
+            level, used = self._check_node(address, node, level)
             first, behind = 0, used
             while first < behind:
                 middle = (first + behind) // 2
@@ -98,23 +97,23 @@ class ChunkTree1:
         return None
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
-        """As `StoredChunks.gather`."""
+        """Gather many chunks, as `StoredChunks.gather`."""
         rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.root is None:
             return rows.finish()
         level = -1
         nodes = np.array([self.root], np.uint64)
-        room = _Room(self.file)
+        room = _NodeBytes(self.file)
         while True:
             below: list[Uints] = []
-            for batch in _batches(nodes, self._node.itemsize, room):
+            for batch in _cut_batches(nodes, self._node.itemsize, room):
                 go_on()
                 read = self.file.read_many(batch, self._node.itemsize).view(self._node)[:, 0]
                 level = int(read["level"][0]) if level < 0 else level
                 self._check_all(read, level)
                 is_used = np.arange(read["entries"].shape[1]) < read["used"][:, None]
                 if level:
-                    below.append(self._children(read, is_used, wanted))
+                    below.append(self._find_children(read, is_used, wanted))
                 else:
                     self._add(rows, read["entries"][is_used])
                     if rows.has_too_many:
@@ -129,8 +128,8 @@ class ChunkTree1:
         entry: np.dtype[Any] = self._node["entries"].base
         return entry
 
-    def _checked(self, address: int, node: bytes, above: int) -> tuple[int, int]:
-        """Level and number of entries of a node below one of the level `above`; -1 = of any."""
+    def _check_node(self, address: int, node: bytes, above: int) -> tuple[int, int]:
+        """Return level and number of entries of a node below level `above`; -1 = of any."""
         level, used = node[5], int.from_bytes(node[6:8], "little")
         if not node.startswith(b"TREE\1") or used > 2 * self.file.tree_k:
             raise DamagedMetadata(f"there is no node of its index at {address}")
@@ -144,22 +143,22 @@ class ChunkTree1:
         if not is_sound.all():
             raise DamagedMetadata("a node of its index is none")
 
-    def _children(
+    def _find_children(
         self, nodes: np.ndarray[Any, Any], is_used: np.ndarray[Any, Any], wanted: Numbers | None
     ) -> Uints:
-        """The addresses of children that may have chunks that are wanted."""
+        """Return the addresses of children that may have chunks that are wanted."""
         entries = nodes["entries"]
         children: Uints = entries["child"][is_used].astype(np.uint64)
         if wanted is None or not len(wanted):
             return children
         # Each ends before the next one's key, the last one before the node's.
         corners = np.concatenate([entries["corner"], nodes["last"]["corner"][:, None]], axis=1)
-        bounds = np.searchsorted(wanted, self._numbers(corners))
+        bounds = np.searchsorted(wanted, self._find_numbers(corners))
         chosen: Uints = children[(bounds[:, 1:] > bounds[:, :-1])[is_used]]
         return chosen
 
-    def _numbers(self, corners: Any) -> Numbers:
-        """The first chunk at or behind each corner in C order."""
+    def _find_numbers(self, corners: Any) -> Numbers:
+        """Return the number of the first chunk at or behind each corner in C order."""
         chunks = self.grid.chunks
         # Of a corner between two chunks, the second one.
         along = [
@@ -187,11 +186,6 @@ class ChunkTree1:
 class ChunkTree2:
     """A version 2 B-tree (sections III.A.2 and VII); its records are chunks, by coordinates.
 
-    Args:
-        address: of its header; None = nothing was ever written.
-        chunk_bytes: of a chunk that went through no filter.
-        size_bytes: how wide the sizes of chunks are; 0 = there are no filters, and no sizes.
-
     Raises:
         NotPlain: it is of another kind.
     """
@@ -199,8 +193,14 @@ class ChunkTree2:
     file: FileBytes
     grid: ChunkGrid
     address: int | None
+    """Of its header; None = nothing was ever written."""
+
     chunk_bytes: int
+    """Of a chunk that went through no filter."""
+
     size_bytes: int
+    """How wide the sizes of chunks are; 0 = there are no filters, and no sizes."""
+
     at_most: int = field(init=False, default=0)
     _record: np.dtype[Any] = field(init=False)
     _node_bytes: int = field(init=False, default=0)
@@ -234,27 +234,27 @@ class ChunkTree2:
         return 11 if self.size_bytes else 10
 
     def _set_most(self) -> None:
-        """How many records nodes have at most, by level, and how wide such numbers are."""
+        """Find how many records nodes have at most, by level, and how wide such numbers are."""
         record_bytes, room = self._record.itemsize, self._node_bytes - 10
         if room < record_bytes:
             raise NotPlain
         self._most, self._total_bytes, total = [room // record_bytes], [0], room // record_bytes
-        self._count_bytes = _width(total)
+        self._count_bytes = _find_width(total)
         for level in range(1, self._depth + 1):
-            pointer = self._pointer_bytes(level)
+            pointer = self._count_pointer_bytes(level)
             most = (room - pointer) // (record_bytes + pointer)
             if most < 1:
                 raise NotPlain
             total = (most + 1) * total + most
             self._most.append(most)
-            self._total_bytes.append(_width(total))
+            self._total_bytes.append(_find_width(total))
 
-    def _pointer_bytes(self, level: int) -> int:
-        """Of a child of a node of that level: address, records, and records of all below."""
+    def _count_pointer_bytes(self, level: int) -> int:
+        """Return the bytes of a child: its address, its records, and those of all below."""
         return self.file.address_bytes + self._count_bytes + self._total_bytes[level - 1]
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
-        """As `StoredChunks.find`."""
+        """Find one chunk, as `StoredChunks.find`."""
         if self.address is None:
             return None
         (address, count), level = self._root, self._depth
@@ -262,7 +262,7 @@ class ChunkTree2:
         scaled = struct.Struct(f"<{len(coordinates)}Q")
         start = record_bytes - scaled.size
         while address != self.file.undefined and count:
-            size = self._size(address, count, level)
+            size = self._count_bytes_of(address, count, level)
             node = self.file.read_checked(address, size, b"BTIN" if level else b"BTLF")
             self._check(node[4], node[5])
             first, behind = 0, count
@@ -270,35 +270,35 @@ class ChunkTree2:
                 middle = (first + behind) // 2
                 found = scaled.unpack_from(node, 6 + middle * record_bytes + start)
                 if found == coordinates:
-                    return self._place(node, 6 + middle * record_bytes)
+                    return self._parse_record(node, 6 + middle * record_bytes)
                 if found < coordinates:
                     first = middle + 1
                 else:
                     behind = middle
             if not level:
                 return None
-            at = 6 + count * record_bytes + first * self._pointer_bytes(level)
-            address, count = self._child(node, at)
+            at = 6 + count * record_bytes + first * self._count_pointer_bytes(level)
+            address, count = self._parse_child(node, at)
             level -= 1
         return None
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
-        """As `StoredChunks.gather`."""
+        """Gather many chunks, as `StoredChunks.gather`."""
         rows = TableBuilder(self.grid, self.file.base, wanted, most)
         if self.address is None or self._root[0] == self.file.undefined:
             return rows.finish()
         nodes = np.array([self._root[0]], np.uint64)
         counts = np.array([self._root[1]], np.int64)
-        room = _Room(self.file)
+        room = _NodeBytes(self.file)
         for level in range(self._depth, -1, -1):
             below: list[tuple[Uints, Numbers]] = []
             signature = b"BTIN" if level else b"BTLF"
             done = 0
-            for batch in _batches(nodes, self._node_bytes, room):
+            for batch in _cut_batches(nodes, self._node_bytes, room):
                 go_on()
                 several = counts[done : done + len(batch)].tolist()
                 done += len(batch)
-                read = self._read(batch, several, level, signature)
+                read = self._read_nodes(batch, several, level, signature)
                 records = read[:, 6 : 6 + self._most[level] * self._record.itemsize]
                 records = records.view(self._record)
                 is_used = np.arange(self._most[level]) < np.array(several)[:, None]
@@ -307,7 +307,7 @@ class ChunkTree2:
                     return None
                 if level:
                     below += [
-                        self._children(node, each[:count], level, wanted)
+                        self._find_children(node, each[:count], level, wanted)
                         for node, each, count in zip(read, records, several, strict=True)
                     ]
             if level:
@@ -317,15 +317,15 @@ class ChunkTree2:
                 nodes, counts = nodes[order], counts[order]
         return rows.finish()
 
-    def _read(
+    def _read_nodes(
         self, addresses: Uints, counts: list[int], level: int, signature: bytes
     ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Whole nodes, whose checksums are right; one row each."""
+        """Return whole nodes, whose checksums are right; one row each."""
         for address, count in zip(addresses.tolist(), counts, strict=True):
-            self._size(address, count, level)
+            self._count_bytes_of(address, count, level)
         read = self.file.read_many(addresses, self._node_bytes)
         for row, (address, count) in enumerate(zip(addresses.tolist(), counts, strict=True)):
-            size = self._size(address, count, level)
+            size = self._count_bytes_of(address, count, level)
             stored = read[row, :size].tobytes()
             if not is_checked(stored, signature):
                 # Of a live file, a second look may see more.
@@ -334,27 +334,27 @@ class ChunkTree2:
             self._check(stored[4], stored[5])
         return read
 
-    def _size(self, address: int, count: int, level: int) -> int:
-        """Bytes of a node of `count` records, with its checksum."""
+    def _count_bytes_of(self, address: int, count: int, level: int) -> int:
+        """Return the bytes of a node of `count` records, with its checksum."""
         if count > self._most[level]:
             raise DamagedMetadata(f"the node of its index at {address} has {count} chunks")
         size = 10 + count * self._record.itemsize
-        return size + (count + 1) * self._pointer_bytes(level) if level else size
+        return size + (count + 1) * self._count_pointer_bytes(level) if level else size
 
     def _check(self, version: int, kind: int) -> None:
         if version or kind != self._kind:
             raise DamagedMetadata("a node of its index is of another kind")
 
-    def _child(self, node: bytes, at: int) -> tuple[int, int]:
+    def _parse_child(self, node: bytes, at: int) -> tuple[int, int]:
         counted = at + self.file.address_bytes
         count = int.from_bytes(node[counted : counted + self._count_bytes], "little")
         return self.file.address(node, at), count
 
-    def _children(
+    def _find_children(
         self, node: Any, records: np.ndarray[Any, Any], level: int, wanted: Numbers | None
     ) -> tuple[Uints, Numbers]:
-        """Addresses and numbers of records of children that may have chunks that are wanted."""
-        size, width = self._pointer_bytes(level), self.file.address_bytes
+        """Return addresses and record counts of children that may have chunks that are wanted."""
+        size, width = self._count_pointer_bytes(level), self.file.address_bytes
         start = 6 + len(records) * self._record.itemsize
         stored = node[start : start + (len(records) + 1) * size].reshape(-1, size)
         addresses = uints_of(stored[:, :width])
@@ -369,7 +369,7 @@ class ChunkTree2:
             chosen &= np.append(bounds, len(wanted)) > np.append(0, bounds)
         return addresses[chosen], counts[chosen]
 
-    def _place(self, node: bytes, at: int) -> ChunkPlace | None:
+    def _parse_record(self, node: bytes, at: int) -> ChunkPlace | None:
         address = self.file.address(node, at)
         if address == self.file.undefined:
             return None
@@ -394,7 +394,7 @@ class ChunkTree2:
         rows.add([scaled[:, axis] for axis in range(scaled.shape[1])], addresses, sizes, masks)
 
 
-class _Room:
+class _NodeBytes:
     """The bytes that nodes may have together: no more than the file has, so that all end."""
 
     def __init__(self, file: FileBytes) -> None:
@@ -406,8 +406,8 @@ class _Room:
             raise DamagedMetadata("the nodes of its index overlap")
 
 
-def _batches(nodes: Uints, size: int, room: _Room) -> Iterator[Uints]:
-    """Some at a time, in the order of their addresses, each only once."""
+def _cut_batches(nodes: Uints, size: int, room: _NodeBytes) -> Iterator[Uints]:
+    """Yield some at a time, in the order of their addresses, each only once."""
     if (np.diff(nodes) == 0).any():
         raise DamagedMetadata("a node of its index is there twice")
     room.take(len(nodes) * size)
@@ -415,6 +415,6 @@ def _batches(nodes: Uints, size: int, room: _Room) -> Iterator[Uints]:
         yield nodes[first : first + _NODES_AT_ONCE]
 
 
-def _width(number: int) -> int:
-    """Bytes that numbers up to this one take in a version 2 B-tree."""
+def _find_width(number: int) -> int:
+    """Return how many bytes numbers up to this one take in a version 2 B-tree."""
     return (number.bit_length() - 1) // 8 + 1

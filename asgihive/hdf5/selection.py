@@ -15,15 +15,13 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is selected along one dimension: `start, start + step, …`, `count` indices.
-
-    An axis that was given as an integer is `dropped` from the answer's shape.
-    """
+    """What is selected along one dimension: `start, start + step, …`, `count` indices."""
 
     start: int
     step: int
     count: int
     dropped: bool = False
+    """Whether it was given as an integer, and so is no axis of the selection's shape."""
 
     @property
     def stop(self) -> int:
@@ -31,7 +29,7 @@ class Axis:
         return self.start + (self.count - 1) * self.step + 1 if self.count else self.start
 
     def part(self, first: int, count: int) -> "Axis":
-        """The `count` indices from position `first` on."""
+        """Return the `count` indices from position `first` on."""
         return Axis(self.start + first * self.step, self.step, count, self.dropped)
 
 
@@ -43,7 +41,7 @@ class Selection:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The answer's shape."""
+        """The shape of the selected elements."""
         return tuple(axis.count for axis in self.axes if not axis.dropped)
 
     @property
@@ -56,12 +54,12 @@ class Selection:
 
 
 def whole(shape: tuple[int, ...]) -> Selection:
-    """The selection of everything."""
+    """Return the selection of everything."""
     return Selection(tuple(Axis(0, 1, length) for length in shape))
 
 
 def parse_selection(text: str | None, shape: tuple[int, ...]) -> Selection:
-    """The selection that `text` means on a dataset of `shape`; `None` and empty mean all of it.
+    """Return the selection that `text` means on a dataset of `shape`; None and empty mean all.
 
     As in NumPy: negative indices count from the end, slices are clipped, an integer drops
     its dimension. Steps are at least 1, since HDF5's hyperslabs know no others.
