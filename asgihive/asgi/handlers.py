@@ -13,34 +13,21 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from functools import partial
-from http.cookies import CookieError
 from typing import Any, TypeVar
 
 import anyio
-import msgspec
-from starlette.background import BackgroundTasks
-from starlette.requests import HTTPConnection, Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi.bodies import (
-    INLINE_BYTES,
-    JSON,
-    MSGPACK,
+from asgihive.asgi.arguments import (
     BodyReader,
-    decode_body,
+    Call,
+    Read,
+    make_argument_reader,
     make_body_reader,
 )
-from asgihive.asgi.errors import (
-    HTTPException,
-    Problem,
-    ProblemsFound,
-    clip_text,
-    parse_msgspec_message,
-    refuse_request,
-)
+from asgihive.asgi.errors import refuse_request
 from asgihive.asgi.parameters import (
-    MISSING,
     Argument,
     ArgumentSource,
     Flavour,
@@ -48,221 +35,19 @@ from asgihive.asgi.parameters import (
     Signature,
     analyse_function,
     find_name,
-    list_accepted_values,
 )
-from asgihive.asgi.request_fields import find_header, parse_query
 from asgihive.asgi.results import ResultSender
 from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
 from asgihive.concurrency import run_in_worker
-from asgihive.errors import BadParameter
 
 T = TypeVar("T")
 
 MAX_CLEANUP_SECONDS = 60.0
 """For all cleaning up of one request, after which it is cancelled and the rest is tried."""
 
-# msgspec says this of a text that is no number; it only repeats that a parameter is a text.
-_GOT_TEXT = ", got `str`"
-
 _FAILED = object()
 
 _logger = logging.getLogger(__name__)
-
-
-class Call:
-    """One request while it is answered: what was read of it, and the results of dependencies."""
-
-    __slots__ = (
-        "_connection",
-        "_fields",
-        "_replayed",
-        "background",
-        "problems",
-        "receive",
-        "results",
-        "scope",
-        "send",
-    )
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.problems: list[Problem] = []
-        self.results: list[Any] = []
-        """Of the dependencies, in the order of their calls."""
-        self.background: BackgroundTasks | None = None
-        self._connection: HTTPConnection | None = None
-        self._fields: dict[str, list[str]] | None = None
-        self._replayed: bytes | None = None
-
-    def get_fields(self) -> dict[str, list[str]]:
-        """Return the fields of the query string."""
-        if self._fields is None:
-            try:
-                self._fields = parse_query(self.scope["query_string"]).fields
-            except BadParameter as error:
-                raise HTTPException(422, str(error)) from None
-        return self._fields
-
-    def get_cookie(self, name: str) -> str | None:
-        """Return a cookie, of all `Cookie` headers; None if there is none, or they are broken."""
-        try:
-            value: str | None = self.get_connection().cookies.get(name)
-        except CookieError:
-            return None
-        return value
-
-    def get_connection(self) -> Any:
-        """Return the `Request` or `WebSocket` of the call; its body can still be read."""
-        if self._connection is None:
-            if self.scope["type"] == "websocket":
-                self._connection = WebSocket(self.scope, self.receive, self.send)
-            else:
-                self._connection = Request(self.scope, self._receive_again, self.send)
-        return self._connection
-
-    def get_background_tasks(self) -> BackgroundTasks:
-        """Return the tasks that run after the response."""
-        if self.background is None:
-            self.background = BackgroundTasks()
-        return self.background
-
-    async def read_body(self, argument: Argument, reader: BodyReader) -> Any:
-        """Return the decoded body, or the argument's default if there is none.
-
-        Raises:
-            HTTPException: as `BodyReader` says.
-            ClientDisconnect: the client is gone.
-        """
-        raw = await reader.read(self.receive, find_header(self.scope, b"content-length"))
-        self._replayed = raw
-        if not raw and not argument.required:
-            return argument.copy_default()
-        if reader.decoders is None:
-            return raw
-        if not raw:
-            message = f"it is missing; {JSON} and {MSGPACK} are accepted"
-            self.problems.append(Problem(("body",), message))
-            return None
-        decode: Any = reader.find_decoder(find_header(self.scope, b"content-type") or "")
-        try:
-            if len(raw) > INLINE_BYTES:
-                return await run_in_worker(decode_body, decode, raw)
-            return decode_body(decode, raw)
-        except ProblemsFound as found:
-            self.add_problems(found, ("body",))
-            return None
-
-    def add_problems(self, found: ProblemsFound, where: tuple[str | int, ...]) -> None:
-        """Keep what is wrong, for the answer."""
-        self.problems.extend(
-            Problem((*where, *each.where), each.message) for each in found.problems
-        )
-
-    async def _receive_again(self) -> Message:
-        if self._replayed is not None:
-            body, self._replayed = self._replayed, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        return await self.receive()
-
-
-Read = Callable[[Call], Any]
-
-
-def make_argument_reader(argument: Argument) -> Read:
-    """Return what reads an argument that is neither the body nor a dependency.
-
-    If the request is wrong, the reader adds a problem to the call and returns None.
-    """
-    if argument.source is ArgumentSource.INJECTED:
-        is_tasks = argument.annotation is BackgroundTasks
-        return Call.get_background_tasks if is_tasks else Call.get_connection
-    get = _make_getter(argument)
-    convert = make_converter(argument.annotation)
-    where = (argument.source.value, argument.key)
-    missing = Problem(where, "it is missing")
-    required = argument.required
-
-    def read(call: Call) -> Any:
-        try:
-            raw = get(call)
-            if raw is not None:
-                return raw if convert is None else convert(raw)
-        except ProblemsFound as found:
-            call.add_problems(found, where)
-            return None
-        if not required:
-            return argument.copy_default()
-        call.problems.append(missing)
-        return None
-
-    return read
-
-
-def _make_getter(argument: Argument) -> Read:
-    """Return what gets the text of an argument, or the texts, or None if there is none."""
-    key, many = argument.key, argument.many
-    name = key.encode("latin-1", "replace")
-
-    def get_from_query(call: Call) -> Any:
-        values = call.get_fields().get(key)
-        if values is None:
-            return None
-        texts = values if many else values[:1]
-        for text in texts:
-            if not text.isascii():
-                try:
-                    text.encode()
-                except UnicodeEncodeError:  # the bytes of a query may be any
-                    raise ProblemsFound([Problem((), "it is not UTF-8")]) from None
-        return texts if many else texts[0]
-
-    def get_headers(call: Call) -> Any:
-        found = [value for each, value in call.scope["headers"] if each == name]
-        return [each.decode("latin-1") for each in found] or None
-
-    match argument.source:
-        case ArgumentSource.PATH:
-            return lambda call: call.scope["path_params"][key]
-        case ArgumentSource.QUERY:
-            return get_from_query
-        case ArgumentSource.COOKIE:
-            return lambda call: call.get_cookie(key)
-        case _:
-            return get_headers if many else lambda call: find_header(call.scope, name)
-
-
-def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
-    """Return what makes a value of a text, a list of texts or a captured value; None = nothing.
-
-    The rules are those of `msgspec.convert(…, strict=False)`. The converter raises
-    `ProblemsFound`.
-    """
-    if any(annotation is each for each in (MISSING, Any, str)) or annotation == (str | None):
-        return None
-    # A record of one field is converted several times faster than its field alone.
-    holder: Any = msgspec.defstruct("Holder", [("value", annotation)], array_like=True)
-    accepted = ", ".join(map(str, list_accepted_values(annotation)))
-
-    def convert(raw: Any) -> Any:
-        try:
-            return msgspec.convert((raw,), holder, strict=False).value
-        except msgspec.ValidationError as error:
-            problem = parse_msgspec_message(str(error))
-        _, *where = problem.where
-        item = raw
-        for step in where:
-            item = item[step]
-        text = problem.message.removesuffix(_GOT_TEXT)
-        if accepted:
-            text = f"accepted are {clip_text(accepted)}"
-        if isinstance(item, (str, int, float)):
-            got = str(item)
-            text += f", got {got if len(got) <= 100 else f'{got[:99]}…'!r}"
-        raise ProblemsFound([Problem(tuple(where), text)])
-
-    return convert
 
 
 class Cleanups(AsyncExitStack):
@@ -477,36 +262,24 @@ def build_application(route: Route, *, overridden: bool = False) -> ASGIApp:
         return _make_application(route, plan, overridden=overridden) if is_guarded else route.target
     if route.kind == "websocket" and handler.signature.flavour is not Flavour.COROUTINE:
         raise HandlerError(route.target, None, "a websocket's handler is `async def`")
-    application = _make_short_application(route, plan)
-    if application is None:
-        application = _make_application(route, plan, overridden=overridden)
+    application = _make_application(route, plan, overridden=overridden)
+    takes_request = [each.annotation for each in handler.signature.arguments] == [Request]
+    is_plain = not plan.steps and not handler.keywords
+    if takes_request and is_plain and handler.signature.flavour is Flavour.COROUTINE:
+        application = _make_short_application(route, handler)
     return functools.wraps(route.target)(application)
 
 
-def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp | None:
-    """Return the way of an `async def` handler that takes nothing but its connection."""
-    bound, handler = plan.handler, route.target
-    if plan.steps or bound is None or bound.keywords:
-        return None
-    if bound.signature.flavour is not Flavour.COROUTINE:
-        return None
-    match [each.annotation for each in bound.signature.arguments]:
-        case [annotation] if annotation is WebSocket:
+def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
+    """Return the way of an `async def` handler that takes the request and nothing else."""
+    target, options = route.target, route.options
+    results = ResultSender(handler.signature, options.status, options.media_type)
 
-            async def answer_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-                await handler(WebSocket(scope, receive, send))
+    async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
+        result = await target(Request(scope, receive, send))
+        await results.send(result, scope, receive, send)
 
-            return answer_websocket
-        case [annotation] if annotation is Request:
-            results = ResultSender(bound.signature, route.options.status, route.options.media_type)
-
-            async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
-                result = await handler(Request(scope, receive, send))
-                await results.send(result, scope, receive, send)
-
-            return answer_request
-        case _:
-            return None
+    return answer_request
 
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:

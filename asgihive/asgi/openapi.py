@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from asgihive.asgi.bodies import JSON, MSGPACK
+from asgihive.asgi.arguments import JSON, MSGPACK
 from asgihive.asgi.handlers import plan_calls
 from asgihive.asgi.parameters import MISSING, Argument, ArgumentSource, has_model
 from asgihive.asgi.results import (

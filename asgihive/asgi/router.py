@@ -19,8 +19,6 @@ from asgihive.asgi.routes import (
     RouteTable,
     Segments,
     add_trailing_slash,
-    to_dependencies,
-    to_tags,
 )
 
 _Handler = TypeVar("_Handler", bound=Handler)
@@ -74,11 +72,7 @@ class Router:
         self.optional_trailing_slash = optional_trailing_slash
         self.overrides: dict[Handler, Handler] = {}
         """For tests: what is called instead of a dependency, here and in what includes this."""
-        self._common = Options(
-            to_tags(tags),
-            dependencies=to_dependencies(dependencies),
-            max_body_bytes=max_body_bytes,
-        )
+        self._common = Options(tags, dependencies=dependencies, max_body_bytes=max_body_bytes)
         self._routes: list[Route] = []
         self._tables: dict[str, RouteTable[Route]] = {
             "http": RouteTable(),
@@ -272,8 +266,6 @@ class Router:
         if unknown:
             accepted = ", ".join(Options.__dataclass_fields__)
             raise TypeError(f"No such option: {', '.join(unknown)}; accepted are {accepted}")
-        given["tags"] = to_tags(given.get("tags", ()))
-        given["dependencies"] = to_dependencies(given.get("dependencies", ()))
         return Options(**given).add_outer(self._common.tags, self._common.dependencies)
 
     def _register(  # noqa: PLR0913, PLR0917  # each is one fact

@@ -105,9 +105,13 @@ def add_trailing_slash(segments: Segments) -> tuple[Segments, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a decorator says about a handler."""
+    """What a decorator says about a handler.
 
-    tags: tuple[str, ...] = ()
+    Raises:
+        TypeError: the tags are one text, or a dependency is neither `Depends(f)` nor a function.
+    """
+
+    tags: Sequence[str] = ()
     """OpenAPI's, after those of the router."""
 
     status: int = 200
@@ -125,7 +129,7 @@ class Options:
     include_in_schema: bool = True
     """Whether OpenAPI and the documentation page have the route."""
 
-    dependencies: tuple[Dependency, ...] = ()
+    dependencies: Sequence[Any] = ()
     """Guards: `Depends(f)` or `f`, called for what they raise, after those of the router and
     before the handler's own."""
 
@@ -135,40 +139,24 @@ class Options:
     max_body_bytes: int = 1 << 20
     """A longer body is answered by 413."""
 
+    def __post_init__(self) -> None:
+        tags, dependencies = self.tags, self.dependencies
+        if isinstance(tags, str):
+            raise TypeError(f"The tags {tags!r} are one text: a list of texts is accepted")
+        for each in dependencies:
+            if not isinstance(each, Dependency) and not callable(each):
+                raise TypeError(f"The dependency {each!r} is neither Depends(f) nor a function")
+        guards = (
+            each if isinstance(each, Dependency) else Dependency(each) for each in dependencies
+        )
+        object.__setattr__(self, "tags", tuple(dict.fromkeys(tags)))
+        object.__setattr__(self, "dependencies", tuple(guards))
+
     def add_outer(self, tags: Sequence[str], dependencies: Sequence[Any]) -> "Options":
         """Return the options of the route in a router that has tags and guards itself."""
-        if not tags and not dependencies:
-            return self
-        return replace(
-            self,
-            tags=tuple(dict.fromkeys((*to_tags(tags), *self.tags))),
-            dependencies=(*to_dependencies(dependencies), *self.dependencies),
-        )
-
-
-def to_tags(tags: Sequence[str]) -> tuple[str, ...]:
-    """Return the tags as a tuple.
-
-    Raises:
-        TypeError: they are one text.
-    """
-    if isinstance(tags, str):
-        raise TypeError(f"The tags {tags!r} are one text: a list of texts is accepted")
-    return tuple(tags)
-
-
-def to_dependencies(dependencies: Sequence[Any]) -> tuple[Dependency, ...]:
-    """Return guards as records.
-
-    Raises:
-        TypeError: one is neither `Depends(f)` nor a function.
-    """
-    for each in dependencies:
-        if not isinstance(each, Dependency) and not callable(each):
-            raise TypeError(f"The dependency {each!r} is neither Depends(f) nor a function")
-    return tuple(
-        each if isinstance(each, Dependency) else Dependency(each) for each in dependencies
-    )
+        outer = Options(tags, dependencies=dependencies)
+        guards = (*outer.dependencies, *self.dependencies)
+        return replace(self, tags=(*outer.tags, *self.tags), dependencies=guards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

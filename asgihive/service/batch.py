@@ -22,7 +22,7 @@ from asgihive.asgi import (
     parse_query,
     send_error,
 )
-from asgihive.asgi.bodies import (
+from asgihive.asgi.arguments import (
     INLINE_BYTES,
     JSON,
     MSGPACK_TYPES,

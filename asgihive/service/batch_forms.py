@@ -10,7 +10,7 @@ import msgspec
 from starlette.types import Message
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
+from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
 from asgihive.encoders import msgpack as documents
 
 # Values are JSON where no format is named: MessagePack does not hold all types.

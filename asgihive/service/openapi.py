@@ -12,7 +12,7 @@ from typing import Any
 
 from asgihive import errors
 from asgihive.asgi import Documentation, Router
-from asgihive.asgi.bodies import JSON, MSGPACK_TYPES
+from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
 from asgihive.service.batch import MAX_BATCH_REQUESTS

@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from asgihive.asgi import QueryFields, Router
-from asgihive.asgi.bodies import JSON
+from asgihive.asgi.arguments import JSON
 from asgihive.demo import MAIN_FILE, write_demo
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import encoders
