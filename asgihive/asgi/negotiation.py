@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110 §5.6.2
@@ -36,7 +35,8 @@ class _MediaRange:
         )
 
 
-def choose_media_type(accept: str, offers: Sequence[str]) -> str | None:
+@functools.lru_cache(maxsize=64)  # clients send few, and offers come from code
+def choose_media_type(accept: str, offers: tuple[str, ...]) -> str | None:
     """Return the offered media type that an `Accept` header asks for; None if it refuses all.
 
     The most specific range that includes an offer gives its quality. The highest quality
@@ -46,31 +46,23 @@ def choose_media_type(accept: str, offers: Sequence[str]) -> str | None:
     Raises:
         ValueError: an offer is not a media type.
     """
-    ranges = [
-        parsed for part in _BETWEEN_COMMAS.findall(accept) if (parsed := _parse(part)) is not None
-    ]
+    parsed = [_parse(part) for part in _BETWEEN_COMMAS.findall(accept)]
+    ranges = [each for each in parsed if each is not None]
     if not ranges:
         return next(iter(offers), None)
     best = None
     best_rank = (0.0, (False, False, 0))
     for offer in offers:
-        media_type = _parse_offer(offer)
+        media_type = _parse(offer)
+        if media_type is None:
+            raise ValueError(f"{offer!r} is not a media type")
         including = [each for each in ranges if each.includes(media_type)]
-        if not including:
-            continue
-        nearest = max(including, key=lambda each: each.specificity)
-        rank = (nearest.quality, nearest.specificity)
-        if nearest.quality > 0 and (best is None or rank > best_rank):
-            best, best_rank = offer, rank
+        if including:
+            nearest = max(including, key=lambda each: each.specificity)
+            rank = (nearest.quality, nearest.specificity)
+            if nearest.quality > 0 and (best is None or rank > best_rank):
+                best, best_rank = offer, rank
     return best
-
-
-@functools.lru_cache(maxsize=64)  # offers come from code, so they are few
-def _parse_offer(offer: str) -> _MediaRange:
-    media_type = _parse(offer)
-    if media_type is None:
-        raise ValueError(f"{offer!r} is not a media type")
-    return media_type
 
 
 def _parse(part: str) -> _MediaRange | None:

@@ -250,7 +250,7 @@ async def _answer_array(
             if each.refusal(values) is None
         }
         # JSON first: it is what any type (`*/*`) means.
-        chosen = choose_media_type(accept, [ENCODER.media_type, *fitting])
+        chosen = choose_media_type(accept, (ENCODER.media_type, *fitting))
         return fitting.get(chosen or ENCODER.media_type, ENCODER)
 
     async def encode_parts() -> AsyncIterator[BodyChunk]:

@@ -290,4 +290,4 @@ def _media_type(query: QueryFields, accept: str, content_type: str) -> str:
         return JSON if name == "json" else MSGPACK
     sent = content_type.partition(";")[0].strip().lower()
     first = sent if sent in MSGPACK_TYPES else JSON
-    return (choose_media_type(accept, [first, JSON, *MSGPACK_TYPES]) if accept else first) or JSON
+    return (choose_media_type(accept, (first, JSON, *MSGPACK_TYPES)) if accept else first) or JSON

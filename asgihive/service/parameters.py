@@ -201,7 +201,7 @@ def is_navigation(accept: str, fetch_mode: str | None) -> bool:
     """
     if "text/html" not in accept or fetch_mode not in {None, "navigate"}:
         return False
-    return choose_media_type(accept, ["application/json", "text/html"]) == "text/html"
+    return choose_media_type(accept, ("application/json", "text/html")) == "text/html"
 
 
 def file_in_path(scope: Scope) -> str | None:
@@ -299,7 +299,7 @@ def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
         for media_type in (each.media_type, *aliases_of(each))
     }
     first = documents["json"]
-    chosen = choose_media_type(accept, [first.media_type, *offered]) if accept else None
+    chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
     return first if chosen is None else offered[chosen]
 
 
@@ -328,7 +328,7 @@ def _value_encoder(query: QueryFields, accept: str) -> Encoder:
         offered = accepted_types()
         first = by_name("json")
         # JSON first: it is what any type (`*/*`) means.
-        chosen = choose_media_type(accept, [first.media_type, *offered]) if accept else None
+        chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
         encoder = first if chosen is None else offered[chosen]
     if encoder is json.ENCODER and by_member:
         return json.BY_NAME

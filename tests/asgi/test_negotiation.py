@@ -25,7 +25,7 @@ RFC_QUALITIES = {
 @given(st.permutations(list(RFC_QUALITIES)), st.integers(1, len(RFC_QUALITIES)))
 def test_the_table_of_the_rfc(order: list[str], count: int) -> None:
     offers = order[:count]
-    chosen = choose_media_type(RFC_TABLE, offers)
+    chosen = choose_media_type(RFC_TABLE, tuple(offers))
     assert chosen is not None
     assert RFC_QUALITIES[chosen] == max(RFC_QUALITIES[each] for each in offers)
 
@@ -64,22 +64,22 @@ def test_the_table_of_the_rfc(order: list[str], count: int) -> None:
     ],
 )
 def test_preferred(accept: str, offers: list[str], expected: str | None) -> None:
-    assert choose_media_type(accept, offers) == expected
+    assert choose_media_type(accept, tuple(offers)) == expected
 
 
 @given(st.text(), st.text(st.sampled_from('*/;,="q01. \\ab')))
 def test_no_header_breaks_it(one: str, other: str) -> None:
     for accept in (one, other):
-        assert choose_media_type(accept, ["a/b", "text/csv"]) in {"a/b", "text/csv", None}
+        assert choose_media_type(accept, ("a/b", "text/csv")) in {"a/b", "text/csv", None}
 
 
 @pytest.mark.parametrize("part", ['"', "\\", '"\\', ";", "; ", ";a=", ',"', "a/b;", 'a/b;x="\\"'])
 def test_long_hostile_headers_take_linear_time(part: str) -> None:
     started = time.thread_time()
-    choose_media_type("a/b" + part * 20_000, ["a/b"])
+    choose_media_type("a/b" + part * 20_000, ("a/b",))
     assert time.thread_time() - started < 1
 
 
 def test_an_offer_must_be_a_media_type() -> None:
     with pytest.raises(ValueError, match="'json'"):
-        choose_media_type("*/*", ["json"])
+        choose_media_type("*/*", ("json",))
