@@ -1,232 +1,32 @@
-"""Settings of the HDF5 service: frozen, validated, and the only reader of the environment."""
+"""Settings: each is declared once, with its type, its bounds, its default and a sentence.
 
-import dataclasses
+The declaration gives the checks and their messages, the environment variables, the keys of TOML
+files and the options of the command line with their help.
+"""
+
 import difflib
 import functools
 import ipaddress
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self, get_args, get_origin
+from dataclasses import dataclass
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from asgihive.errors import ConfigurationError
 
 _logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "ASGIHIVE_"
 
 
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _setting(
-    purpose: str,
-    default: Any = dataclasses.MISSING,
-    factory: Any = dataclasses.MISSING,
-    *,
-    secret: bool = False,
-) -> Any:
-    """A field whose purpose is also its help text on the command line.
-
-    What is secret is in no `repr` and no error.
-    """
-    metadata = {"purpose": purpose, "secret": secret}
-    if factory is not dataclasses.MISSING:
-        return field(default_factory=factory, metadata=metadata, repr=not secret)
-    return field(default=default, metadata=metadata, repr=not secret)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class H5Settings:
-    """Bounds and policies of an `H5App`.
-
-    Each is also an environment variable (`ASGIHIVE_` and the name in upper case, read by
-    `from_environment`) and an option of `asgihive serve`.
-
-    Raises:
-        ValueError: a value is out of range; the message names it and says what is accepted.
-    """
-
-    chunk_cache_bytes: int = _setting("decoded chunks kept in memory, 0 = off", 256 << 20)
-    answer_cache_bytes: int = _setting(
-        "encoded metadata and attributes kept in memory, 0 = off", 32 << 20
-    )
-    max_open_files: int = _setting("files open at once", 128)
-    decode_lanes: int = _setting("threads that decode and encode", factory=_available_cores)
-    max_in_flight_bytes: int = _setting(
-        "bytes in flight for all answers, over it each has one block at a time", 256 << 20
-    )
-    max_chunk_bytes: int = _setting(
-        "size of a decoded chunk, or of one element, over it 413", 1 << 30
-    )
-    max_response_bytes: int = _setting("size of the raw selection, over it 413", 8 << 30)
-    read_timeout_seconds: float = _setting(
-        "how long a request may take before its first byte, over it 504", 60.0
-    )
-    send_timeout_seconds: float = _setting(
-        "longest time that a client takes for a block of some MiB, over it left", 300.0
-    )
-    follow_symlinks: bool = _setting(
-        "let a symbolic link inside the directory lead out of it", default=False
-    )
-    cors_origins: tuple[str, ...] = _setting("origins whose pages may read answers", ())
-    allowed_hosts: tuple[str, ...] | None = _setting(
-        "host names that requests may name in `Host`, beside those of this machine", None
-    )
-    cache_control: str = _setting(
-        "the Cache-Control of answers made of files, empty = none", "no-cache"
-    )
-    compress_arrays: bool = _setting(
-        "compress bin, npy and tiff, which then come without their length", default=False
-    )
-    token: str | None = _setting("what every request must show, None = nothing", None, secret=True)
-    server_timing: bool = _setting("say in every answer what took how long", default=True)
-    docs: bool = _setting("serve /openapi.json and /docs", default=True)
-    metrics: bool = _setting("serve /metrics, for Prometheus", default=True)
-    isolation: Literal["none", "process"] = _setting(
-        "process: read files in worker processes, which a damaged file may crash", "none"
-    )
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.metadata["secret"]:
-                _check_secret(each.name, value)
-            elif each.type is bool:
-                _check(each.name, value, isinstance(value, bool), "True or False")
-            elif get_origin(each.type) is Literal:
-                choices = get_args(each.type)
-                _check(each.name, value, value in choices, " or ".join(map(repr, choices)))
-            elif each.type is str:
-                _check_field_value(each.name, value)
-            elif each.type in {int, float}:
-                _check(each.name, value, _is_in_range(each, value), _accepted_number(each))
-            elif value is not None or each.type != tuple[str, ...] | None:
-                words = isinstance(value, tuple) and all(isinstance(word, str) for word in value)
-                _check(each.name, value, words, "a tuple of strings")
-        # In the form in which browsers send them, since that is what they are compared with.
-        origins = tuple(
-            _checked_word("cors_origins", each, parse_origin) for each in self.cors_origins
-        )
-        object.__setattr__(self, "cors_origins", origins)
-        if self.allowed_hosts is not None:
-            hosts = tuple(
-                _checked_word("allowed_hosts", each, parse_host) for each in self.allowed_hosts
-            )
-            object.__setattr__(self, "allowed_hosts", hosts)
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
-        """Settings from `ASGIHIVE_…` variables; what is given in code wins.
-
-        A variable that is no setting is warned of, once in a process.
-
-        Raises:
-            ValueError: a variable cannot be converted; the message names it.
-        """
-        environment = os.environ if environment is None else environment
-        known = tuple(each.name.upper() for each in fields(cls))
-        for name in sorted(environment_variables(ENVIRONMENT_PREFIX, environment).keys() - known):
-            _warn_of_unknown(name, known)
-        values: dict[str, Any] = {}
-        for each in fields(cls):
-            text = environment.get(ENVIRONMENT_PREFIX + each.name.upper())
-            if text is not None and each.name not in given:
-                values[each.name] = _converted(ENVIRONMENT_PREFIX + each.name.upper(), each, text)
-        return cls(**values, **given)
-
-
-# The smallest value that makes sense, by setting.
-_LEAST: dict[str, float] = {
-    "chunk_cache_bytes": 0,
-    "answer_cache_bytes": 0,
-    "max_open_files": 1,
-    "decode_lanes": 1,
-    "max_in_flight_bytes": 1 << 16,
-    "max_chunk_bytes": 1,
-    "max_response_bytes": 1,
-    "read_timeout_seconds": 0.001,
-    "send_timeout_seconds": 0.001,
-}
-
-_FIELD_VALUE = re.compile(r"[\x20-\x7e]*")  # of RFC 9110, section 5.5, without obsolete text
-
-# What `Authorization: Bearer` can carry: the `b64token` of RFC 6750, section 2.1.
-_SECRET = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-def _is_in_range(each: dataclasses.Field[Any], value: object) -> bool:
-    kinds = int if each.type is int else int | float
-    return (
-        isinstance(value, kinds)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value >= _LEAST[each.name]
-    )
-
-
-def _accepted_number(each: dataclasses.Field[Any]) -> str:
-    kind = "a whole number" if each.type is int else "a number"
-    return f"{kind} of at least {_LEAST[each.name]:g}"
-
-
-def _check(name: str, value: object, is_good: bool, accepted: str) -> None:
-    if not is_good:
-        message = f"{name} is {value!r}: {accepted} is accepted"
-        raise ValueError(message)
-
-
-def _check_field_value(name: str, value: object) -> None:
-    is_good = isinstance(value, str) and _FIELD_VALUE.fullmatch(value) is not None
-    _check(name, value, is_good, "ASCII text without control characters")
-
-
-def _check_secret(name: str, value: object) -> None:
-    if value is None or (isinstance(value, str) and _SECRET.fullmatch(value)):
-        return
-    # An empty one is a mistake, too: of whoever thinks that there is one.
-    what = "is empty" if value == "" else "cannot be used"
-    accepted = "letters, digits and - . _ ~ + /, with any number of = at the end, are accepted"
-    message = f"{name} {what}: {accepted}"
-    raise ValueError(message)
-
-
-def _checked_word(name: str, word: str, parse: Callable[[str], str]) -> str:
-    try:
-        return parse(word)
-    except ValueError as error:
-        message = f"{name} is {word!r}: {error}"
-        raise ValueError(message) from None
-
-
-@functools.cache  # so once
-def _warn_of_unknown(name: str, known: tuple[str, ...]) -> None:
-    """Not an error: a later version may have that setting, or another program."""
-    near = difflib.get_close_matches(name, known, n=1)
-    near = near or [each for each in known if each.startswith(name)]
-    meant = f" (did you mean {ENVIRONMENT_PREFIX}{near[0]}?)" if near else ""
-    variable = f"{ENVIRONMENT_PREFIX}{name}"
-    _logger.warning("The environment variable %r is no setting, and ignored%s", variable, meant)
-
-
-def environment_variables(
-    prefix: str, environment: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The variables whose names begin with `prefix`, by the rest of their names."""
-    environment = os.environ if environment is None else environment
-    return {
-        name.removeprefix(prefix): text
-        for name, text in environment.items()
-        if name.startswith(prefix) and name != prefix
-    }
-
-
 def parse_boolean(text: str) -> bool:
-    """`1 true yes on` and `0 false no off`, any case.
+    """Read `1 true yes on` or `0 false no off`, in any case.
 
     Raises:
         ValueError: any other text.
@@ -244,7 +44,7 @@ _SIZE = re.compile(r"(\d+) ?(?:([KMGT])(iB|B)?|B)?", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:
-    """Bytes: `1048576`, `256MiB` or `2G` (powers of 1024), `2GB` (powers of 1000); any case.
+    """Read bytes: `1048576`, `256MiB` or `2G` (powers of 1024), `2GB` (powers of 1000).
 
     Raises:
         ValueError: any other text.
@@ -260,8 +60,23 @@ def parse_size(text: str) -> int:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """Comma-separated words, blanks around them dropped."""
+    """Split words at commas, without the blanks around them."""
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _parse_integer(text: str) -> int:
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", text, re.ASCII):
+        message = "a whole number is accepted"
+        raise ValueError(message)
+    return int(text)
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        message = "a number is accepted"
+        raise ValueError(message) from None
 
 
 # A scheme, a name or an address in brackets, a port (RFC 6454, section 6.2; RFC 3986, 3.2.2).
@@ -272,12 +87,12 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def parse_origin(text: str) -> str:
-    """An origin as a browser sends it: in lower case, without the port that its scheme implies.
+    """Read an origin as a browser sends it: in lower case, without a port that is implied.
 
-    `null`, which is the origin of any page without one, is none; `*` stands for all.
+    `*` stands for all. `null`, the origin of every page that has none, is not accepted.
 
     Raises:
-        ValueError: what no browser sends, such as a bare host, a path or a slash at the end.
+        ValueError: no browser sends that: a bare host, a path, a slash at the end.
     """
     if text == "*":
         return text
@@ -297,10 +112,10 @@ _HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]*", re.ASCII)  # a name, or an IPv4 ad
 
 
 def parse_host(text: str) -> str:
-    """The name or address of a host, in lower case, without brackets; `*` stands for all.
+    """Read the name or address of a host, in lower case, without brackets; `*` stands for all.
 
     Raises:
-        ValueError: it has a port, a scheme, or what no name has.
+        ValueError: it has a port, a scheme, or a character that no name has.
     """
     if text == "*":
         return text
@@ -315,23 +130,338 @@ def parse_host(text: str) -> str:
         raise ValueError(message) from None
 
 
-_CONVERTERS: dict[Any, Callable[[str], Any]] = {
-    int: int,
-    float: float,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the values of a setting are written; part of its annotation, beside `Meta`."""
+
+    parse: Callable[[str], Any] | None = None
+    """Makes a value of text; None = as is usual for the type."""
+    normalize: Callable[[Any], Any] | None = None
+    """Makes the value that is kept, of a tuple each member; raises ValueError."""
+    accepted: str = ""
+    """What a message says, if the type and its bounds do not say it."""
+    metavar: str = ""
+    """Stands for the value in the help of the command line."""
+    option: str = ""
+    """The name of its option, if that is not the setting's own."""
+    short: str = ""
+    """A letter that stands for the option."""
+    is_path: bool = False
+    """Whether a relative path in a file begins at the file's own directory."""
+    is_secret: bool = False
+    """Whether it is in no `repr`, no message and no option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as the annotation of its field declares it."""
+
+    name: str
+    type: Any
+    """The annotation, which msgspec checks."""
+    base: Any
+    """bool, int, float, str, tuple, or None where `normalize` checks alone."""
+    default: Any
+    description: str
+    choices: tuple[str, ...]
+    accepted: str
+    """What a message says, up to the word "accepted"."""
+    reading: Reading
+
+    @property
+    def option(self) -> str:
+        """Its name in a TOML file and, after two dashes, on the command line."""
+        return self.reading.option or self.name.replace("_", "-")
+
+    def read(self, text: str) -> Any:
+        """Return the value that a text stands for.
+
+        Raises:
+            ValueError: there is none; the message is what follows the name of its source.
+        """
+        parse = self.reading.parse or _PARSERS.get(self.base, str)
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise ValueError(self._describe_mistake(text, str(error))) from None
+        return self.check(value, text)
+
+    def check(self, value: Any, text: str | None = None) -> Any:
+        """Return `value` as it is kept.
+
+        Args:
+            value: of whatever type.
+            text: what it was read from.
+
+        Raises:
+            ValueError: it is not accepted; the message is what follows the name of its source.
+        """
+        shown = value if text is None else text
+        try:
+            kept = value if self.base is None else msgspec.convert(value, self.type)
+        except msgspec.ValidationError:
+            raise ValueError(self._describe_mistake(shown, f"{self.accepted} accepted")) from None
+        normalize = self.reading.normalize
+        if normalize is None or kept is None:
+            return kept
+        try:
+            if self.base is not tuple:
+                return normalize(kept)
+            words = []
+            for shown in kept:
+                words.append(normalize(shown))  # and the message shows this one
+            return tuple(words)
+        except ValueError as error:
+            raise ValueError(self._describe_mistake(shown, str(error))) from None
+
+    def _describe_mistake(self, value: Any, accepted: str) -> str:
+        if self.reading.is_secret:
+            # An empty secret is a mistake too: its owner would believe that there is one.
+            return f"{'is empty' if value == '' else 'cannot be used'}: {accepted}"
+        return f"is {value!r}: {accepted}"
+
+
+_PARSERS: dict[Any, Callable[[str], Any]] = {
     bool: parse_boolean,
-    tuple[str, ...]: parse_list,
-    tuple[str, ...] | None: parse_list,
-    str: str,
-    str | None: str,
-    Literal["none", "process"]: str,
+    int: _parse_integer,
+    float: _parse_number,
+    tuple: parse_list,
 }
 
 
-def _converted(variable: str, each: dataclasses.Field[Any], text: str) -> Any:
-    try:
-        if each.name.endswith("_bytes"):
-            return parse_size(text)
-        return _CONVERTERS[each.type](text)
-    except ValueError as error:
-        message = f"{variable} is {text!r}: {error}"
-        raise ValueError(message) from None
+@functools.cache
+def describe_settings(cls: type[msgspec.Struct]) -> Mapping[str, Setting]:
+    """Return the settings that a class declares, by their names."""
+    hints = get_type_hints(cls, include_extras=True)
+    return MappingProxyType(
+        {
+            each.name: _describe_setting(each, hints[each.name])
+            for each in msgspec.structs.fields(cls)
+        }
+    )
+
+
+def _describe_setting(info: msgspec.structs.FieldInfo, annotation: Any) -> Setting:
+    extras: list[Any] = []
+    base = annotation
+    while get_origin(base) in {Annotated, Union, UnionType}:
+        base, *more = (each for each in get_args(base) if each is not type(None))
+        extras += more
+    metas = [each for each in extras if isinstance(each, Meta)]
+    choices: tuple[str, ...] = ()
+    if get_origin(base) is Literal:
+        base, choices = str, get_args(base)
+    base = get_origin(base) or base
+    reading = next((each for each in extras if isinstance(each, Reading)), Reading())
+    least = next((each.ge for each in metas if each.ge is not None), None)
+    most = next((each.le for each in metas if each.le is not None), None)
+    number = "a whole number" if base is int else "a number"
+    if most is not None:
+        number = f"{number} from {least:g} to {most:.15g}"
+    elif least is not None:
+        number = f"{number} of at least {least:g}"
+    usual = {bool: "true or false", str: "a text", tuple: "a list of texts"}.get(base, number)
+    if choices:
+        usual = f"one of {', '.join(choices)}"
+    has_factory = info.default_factory is not msgspec.NODEFAULT
+    return Setting(
+        name=info.name,
+        type=annotation,
+        base=base if base in {bool, int, float, str, tuple} else None,
+        default=info.default_factory() if has_factory else info.default,
+        description=next((each.description for each in metas if each.description), ""),
+        choices=choices,
+        accepted=reading.accepted or f"{usual} is",
+        reading=reading,
+    )
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Values that are checked when they are given; each field is annotated as a `Setting`.
+
+    Raises:
+        ConfigurationError: a value is not accepted; the message names it and says what is.
+    """
+
+    def __post_init__(self) -> None:
+        for name, setting in describe_settings(type(self)).items():
+            value = getattr(self, name)
+            try:
+                kept = setting.check(value)
+            except ValueError as error:
+                raise ConfigurationError(name, str(error)) from None
+            if kept is not value:
+                msgspec.structs.force_setattr(self, name, kept)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={getattr(self, name)!r}"
+            for name, setting in describe_settings(type(self)).items()
+            if not setting.reading.is_secret
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+def read_variables(
+    cls: type[msgspec.Struct], prefix: str, environment: Mapping[str, str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values of the variables that are named as the settings of `cls` are.
+
+    Args:
+        cls: declares the settings.
+        prefix: of the names, which follow it in upper case.
+        environment: the variables.
+        given: values that win, so that their variables are not looked at.
+
+    Raises:
+        ConfigurationError: a text is not accepted; the message names the variable.
+    """
+    values = dict(given)
+    for name, setting in describe_settings(cls).items():
+        variable = prefix + name.upper()
+        if variable in environment and name not in given:
+            try:
+                values[name] = setting.read(environment[variable])
+            except ValueError as error:
+                raise ConfigurationError(variable, str(error)) from None
+    return values
+
+
+def environment_variables(
+    prefix: str, environment: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the variables whose names begin with `prefix`, by the rest of their names."""
+    environment = os.environ if environment is None else environment
+    return {
+        name.removeprefix(prefix): text
+        for name, text in environment.items()
+        if name.startswith(prefix) and name != prefix
+    }
+
+
+def _count_available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+Size = Annotated[int, Reading(parse=parse_size, metavar="SIZE")]
+Seconds = Annotated[float, Meta(ge=0.001, le=604_800), Reading(metavar="SECONDS")]
+
+
+class H5Settings(Settings, frozen=True, kw_only=True):
+    """Bounds and policies of an `H5App`.
+
+    Each is also an environment variable (`ASGIHIVE_` and the name in upper case, read by
+    `from_environment`) and an option of `asgihive serve`.
+
+    Raises:
+        ValueError: a value is out of range; the message names it and says what is accepted.
+    """
+
+    chunk_cache_bytes: Annotated[
+        Size, Meta(ge=0, description="Keep at most this much of decoded chunks; 0 keeps none.")
+    ] = 256 << 20
+    answer_cache_bytes: Annotated[
+        Size, Meta(ge=0, description="Keep at most this much of finished answers; 0 keeps none.")
+    ] = 32 << 20
+    max_open_files: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Keep at most so many files open.")
+    ] = 128
+    decode_lanes: Annotated[
+        int, Meta(ge=1, le=1024, description="Decode and encode in so many threads.")
+    ] = msgspec.field(default_factory=_count_available_cores)
+    max_in_flight_bytes: Annotated[
+        Size,
+        Meta(
+            ge=1 << 16,
+            description="Read at most this much ahead for all answers together; "
+            "beyond it each has one block at a time.",
+        ),
+    ] = 256 << 20
+    max_chunk_bytes: Annotated[
+        Size, Meta(ge=1, description="Answer 413 where a decoded chunk, or an element, is larger.")
+    ] = 1 << 30
+    max_response_bytes: Annotated[
+        Size, Meta(ge=1, description="Answer 413 where the selected values are larger.")
+    ] = 8 << 30
+    read_timeout_seconds: Annotated[
+        Seconds, Meta(description="Answer 504 where nothing can be sent within this time.")
+    ] = 60.0
+    send_timeout_seconds: Annotated[
+        Seconds, Meta(description="Leave a client that takes longer for a block of some MiB.")
+    ] = 300.0
+    follow_symlinks: Annotated[
+        bool, Meta(description="Follow symbolic links that lead out of the directory.")
+    ] = False
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Let pages of this origin read answers; * stands for all."),
+        Reading(normalize=parse_origin, metavar="ORIGIN", option="cors"),
+    ] = ()
+    allowed_hosts: Annotated[
+        tuple[str, ...] | None,
+        Meta(
+            description="Answer requests for this host name, beside the names of this machine; "
+            "* stands for all."
+        ),
+        Reading(normalize=parse_host, metavar="NAME", option="allowed-host"),
+    ] = None
+    cache_control: Annotated[
+        str,
+        # A field value of RFC 9110, section 5.5, without obsolete text.
+        Meta(
+            pattern=r"^[\x20-\x7e]*\Z",
+            description="Send this Cache-Control with answers made of files; empty sends none.",
+        ),
+        Reading(accepted="ASCII text without control characters is"),
+    ] = "no-cache"
+    compress_arrays: Annotated[
+        bool, Meta(description="Compress bin, npy and tiff, too; they lose their Content-Length.")
+    ] = False
+    token: Annotated[
+        # What `Authorization: Bearer` can carry: the `b64token` of RFC 6750, section 2.1.
+        Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/-]+=*\Z")] | None,
+        Meta(description="Require this token of every request."),
+        Reading(
+            accepted="letters, digits and - . _ ~ + /, with any number of = at the end, are",
+            is_secret=True,
+        ),
+    ] = None
+    server_timing: Annotated[bool, Meta(description="Tell in every answer what took how long.")] = (
+        True
+    )
+    docs: Annotated[bool, Meta(description="Serve /openapi.json and /docs.")] = True
+    metrics: Annotated[bool, Meta(description="Serve /metrics, for Prometheus.")] = True
+    isolation: Annotated[
+        Literal["none", "process"],
+        Meta(
+            description="Read files in this process, or in reader processes, which a damaged "
+            "file may crash."
+        ),
+    ] = "none"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
+        """Return the settings of the `ASGIHIVE_…` variables; what is given in code wins.
+
+        A variable that is no setting is warned of, once in a process.
+
+        Raises:
+            ValueError: a variable cannot be converted; the message names it.
+        """
+        environment = os.environ if environment is None else environment
+        known = tuple(name.upper() for name in describe_settings(cls))
+        for name in sorted(environment_variables(ENVIRONMENT_PREFIX, environment).keys() - known):
+            _warn_of_unknown(name, known)
+        return cls(**read_variables(cls, ENVIRONMENT_PREFIX, environment, given))
+
+
+@functools.cache  # so once
+def _warn_of_unknown(name: str, known: tuple[str, ...]) -> None:
+    """Warn only, since a later version, or another program, may have that setting."""
+    near = difflib.get_close_matches(name, known, n=1)
+    near = near or [each for each in known if each.startswith(name)]
+    meant = f" (did you mean {ENVIRONMENT_PREFIX}{near[0]}?)" if near else ""
+    variable = f"{ENVIRONMENT_PREFIX}{name}"
+    _logger.warning("The environment variable %r is no setting, and ignored%s", variable, meant)

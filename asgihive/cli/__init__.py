@@ -28,7 +28,7 @@ _VERSIONS = (
     f"Python {platform.python_version()} on {platform.platform()}"
 )
 
-_COMMANDS = {
+COMMANDS = {
     "serve": add_serve,
     "demo": add_demo,
     "inspect": add_inspect,
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: 2 after one line on stderr, when nothing can be done as asked; 1 likewise,
             when it was begun and failed; 0 after `--help` and `--version`.
     """
-    parser = _parser()
+    parser = build_parser()
     try:
         return _run(parser, sys.argv[1:] if arguments is None else list(arguments))
     except OutputFailed as failed:
@@ -96,18 +96,19 @@ def _run(parser: Parser, arguments: list[str]) -> int:
 def _check_command(parser: Parser, arguments: list[str]) -> None:
     """Say what may have been meant where the first word is no command."""
     first = arguments[0] if arguments else "--help"
-    if first in _COMMANDS or first in _GLOBAL_OPTIONS:
+    if first in COMMANDS or first in _GLOBAL_OPTIONS:
         return
     if first.startswith("-"):
         parser.error(f"{first} follows a command: asgihive COMMAND {first}")
-    meant = suggest_name(first, _COMMANDS)
+    meant = suggest_name(first, COMMANDS)
     if os.path.exists(first):
         command = "serve" if os.path.isdir(first) else "inspect"
         meant = f" (did you mean asgihive {command} {first}?)"
-    parser.error(f"there is no command {first!r}{meant}; there is: {', '.join(_COMMANDS)}")
+    parser.error(f"there is no command {first!r}{meant}; there is: {', '.join(COMMANDS)}")
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
     parser = Parser(
         prog="asgihive",
         description=(
@@ -121,6 +122,6 @@ def _parser() -> Parser:
         "--version", action=TellVersion, version=_VERSIONS, help="show versions and exit"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in _COMMANDS.values():
+    for add in COMMANDS.values():
         add(commands)
     return parser

@@ -28,7 +28,7 @@ def add_demo(commands: Any) -> None:
         **STYLE,
     )
     parser.set_defaults(run=_demo, parser=parser)
-    add_server_options(parser)
+    add_server_options(parser, has_directory=False)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,17 +1,26 @@
-"""The options of a server: where and how it serves, and every setting of the service."""
+"""Reads the options of a server: from the command line, the environment and a TOML file."""
 
 import argparse
-import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from asgihive.cli.config import Option, read_config
+from msgspec import Meta
+
 from asgihive.cli.logs import held_log
-from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings, parse_host, parse_origin, parse_size
+from asgihive.errors import suggest_name
+from asgihive.settings import (
+    ENVIRONMENT_PREFIX,
+    H5Settings,
+    Reading,
+    Setting,
+    Settings,
+    describe_settings,
+)
 
 SETTINGS_HELP = f"""\
 What is given here wins over environment variables, these over the file of --config, and that
@@ -20,235 +29,252 @@ such as {ENVIRONMENT_PREFIX}MAX_OPEN_FILES (for --cors, {ENVIRONMENT_PREFIX}CORS
 --allowed-host, {ENVIRONMENT_PREFIX}ALLOWED_HOSTS, both with commas between several).
 The file is TOML. Its keys are the names of the options, without the dashes before them:
 port = 8080, cors = ["https://viewer.example.org"], follow-symlinks = true. Paths in it begin at
-its own directory. A token is read from {ENVIRONMENT_PREFIX}TOKEN or from the file, as anybody
-can see a command line.
+its own directory. A token is read from {ENVIRONMENT_PREFIX}TOKEN or from the file, since other
+users of the machine can see a command line.
 SIZE is a number of bytes, or ends in K M G T (also KiB MiB GiB TiB: powers of 1024), or
 in KB MB GB TB (powers of 1000).
 """
 
-# Settings whose options are named in the singular, as each names one of several.
-_SINGULAR = {"cors_origins": "cors", "allowed_hosts": "allowed-host"}
-_LISTS = frozenset(_SINGULAR)
 
-_LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
-_ACCESS_LOGS = ("text", "json", "off")
+def _parse_prefix(text: str) -> str:
+    # Unreserved characters (RFC 3986, section 2.3); clients resolve the segments `.` and `..`.
+    prefix = text.rstrip("/")
+    if not re.fullmatch(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*", prefix):
+        message = "a path such as /h5 of letters, digits and . _ ~ - is accepted"
+        raise ValueError(message)
+    return prefix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """Where and how to serve; `uds`, the path of a Unix socket, instead of host and port."""
+_PATH = Reading(metavar="PATH", is_path=True)
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    uds: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    prefix: str = ""
-    workers: int = 1
-    graceful_seconds: int = 25
-    access_log: str = "off"
-    log_level: str = "warning"
+
+class ServerOptions(Settings, frozen=True, kw_only=True):
+    """Where and how to serve."""
+
+    host: Annotated[str, Meta(description="Listen at this address.")] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Meta(ge=0, le=65535, description="Listen at this port; 0 takes any free one."),
+        Reading(short="p"),
+    ] = 8000
+    uds: Annotated[
+        str | None,
+        Meta(
+            description="Listen at this Unix socket instead, which is made, and removed at the end."
+        ),
+        _PATH,
+    ] = None
+    ssl_certfile: Annotated[
+        str | None, Meta(description="Serve HTTPS with this certificate chain (PEM)."), _PATH
+    ] = None
+    ssl_keyfile: Annotated[
+        str | None, Meta(description="Take its private key from this other file."), _PATH
+    ] = None
+    prefix: Annotated[
+        str,
+        Meta(description="Put this path before every route."),
+        Reading(normalize=_parse_prefix, metavar="/PATH"),
+    ] = ""
+    workers: Annotated[
+        int,
+        Meta(ge=1, le=1024, description="Serve with so many processes, replaced when they crash."),
+    ] = 1
+    graceful_seconds: Annotated[
+        int,
+        Meta(ge=0, le=86400, description="Give answers under way so long once told to stop."),
+    ] = 25
+    access_log: Annotated[
+        Literal["text", "json", "off"],
+        Meta(
+            description="Write a line to stdout for every request; with json, every line of the "
+            "log is JSON."
+        ),
+    ] = "off"
+    log_level: Annotated[
+        Literal["critical", "error", "warning", "info", "debug"],
+        Meta(description="Write what is at least so important to stderr."),
+    ] = "warning"
+
+
+def parse_directory(text: str) -> str:
+    """Return the absolute path of a directory.
+
+    Raises:
+        ValueError: it is none, or cannot be read; the message says so without its name.
+    """
+    if not os.path.exists(text):
+        problem = "no such directory"
+    elif not os.path.isdir(text):
+        problem = "it is not a directory"
+    elif not os.access(text, os.R_OK | os.X_OK):
+        problem = "it cannot be read: permission denied"
+    else:
+        return os.path.abspath(text)
+    raise ValueError(problem)
+
+
+class _Served(Settings, frozen=True, kw_only=True):
+    directory: Annotated[str | None, Reading(normalize=parse_directory, is_path=True)] = None
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What a command was asked for, from the command line, the environment and a file.
-
-    directory: None where none was named.
-    held: what was logged of them, before it is known how and where to log.
-    """
+class ServerCommand:
+    """What a command was asked for, on the command line, in the environment and in a file."""
 
     server: ServerOptions
     settings: H5Settings
     directory: str | None = None
+    """None where none was named."""
     held: tuple[logging.LogRecord, ...] = ()
+    """What was logged before it is known how and where to log."""
 
 
-def add_server_options(
-    parser: argparse.ArgumentParser,
-    more: Mapping[str, Option] | None = None,
-    in_files: Mapping[str, Option] | None = None,
-) -> None:
+def add_server_options(parser: argparse.ArgumentParser, *, has_directory: bool) -> None:
     """Let a command take what `read_options` reads.
 
     Args:
-        more: options that only this command has.
-        in_files: what only its files may have.
+        parser: of the command.
+        has_directory: whether it serves a directory of the user's, so that it also listens at a
+            socket, and its file may name the directory.
     """
-    server = dict(_server_options()) | dict(more or {})
-    groups = {"server": server, "settings": dict(_setting_options())}
-    for title, options in groups.items():
-        group = parser.add_argument_group(title)
-        for name, option in options.items():
-            if not option.is_secret:
-                option.add_to(group, name)
-    help_of_config = "a TOML file with any of these options"
+    server = dict(describe_settings(ServerOptions))
+    if not has_directory:
+        del server["uds"]
+    settings = describe_settings(H5Settings)
+    for title, group in (("server", server), ("settings", settings)):
+        arguments = parser.add_argument_group(title)
+        for each in group.values():
+            if not each.reading.is_secret:
+                _add_option(arguments, each)
+    help_of_config = "Read any of these options from a TOML file."
     parser.add_argument("--config", metavar="FILE", help=help_of_config)
-    parser.set_defaults(options=server | groups["settings"] | dict(in_files or {}))
+    known = [*server.values(), *settings.values()]
+    if has_directory:
+        known += describe_settings(_Served).values()
+    parser.set_defaults(settings={each.option: each for each in known})
 
 
-def read_options(given: argparse.Namespace) -> Given:
-    """The options of the command line, else of the environment, else of the file, or defaults.
+def _add_option(group: Any, setting: Setting) -> None:
+    """Let argparse read a setting; what is not given stays out of the namespace."""
+    rest: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+    if setting.base is not bool:
+        rest = {
+            "action": "append" if setting.base is tuple else "store",
+            "type": _reader_of(setting),
+            "metavar": setting.reading.metavar or {int: "N", str: "TEXT"}.get(setting.base),
+        }
+    if setting.choices:
+        rest |= {"type": str, "metavar": None, "choices": setting.choices}
+    short = setting.reading.short
+    text = f"{setting.description} {_describe_default(setting)}"
+    group.add_argument(
+        *([f"-{short}"] if short else []),
+        f"--{setting.option}",
+        dest=setting.name,
+        default=argparse.SUPPRESS,
+        help=text.strip().replace("%", "%%"),
+        **rest,
+    )
+
+
+def _reader_of(setting: Setting) -> Any:
+    def read(text: str) -> Any:
+        try:
+            return setting.check((text,))[0] if setting.base is tuple else setting.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix("is ")) from None
+
+    return read
+
+
+def _describe_default(setting: Setting) -> str:
+    default = setting.default
+    if setting.base is tuple:
+        return "(may be repeated)"
+    if default in {None, ""} and not isinstance(default, int):
+        return ""
+    if setting.base is bool:
+        return f"(default: {'yes' if default else 'no'})"
+    if setting.reading.metavar == "SIZE":
+        return f"(default: {format_size(default)})"
+    return f"(default: {default:g})" if setting.base is float else f"(default: {default})"
+
+
+def format_size(size: int) -> str:
+    """Write a number of bytes in the largest unit that divides it, as `parse_size` reads it."""
+    power = 0
+    while size and size % 1024 == 0 and power < 4:
+        size, power = size // 1024, power + 1
+    return f"{size}{('', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def read_options(given: argparse.Namespace) -> ServerCommand:
+    """Return the options of the command line, else the environment, the file, the defaults.
 
     Raises:
         SystemExit: 2 after one line on stderr, when one of them cannot be used.
     """
     parser: argparse.ArgumentParser = given.parser
-    options: Mapping[str, Option] = given.options
-    with held_log() as held:
-        read = _read(parser, given, options)
-    return dataclasses.replace(read, held=tuple(held))
-
-
-def _read(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, options: Mapping[str, Option]
-) -> Given:
-    server = {each.name for each in dataclasses.fields(ServerOptions)}
-    settings = {each.name for each in dataclasses.fields(H5Settings)}
+    known: Mapping[str, Setting] = given.settings
+    settings = describe_settings(H5Settings)
     try:
-        values = read_config(given.config, options) if given.config else {}
-        for name in settings:
-            if ENVIRONMENT_PREFIX + name.upper() in os.environ:
-                values.pop(name, None)
-        for option in options.values():
-            if (value := getattr(given, option.dest, None)) is not None:
-                values[option.dest] = value
-        for name in _LISTS & values.keys():
-            values[name] = tuple(values[name])
-        return Given(
-            ServerOptions(**{name: values[name] for name in server & values.keys()}),
-            H5Settings.from_environment(
-                **{name: values[name] for name in settings & values.keys()}
-            ),
-            values.get("directory"),
-        )
+        with held_log() as held:
+            values = read_config(given.config, known) if given.config else {}
+            for name in settings:
+                if ENVIRONMENT_PREFIX + name.upper() in os.environ:
+                    values.pop(name, None)
+            for each in known.values():
+                if (value := getattr(given, each.name, None)) is not None:
+                    values[each.name] = tuple(value) if each.base is tuple else value
+            names = describe_settings(ServerOptions).keys() & values.keys()
+            own = {name: values.pop(name) for name in names}
+            directory = values.pop("directory", None)
+            server = ServerOptions(**own)
+            return ServerCommand(
+                server, H5Settings.from_environment(**values), directory, tuple(held)
+            )
     except ValueError as error:
         parser.error(str(error))
 
 
-def _server_options() -> Iterator[tuple[str, Option]]:
-    """By their names on the command line."""
-    default = ServerOptions()
-    port, workers, seconds = _number(0, 65535), _number(1, 1024), _number(0, 86400)
-    of_path: dict[str, Any] = {"metavar": "PATH", "is_path": True}
-    yield "host", Option("host", f"address to listen at (default: {default.host})")
-    text = f"port to listen at, 0 = any free one (default: {default.port})"
-    yield "port", Option("port", text, port, "N", short="p")
-    text = "serve HTTPS with this certificate chain (PEM)"
-    yield "ssl-certfile", Option("ssl_certfile", text, **of_path)
-    text = "its private key, if that is in another file"
-    yield "ssl-keyfile", Option("ssl_keyfile", text, **of_path)
-    yield "prefix", Option("prefix", "path before every route", _prefix, "/PATH")
-    text = f"processes, replaced when they crash (default: {default.workers})"
-    yield "workers", Option("workers", text, workers, "N")
-    text = f"time for answers under way once told to stop (default: {default.graceful_seconds})"
-    yield "graceful-seconds", Option("graceful_seconds", text, seconds, "N")
-    text = "a line on stdout for every request; json: every log line is JSON (default: off)"
-    yield "access-log", Option("access_log", text, choices=_ACCESS_LOGS)
-    text = f"of the log on stderr (default: {default.log_level})"
-    yield "log-level", Option("log_level", text, choices=_LOG_LEVELS)
+def read_config(path: str, known: Mapping[str, Setting]) -> dict[str, Any]:
+    """Return the values in a TOML file, by the names of their settings.
 
+    Args:
+        path: of the file.
+        known: the settings that it may have, by the names of their options.
 
-def _setting_options() -> Iterator[tuple[str, Option]]:
-    for each in dataclasses.fields(H5Settings):
-        name = _SINGULAR.get(each.name) or each.name.replace("_", "-")
-        parse, metavar, shown = _reading(each)
-        option = Option(
-            each.name,
-            f"{each.metadata['purpose']} (default: {shown})",
-            parse,
-            metavar,
-            choices=get_args(each.type) if get_origin(each.type) is Literal else None,
-            is_repeated=each.name in _LISTS,
-            is_secret=each.metadata["secret"],
-        )
-        yield name, option
-
-
-def _reading(each: dataclasses.Field[Any]) -> tuple[Callable[[str], Any] | None, str | None, str]:
-    """How a setting is parsed, what stands for its value, and how its default is shown."""
-    default = getattr(H5Settings(), each.name)
-    if each.type is bool:
-        return None, None, "yes" if default else "no"
-    if each.type is float:
-        return _real, "SECONDS", f"{default:g}"
-    if each.type is int and each.name.endswith("_bytes"):
-        return _size, "SIZE", _size_text(default)
-    if each.type is int:
-        return _whole, "N", str(default)
-    if each.name in _LISTS:
-        return _READING_OF_LISTS[each.name]
-    metavar = None if get_origin(each.type) is Literal else "TEXT"
-    return str, metavar, "none" if default is None else str(default)
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}: a number from {least} to {most} is accepted"
-            )
-        return int(text)
-
-    return parse
-
-
-def _whole(text: str) -> int:
-    if not re.fullmatch(r"[+-]?\d+", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number is accepted")
-    return int(text)
-
-
-def _real(text: str) -> float:
+    Raises:
+        ValueError: the file cannot be read, has an unknown key, or a value that cannot be
+            used; the message names the file and the key.
+    """
     try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: a number is accepted") from None
+        with open(path, "rb") as file:
+            given = tomllib.load(file)
+    except OSError as error:
+        message = f"--config {path}: {os.strerror(error.errno or 0)}"
+        raise ValueError(message) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"--config {path} is no TOML: {error}"
+        raise ValueError(message) from None
+    folder = os.path.dirname(os.path.abspath(path))
+    values = {}
+    for name, value in given.items():
+        setting = known.get(name)
+        if setting is None:
+            near = suggest_name(name, known) or f"; there is: {', '.join(known)}"
+            message = f"--config {path}: there is no option {name!r}{near}"
+            raise ValueError(message)
+        try:
+            values[setting.name] = _read_value(setting, value, folder)
+        except ValueError as error:
+            message = f"--config {path}: {name} {error}"
+            raise ValueError(message) from None
+    return values
 
 
-def _prefix(text: str) -> str:
-    # Unreserved characters (RFC 3986, section 2.3); clients resolve the segments `.` and `..`.
-    prefix = text.rstrip("/")
-    if not re.fullmatch(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*", prefix):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a path such as /h5 of letters, digits and . _ ~ - is accepted"
-        )
-    return prefix
-
-
-def _origin(text: str) -> str:
-    try:
-        return parse_origin(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-
-def _host(text: str) -> str:
-    try:
-        return parse_host(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-
-_READING_OF_LISTS: dict[str, tuple[Callable[[str], str], str, str]] = {
-    "cors_origins": (_origin, "ORIGIN", "none; * = all, may be repeated"),
-    "allowed_hosts": (
-        _host,
-        "NAME",
-        "none at a loopback address without a token, else all; * = all, may be repeated",
-    ),
-}
-
-
-def _size_text(size: int) -> str:
-    power = 0
-    while size and size % 1024 == 0 and power < 4:
-        size, power = size // 1024, power + 1
-    return f"{size}{('', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+def _read_value(setting: Setting, value: object, folder: str) -> Any:
+    # A text is read as it is elsewhere; TOML's other types say themselves what they are.
+    if not isinstance(value, str) or setting.base in {bool, tuple}:
+        return setting.check(value)
+    return setting.read(os.path.join(folder, value) if setting.reading.is_path else value)

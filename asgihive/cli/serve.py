@@ -1,13 +1,11 @@
 """`asgihive serve DIR`: the HDF5 files of a directory over HTTP."""
 
 import argparse
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from asgihive.cli.config import Option
 from asgihive.cli.console import STYLE, Parser
 from asgihive.cli.listening import (
     certificate_problem,
@@ -15,7 +13,13 @@ from asgihive.cli.listening import (
     listen_problem,
     listening_at_path,
 )
-from asgihive.cli.options import SETTINGS_HELP, ServerOptions, add_server_options, read_options
+from asgihive.cli.options import (
+    SETTINGS_HELP,
+    ServerOptions,
+    add_server_options,
+    parse_directory,
+    read_options,
+)
 from asgihive.cli.server import announce, refuse, run
 from asgihive.settings import ENVIRONMENT_PREFIX
 
@@ -45,30 +49,16 @@ def add_serve(commands: Any) -> None:
         help="the directory to serve, if the file of --config has no `directory`",
     )
     parser.set_defaults(run=_serve, parser=parser)
-    text = "listen at a Unix socket instead, which is made, and removed at the end"
-    uds = Option("uds", text, metavar="PATH", is_path=True)
-    directory = Option("directory", "", _directory, is_path=True)
-    add_server_options(parser, {"uds": uds}, {"directory": directory})
-
-
-def _directory(text: str) -> str:
-    path = os.path.abspath(text)
-    if not os.path.exists(path):
-        raise argparse.ArgumentTypeError(f"{text!r}: no such directory")
-    if not os.path.isdir(path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be read: permission denied")
-    return path
+    add_server_options(parser, has_directory=True)
 
 
 def _serve(options: argparse.Namespace) -> int:
     parser: Parser = options.parser
     if options.directory is not None:
         try:
-            options.directory = _directory(options.directory)
-        except argparse.ArgumentTypeError as error:
-            parser.error(f"argument DIR: {error}")
+            options.directory = parse_directory(options.directory)
+        except ValueError as error:
+            parser.error(f"DIR is {options.directory!r}: {error}")
     given = read_options(options)
     directory = given.directory
     if directory is None:

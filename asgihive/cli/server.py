@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
 import uvicorn
+from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
@@ -24,7 +25,7 @@ from asgihive.asgi import Router
 from asgihive.cli.console import USAGE, Parser, tell
 from asgihive.cli.listening import is_loopback, urls_of
 from asgihive.cli.logs import json_line, log_config, log_held, log_warnings_and_crashes
-from asgihive.cli.options import Given, ServerOptions
+from asgihive.cli.options import ServerCommand, ServerOptions
 from asgihive.cli.signals import signals_call
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
@@ -68,8 +69,8 @@ def refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
 
 
 def announce(
-    given: Given, root: str, listener: socket.socket, text: Callable[[Sequence[str]], str]
-) -> Given:
+    given: ServerCommand, root: str, listener: socket.socket, text: Callable[[Sequence[str]], str]
+) -> ServerCommand:
     """Say what is served where, first of all; and for whom, if that may not be meant.
 
     Args:
@@ -90,7 +91,7 @@ def announce(
     log_held(given.held)
     is_open = settings.token is None and options.uds is None
     if is_open and settings.allowed_hosts is None and is_loopback(listener):
-        settings = dataclasses.replace(settings, allowed_hosts=())
+        settings = structs.replace(settings, allowed_hosts=())
     urls = urls_of(options, listener)
     if options.access_log == "json":
         address = f"{urls[0]}/" if options.uds is None else options.uds

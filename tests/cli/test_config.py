@@ -6,8 +6,7 @@ import pytest
 
 from asgihive import cli
 from asgihive.cli import options
-from asgihive.cli.config import Option, read_config
-from asgihive.cli.options import Given
+from asgihive.cli.options import ServerCommand
 from asgihive.settings import ENVIRONMENT_PREFIX
 from tests.cli.processes import complaint
 
@@ -17,8 +16,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "asgihive.toml"
 
 
-def given(file: Path, *arguments: str) -> Given:
-    parsed = cli._parser().parse_args(["serve", "--config", str(file), *arguments])
+def given(file: Path, *arguments: str) -> ServerCommand:
+    parsed = cli.build_parser().parse_args(["serve", "--config", str(file), *arguments])
     return options.read_options(parsed)
 
 
@@ -82,17 +81,17 @@ def test_a_switch_of_the_file_can_be_turned_off(file: Path, directory: Path) -> 
         ("xyzzy = 1", "there is no option 'xyzzy'; there is: host, port"),
         ("config = 'other.toml'", "there is no option 'config'"),
         ("[server]\nport = 1", "there is no option 'server'"),
-        ("port = 65536", "port is '65536': a number from 0 to 65535 is accepted"),
-        ("port = true", "port is True: a text or a number is accepted"),
-        ("port = {a = 1}", "port is {'a': 1}: a text or a number is accepted"),
-        ("token = ['abc']", "token is a secret: a text or a number is accepted"),
-        ("cors = '*'", "cors is '*': a list is accepted"),
+        ("port = 65536", "port is 65536: a whole number from 0 to 65535 is accepted"),
+        ("port = true", "port is True: a whole number from 0"),
+        ("port = {a = 1}", "port is {'a': 1}: a whole number from 0"),
+        ("token = ['abc']", "token cannot be used: letters, digits"),
+        ("cors = '*'", "cors is '*': a list of texts is accepted"),
         ("cors = ['a']", "cors is 'a': an origin such as"),
         ("cors = ['https://a.example/']", "cors is 'https://a.example/': an origin such as"),
         ("metrics = 1", "metrics is 1: true or false is accepted"),
         ("access-log = 'xml'", "access-log is 'xml': one of text, json, off is accepted"),
-        ("max-open-files = 1.5", "max-open-files is '1.5': a whole number is accepted"),
-        ("max-open-files = 0", "max_open_files is 0: a whole number of at least 1"),
+        ("max-open-files = 1.5", "max-open-files is 1.5: a whole number from"),
+        ("max-open-files = 0", "max-open-files is 0: a whole number from 1"),
         ("read-timeout-seconds = 'long'", "read-timeout-seconds is 'long': a number is accepted"),
         ("directory = 'missing'", "missing': no such directory"),
         ("port = ", "is no TOML: "),
@@ -111,7 +110,7 @@ def test_an_origin_of_the_environment_is_no_better(
 ) -> None:
     monkeypatch.setenv("ASGIHIVE_CORS_ORIGINS", "viewer.example")
     line = complaint(capsys, ["serve", str(directory)])
-    assert "cors_origins is 'viewer.example': an origin such as" in line
+    assert "ASGIHIVE_CORS_ORIGINS is 'viewer.example': an origin such as" in line
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,9 +139,7 @@ def test_a_demo_has_no_directory_of_its_own(file: Path, capsys: pytest.CaptureFi
 
 
 def test_paths_begin_at_the_file(file: Path) -> None:
-    file.write_text("key = 'certs/key.pem'\nother = '/etc/key.pem'")
-    known = {name: Option(name, "", is_path=True) for name in ("key", "other")}
-    assert read_config(str(file), known) == {
-        "key": str(file.parent / "certs/key.pem"),
-        "other": "/etc/key.pem",
-    }
+    file.write_text("ssl-certfile = 'certs/key.pem'\nssl-keyfile = '/etc/key.pem'")
+    server = given(file, ".").server
+    assert server.ssl_certfile == str(file.parent / "certs/key.pem")
+    assert server.ssl_keyfile == "/etc/key.pem"

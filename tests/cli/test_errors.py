@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import fields
 
 import h5py
 import pytest
@@ -42,11 +41,11 @@ from tests.cli.processes import PATIENCE, complaint
         (["serve", ".", "--chunk-cache-bytes", "much"], "a size such as"),
         (
             ["serve", ".", "--max-open-files", "0"],
-            "max_open_files is 0: a whole number of at least 1",
+            "--max-open-files: '0': a whole number from 1 to",
         ),
         (["serve", ".", "--max-open-files", "1.5"], "--max-open-files"),
         (["serve", ".", "--max-open", "5"], "--max-open"),
-        (["demo", "--read-timeout-seconds", "0"], "read_timeout_seconds"),
+        (["demo", "--read-timeout-seconds", "0"], "'0': a number from 0.001"),
         (
             ["srve", "/tmp"],
             "there is no command 'srve' (did you mean serve?); there is: serve, demo",
@@ -64,7 +63,7 @@ from tests.cli.processes import PATIENCE, complaint
         (["new", "a", "--direcotry", "b"], "(did you mean --directory?)"),
         (["routes", "main:app", "--jsn"], "there is no option --jsn (did you mean --json?)"),
         (["graph", "main:app", "--mermaids"], "(did you mean --mermaid?)"),
-        (["serve", ".", "-p", "65536"], "-p/--port: '65536': a number from 0 to 65535"),
+        (["serve", ".", "-p", "65536"], "-p/--port: '65536': a whole number from 0 to 65535"),
         (["serve", "missing", "-p", "http"], "-p/--port: 'http'"),
     ],
 )
@@ -120,11 +119,11 @@ def test_the_version_has_what_a_bug_report_needs(capsys: pytest.CaptureFixture[s
 
 
 def test_the_port_has_a_short_name() -> None:
-    parsed = cli._parser().parse_args(["serve", ".", "-p", "8123"])
+    parsed = cli.build_parser().parse_args(["serve", ".", "-p", "8123"])
     assert read_options(parsed).server.port == 8123
 
 
-@pytest.mark.parametrize("command", list(cli._COMMANDS))
+@pytest.mark.parametrize("command", list(cli.COMMANDS))
 def test_help_asks_no_questions(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
@@ -132,9 +131,6 @@ def test_help_asks_no_questions(command: str, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: asgihive {command} ")
     assert "?" not in shown
-    for each in fields(H5Settings):
-        first = each.metadata["purpose"].split()[0]
-        assert first not in {"is", "are", "do", "does", "may", "can"}
 
 
 def test_a_demo_without_a_place_for_its_files(

@@ -47,7 +47,7 @@ def test_what_cannot_be_used_is_not_shown_either(
 ) -> None:
     monkeypatch.setenv("ASGIHIVE_TOKEN", f"{TOKEN} with blanks")
     line = complaint(capsys, ["serve", str(directory)])
-    assert "token cannot be used" in line
+    assert "TOKEN cannot be used" in line
     assert TOKEN not in line
     monkeypatch.setenv("ASGIHIVE_TOKEN", "")
-    assert "token is empty" in complaint(capsys, ["serve", str(directory)])
+    assert "TOKEN is empty" in complaint(capsys, ["serve", str(directory)])

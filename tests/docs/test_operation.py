@@ -18,6 +18,7 @@ from asgihive.context import STAGES
 from asgihive.service.access_log import AccessEntry, JSONFormatter
 from asgihive.service.health import TIMEOUT_SECONDS
 from asgihive.service.metrics import Instruments
+from asgihive.settings import H5Settings, describe_settings
 from tests.docs.page import Page
 
 PAGE = Page("docs/operation.md", ("python", "console", "toml", "json"))
@@ -123,12 +124,25 @@ def test_the_commands_and_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch
     for line in lines:
         program, *words = shlex.split(line.replace(" /data ", f" {data} "))
         if program == "asgihive":
-            read.append(options.read_options(cli._parser().parse_args(words)).server)
+            read.append(options.read_options(cli.build_parser().parse_args(words)).server)
     assert [each.workers for each in read] == [8, 1, 1]
     assert [each.uds for each in read] == ["/run/asgihive/socket", "/run/asgihive/socket", None]
     assert [line for line in lines if not line.startswith("asgihive ")] == [
         "uvicorn logged:app --no-access-log"
     ]
+
+
+def test_the_settings() -> None:
+    rows = PAGE.table("| setting | default | |")
+    settings = describe_settings(H5Settings)
+    assert [name for name, _, _ in rows] == list(settings)
+    for name, default, description in rows:
+        setting = settings[name]
+        assert description == setting.description
+        if default and default != "the cores":
+            assert setting.read(default) == setting.default
+        else:
+            assert setting.default in {None, ()} or name == "decode_lanes"
 
 
 def test_the_metrics() -> None:

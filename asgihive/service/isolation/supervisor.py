@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 
 from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded
@@ -366,7 +367,7 @@ class _Case:
 
 def _of_worker(settings: H5Settings) -> dict[str, object]:
     """What is the parent's alone, and secret, is not told."""
-    own = dataclasses.replace(
+    own = msgspec.structs.replace(
         settings,
         isolation="none",
         token=None,
@@ -376,7 +377,7 @@ def _of_worker(settings: H5Settings) -> dict[str, object]:
         server_timing=False,
         docs=False,
     )
-    given = dataclasses.asdict(own)
+    given = msgspec.structs.asdict(own)
     # As MessagePack it would come back as a list.
     del given["cors_origins"]
     return given
