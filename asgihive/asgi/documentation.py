@@ -91,12 +91,7 @@ class Documentation:
     """
 
     def __init__(
-        self,
-        router: Router,
-        *,
-        title: str,
-        version: str = "0.1.0",
-        description: str | None = None,
+        self, router: Router, *, title: str, version: str = "0.1.0", description: str | None = None
     ) -> None:
         self.title = title
         self.version = version

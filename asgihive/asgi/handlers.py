@@ -19,13 +19,7 @@ import anyio
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi.arguments import (
-    BodyReader,
-    Call,
-    Read,
-    make_argument_reader,
-    make_body_reader,
-)
+from asgihive.asgi.arguments import BodyReader, Call, Read, make_argument_reader, make_body_reader
 from asgihive.asgi.errors import refuse_request
 from asgihive.asgi.parameters import (
     Argument,

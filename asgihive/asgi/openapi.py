@@ -25,12 +25,7 @@ from asgihive.asgi.routes import PathParameter, Route, Segments, list_parameters
 Schema = dict[str, Any]
 
 _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
-_FIELDS = (
-    ArgumentSource.PATH,
-    ArgumentSource.QUERY,
-    ArgumentSource.HEADER,
-    ArgumentSource.COOKIE,
-)
+_FIELDS = (ArgumentSource.PATH, ArgumentSource.QUERY, ArgumentSource.HEADER, ArgumentSource.COOKIE)
 _REFERENCE = "#/components/schemas/{name}"
 _CONVERTORS: dict[str, Schema] = {
     "int": {"type": "integer"},
@@ -59,11 +54,7 @@ _INVALID_SCHEMA: Schema = {
 
 
 def make_openapi_document(
-    routes: Iterable[tuple[str, Route]],
-    *,
-    title: str,
-    version: str,
-    description: str | None = None,
+    routes: Iterable[tuple[str, Route]], *, title: str, version: str, description: str | None = None
 ) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of routes, each with its whole path template.
 

@@ -9,12 +9,11 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Generator,
-    Hashable,
     Iterator,
     Mapping,
 )
-from enum import Enum, auto
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -46,34 +45,25 @@ _STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Generator)
 _END = object()
 
 
-class _Sort(Enum):
-    NOTHING = auto()
-    TEXT = auto()
-    BYTES = auto()
-    ARRAY = auto()
-    STREAM = auto()
-    CONTAINER = auto()
-    VALUE = auto()
-
-
-_SORTS: tuple[tuple[tuple[type, ...], _Sort], ...] = (
-    ((type(None),), _Sort.NOTHING),
-    ((Enum,), _Sort.VALUE),
-    ((str,), _Sort.TEXT),
-    ((bytes, bytearray, memoryview), _Sort.BYTES),
-    ((list, tuple, set, frozenset, Mapping), _Sort.CONTAINER),
-)
+_Sort = Literal["nothing", "text", "bytes", "array", "stream", "container", "value"]
 
 
 @functools.lru_cache(maxsize=1024)
-def _find_sort(kind: Hashable) -> _Sort:
+def _find_sort(kind: type) -> _Sort:
+    sorts: tuple[tuple[_Sort, tuple[type, ...]], ...] = (
+        ("nothing", (type(None),)),
+        ("value", (Enum,)),
+        ("text", (str,)),
+        ("bytes", (bytes, bytearray, memoryview)),
+        ("container", (list, tuple, set, frozenset, Mapping)),
+    )
     if is_array_type(kind):
-        return _Sort.ARRAY
-    for classes, sort in _SORTS:
-        if isinstance(kind, type) and issubclass(kind, classes):
+        return "array"
+    for sort, classes in sorts:
+        if issubclass(kind, classes):
             return sort
     is_stream = any(hasattr(kind, name) for name in ("__next__", "__anext__", "__aiter__"))
-    return _Sort.STREAM if is_stream else _Sort.VALUE
+    return "stream" if is_stream else "value"
 
 
 def is_array_type(kind: object) -> bool:
@@ -115,7 +105,8 @@ class ResultSender:
         self._json = [json, _VARY] if media_type is None else [json]
         if "numpy" in sys.modules:
             # The handler may return arrays, and to import at its first request blocks others.
-            importlib.import_module("asgihive.encoders.msgpack")
+            for module in ("asgihive.encoders.msgpack", "asgihive.hdf5.buffers"):
+                importlib.import_module(module)
 
     async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with `result`.
@@ -127,8 +118,8 @@ class ResultSender:
             await result(scope, receive, send)
             return
         sort = _find_sort(result.__class__)
-        if sort is _Sort.ARRAY or sort is _Sort.STREAM:
-            if sort is _Sort.ARRAY:
+        if sort in {"array", "stream"}:
+            if sort == "array":
                 accept = join_headers(scope, b"accept")
                 response = await _answer_array(result, accept, self._status)
             else:
@@ -136,13 +127,13 @@ class ResultSender:
             await response(scope, receive, send)
             return
         status, headers, body = self._status, self._text, b""
-        if sort is _Sort.TEXT:
+        if sort == "text":
             body = result.encode()
-        elif sort is _Sort.BYTES:
+        elif sort == "bytes":
             headers, body = self._bytes, bytes(result)
-        elif sort is not _Sort.NOTHING:
-            headers, body = await self._encode_value(result, scope, sort is _Sort.CONTAINER)
-        if sort is _Sort.NOTHING or self._is_bodiless:
+        elif sort != "nothing":
+            headers, body = await self._encode_value(result, scope, sort == "container")
+        if sort == "nothing" or self._is_bodiless:
             status, body = self._empty_status, b""
             headers = [] if _is_bodiless(status) else [(b"content-length", b"0")]
         else:

@@ -49,8 +49,8 @@ class Router:
 
     Nothing is redirected. 404, 405 (with `Allow`) and rejected handshakes are answered as
     `send_error` does it; exceptions of the routes are passed on, so put an `ErrorBoundary`
-    around. Paths are matched as the server decoded them: an encoded slash
-    is a slash. The application gets a copy of the scope with `path_params` set.
+    around. Paths are matched as the server decoded them: an encoded slash is a slash. The
+    application gets a copy of the scope with `path_params` set.
 
     Args:
         optional_trailing_slash: every route answers with and without one trailing slash.
@@ -85,11 +85,7 @@ class Router:
         return tuple(self._routes)
 
     def add(
-        self,
-        path: str,
-        app: ASGIApp,
-        methods: Collection[str] = ("GET",),
-        name: str | None = None,
+        self, path: str, app: ASGIApp, methods: Collection[str] = ("GET",), name: str | None = None
     ) -> Route:
         """Let an ASGI application answer `path`; `"*"` stands for every method.
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import parse_query
+from asgihive.asgi.request_fields import find_header, join_headers
 from asgihive.errors import BadParameter
+from tests.asgi.exchange import http
 
 
 @given(st.text(st.one_of(st.sampled_from("%&=+;0aAfF"), st.characters(exclude_categories=["Cs"]))))
@@ -61,3 +63,13 @@ def test_the_number_of_fields_is_bounded() -> None:
     assert len(parse_query(b"&".join([b"a"] * 1000)).all("a")) == 1000
     with pytest.raises(BadParameter, match="at most 1000"):
         parse_query(b"&" * 1000)
+
+
+def test_headers_are_found_and_joined() -> None:
+    headers = [(b"accept", b"a/b"), (b"host", b"h\xe9re"), (b"accept", b"c/d;q=0.5")]
+    scope = http(headers=headers).scope
+    assert find_header(scope, b"host") == "h\xe9re"
+    assert find_header(scope, b"accept") == "a/b"
+    assert find_header(scope, b"cookie") is None
+    assert join_headers(scope, b"accept") == "a/b, c/d;q=0.5"
+    assert join_headers(scope, b"cookie") == ""
