@@ -18,7 +18,7 @@ Array = np.ndarray[Any, Any]
 FILLED_BYTES = 32 << 20
 """Of bins that are filled at the same time; a larger answer is made in several boxes."""
 
-# What a bin takes at most: two sums and a count.
+# Of a bin, at most: two sums and a count.
 _BIN_BYTES = 24
 
 # Rows of bins so short that NumPy's cost per row would be that of the whole.
@@ -29,8 +29,6 @@ _CACHED = 1 << 15
 
 _INT64 = np.dtype(np.int64)
 _DOUBLE = np.dtype(np.float64)
-_HALF_BITS = 32
-_LOW_HALF = (1 << _HALF_BITS) - 1
 
 # Fewer than 2**60 doubles below this do not overflow when they are summed up.
 _LARGE = 2.0**900
@@ -239,7 +237,7 @@ class ViewReducer:
         self._view = view
         self._dtype = dtype
         self._box: ViewBox | None = None
-        self._bins: _Extremes | _IntegerMeans | _FloatMeans
+        self._bins: _Extremes | _Means
         self._seen = self._given = 0
 
     def add(self, block: ViewBlock, array: Array) -> Array:
@@ -257,12 +255,10 @@ class ViewReducer:
         if box is not self._box:
             self._box, self._seen, self._given = box, 0, 0
             counts = tuple(axis.count for axis in box.axes)
-            if self._view.method is not Method.MEAN:
-                self._bins = _Extremes(self._view.method, counts, factors, self._dtype)
-            elif self._dtype.kind == "f":
-                self._bins = _FloatMeans(counts, factors)
+            if self._view.method is Method.MEAN:
+                self._bins = _Means(counts, factors)
             else:
-                self._bins = _IntegerMeans(counts, factors, self._dtype)
+                self._bins = _Extremes(self._view.method, counts, factors, self._dtype)
         offsets, region = [], []
         for axis, whole, factor in zip(block.block.axes, box.axes, factors, strict=True):
             first = (axis.start - whole.start) // whole.step
@@ -351,46 +347,8 @@ class _Extremes:
             return _reduce_bins(operation, values, self._factors, offsets, values.dtype)
 
 
-class _IntegerMeans:
-    """Bins of exact sums, divided in double precision.
-
-    They are `high * 2**32 + low`, without `high` where 64 bits hold them.
-    """
-
-    def __init__(
-        self, counts: tuple[int, ...], factors: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
-        self._counts, self._factors = counts, factors
-        number = _count_bins(counts, factors)
-        is_small = dtype.itemsize < 8 and math.prod(factors) <= 1 << 31
-        self._high = None if is_small else np.zeros(number, np.int64)
-        self._low = np.zeros(number, np.int64)
-
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        """Add values of the bins in `region`, whose first `offsets` elements came before."""
-        if self._high is None:
-            self._low[region] += _reduce_bins(np.add, values, self._factors, offsets, _INT64)
-            return
-        if values.dtype.itemsize == 8:
-            high = (values >> values.dtype.type(_HALF_BITS)).astype(np.int64, copy=False)
-            self._high[region] += _reduce_bins(np.add, high, self._factors, offsets, _INT64)
-            values = (values & values.dtype.type(_LOW_HALF)).astype(np.int64, copy=False)
-        sums = _reduce_bins(np.add, values, self._factors, offsets, _INT64)
-        self._high[region] += sums >> _HALF_BITS
-        self._low[region] += sums & _LOW_HALF
-
-    def points(self, region: tuple[slice, ...]) -> Array:
-        """Return what the bins in `region`, which are full, amount to."""
-        sums: Array = self._low[region]
-        if self._high is not None:
-            high = self._high[region] + (sums >> _HALF_BITS)
-            sums = np.ldexp(high.astype(np.float64), _HALF_BITS) + (sums & _LOW_HALF)
-        means: Array = sums / _count_elements(self._counts, self._factors, region)
-        return means
-
-
-class _FloatMeans:
-    """Bins of sums of the finite values; NaN where there are none."""
+class _Means:
+    """Bins of means of the finite values, in double precision; NaN where there are none."""
 
     def __init__(self, counts: tuple[int, ...], factors: tuple[int, ...]) -> None:
         self._counts, self._factors = counts, factors
@@ -410,7 +368,15 @@ class _FloatMeans:
 
     def points(self, region: tuple[slice, ...]) -> Array:
         """Return what the bins in `region`, which are full, amount to."""
-        count = _count_elements(self._counts, self._factors, region)
+        count = np.ones(())
+        parts = (*region, *(slice(None),) * (len(self._counts) - len(region)))
+        for n, factor, part in zip(self._counts, self._factors, parts, strict=True):
+            number = -(-n // factor)
+            first, stop, _ = part.indices(number)
+            along = np.full(stop - first, float(factor))
+            if stop == number:
+                along[-1:] = n - (stop - 1) * factor
+            count = np.multiply.outer(count, along)
         if self._missing is not None:
             count = count - self._missing[region]
         with np.errstate(invalid="ignore"):
@@ -436,22 +402,6 @@ class _FloatMeans:
             self._large[region] += _reduce_bins(np.add, scaled, self._factors, offsets, _DOUBLE)
             values = np.where(large, 0.0, values)
         return _reduce_bins(np.add, values, self._factors, offsets, _DOUBLE)
-
-
-def _count_elements(
-    counts: tuple[int, ...], factors: tuple[int, ...], region: tuple[slice, ...]
-) -> Array:
-    """Return how many elements each bin in `region` has."""
-    sizes = np.ones(())
-    parts = (*region, *(slice(None),) * (len(counts) - len(region)))
-    for n, factor, part in zip(counts, factors, parts, strict=True):
-        number = -(-n // factor)
-        first, stop, _ = part.indices(number)
-        along = np.full(stop - first, float(factor))
-        if stop == number:
-            along[-1:] = n - (stop - 1) * factor
-        sizes = np.multiply.outer(sizes, along)
-    return sizes
 
 
 def _reduce_bins(
