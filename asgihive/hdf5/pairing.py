@@ -33,10 +33,10 @@ from asgihive.hdf5.selection import Axis, Selection
 # Elements that are counted one by one at once: of each, a few numbers of 64 bits.
 _COUNTED_AT_ONCE = 1 << 18
 
-# A box around scattered elements is read whole if it holds up to so many times as many, or so many
-# times as many indices along one dimension: reads of few elements cost more.
+# A box around scattered elements is read whole if it holds up to so many times as many: reads of
+# few elements cost more. For those in long runs it may hold less, or along one dimension.
 _COVERED_TIMES = 8
-_COVERED_TIMES_ALONG = 2
+_COVERED_TIMES_OF_LONG_RUNS = 2
 
 # Fewer elements than that, on the average, are not worth a read for each box of them.
 _WORTH_READING = 16
@@ -294,7 +294,7 @@ def _pair_axis(virtual: AxisIndices, source: AxisIndices, axis: Axis, most: int)
         return []
     low, span = int(indices[0]), int(indices[-1] - indices[0]) + 1
     steps = np.diff(indices)
-    if _estimate_runs(steps) > _FEW_RUNS and span <= _COVERED_TIMES_ALONG * len(indices):
+    if _estimate_runs(steps) > _FEW_RUNS and span <= _COVERED_TIMES_OF_LONG_RUNS * len(indices):
         return [_AxisRun(Axis(low, 1, span), _as_slice(positions), indices - low)]
     return [
         _AxisRun(Axis(int(indices[first]), step, stop - first), _as_slice(positions[first:stop]))
@@ -396,56 +396,27 @@ def _make_boxes(coordinates: list[Indices], positions: Indices) -> Iterator[Sour
     steps = np.diff(coordinates[-1]) if coordinates else np.ones(count - 1, np.int64)
     for leading in coordinates[:-1]:
         steps[np.diff(leading) != 0] = 0
-    rough = _estimate_runs(steps) + int(np.count_nonzero(steps == 0)) // 2
-    if rough > _FEW_RUNS and rough * _WORTH_READING > count:
+    runs = _estimate_runs(steps) + int(np.count_nonzero(steps == 0)) // 2
+    if runs > _FEW_RUNS:
         lows = [int(each.min()) for each in coordinates]
         spans = [int(each.max()) - low + 1 for each, low in zip(coordinates, lows, strict=True)]
-        if math.prod(spans) <= _COVERED_TIMES * count:
+        covered, most = math.prod(spans), _COVERED_TIMES_OF_LONG_RUNS
+        if runs * _WORTH_READING > count:
+            most = _COVERED_TIMES
+        if covered <= most * count:
             picked = np.zeros(count, np.int64)
             for each, low, span in zip(coordinates, lows, spans, strict=True):
                 picked = picked * span + each - low
             axes = tuple(Axis(low, 1, span) for low, span in zip(lows, spans, strict=True))
-            yield SourceBox(axes, _as_slice(positions), picked)
+            yield SourceBox(axes, _as_slice(positions), None if covered == count else picked)
             return
         if count > _WORTH_READING:
             half = count // 2
             yield from _make_boxes([each[:half] for each in coordinates], positions[:half])
             yield from _make_boxes([each[half:] for each in coordinates], positions[half:])
             return
-    for axes, first, stop in _join_runs(coordinates, steps):
-        yield SourceBox(axes, _as_slice(positions[first:stop]))
-
-
-def _join_runs(
-    coordinates: list[Indices], steps: Indices
-) -> list[tuple[tuple[Axis, ...], int, int]]:
-    """Return runs along the last dimension, those that make a box together as one.
-
-    Of each box, its axes, its first element, and the one behind its last.
-    """
-    boxes = []
     for first, stop, step in _find_runs(steps):
         axes = tuple(Axis(int(each[first]), 1, 1) for each in coordinates)
         if axes:
             axes = (*axes[:-1], Axis(axes[-1].start, step, stop - first))
-        boxes.append((axes, first, stop))
-    for dimension in reversed(range(len(coordinates) - 1)):
-        joined: list[tuple[tuple[Axis, ...], int, int]] = []
-        for axes, first, stop in boxes:
-            if joined:
-                before, earlier, _ = joined[-1]
-                axis = before[dimension]
-                step = axes[dimension].start - (axis.start + (axis.count - 1) * axis.step)
-                rest = (before[:dimension], before[dimension + 1 :])
-                if (
-                    rest == (axes[:dimension], axes[dimension + 1 :])
-                    and step >= 1
-                    and (axis.count == 1 or step == axis.step)
-                ):
-                    longer = Axis(axis.start, step, axis.count + 1)
-                    both = (*rest[0], longer, *rest[1])
-                    joined[-1] = both, earlier, stop
-                    continue
-            joined.append((axes, first, stop))
-        boxes = joined
-    return boxes
+        yield SourceBox(axes, _as_slice(positions[first:stop]))

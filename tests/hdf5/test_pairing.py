@@ -156,7 +156,8 @@ def test_all_of_a_source_is_paired_in_c_order(virtual: Array, data: st.DataObjec
 def test_a_vector_out_of_a_matrix_is_read_in_few_hyperslabs() -> None:
     pair = ((RegularIndices(0, 1, 10**6, 1),), None)
     found = list(pair_boxes(*pair, (Axis(500, 1, 900_000),), (1000, 1000)))
-    assert sum(math.prod(axis.count for axis in box.axes) for box in found) == 900_000
+    # Of a block, its first and its last row are read whole.
+    assert 900_000 <= sum(math.prod(axis.count for axis in box.axes) for box in found) < 910_000
     assert len(found) < 20
 
 
