@@ -1,4 +1,4 @@
-"""What a directory holds, page by page, and HDF5 files as the bytes that they are stored as.
+"""The entries of a directory, page by page, and the bytes of whole HDF5 files.
 
 Everything here makes system calls, so it runs in a lane.
 """
@@ -30,7 +30,7 @@ from asgihive.hdf5.swmr import signature_offset
 
 
 class EntryKind(StrEnum):
-    """What an entry is."""
+    """The kinds of entries."""
 
     DIRECTORY = "directory"
     HDF5 = "hdf5"
@@ -39,10 +39,10 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What can be asked for: a directory or a regular file."""
+    """A directory or a regular file, which clients can ask for."""
 
     name: str
-    """As the operating system has it; what is not UTF-8 is in surrogates (PEP 383)."""
+    """As the operating system has it; bytes that are not UTF-8 are surrogates (PEP 383)."""
     file: str
     """Its path, relative to the served directory, likewise."""
     kind: EntryKind
@@ -66,8 +66,8 @@ def list_directory(sandbox: Sandbox, name: str, after: bytes, limit: int) -> Pag
 
     What comes and goes between two pages makes no other entry appear twice or not at all.
     Memory is that of a page, however many there are. Left out are names that begin with a
-    dot, symbolic links that lead nowhere or out of the sandbox, and what is neither a
-    directory nor a regular file, which is never opened. A page may therefore have fewer than
+    dot, symbolic links that lead nowhere or out of the sandbox, and all but directories and
+    regular files, which are never opened. A page may therefore have fewer than
     `limit` entries, and still a next one.
 
     Raises:
@@ -187,7 +187,7 @@ class WholeFile:
         """
         with self._used(), translated(self.name):
             data = read_bytes(self._descriptor, length, start)
-            # Last: what is written after this is in no byte that was read.
+            # Last: a later write is in no byte that was read.
             differs = self.identity.differs(os.fstat(self._descriptor))
         if differs or len(data) < length:
             raise FileChanged(self.name)

@@ -1,4 +1,4 @@
-"""What lies behind a path of an HDF5 file, how it is stored, and which way a read of it takes.
+"""The object at a path of an HDF5 file, how it is stored, and which way a read of it takes.
 
 Everything here runs in the library lane.
 """

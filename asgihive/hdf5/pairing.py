@@ -1,4 +1,4 @@
-"""From the selections of a mapping to what is read of its source; pure.
+"""From the selections of a mapping to the boxes to read of its source; pure.
 
 A mapping pairs two hyperslab selections with equally many elements, one of the virtual dataset's
 dataspace and one of the source's, element by element in C order (HDF5 Reference Manual,
@@ -30,8 +30,8 @@ from asgihive.hdf5.hyperslabs import (
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import Axis, Selection
 
-# Elements that are counted one by one at once: of each, a few numbers of 64 bits.
-_COUNTED_AT_ONCE = 1 << 18
+COUNTED_AT_ONCE = 1 << 18
+"""Elements that are counted one by one at once: of each, a few numbers of 64 bits."""
 
 # A box around scattered elements is read whole if it holds up to so many times as many: reads of
 # few elements cost more. For those in long runs it may hold less, or along one dimension.
@@ -272,7 +272,7 @@ def _combine_runs(runs: list[list[_AxisRun]], targets: list[int | slice]) -> Ite
 
 
 def _pair_axis(virtual: AxisIndices, source: AxisIndices, axis: Axis, most: int) -> list[_AxisRun]:
-    """Return what is read of a dimension of the source for `axis`: of its first `most` indices."""
+    """Return the runs to read of a dimension of the source for `axis`, below `most` indices."""
     if (
         isinstance(virtual, RegularIndices)
         and isinstance(source, RegularIndices)
@@ -347,7 +347,7 @@ def _count_pairs(pairing: _Pairing, axes: tuple[Axis, ...]) -> Iterator[SourceBo
     for axis, (low, high) in zip(axes, bounds_of(pairing.virtual), strict=True):
         first, stop = positions_within(axis, low, high)
         narrow.append(axis.part(first, stop - first))
-    for block in plan_blocks(Selection(tuple(narrow)), None, 1, _COUNTED_AT_ONCE):
+    for block in plan_blocks(Selection(tuple(narrow)), None, 1, COUNTED_AT_ONCE):
         found, ordinals = _find_ordinals(pairing, block.axes, rows)
         positions = found + sum(
             (inner.start - axis.start) // axis.step * row

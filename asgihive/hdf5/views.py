@@ -1,4 +1,4 @@
-"""Small views of large selections: which bins they have, how they are read, and what bins tell."""
+"""Small views of large selections: their bins, the blocks to read, and the points made of these."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ _BIN_BYTES = 24
 # Rows of bins so short that NumPy's cost per row would be that of the whole.
 _SHORT = 16
 
-# Elements of such rows at once: what is read column by column stays in a core's cache.
+# Elements of such rows at once, which are read column by column, so that they stay in a cache.
 _CACHED = 1 << 15
 
 _INT64 = np.dtype(np.int64)
@@ -36,7 +36,7 @@ _SCALE = 2.0**100
 
 
 class Method(StrEnum):
-    """What a point of a view tells of its bin."""
+    """How a point of a view is computed from its bin."""
 
     MEAN = "mean"
     MIN = "min"
@@ -47,7 +47,7 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ViewRequest:
-    """What a client asks for: either `max_points` or `shape`."""
+    """The request of a client: either `max_points` or `shape`."""
 
     max_points: int | None = None
     """Of the whole view."""
@@ -61,7 +61,7 @@ class View:
     """A selection in bins of whole numbers of elements; one point a bin."""
 
     selection: Selection
-    """What is shown."""
+    """The elements to show."""
     factors: tuple[int, ...]
     """Elements in a bin along each axis of `selection.shape`; the last bin may have fewer."""
     method: Method
@@ -144,9 +144,9 @@ def plan_view(
     which it has no more points than that. A selection that is small enough has factors of 1.
 
     Args:
-        selection: what is shown.
+        selection: the elements to show.
         dtype: of the dataset's elements.
-        request: what a client asks for.
+        request: that of a client.
         item_shape: of the dataset's elements.
 
     Raises:
@@ -229,7 +229,7 @@ class ViewReducer:
     Not for `nearest`. Memory: at most `FILLED_BYTES`, and a few times one block.
 
     Args:
-        view: what is shown.
+        view: the view to make.
         dtype: of the arrays that it will get: booleans, integers or real floats.
     """
 
@@ -386,7 +386,7 @@ class _Means:
         return means
 
     def _add_unusual(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> Array:
-        """Count what is not finite, add what is large; return the sums of the rest."""
+        """Count values that are not finite, add large ones scaled; return the sums of the rest."""
         with np.errstate(over="ignore", invalid="ignore"):
             values = values.astype(np.float64)
         finite = np.isfinite(values)

@@ -187,14 +187,14 @@ def read_virtual_layout(
         if not number % _MAPPINGS_AT_ONCE:
             yield
         virtual = _read_selection(properties.get_virtual_vspace(number), known)
-        # Of nothing, h5py cannot tell what is selected of the source: it asks for its bounds.
+        # Where nothing is selected, h5py fails at the source's selection: it asks for its bounds.
         if virtual is None or (
             isinstance(virtual, tuple) and any(line.length == 0 for line in virtual)
         ):
             continue
         source = None
         source_space = properties.get_virtual_srcspace(number)
-        # A file does not say of which extent everything is selected.
+        # Everything is selected: the file does not tell the extent that this was.
         if source_space.get_select_type() != h5s.SEL_ALL:
             source = _read_selection(source_space, known)
             if source is None:
@@ -282,7 +282,7 @@ def _read_selection(space: h5s.SpaceID, known: dict[object, Any]) -> Hyperslab |
 
     Args:
         space: the dataspace.
-        known: what is equal in many mappings is kept once.
+        known: values that many mappings share, so that each is kept once.
     """
     kind = space.get_select_type()
     if kind == h5s.SEL_NONE:

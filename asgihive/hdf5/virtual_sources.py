@@ -24,8 +24,10 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, make_fill_values
 
-# Files held open at once for one block, and boxes of them that are read at once.
-_SOURCES_AT_ONCE = 16
+MAX_SOURCES_AT_ONCE = 16
+"""Files held open at once for one block."""
+
+# Boxes of them that are read at once.
 _BOXES_AT_ONCE = 64
 
 MAX_SEARCHED_SOURCES = 1024
@@ -217,9 +219,9 @@ class BoxRead:
 
 
 class VirtualRead:
-    """The elements at `axes` of a virtual dataset, being read in rounds.
+    """Reads the elements at `axes` of a virtual dataset in rounds.
 
-    Everything but `close` happens in the library lane, what `advance` returns anywhere.
+    Everything but `close` runs in the library lane, the reads that `advance` returns in any thread.
 
     Attributes:
         values: the elements as far as they are read; fill values where no source is.
@@ -232,7 +234,7 @@ class VirtualRead:
         self._dataset = dataset
         self._lease = lease
         self._axes = axes
-        # Of what is read block by block there may be any number, but not for one block.
+        # An answer may read any number of sources, block by block, but one block may not.
         seen = lease.seen if source.depth else lease.seen.counted_anew()
         self._sources = Sources(lease, dataset, dataset.max_hops, source.depth, seen)
         self._mappings: Iterator[tuple[int, Mapping]] = enumerate(layout.find_mappings(axes))
@@ -246,9 +248,9 @@ class VirtualRead:
             self.values = make_fill_values(dataset.layout.properties, shape, dtype)
 
     def advance(self) -> Portions[list[BoxRead]]:
-        """Read what needs the library, and return what is to be read next, in any order.
+        """Read boxes that need the library, and return the next others, to be read in any order.
 
-        Everything is read when that is nothing. Until it is read, or given up, sources stay open.
+        Everything is read when there are none. Until they are read, or given up, sources stay open.
 
         Raises:
             SourceRefused: a source may not or cannot be read.
@@ -304,7 +306,7 @@ class VirtualRead:
             self._source = None
             if is_first:
                 self._sources.give_back()
-            elif len(self._sources) >= _SOURCES_AT_ONCE:
+            elif len(self._sources) >= MAX_SOURCES_AT_ONCE:
                 return None
             yield
             self._lease.go_on()

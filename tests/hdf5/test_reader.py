@@ -117,7 +117,7 @@ async def test_blocks_in_order_are_what_numpy_selects(
     root, stored = laid_out
     # Each chunk is worth a thread, and two sources are many.
     monkeypatch.setattr(chunks, "_SPLIT_BYTES", 1)
-    monkeypatch.setattr(virtual_sources, "_SOURCES_AT_ONCE", 2)
+    monkeypatch.setattr(virtual_sources, "MAX_SOURCES_AT_ONCE", 2)
     reader = reader_of(threads=3)
     async with leasing(root, max_open=4, chunk_cache_bytes=0) as lease:
         held = await held_of(reader, lease, "data.h5", path)
