@@ -230,7 +230,7 @@ class Call:
             return None
 
     def add_problems(self, found: ProblemsFound, where: tuple[str | int, ...]) -> None:
-        """Keep what is wrong, for the answer."""
+        """Add the problems of a value, with the place of the value in the request."""
         self.problems.extend(
             Problem((*where, *each.where), each.message) for each in found.problems
         )

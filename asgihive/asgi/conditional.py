@@ -76,7 +76,7 @@ class Validators:
         """
         modified, changed = modified_ns // 1_000_000_000, changed_ns // 1_000_000_000
         # A date of this second, or of the future, says nothing about the next write.
-        if not has_http_date(modified) or modified >= now_ns // 1_000_000_000:
+        if not 0 <= modified < min(now_ns // 1_000_000_000, _LAST_SECOND):
             return cls(etag)
         return cls(etag, modified, max(modified, changed), exact)
 
@@ -146,7 +146,7 @@ def evaluate_preconditions(fields: RequestFields, validators: Validators) -> Lit
             return 412
     elif "if-unmodified-since" in fields:
         date = fields["if-unmodified-since"]
-        # What is no date, or cannot be compared with one, is ignored (§13.1.4).
+        # A field that is no date, or that there is no date to compare with, is ignored (§13.1.4).
         is_comparable = parse_http_date(date) is not None and validators.last_modified is not None
         if is_comparable and validators.is_modified_since(date):
             return 412

@@ -43,7 +43,7 @@ class HTTPException(Exception):
 
     Args:
         status: the HTTP status.
-        message: what is wrong, for people.
+        message: the reason, for people.
         headers: further headers of the response.
         details: further members of the JSON object, which `orjson` can encode.
     """

@@ -1,4 +1,4 @@
-"""A handler, or a guarded application, as an ASGI application: what is called, and with what."""
+"""A handler, or a guarded application, as an ASGI application: its dependencies and its call."""
 
 import functools
 import inspect
@@ -156,7 +156,7 @@ async def call_in_worker(function: Callable[[], Any]) -> Any:
 
 
 def plan_calls(route: Route, segments: Segments, *, overridden: bool = False) -> CallPlan:
-    """Return everything that is called for a request to a route.
+    """Plan the calls of the dependencies and of the handler of a route.
 
     Args:
         segments: of the whole path, whose parameters can be arguments.
@@ -265,7 +265,7 @@ def build_application(route: Route, *, overridden: bool = False) -> ASGIApp:
 
 
 def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
-    """Return the way of an `async def` handler that takes the request and nothing else."""
+    """Return the application of an `async def` handler that takes only the request."""
     target, options = route.target, route.options
     results = ResultSender(handler.signature, options.status, options.media_type)
 
@@ -296,7 +296,7 @@ def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGI
 
 
 def _make_answer(route: Route, handler: BoundFunction | None) -> Callable[[Call], Awaitable[None]]:
-    """Return what is called when the results of the dependencies are there."""
+    """Return the function that answers once the results of the dependencies are there."""
     target, options = route.target, route.options
 
     async def answer_by_application(call: Call) -> None:

@@ -71,7 +71,8 @@ class Router:
     ) -> None:
         self.optional_trailing_slash = optional_trailing_slash
         self.overrides: dict[Handler, Handler] = {}
-        """For tests: what is called instead of a dependency, here and in what includes this."""
+        """For tests: function → the one to call in its place, here and in routers that include
+        this one."""
         self._common = Options(tags, dependencies=dependencies, max_body_bytes=max_body_bytes)
         self._routes: list[Route] = []
         self._tables: dict[str, RouteTable[Route]] = {
