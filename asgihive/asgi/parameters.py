@@ -18,28 +18,24 @@ from starlette.websockets import WebSocket
 MISSING = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """`Annotated[int, Query("page-size")]`: a query parameter of another name."""
-
+@dataclass(frozen=True)
+class _NamedMarker:
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Query(_NamedMarker):
+    """`Annotated[int, Query("page-size")]`: a query parameter of another name."""
+
+
+class Header(_NamedMarker):
     """`Annotated[str, Header()]`: a header field, in any case.
 
     By default it has the parameter's name with hyphens for underscores.
     """
 
-    name: str | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Cookie:
+class Cookie(_NamedMarker):
     """`Annotated[str, Cookie()]`: a cookie; by default it has the parameter's name."""
-
-    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

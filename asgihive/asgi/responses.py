@@ -104,33 +104,37 @@ class StreamedResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = "http.response.body"
+        chunk: BodyChunk = b""
+        is_last = True
+
         async def send_or_stop(message: Message) -> None:
             try:
                 await send(message)
             except OSError as error:
                 raise _ClientGone from error
 
-        async def send_rest(chunk: BodyChunk) -> None:
-            is_last = False
+        async def send_rest() -> None:
+            nonlocal chunk, is_last
             while not is_last:
-                await send_or_stop(_make_body_message(chunk, more_body=True))
+                await send_or_stop({"type": kind, "body": chunk, "more_body": True})
                 # Neither `send` nor the iterator need to wait, but the watching task must run.
                 await anyio.lowlevel.checkpoint()
                 chunk, is_last = await body.read_chunk()
-            await send_or_stop(_make_body_message(chunk, more_body=False))
+            await send_or_stop({"type": kind, "body": chunk, "more_body": False})
 
         async with self.body_chunks as chunks:
             body = _MeasuredBody(chunks, self.content_length)
-            is_head = scope["method"] == "HEAD"
-            chunk, is_last = (b"", True) if is_head else await body.read_chunk()
+            if scope["method"] != "HEAD":
+                chunk, is_last = await body.read_chunk()
             headers = list(_encode_headers(self.headers, self.content_length))
             start = {"type": "http.response.start", "status": self.status, "headers": headers}
             try:
                 await send_or_stop(start)
                 if is_last:
-                    await send_or_stop(_make_body_message(chunk, more_body=False))
+                    await send_rest()
                 else:
-                    await run_while_connected(receive, lambda: send_rest(chunk))
+                    await run_while_connected(receive, send_rest)
             except _ClientGone:
                 return
 
@@ -148,15 +152,18 @@ class _MeasuredBody:
         chunk: BodyChunk = b""
         is_last = False
         try:
-            chunk = _flatten(await anext(self._chunks))
+            chunk = await anext(self._chunks)
         except StopAsyncIteration:
             is_last = True
+        # Servers count the body with `len`, which of a typed view is not its size in bytes.
+        if isinstance(chunk, memoryview):
+            chunk = chunk.cast("B") if chunk.nbytes else b""
         self._received += len(chunk)
         if self._content_length is not None:
             if self._received == self._content_length and not is_last:
                 is_last = True
                 async for surplus in self._chunks:
-                    self._received += len(_flatten(surplus))
+                    self._received += memoryview(surplus).nbytes
             if self._received > self._content_length or (
                 is_last and self._received < self._content_length
             ):
@@ -234,14 +241,3 @@ def _encode_headers(headers: Mapping[str, str], content_length: int | None) -> R
     if content_length is not None:
         raw.setdefault(b"content-length", b"%d" % content_length)
     return tuple(raw.items())
-
-
-def _make_body_message(chunk: BodyChunk, *, more_body: bool) -> Message:
-    return {"type": "http.response.body", "body": chunk, "more_body": more_body}
-
-
-def _flatten(chunk: BodyChunk) -> BodyChunk:
-    # Servers count the body with `len`, which of a typed view is not its size in bytes.
-    if isinstance(chunk, memoryview):
-        return chunk.cast("B") if chunk.nbytes else b""
-    return chunk
