@@ -124,8 +124,8 @@ class ImplicitChunks:
         addresses = indices * np.uint64(self.size) + np.uint64(self.address)
         sizes = np.full(len(numbers), self.size, np.uint64)
         masks = np.full(len(numbers), self.filter_mask, np.uint32)
-        rows.add([each.astype(np.uint64) for each in coordinates], addresses, sizes, masks)
-        return None if rows.has_too_many else rows.finish()
+        along = [each.astype(np.uint64) for each in coordinates]
+        return rows.finish() if rows.add(along, addresses, sizes, masks) else None
 
 
 @dataclass(slots=True, eq=False)
@@ -175,8 +175,7 @@ class _ArrayChunks:
         for start, stop in self._find_runs(wanted):
             for first, stored in self._read_segments(start, stop):
                 go_on()
-                self._add(rows, first, np.frombuffer(stored, self.element))
-                if rows.has_too_many:
+                if not self._add(rows, first, np.frombuffer(stored, self.element)):
                     return None
         return rows.finish()
 
@@ -234,7 +233,7 @@ class _ArrayChunks:
             mask = int.from_bytes(stored[masked : masked + 4], "little")
         return ChunkPlace(self.file.base + address, size, mask)
 
-    def _add(self, rows: TableBuilder, first: int, elements: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, first: int, elements: np.ndarray[Any, Any]) -> bool:
         elements = elements[: self.count - first]
         addresses = elements["address"].astype(np.uint64)
         at = np.flatnonzero(addresses != self.file.undefined)
@@ -245,7 +244,7 @@ class _ArrayChunks:
         else:
             sizes = np.full(len(at), self.chunk_bytes, np.uint64)
             masks = np.zeros(len(at), np.uint32)
-        rows.add(self.order.find_coordinates(at + first), addresses, sizes, masks)
+        return rows.add(self.order.find_coordinates(at + first), addresses, sizes, masks)
 
 
 @dataclass(slots=True, eq=False)

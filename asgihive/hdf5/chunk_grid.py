@@ -118,7 +118,7 @@ class ChunkGrid:
 
     def __post_init__(self) -> None:
         pairs = zip(self.shape, self.chunks, strict=True)
-        self.counts = tuple(-(-extent // chunk) for extent, chunk in pairs)
+        self.counts = tuple([-(-extent // chunk) for extent, chunk in pairs])
         self.strides = compute_strides(self.counts)
         self.size = math.prod(self.counts)
         self.is_numbered = self.size < _MAX_NUMBERED
@@ -180,13 +180,11 @@ class TableBuilder:
         self._rows: list[tuple[Numbers, Uints, Uints, Any]] = []
         self._count = 0
 
-    @property
-    def has_too_many(self) -> bool:
-        """Whether they are more than what was asked for."""
-        return self._count > self._most
+    def add(self, coordinates: Sequence[Uints], addresses: Uints, sizes: Uints, masks: Any) -> bool:
+        """Note chunks by their coordinates, if they are wanted; all have addresses.
 
-    def add(self, coordinates: Sequence[Uints], addresses: Uints, sizes: Uints, masks: Any) -> None:
-        """Note chunks by their coordinates, if they are wanted; all have addresses."""
+        Returns whether they are no more than what was asked for.
+        """
         numbers, chosen = self._grid.find_numbers(coordinates)
         if self._wanted is not None and len(self._wanted):
             at = np.searchsorted(self._wanted, numbers)
@@ -198,6 +196,7 @@ class TableBuilder:
         if len(numbers):
             self._rows.append((numbers, addresses, sizes, masks))
             self._count += len(numbers)
+        return self._count <= self._most
 
     def finish(self) -> ChunkTable:
         """Return the table of all of them.
@@ -208,7 +207,7 @@ class TableBuilder:
         if not self._rows:
             no = np.empty(0, np.uint64)
             return ChunkTable(no.astype(np.int64), no, no, no.astype(np.uint32))
-        columns = [np.concatenate(column) for column in zip(*self._rows, strict=True)]
+        columns: list[Any] = list(map(np.concatenate, zip(*self._rows, strict=True)))
         steps = np.diff(columns[0])
         if (steps <= 0).any():
             order = np.argsort(columns[0], kind="stable")

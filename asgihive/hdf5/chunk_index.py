@@ -275,6 +275,9 @@ class _LayoutMessage:
 # The message's number among those of an object header.
 _LAYOUT = 0x08
 
+# Of a rank of one byte and eight bytes a dimension, with all that may be around them.
+_LONGEST_MESSAGE_BYTES = 1 << 12
+
 # Flags of chunked storage.
 _EDGES_UNFILTERED, _SINGLE_FILTERED = 0x01, 0x02
 
@@ -294,15 +297,9 @@ def _read_layout_message(file: FileBytes, address: int) -> _LayoutMessage:
     Raises:
         NotPlain: libhdf5 must look.
     """
-    message = read_messages(file, address, frozenset((_LAYOUT,))).get(_LAYOUT, b"")
-    try:
-        return _parse_layout_message(message, file)
-    except (IndexError, struct.error):
-        raise NotPlain from None
-
-
-def _parse_layout_message(message: bytes, file: FileBytes) -> _LayoutMessage:
-    width = file.address_bytes
+    found = read_messages(file, address, frozenset((_LAYOUT,))).get(_LAYOUT, b"")
+    # Longer than any, so that only its end is checked.
+    width, message = file.address_bytes, found + bytes(_LONGEST_MESSAGE_BYTES)
     version, storage = message[0], message[1]
     if storage != 2 or version not in {3, 4, 5}:
         raise NotPlain
@@ -311,7 +308,7 @@ def _parse_layout_message(message: bytes, file: FileBytes) -> _LayoutMessage:
     if version == 3:
         rank = message[2]
         dimensions = struct.unpack_from(f"<{rank}I", message, 3 + width)
-        at = 3
+        at, end = 3, 3 + width + 4 * rank
     else:
         flags, rank, size = message[2], message[3], message[4]
         at = 5 + rank * size
@@ -327,7 +324,8 @@ def _parse_layout_message(message: bytes, file: FileBytes) -> _LayoutMessage:
             (mask,) = struct.unpack_from("<I", message, at + file.length_bytes)
             single = (file.length(message, at), mask)
             at += file.length_bytes + 4
-    if rank < 2 or not all(dimensions) or len(message) < at + width:
+        end = at + width
+    if rank < 2 or not all(dimensions) or len(found) < end:
         raise NotPlain
     stored = file.address(message, at)
     return _LayoutMessage(

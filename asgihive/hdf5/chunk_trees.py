@@ -44,6 +44,7 @@ class ChunkTree1:
 
     _head: int = field(init=False)
     _node: np.dtype[Any] = field(init=False)
+    _entry_bytes: int = field(init=False)
     _key: struct.Struct = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class ChunkTree1:
         # Behind the coordinates is that of the bytes of an element, which is always 0.
         key = [("size", "<u4"), ("mask", "<u4"), ("corner", "<u8", (rank + 1,))]
         entry = np.dtype([*key, ("child", f"<u{width}")])
-        self._head = 8 + 2 * width
+        self._head, self._entry_bytes = 8 + 2 * width, entry.itemsize
         self._key = struct.Struct(f"<II{rank}Q")
         size = self._head + most * entry.itemsize + (entry.itemsize - width)
         self._node = np.dtype(
@@ -68,12 +69,12 @@ class ChunkTree1:
         """How many chunks are stored at most: the file has an entry for each."""
         if self.root is None:
             return 0
-        return min(self.grid.size, self.file.end // self._entry.itemsize)
+        return min(self.grid.size, self.file.end // self._entry_bytes)
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
         """Find one chunk, as `StoredChunks.find`."""
         corner = tuple(map(int.__mul__, coordinates, self.grid.chunks))
-        address, level, entry_bytes = self.root, -1, self._entry.itemsize
+        address, level, entry_bytes = self.root, -1, self._entry_bytes
         while address is not None:
             node = self.file.read(address, self._node.itemsize)
             level, used = self._check_node(address, node, level)
@@ -103,10 +104,10 @@ class ChunkTree1:
             return rows.finish()
         level = -1
         nodes = np.array([self.root], np.uint64)
-        room = _NodeBytes(self.file)
+        seen = 0
         while True:
             below: list[Uints] = []
-            for batch in _cut_batches(nodes, self._node.itemsize, room):
+            for batch in _cut_batches(self.file, nodes, self._node.itemsize, seen):
                 go_on()
                 read = self.file.read_many(batch, self._node.itemsize).view(self._node)[:, 0]
                 level = int(read["level"][0]) if level < 0 else level
@@ -114,19 +115,13 @@ class ChunkTree1:
                 is_used = np.arange(read["entries"].shape[1]) < read["used"][:, None]
                 if level:
                     below.append(self._find_children(read, is_used, wanted))
-                else:
-                    self._add(rows, read["entries"][is_used])
-                    if rows.has_too_many:
-                        return None
+                elif not self._add(rows, read["entries"][is_used]):
+                    return None
             if not below or not sum(map(len, below)):
                 return rows.finish()
+            seen += len(nodes)
             nodes = np.sort(np.concatenate(below))
             level -= 1
-
-    @property
-    def _entry(self) -> np.dtype[Any]:
-        entry: np.dtype[Any] = self._node["entries"].base
-        return entry
 
     def _check_node(self, address: int, node: bytes, above: int) -> tuple[int, int]:
         """Return level and number of entries of a node below level `above`; -1 = of any."""
@@ -167,7 +162,7 @@ class ChunkTree1:
         ]
         return self.grid.find_numbers(along)[0]
 
-    def _add(self, rows: TableBuilder, entries: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, entries: np.ndarray[Any, Any]) -> bool:
         addresses = entries["child"].astype(np.uint64)
         is_there = addresses != self.file.undefined
         if not is_there.all():
@@ -179,7 +174,7 @@ class ChunkTree1:
             if off.any():
                 raise DamagedMetadata("its index has a chunk that is not on the grid")
             along.append(at)
-        rows.add(along, addresses, entries["size"].astype(np.uint64), entries["mask"])
+        return rows.add(along, addresses, entries["size"].astype(np.uint64), entries["mask"])
 
 
 @dataclass(slots=True, eq=False)
@@ -289,12 +284,12 @@ class ChunkTree2:
             return rows.finish()
         nodes = np.array([self._root[0]], np.uint64)
         counts = np.array([self._root[1]], np.int64)
-        room = _NodeBytes(self.file)
+        seen = 0
         for level in range(self._depth, -1, -1):
             below: list[tuple[Uints, Numbers]] = []
             signature = b"BTIN" if level else b"BTLF"
             done = 0
-            for batch in _cut_batches(nodes, self._node_bytes, room):
+            for batch in _cut_batches(self.file, nodes, self._node_bytes, seen):
                 go_on()
                 several = counts[done : done + len(batch)].tolist()
                 done += len(batch)
@@ -302,8 +297,7 @@ class ChunkTree2:
                 records = read[:, 6 : 6 + self._most[level] * self._record.itemsize]
                 records = records.view(self._record)
                 is_used = np.arange(self._most[level]) < np.array(several)[:, None]
-                self._add(rows, records[is_used])
-                if rows.has_too_many:
+                if not self._add(rows, records[is_used]):
                     return None
                 if level:
                     below += [
@@ -311,6 +305,7 @@ class ChunkTree2:
                         for node, each, count in zip(read, records, several, strict=True)
                     ]
             if level:
+                seen += len(nodes)
                 nodes = np.concatenate([each for each, _ in below])
                 counts = np.concatenate([each for _, each in below])
                 order = np.argsort(nodes)
@@ -380,7 +375,7 @@ class ChunkTree2:
             (mask,) = _MASK.unpack_from(node, sized + self.size_bytes)
         return ChunkPlace(self.file.base + address, size, mask)
 
-    def _add(self, rows: TableBuilder, records: np.ndarray[Any, Any]) -> None:
+    def _add(self, rows: TableBuilder, records: np.ndarray[Any, Any]) -> bool:
         addresses = records["address"].astype(np.uint64)
         is_there = addresses != self.file.undefined
         if not is_there.all():
@@ -391,26 +386,26 @@ class ChunkTree2:
         else:
             sizes = np.full(len(records), self.chunk_bytes, np.uint64)
             masks = np.zeros(len(records), np.uint32)
-        rows.add([scaled[:, axis] for axis in range(scaled.shape[1])], addresses, sizes, masks)
+        return rows.add(
+            [scaled[:, axis] for axis in range(scaled.shape[1])], addresses, sizes, masks
+        )
 
 
-class _NodeBytes:
-    """The bytes that nodes may have together: no more than the file has, so that all end."""
+def _cut_batches(file: FileBytes, nodes: Uints, size: int, seen: int) -> Iterator[Uints]:
+    """Yield some nodes at a time, in the order of their addresses, each only once.
 
-    def __init__(self, file: FileBytes) -> None:
-        self._left = file.end if not file.is_live else 1 << 62
+    Those of all levels together have no more bytes than the file, so that all trees end.
 
-    def take(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
-            raise DamagedMetadata("the nodes of its index overlap")
-
-
-def _cut_batches(nodes: Uints, size: int, room: _NodeBytes) -> Iterator[Uints]:
-    """Yield some at a time, in the order of their addresses, each only once."""
+    Args:
+        file: where they are.
+        nodes: addresses of those of one level.
+        size: of a node.
+        seen: nodes of the levels above.
+    """
     if (np.diff(nodes) == 0).any():
         raise DamagedMetadata("a node of its index is there twice")
-    room.take(len(nodes) * size)
+    if not file.is_live and (seen + len(nodes)) * size > file.end:
+        raise DamagedMetadata("the nodes of its index overlap")
     for first in range(0, len(nodes), _NODES_AT_ONCE):
         yield nodes[first : first + _NODES_AT_ONCE]
 

@@ -20,7 +20,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.chunk_grid import Places, count_touched, walk_touched
 from asgihive.hdf5.chunk_index import DamagedChunk
-from asgihive.hdf5.chunks import Box, ChunkedStorage
+from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.filters.pipeline import NoDecoder
 from asgihive.hdf5.layout import Layout, LayoutKind
 from asgihive.hdf5.linear import ContiguousStorage, RawStorage, list_segments
@@ -125,10 +125,6 @@ class Dataset:
                 places = places or self.chunked.index.locate(axes, lease.go_on)
                 self.chunked.read_into(values, axes, places, lease.go_on, keep=keep)
 
-    def places(self) -> Places | None:
-        """Where all chunks lie, if that is known and worth anything; else ask `locate`."""
-        return None if self.chunked is None else self.chunked.index.table
-
     def locate(self, lease: Lease, axes: tuple[Axis, ...]) -> Places | None:
         """Where the chunks of `axes` lie, if only libhdf5 can tell; None = `read` finds them.
 
@@ -149,13 +145,6 @@ class Dataset:
         """Whether `axes` touch more chunks than are read in passing."""
         chunks = self.layout.chunks
         return chunks is not None and count_touched(axes, chunks) > _MANY_CHUNKS
-
-    def shares(self, axes: tuple[Axis, ...], most: int) -> list[Box]:
-        """`axes` in up to `most` parts that are worth a thread each.
-
-        Into more than that where a part would have too many chunks to be read in one go.
-        """
-        return [Box(axes, ())] if self.chunked is None else self.chunked.split(axes, most)
 
     @contextmanager
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:

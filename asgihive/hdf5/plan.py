@@ -24,7 +24,7 @@ class Block:
     @property
     def size(self) -> int:
         """The number of elements."""
-        return math.prod([axis.count for axis in self.axes])
+        return math.prod(self.shape)
 
 
 def plan_blocks(
@@ -39,8 +39,8 @@ def plan_blocks(
     """
     if selection.size == 0:
         return
-    if not selection.axes:
-        yield Block(0, (), ())
+    if selection.size * item_bytes <= block_bytes or not selection.axes:
+        yield Block(0, selection.axes, selection.shape)
         return
     cut = _choose_cut(selection, item_bytes, block_bytes)
     behind = selection.axes[cut + 1 :]

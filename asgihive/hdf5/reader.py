@@ -161,11 +161,12 @@ class Reader:
         if dataset.needs_library:
             values = await self._read_by_library(held, axes, patient=patient)
             return await decode.run(partial(then, values), patient=True)
-        places = dataset.places()
-        if dataset.needs_library_to_locate:
-            places = await library.run(partial(dataset.locate, lease, axes), patient=patient)
-        boxes = dataset.shares(axes, decode.threads)
-        if len(boxes) == 1:
+        places, boxes = None, []
+        if dataset.chunked is not None:
+            if dataset.chunked.index.needs_library:
+                places = await library.run(partial(dataset.locate, lease, axes), patient=patient)
+            boxes = dataset.chunked.split(axes, decode.threads)
+        if len(boxes) <= 1:
             # What libhdf5 has no part in need not wait for it, nor for a second thread.
             read = partial(dataset.read, lease, axes, places=places, keep=held.keep)
             return await decode.run(lambda: then(read()), patient=patient)
@@ -177,8 +178,8 @@ class Reader:
     async def _read_by_library(self, held: Held, axes: tuple[Axis, ...], *, patient: bool) -> Array:
         """Return elements that libhdf5 has a part in; other calls get between very many chunks."""
         dataset, library = held.dataset, self.lanes.library
-        boxes = dataset.shares(axes, 1)
-        if len(boxes) == 1:
+        boxes = [] if dataset.chunked is None else dataset.chunked.split(axes, 1)
+        if len(boxes) <= 1:
             return await library.run(partial(dataset.read, held.lease, axes), patient=patient)
         values = np.zeros((*(axis.count for axis in axes), *dataset.item_shape), dataset.dtype)
         for box in boxes:

@@ -1,7 +1,7 @@
 """From the text of a hyperslab selection to integers; pure."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asgihive.errors import BadSelection
 
@@ -38,19 +38,20 @@ class Selection:
     """A regular hyperslab selection, one `Axis` per dimension of the dataset."""
 
     axes: tuple[Axis, ...]
+    shape: tuple[int, ...] = field(init=False, compare=False)
+    """Of the selected elements."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the selected elements."""
-        return tuple(axis.count for axis in self.axes if not axis.dropped)
+    size: int = field(init=False, compare=False)
+    """The number of selected elements."""
 
-    @property
-    def size(self) -> int:
-        """The number of selected elements."""
-        size = 1
+    def __post_init__(self) -> None:
+        shape, size = [], 1
         for axis in self.axes:
             size *= axis.count
-        return size
+            if not axis.dropped:
+                shape.append(axis.count)
+        object.__setattr__(self, "shape", tuple(shape))
+        object.__setattr__(self, "size", size)
 
 
 def whole(shape: tuple[int, ...]) -> Selection:
@@ -69,7 +70,7 @@ def parse_selection(text: str | None, shape: tuple[int, ...]) -> Selection:
     """
     if text is None or not text.strip():
         return whole(shape)
-    members = [member.strip() for member in text.split(",")]
+    members = list(map(str.strip, text.split(",")))
     if members.count("...") > 1:
         raise BadSelection(text, f"more than one `...`; {ACCEPTED}")
     given = len(members) - ("..." in members)
@@ -82,18 +83,19 @@ def parse_selection(text: str | None, shape: tuple[int, ...]) -> Selection:
         members[at : at + 1] = rest
     else:
         members += rest
-    return Selection(
-        tuple(
-            _parse_member(text, member, dimension, length)
-            for dimension, (member, length) in enumerate(zip(members, shape, strict=True))
-        )
-    )
+    pairs = zip(members, shape, strict=True)
+    axes = [_parse_member(text, *each, dimension) for dimension, each in enumerate(pairs)]
+    return Selection(tuple(axes))
 
 
-def _parse_member(text: str, member: str, dimension: int, length: int) -> Axis:
-    parts = [part.strip() for part in member.split(":")]
-    numbers = [_parse_integer(text, member, part) for part in parts]
-    if len(parts) == 1:
+def _parse_member(text: str, member: str, length: int, dimension: int) -> Axis:
+    numbers: list[int | None] = []
+    for part in map(str.strip, member.split(":")):
+        if part and not _INTEGER.fullmatch(part):
+            message = f"`{member}` is neither an integer nor a slice; {ACCEPTED}"
+            raise BadSelection(text, message)
+        numbers.append(int(part) if part else None)
+    if len(numbers) == 1:
         index = numbers[0]
         if index is None:
             raise BadSelection(text, f"member {dimension + 1} is empty; {ACCEPTED}")
@@ -102,20 +104,12 @@ def _parse_member(text: str, member: str, dimension: int, length: int) -> Axis:
                 text, f"index {index} is out of bounds for dimension {dimension} of {length}"
             )
         return Axis(index % length, 1, 1, dropped=True)
-    if len(parts) > 3:
+    if len(numbers) > 3:
         raise BadSelection(text, f"`{member}` has too many colons; {ACCEPTED}")
-    step = 1 if len(parts) < 3 or numbers[2] is None else numbers[2]
+    step = 1 if len(numbers) < 3 or numbers[2] is None else numbers[2]
     if step < 1:
         raise BadSelection(text, f"the step of `{member}` is {step}; at least 1 is accepted")
     start, stop, step = slice(numbers[0], numbers[1], step).indices(length)
     count = len(range(start, stop, step))
     # The step to an index that is not selected means nothing, and may exceed 64 bits.
     return Axis(start, step if count > 1 else 1, count)
-
-
-def _parse_integer(text: str, member: str, part: str) -> int | None:
-    if not part:
-        return None
-    if not _INTEGER.fullmatch(part):
-        raise BadSelection(text, f"`{member}` is neither an integer nor a slice; {ACCEPTED}")
-    return int(part)

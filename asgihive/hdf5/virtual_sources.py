@@ -272,7 +272,7 @@ class VirtualRead:
                 self._box = None
                 dataset, dtype = source.dataset, self.values.dtype
                 if dataset.virtual is None and not dataset.needs_library and dtype == dataset.dtype:
-                    places = dataset.places() or dataset.locate(source.lease, box.axes)
+                    places = dataset.locate(source.lease, box.axes)
                     reads.append(BoxRead(dataset, source.lease, box, places, self.values))
                     targets.append(target)
                 else:

@@ -96,7 +96,7 @@ def test_every_layout_and_filter(
             assert stored.fill is not None
             assert (stored.index.table is None) == (alone or not selection.size)
             assert dataset.needs_library == (name == "scale_offset")
-            assert (dataset.places() is None) == (alone or not selection.size)
+            assert (storage(dataset).index.table is None) == (alone or not selection.size)
     index = eval(f"numpy.s_[{text or '...'}]", {"numpy": np})
     assert read.dtype == again.dtype == expected[layout, name].dtype
     np.testing.assert_array_equal(read, expected[layout, name][index])
@@ -296,7 +296,7 @@ def test_first_touch_of_very_many_chunks_lists_none(
         table = storage(dataset).index.table
         assert table is not None
         assert len(table.numbers) == count // 2
-        assert dataset.places() is table
+        assert storage(dataset).index.table is table
 
 
 def damaged_index(change: Callable[[bytearray, int], None], root: Path) -> None:
@@ -379,7 +379,7 @@ def test_leases_keep_their_own_descriptor(root: Path) -> None:
     with leased(root) as lease:
         dataset = find_dataset(lease, lease.open_asked("main.h5"), "data", HOPS)
         dataset.read(lease, whole((9,)).axes)
-        assert dataset.places() is not None
+        assert storage(dataset).index.table is not None
         other = Lease(lease.pool)
         assert lease.pool.at_hand("main.h5", b"data", other) is dataset
         other.release()

@@ -340,7 +340,7 @@ def test_chunks_that_were_never_written_cost_nothing(
             tracemalloc.stop()
         assert (read.sum(dtype=np.int64), read.max()) == (5 * read.size + 1, 6)
         assert peak < read.nbytes + (8 << 20)
-        assert len(dataset.shares(axes, 4)) <= 4
+        assert len(storage(dataset).split(axes, 4)) <= 4
 
 
 def test_very_many_stored_chunks_are_read_in_several_goes(root: Path) -> None:
@@ -350,14 +350,14 @@ def test_very_many_stored_chunks_are_read_in_several_goes(root: Path) -> None:
             data.id.write_direct_chunk((position,), bytes([position % 251]))
     expected = np.where(np.arange(40_000) % 2, 0, np.arange(40_000) % 251)
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
-        shares = dataset.shares(whole((40_000,)).axes, 1)
+        shares = storage(dataset).split(whole((40_000,)).axes, 1)
         assert len(shares) == 3
         read = np.ones(40_000, "u1")
         for each in shares:
             dataset.read_into(read[each.target], lease, each.axes, None, keep=False)
         np.testing.assert_array_equal(read, expected)
         # Known by now: half of them are stored.
-        assert len(dataset.shares(whole((40_000,)).axes, 1)) == 2
+        assert len(storage(dataset).split(whole((40_000,)).axes, 1)) == 2
 
 
 def test_a_request_that_is_over_ends_the_listing(root: Path) -> None:

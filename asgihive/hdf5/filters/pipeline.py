@@ -44,10 +44,8 @@ class Pipeline:
     needs_library: bool
     """Whether `decode` always calls libhdf5, which is for the library lane alone."""
 
-    @property
-    def most_stored(self) -> int:
-        """The largest size that a raw chunk may have, in bytes."""
-        return 2 * self.chunk_bytes + _SLACK_BYTES
+    most_stored: int
+    """The largest size that a raw chunk may have, in bytes."""
 
     def check_stored(self, size: int) -> None:
         """Raise BadChunk for a raw chunk that is larger than what any filter makes."""
@@ -96,8 +94,12 @@ class Pipeline:
 
 def make_pipeline(filters: tuple[Filter, ...], chunk_bytes: int) -> Pipeline:
     """Return the pipeline of a dataset whose chunks have `chunk_bytes` bytes each."""
-    known = (DECODERS.get(each.id) for each in filters)
-    return Pipeline(filters, chunk_bytes, any(not each or not each.decode for each in known))
+    needs_library = False
+    for each in filters:
+        found = DECODERS.get(each.id)
+        needs_library |= found is None or found.decode is None
+    most_stored = 2 * chunk_bytes + _SLACK_BYTES
+    return Pipeline(filters, chunk_bytes, needs_library, most_stored)
 
 
 def _undo(applied: Filter, stored: Bytes, room: Room) -> Bytes:
