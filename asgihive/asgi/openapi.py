@@ -236,9 +236,9 @@ def _describe_content(operation: _Operation, schemas: "_Schemas") -> dict[str, A
     if kind is bytes:
         return {media_type or BYTES: {"schema": {}}}
     if is_array_type(kind):
-        from asgihive.encoders import media_types  # noqa: PLC0415  # imports NumPy
+        from asgihive.encoders import map_media_types  # noqa: PLC0415  # imports NumPy
 
-        return {each: {"schema": {}} for each in media_types()}
+        return {each: {"schema": {}} for each in map_media_types()}
     schema = schemas.find(operation.written, written=True)
     if get_item_annotation(result) is not None:
         item = get_item_kind(result)

@@ -226,7 +226,7 @@ async def _answer_array(
     # Not at the top: a hive whose handlers return no arrays does without NumPy.
     import numpy as np  # noqa: PLC0415
 
-    from asgihive.encoders import Encoder, Values, accepted_types, check  # noqa: PLC0415
+    from asgihive.encoders import Encoder, Values, check_fit, map_accepted_types  # noqa: PLC0415
     from asgihive.encoders.json import ENCODER  # noqa: PLC0415
     from asgihive.encoders.protocol import cut  # noqa: PLC0415
     from asgihive.hdf5.buffers import zero_padding  # noqa: PLC0415
@@ -237,7 +237,7 @@ async def _answer_array(
     def choose_encoder() -> Encoder:
         fitting = {
             media_type: each
-            for media_type, each in accepted_types().items()
+            for media_type, each in map_accepted_types().items()
             if each.refusal(values) is None
         }
         # JSON first: it is what any type (`*/*`) means.
@@ -260,7 +260,7 @@ async def _answer_array(
     if accept not in {"", "*/*", ENCODER.media_type}:
         # In a thread, for the first use of the registry imports every format.
         encoder = await run_in_worker(choose_encoder)
-    check(encoder, values)
+    check_fit(encoder, values)
     headers = {"content-type": encoder.media_type, "vary": "accept"}
     if encoder.extension is not None:
         headers["content-disposition"] = format_content_disposition(f"data.{encoder.extension}")

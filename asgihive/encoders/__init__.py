@@ -1,4 +1,4 @@
-"""Values → bytes: one module a format, found by `registry`; knows neither HDF5 nor HTTP.
+"""Values → bytes: one module a format, found by `registry`. Nothing of files or HTTP is here.
 
 To add a format, put a module with an `ENCODER` into this folder, or name an `Encoder` in the
 entry-point group `asgihive.encoders` of another distribution, or call `register`.
@@ -6,12 +6,12 @@ entry-point group `asgihive.encoders` of another distribution, or call `register
 
 from asgihive.encoders.protocol import DocumentEncoder, Encoder, Values
 from asgihive.encoders.registry import (
-    accepted_types,
-    aliases_of,
-    by_name,
-    check,
-    encoders,
-    media_types,
+    check_fit,
+    find_encoder,
+    get_aliases,
+    list_encoders,
+    map_accepted_types,
+    map_media_types,
     register,
 )
 
@@ -19,11 +19,11 @@ __all__ = [
     "DocumentEncoder",
     "Encoder",
     "Values",
-    "accepted_types",
-    "aliases_of",
-    "by_name",
-    "check",
-    "encoders",
-    "media_types",
+    "check_fit",
+    "find_encoder",
+    "get_aliases",
+    "list_encoders",
+    "map_accepted_types",
+    "map_media_types",
     "register",
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from asgihive.encoders.protocol import Values, raw
+from asgihive.encoders.protocol import Values, view_bytes
 
 
 class Bin:
@@ -26,7 +26,7 @@ class Bin:
         return b""
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
-        return raw(array)
+        return view_bytes(array)
 
     def tail(self, values: Values) -> bytes:  # noqa: ARG002
         return b""

@@ -1,4 +1,4 @@
-"""Format `json`: nested lists, and every answer that is not values."""
+"""Format `json`: nested lists, and all that is not values."""
 
 import math
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encoded_name, members_of
+from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encode_name, list_members
 
 MAX_EMPTY_LISTS = 1 << 20
-"""Most `[]` in a body: each is bytes of body that no byte of the file stands for."""
+"""The most `[]` in a body: for each, the file has no byte."""
 
 _TEXT_ELEMENTS = 1 << 13
 """What is handed to orjson, which holds the GIL, at a time: 0.25 ms for float64, and a text that
@@ -50,22 +50,23 @@ class Json:
         """Return about how many bytes the body has, from shape and dtype alone.
 
         Each element counts as many characters as one of its dtype usually has, with the comma
-        behind it; each list its brackets and comma. Text of variable length is taken for short.
+        behind it; each list counts its brackets and comma. Text of variable length is taken for
+        short.
         """
         shape = values.shape or ()
         lists = sum(math.prod(shape[:axis]) for axis in range(len(shape)))
-        return values.size * _usual_length(values.dtype, by_name=self.by_name) + 3 * lists
+        return values.size * _estimate_item(values.dtype, by_name=self.by_name) + 3 * lists
 
     def head(self, values: Values) -> bytes:
         if values.shape is None:
             return b"null"
-        return b"" if values.size else _empty_lists(values.shape)
+        return b"" if values.size else _encode_empty(values.shape)
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes:
         if not values.shape:
             return self.array(array)
         texts: list[bytes] = []
-        for piece in cut(array, max(1, _TEXT_ELEMENTS // _leaves(array.dtype))):
+        for piece in cut(array, max(1, _TEXT_ELEMENTS // _count_leaves(array.dtype))):
             # Every axis down to that of the rows has its bracket where a multiple of its size lies.
             axis = len(values.shape) - piece.ndim
             sizes = [math.prod(values.shape[i:]) for i in range(axis + 1)]
@@ -87,24 +88,24 @@ class Json:
         an array of more than `MAX_EMPTY_LISTS` empty lists is one of them.
         """
         try:
-            return orjson.dumps(content, default=self._default)
+            return orjson.dumps(content, default=self._replace)
         except orjson.JSONEncodeError:
             # Lone surrogates, large integers, other keys: rare, and a walk in Python is slow.
-            return orjson.dumps(_mended(content), default=self._default)
+            return orjson.dumps(_mend(content), default=self._replace)
 
     def array(self, array: npt.NDArray[Any]) -> bytes:
-        """The JSON text of an array of any dtype and shape."""
+        """Return the JSON text of an array of any dtype and shape."""
         if array.ndim == 0:
             return self.array(array.reshape(1))[1:-1]
         if not array.size:
-            return _empty_lists(array.shape)
-        plain = _plain(array, by_name=self.by_name)
+            return _encode_empty(array.shape)
+        plain = _convert(array, by_name=self.by_name)
         if isinstance(plain, np.ndarray):
             return orjson.dumps(plain, option=orjson.OPT_SERIALIZE_NUMPY)
         return self.document(plain)
 
-    def _default(self, value: Any) -> Any:
-        """What orjson asks about a value that it does not know."""
+    def _replace(self, value: Any) -> Any:
+        """Replace a value that orjson does not know."""
         match value:
             case bytes():
                 return value.decode("utf-8", "replace")
@@ -122,13 +123,13 @@ BY_NAME = Json(by_name=True)
 """The same with compounds as objects: `compound=object`."""
 
 
-def _leaves(dtype: np.dtype[Any]) -> int:
-    """How many JSON values one element makes, at least one."""
+def _count_leaves(dtype: np.dtype[Any]) -> int:
+    """Return how many JSON values one element makes, at least one."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return max(1, math.prod(shape)) * _leaves(base)
+        return max(1, math.prod(shape)) * _count_leaves(base)
     if dtype.fields is not None:
-        return max(1, sum(_leaves(member[0]) for member in dtype.fields.values()))
+        return max(1, sum(_count_leaves(member[0]) for member in dtype.fields.values()))
     return 2 if dtype.kind == "c" else 1
 
 
@@ -147,15 +148,15 @@ _DOUBLE_LENGTH = 19
 _OTHER_LENGTHS = {"M": 29, "m": 11, "O": 24}
 
 
-def _usual_length(dtype: np.dtype[Any], *, by_name: bool) -> int:
-    """How many bytes one element usually is in JSON, with the comma behind it."""
+def _estimate_item(dtype: np.dtype[Any], *, by_name: bool) -> int:
+    """Return how many bytes one element usually is in JSON, with the comma behind it."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return math.prod(shape) * _usual_length(base, by_name=by_name) + 3
+        return math.prod(shape) * _estimate_item(base, by_name=by_name) + 3
     if dtype.names is not None:
         names = sum(len(name) + 3 for name in dtype.names) if by_name else 0
-        members = (each for _, each, _ in members_of(dtype))
-        return 3 + names + sum(_usual_length(each, by_name=by_name) for each in members)
+        members = (each for _, each, _ in list_members(dtype))
+        return 3 + names + sum(_estimate_item(each, by_name=by_name) for each in members)
     kind, size = dtype.kind.replace("u", "i"), dtype.itemsize
     if kind == "c":
         return 2 * _NUMBER_LENGTHS.get(("f", size // 2), _DOUBLE_LENGTH) + 2
@@ -169,8 +170,8 @@ def _count_empty_lists(shape: tuple[int, ...]) -> int:
     return math.prod(shape[: shape.index(0)])
 
 
-def _empty_lists(shape: tuple[int, ...]) -> bytes:
-    """The JSON text of an array without elements."""
+def _encode_empty(shape: tuple[int, ...]) -> bytes:
+    """Return the JSON text of an array without elements."""
     body = b"[]"
     if _count_empty_lists(shape) <= MAX_EMPTY_LISTS:
         for length in reversed(shape[: shape.index(0)]):
@@ -178,8 +179,8 @@ def _empty_lists(shape: tuple[int, ...]) -> bytes:
     return body
 
 
-def _plain(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | list[Any]:
-    """An equivalent that orjson takes: an array of a native dtype, or nested lists."""
+def _convert(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | list[Any]:
+    """Return an equivalent that orjson takes: an array of a native dtype, or nested lists."""
     dtype = array.dtype
     match dtype.kind:
         case "b" | "i" | "u" | "f":
@@ -189,70 +190,72 @@ def _plain(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | list
         case "c":
             part = np.dtype(f"{dtype.byteorder}f{dtype.itemsize // 2}")
             pairs = np.ascontiguousarray(array).view(part)
-            return _plain(pairs.reshape(*array.shape, 2), by_name=by_name)
+            return _convert(pairs.reshape(*array.shape, 2), by_name=by_name)
         case "m":
-            return _unless_nat(array, array.astype(np.int64))
+            return _replace_nat(array, array.astype(np.int64))
         case "M":
-            return _times(array)
+            return _convert_times(array)
         case "V" if dtype.names is not None:
-            return _compounds(array, dtype.names, by_name=by_name)
+            return _convert_compounds(array, dtype.names, by_name=by_name)
         case _:
             items: list[Any] = array.tolist()
             return items
 
 
-def _compounds(array: npt.NDArray[Any], names: tuple[str, ...], *, by_name: bool) -> list[Any]:
+def _convert_compounds(
+    array: npt.NDArray[Any], names: tuple[str, ...], *, by_name: bool
+) -> list[Any]:
     flat = array.reshape(-1)
     columns = []
     for name in names:
-        column = _plain(flat[name], by_name=by_name)
+        column = _convert(flat[name], by_name=by_name)
         columns.append(column.tolist() if isinstance(column, np.ndarray) else column)
     rows: list[Any] = list(zip(*columns, strict=True)) if columns else [()] * flat.size
     if by_name:
-        keys = _keys(names)
+        keys = _make_keys(names)
         rows = [dict(zip(keys, row, strict=True)) for row in rows]
-    return _nested(rows, array.shape)
+    return _nest(rows, array.shape)
 
 
-def _keys(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names as keys of an object, no two of which are the same."""
-    shown = tuple(as_text(encoded_name(name)) for name in names)
+def _make_keys(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names as keys of an object, all different."""
+    shown = tuple(as_text(encode_name(name)) for name in names)
     if len(set(shown)) == len(shown):
         return shown
     # What is not UTF-8 would be U+FFFD in several: its bytes tell the names apart.
-    return tuple(encoded_name(name).decode("utf-8", "backslashreplace") for name in names)
+    return tuple(encode_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 # Of these, 64 bits hold less than a year, which NumPy does not convert them to.
 _SHORT_UNITS = {"ps", "fs", "as"}
 
 
-def _times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
-    """ISO 8601 text to the microsecond; NaT is null, and a year of not four digits its `str`.
+def _convert_times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
+    """Return ISO 8601 text to the microsecond; NaT is null, other years than of four digits `str`.
 
     Times of no unit are their numbers.
     """
     unit, _ = np.datetime_data(array.dtype)
     if unit == "generic":
-        return _unless_nat(array, array.astype(np.int64))
+        return _replace_nat(array, array.astype(np.int64))
     if unit in _SHORT_UNITS:
-        return _unless_nat(array, array.astype("M8[us]"))
+        return _replace_nat(array, array.astype("M8[us]"))
     years = array.astype("M8[Y]").astype(np.int64) + 1970
     writable = ((years > 0) & (years < 10_000)) | np.isnat(array)
     if writable.all():
-        return _unless_nat(array, array.astype("M8[us]"))
+        return _replace_nat(array, array.astype("M8[us]"))
     flat = array.reshape(-1)
     texts = [
         None if np.isnat(time) else time.astype("M8[us]") if fits else str(time)
         for time, fits in zip(flat, writable.reshape(-1).tolist(), strict=True)
     ]
-    return _nested(texts, array.shape)
+    return _nest(texts, array.shape)
 
 
-def _unless_nat(
+def _replace_nat(
     times: npt.NDArray[Any], converted: npt.NDArray[Any]
 ) -> npt.NDArray[Any] | list[Any]:
-    """`converted`, with None where there is not a time."""
+    """Return `converted`, with None where there is no time."""
     missing = np.isnat(times)
     if not missing.any():
         return converted
@@ -262,21 +265,21 @@ def _unless_nat(
     return items
 
 
-def _nested(items: list[Any], shape: tuple[int, ...]) -> list[Any]:
+def _nest(items: list[Any], shape: tuple[int, ...]) -> list[Any]:
     for length in reversed(shape[1:]):
         items = [items[i : i + length] for i in range(0, len(items), length)]
     return items
 
 
-def _mended(value: Any) -> Any:
-    """The same content without what makes orjson give up."""
+def _mend(value: Any) -> Any:
+    """Return the same content without what makes orjson give up."""
     match value:
         case str():
             return SURROGATE.sub("\ufffd", value)
         case dict():
-            return {_mended(str(key)): _mended(item) for key, item in value.items()}
+            return {_mend(str(key)): _mend(item) for key, item in value.items()}
         case list() | tuple():
-            return [_mended(item) for item in value]
+            return [_mend(item) for item in value]
         case int() if not -(1 << 63) <= value < 1 << 64:
             return orjson.Fragment(str(value))
         case _:

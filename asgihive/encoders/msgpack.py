@@ -17,16 +17,16 @@ from asgihive.encoders.protocol import (
     is_fixed_length,
     is_numeric,
     is_text,
-    packed_dtype,
-    raw,
+    pack_dtype,
+    view_bytes,
 )
 from asgihive.hdf5.buffers import zero_padding
 
 _MAX_BIN = (1 << 32) - 1
-"""Most bytes of a msgpack `bin` object."""
+"""The most bytes of a msgpack `bin` object."""
 
 _MAX_LENGTH = (1 << 32) - 1
-"""Most members of a msgpack `array`."""
+"""The most members of a msgpack `array`."""
 
 
 class Msgpack:
@@ -49,39 +49,39 @@ class Msgpack:
         if values.shape is None:
             return None
         if is_text(values.dtype) and values.dtype.hasobject:
-            return _list_refusal(values.shape)
+            return _refuse_lists(values.shape)
         if values.dtype.hasobject:
             return "their elements are of variable length"
         if not is_fixed_length(values.dtype):
             return "they are neither numbers nor text, nor compounds of these"
-        if _data_bytes(values) > _MAX_BIN:
+        if _count_data_bytes(values) > _MAX_BIN:
             return f"they are more than {_MAX_BIN} bytes"
         return None
 
     def length(self, values: Values) -> int | None:
         if values.shape is not None and values.dtype.hasobject:
             return None
-        return len(self.head(values)) + _data_bytes(values)
+        return len(self.head(values)) + _count_data_bytes(values)
 
     def head(self, values: Values) -> bytes:
         if values.shape is None:
             return _pack(None)
         if values.dtype.hasobject:
             return b"" if values.size else _pack(np.empty(values.shape).tolist())
-        whole = _pack(_map(packed_dtype(values.dtype), values.shape, b""))
-        return whole.removesuffix(_pack(b"")) + _bin_header(_data_bytes(values))
+        whole = _pack(_make_map(pack_dtype(values.dtype), values.shape, b""))
+        return whole.removesuffix(_pack(b"")) + _make_bin_header(_count_data_bytes(values))
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes | memoryview:
         if values.dtype.hasobject:
-            return b"".join(_texts(values, array, first))
-        packed = packed_dtype(array.dtype)
+            return b"".join(_pack_texts(values, array, first))
+        packed = pack_dtype(array.dtype)
         if packed.itemsize == array.dtype.itemsize and packed == array.dtype:
-            return raw(array)
+            return view_bytes(array)
         # NumPy assigns structured values member by member, in their order.
         compact = np.empty(array.shape, packed)
         compact[...] = array
         # That of long doubles is left.
-        return raw(zero_padding(compact))
+        return view_bytes(zero_padding(compact))
 
     def tail(self, values: Values) -> bytes:  # noqa: ARG002
         return b""
@@ -91,7 +91,7 @@ class Msgpack:
 
         Everything else is converted by the rules of `json`, except that NaN and ±Inf stay.
         """
-        return _pack(_plain(content))
+        return _pack(_convert(content))
 
 
 ENCODER = Msgpack()
@@ -102,7 +102,7 @@ def _pack(content: Any) -> bytes:
     return packed
 
 
-def _map(dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes) -> dict[bytes, Any]:
+def _make_map(dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes) -> dict[bytes, Any]:
     is_compound = dtype.names is not None
     described: Any = dtype.descr if is_compound else dtype.str
     if shape == ():
@@ -111,11 +111,11 @@ def _map(dtype: np.dtype[Any], shape: tuple[int, ...], data: bytes) -> dict[byte
     return {b"nd": True, b"type": described, b"kind": kind, b"shape": shape, b"data": data}
 
 
-def _data_bytes(values: Values) -> int:
-    return values.size * packed_dtype(values.dtype).itemsize
+def _count_data_bytes(values: Values) -> int:
+    return values.size * pack_dtype(values.dtype).itemsize
 
 
-def _list_refusal(shape: tuple[int, ...]) -> str | None:
+def _refuse_lists(shape: tuple[int, ...]) -> str | None:
     if any(length > _MAX_LENGTH for length in shape):
         return f"an axis is longer than {_MAX_LENGTH}"
     if 0 in shape and math.prod(shape[: shape.index(0)]) > json.MAX_EMPTY_LISTS:
@@ -123,8 +123,8 @@ def _list_refusal(shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def _texts(values: Values, array: npt.NDArray[Any], first: int) -> Iterator[bytes]:
-    """Strings of rows of one axis, with the headers of the arrays that begin there."""
+def _pack_texts(values: Values, array: npt.NDArray[Any], first: int) -> Iterator[bytes]:
+    """Yield strings of rows of one axis, with the headers of the arrays that begin there."""
     packer = msgpack.Packer()
     shape = values.shape or ()
     # Of every axis, the position at which its rows begin.
@@ -136,8 +136,8 @@ def _texts(values: Values, array: npt.NDArray[Any], first: int) -> Iterator[byte
         yield packer.pack(as_text(text))
 
 
-def _bin_header(length: int) -> bytes:
-    """The msgpack specification, "bin format family"."""
+def _make_bin_header(length: int) -> bytes:
+    """Return the header of a msgpack `bin` object (specification, "bin format family")."""
     if length < 1 << 8:
         return struct.pack(">BB", 0xC4, length)
     if length < 1 << 16:
@@ -145,15 +145,15 @@ def _bin_header(length: int) -> bytes:
     return struct.pack(">BI", 0xC6, length)
 
 
-def _plain(value: Any) -> Any:
+def _convert(value: Any) -> Any:
     match value:
         case np.ndarray() | np.generic() if is_numeric(value.dtype):
-            return _map(value.dtype, value.shape, zero_padding(np.asarray(value)).tobytes())
+            return _make_map(value.dtype, value.shape, zero_padding(np.asarray(value)).tobytes())
         case None | bool() | float():
             return value
         case dict():
-            return {_plain(str(key)): _plain(item) for key, item in value.items()}
+            return {_convert(str(key)): _convert(item) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [_convert(item) for item in value]
         case _:
             return orjson.loads(json.ENCODER.document(value))

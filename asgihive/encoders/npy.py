@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asgihive.encoders.protocol import Values, is_fixed_length, members_of, raw
+from asgihive.encoders.protocol import Values, is_fixed_length, list_members, view_bytes
 
 _ALIGNMENT = 64
-"""Bytes that the length of a header is a multiple of."""
+"""The length of a header is a multiple of so many bytes."""
 
 
 class Npy:
@@ -31,14 +31,14 @@ class Npy:
             return "their elements are of variable length"
         if not is_fixed_length(values.dtype):
             return "they are neither numbers nor text, nor compounds of these"
-        return _overlap(values.dtype)
+        return _find_fault(values.dtype)
 
     def length(self, values: Values) -> int | None:
         return len(self.head(values)) + values.nbytes
 
     def head(self, values: Values) -> bytes:
         header = {
-            "descr": _descr(values.dtype),
+            "descr": _describe(values.dtype),
             "fortran_order": False,
             "shape": values.shape,
         }
@@ -52,10 +52,10 @@ class Npy:
                 except ValueError:  # more than 64 KiB
                     continue
                 return file.getvalue()
-        return _header_3_0(header)
+        return _make_header_3_0(header)
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> memoryview:  # noqa: ARG002
-        return raw(array)
+        return view_bytes(array)
 
     def tail(self, values: Values) -> bytes:  # noqa: ARG002
         return b""
@@ -64,19 +64,19 @@ class Npy:
 ENCODER = Npy()
 
 
-def _descr(dtype: np.dtype[Any]) -> Any:
-    """What a header says of a dtype, as `numpy.lib.format.dtype_to_descr` without metadata."""
+def _describe(dtype: np.dtype[Any]) -> Any:
+    """Return what `numpy.lib.format.dtype_to_descr` says of a dtype, without metadata."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return _descr(base), shape
+        return _describe(base), shape
     if dtype.names is None:
         return dtype.str
     described: list[tuple[Any, ...]] = []
     end = 0
-    for name, member, offset in _members(dtype):
+    for name, member, offset in _sort_members(dtype):
         if offset > end:
             described.append(("", f"|V{offset - end}"))
-        inner = _descr(member)
+        inner = _describe(member)
         described.append((name, *inner) if isinstance(inner, tuple) else (name, inner))
         end = offset + member.itemsize
     if dtype.itemsize > end:
@@ -84,32 +84,32 @@ def _descr(dtype: np.dtype[Any]) -> Any:
     return described
 
 
-def _members(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
-    """The members of a compound by their offsets."""
-    return sorted(members_of(dtype), key=lambda member: member[2])
+def _sort_members(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
+    """Return the members of a compound by their offsets."""
+    return sorted(list_members(dtype), key=lambda member: member[2])
 
 
-def _overlap(dtype: np.dtype[Any]) -> str | None:
-    """Why a header cannot describe a dtype; None when it can."""
+def _find_fault(dtype: np.dtype[Any]) -> str | None:
+    """Return why a header cannot describe a dtype; None when it can."""
     if dtype.subdtype is not None:
-        return _overlap(dtype.subdtype[0])
+        return _find_fault(dtype.subdtype[0])
     end = 0
-    for name, member, offset in _members(dtype):
+    for name, member, offset in _sort_members(dtype):
         if offset < end:
             return "members of them share bytes"
         try:
             name.encode()
         except UnicodeEncodeError:
             return "the name of a member is not UTF-8"
-        reason = _overlap(member)
+        reason = _find_fault(member)
         if reason is not None:
             return reason
         end = offset + member.itemsize
     return None
 
 
-def _header_3_0(header: dict[str, Any]) -> bytes:
-    """A header with names beyond Latin-1, in version 3.0 of the format."""
+def _make_header_3_0(header: dict[str, Any]) -> bytes:
+    """Return a header with names beyond Latin-1, in version 3.0 of the format."""
     items = "".join(f"'{key}': {value!r}, " for key, value in sorted(header.items()))
     # As `numpy.save`, which leaves room for a longer first axis.
     length = header["shape"][0] if header["shape"] else 0

@@ -1,4 +1,4 @@
-"""What an encoder is: the contract between the formats and whoever streams their bytes."""
+"""The contract between the formats and the code that streams their bytes."""
 
 import math
 import re
@@ -10,24 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""What no UTF-8 says."""
+"""Code points that UTF-8 cannot hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What is about to be encoded, known before the first element is read."""
+    """The values that will be encoded, as known before the first element is read."""
 
     name: str
-    """The dataset's name, which attachments are called by; may be empty."""
+    """The dataset's name, by which attachments are called; may be empty."""
 
     shape: tuple[int, ...] | None
-    """Of the answer, after selection; `()` is a scalar, None an empty dataspace."""
+    """After selection; `()` is a scalar, None an empty dataspace."""
 
     dtype: np.dtype[Any]
 
     @property
     def size(self) -> int:
-        """How many elements there are."""
+        """The number of elements."""
         return 0 if self.shape is None else math.prod(self.shape)
 
     @property
@@ -59,22 +59,22 @@ class Encoder(Protocol):
 
     @property
     def extension(self) -> str | None:
-        """Of the file name, without a dot, when the answer is an attachment; None when not."""
+        """Of the file name, without a dot, when the body is an attachment; None when not."""
 
     @property
     def block_elements(self) -> int:
-        """Most elements to encode in one call, so that no other thread waits for long."""
+        """The most elements to encode in one call, so that no other thread waits for long."""
 
     def refusal(self, values: Values) -> str | None:
-        """Why the values do not fit this format, for people; None when they do."""
+        """Return why the values do not fit this format, for people; None when they do."""
 
     def length(self, values: Values) -> int | None:
-        """Exact bytes of the body, where that is known before the values are."""
+        """Return the exact bytes of the body, where they are known before the values are."""
 
     def head(self, values: Values) -> bytes: ...
 
     def block(self, values: Values, array: npt.NDArray[Any], first: int) -> bytes | memoryview:
-        """Encode the elements [first, first + array.size) of the answer, in C order.
+        """Encode the elements [first, first + array.size) of the values, in C order.
 
         Never called for values without elements: head + tail are then the whole body.
 
@@ -83,7 +83,7 @@ class Encoder(Protocol):
             array: C-contiguous, maybe read-only, of `values.dtype`: n whole rows of one axis
                 k that lie in one row of the axis before, shape (n, *values.shape[k + 1:]);
                 or shape () for a scalar.
-            first: index of the first element in the flattened answer.
+            first: index of the first element among the flattened values.
 
         Returns:
             A `memoryview` may share the array's memory.
@@ -111,7 +111,7 @@ class DocumentEncoder(Protocol):
 
 
 def cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
-    """Pieces of at most `most` elements, in order, each whole rows of one axis."""
+    """Yield parts of at most `most` elements, in order, each whole rows of one axis."""
     if array.size <= most:
         yield array
     elif rows := most * len(array) // array.size:
@@ -123,20 +123,20 @@ def cut(array: npt.NDArray[Any], most: int) -> Iterator[npt.NDArray[Any]]:
 
 
 def is_numeric(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is of numbers or booleans, as h5grove's `is_numeric_data`."""
+    """Return whether a dtype is of numbers or booleans, as h5grove's `is_numeric_data`."""
     return dtype.kind in "biufc"
 
 
 def is_text(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is of strings, of fixed or variable length (as h5py marks those)."""
+    """Return whether a dtype is of strings, of fixed or variable length (as h5py marks those)."""
     if dtype.kind in "SU":
         return True
     vlen = None if dtype.metadata is None else dtype.metadata.get("vlen")
     return dtype.kind == "O" and vlen in (str, bytes)
 
 
-def members_of(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
-    """Name, dtype and offset of each member of a compound; none of other dtypes."""
+def list_members(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
+    """Return name, dtype and offset of each member of a compound; none of other dtypes."""
     # By `names`: among the keys of `fields` are titles, too.
     fields = dtype.fields
     if fields is None or dtype.names is None:
@@ -145,38 +145,38 @@ def members_of(dtype: np.dtype[Any]) -> list[tuple[str, np.dtype[Any], int]]:
 
 
 def is_fixed_length(dtype: np.dtype[Any]) -> bool:
-    """Whether elements are numbers, booleans, fixed-length strings, or compounds of these."""
+    """Return whether elements are numbers, fixed-length strings, or compounds of these."""
     if dtype.subdtype is not None:
         return is_fixed_length(dtype.subdtype[0])
     if dtype.names is not None:
-        return all(is_fixed_length(member) for _, member, _ in members_of(dtype))
+        return all(is_fixed_length(member) for _, member, _ in list_members(dtype))
     return dtype.kind in "biufcSU"
 
 
-def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The same members in the same order, without padding between them and without metadata."""
+def pack_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the same members in the same order, without padding and without metadata."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return np.dtype((packed_dtype(base), shape))
+        return np.dtype((pack_dtype(base), shape))
     if dtype.names is None:
         return np.dtype(dtype.str)
-    return np.dtype([(name, packed_dtype(member)) for name, member, _ in members_of(dtype)])
+    return np.dtype([(name, pack_dtype(member)) for name, member, _ in list_members(dtype)])
 
 
-def encoded_name(name: str) -> bytes:
-    """The bytes of a member's name, in which surrogates stand for what is not UTF-8."""
+def encode_name(name: str) -> bytes:
+    """Return the bytes of a member's name, in which surrogates stand for what is not UTF-8."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def as_text(value: Any) -> str:
-    """The Unicode text of a string element; what is not UTF-8 is U+FFFD."""
+    """Return the Unicode text of a string element; what is not UTF-8 is U+FFFD."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return SURROGATE.sub("\ufffd", str(value))
 
 
-def raw(array: npt.NDArray[Any]) -> memoryview:
-    """The bytes of a C-contiguous array without objects; shares its memory."""
+def view_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of a C-contiguous array without objects; shares its memory."""
     if not array.nbytes:
         return memoryview(b"")
     # Not `array.data`: the buffer protocol knows neither datetime64 nor float128.

@@ -2,10 +2,9 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
-from types import MappingProxyType
 
 from asgihive import encoders as package
 from asgihive.encoders.protocol import Encoder, Values
@@ -14,18 +13,22 @@ from asgihive.errors import BadParameter, FormatMismatch
 ENTRY_POINTS = "asgihive.encoders"
 """Group of entry points of other distributions, each naming an `Encoder`."""
 
-_registered: dict[str, Encoder] = {}
 
-
-def encoders() -> Mapping[str, Encoder]:
-    """All encoders by name: built-in, then of entry points, then registered.
+@cache
+def list_encoders() -> dict[str, Encoder]:
+    """Return all encoders by name: built-in, then of entry points, then registered.
 
     A built-in one is the `ENCODER` of a module of `asgihive.encoders`, sorted by module.
 
     Raises:
         ValueError: two distributions bring a format of the same name.
     """
-    return MappingProxyType({**_installed(), **_registered})
+    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    imported = [importlib.import_module(f"{package.__name__}.{name}") for name in modules]
+    found: dict[str, Encoder] = {}
+    _add(found, (module.ENCODER for module in imported if hasattr(module, "ENCODER")))
+    _add(found, (each.load() for each in entry_points(group=ENTRY_POINTS)))
+    return found
 
 
 def register(encoder: Encoder) -> None:
@@ -34,47 +37,47 @@ def register(encoder: Encoder) -> None:
     Raises:
         ValueError: there is a format of that name already.
     """
-    _registered.update(_named([encoder], encoders()))
+    _add(list_encoders(), (encoder,))
 
 
-def by_name(name: str) -> Encoder:
-    """The encoder of the format `name`.
+def find_encoder(name: str) -> Encoder:
+    """Return the encoder of the format `name`.
 
     Raises:
         BadParameter: there is none; says which there are.
     """
-    known = encoders()
+    known = list_encoders()
     if name not in known:
         raise BadParameter("format", name, f"{', '.join(known)} are accepted")
     return known[name]
 
 
-def media_types() -> Mapping[str, Encoder]:
-    """The encoder that each media type of an `Accept` header (RFC 9110, 12.5.1) chooses.
+def map_media_types() -> Mapping[str, Encoder]:
+    """Return which encoder each media type of an `Accept` header (RFC 9110, 12.5.1) chooses.
 
     Of several, the first one that is shown inline (`bin`), before attachments (`npy`).
     """
     chosen: dict[str, Encoder] = {}
-    for encoder in sorted(encoders().values(), key=lambda encoder: encoder.extension is not None):
+    for encoder in sorted(list_encoders().values(), key=lambda each: each.extension is not None):
         chosen.setdefault(encoder.media_type, encoder)
-    return MappingProxyType(chosen)
+    return chosen
 
 
-def accepted_types() -> Mapping[str, Encoder]:
-    """`media_types`, and behind them the aliases of the encoders: what `Accept` may name."""
-    chosen = dict(media_types())
-    for encoder in encoders().values():
-        for alias in aliases_of(encoder):
+def map_accepted_types() -> Mapping[str, Encoder]:
+    """Return `map_media_types`, and behind them the aliases: all that `Accept` may name."""
+    chosen = dict(map_media_types())
+    for encoder in list_encoders().values():
+        for alias in get_aliases(encoder):
             chosen.setdefault(alias, encoder)
-    return MappingProxyType(chosen)
+    return chosen
 
 
-def aliases_of(encoder: object) -> tuple[str, ...]:
-    """Further media types that choose an encoder in `Accept`."""
+def get_aliases(encoder: object) -> tuple[str, ...]:
+    """Return further media types that choose an encoder in `Accept`."""
     return tuple(getattr(encoder, "aliases", ()))
 
 
-def check(encoder: Encoder, values: Values) -> None:
+def check_fit(encoder: Encoder, values: Values) -> None:
     """Make sure that a format can hold these values.
 
     Raises:
@@ -82,7 +85,7 @@ def check(encoder: Encoder, values: Values) -> None:
     """
     reason = encoder.refusal(values)
     if reason is not None:
-        fitting = [name for name, each in encoders().items() if each.refusal(values) is None]
+        fitting = [name for name, each in list_encoders().items() if each.refusal(values) is None]
         raise FormatMismatch(
             "format",
             encoder.name,
@@ -91,21 +94,8 @@ def check(encoder: Encoder, values: Values) -> None:
         )
 
 
-@cache
-def _installed() -> dict[str, Encoder]:
-    modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    imported = [importlib.import_module(f"{package.__name__}.{name}") for name in modules]
-    built_in = [module.ENCODER for module in imported if hasattr(module, "ENCODER")]
-    found = _named(built_in, {})
-    for entry_point in entry_points(group=ENTRY_POINTS):
-        found.update(_named([entry_point.load()], found))
-    return found
-
-
-def _named(new: list[Encoder], known: Mapping[str, Encoder]) -> dict[str, Encoder]:
-    named = dict[str, Encoder]()
+def _add(known: dict[str, Encoder], new: Iterable[Encoder]) -> None:
     for encoder in new:
-        if encoder.name in known or encoder.name in named:
+        if encoder.name in known:
             raise ValueError(f"There is a format named {encoder.name!r} already")
-        named[encoder.name] = encoder
-    return named
+        known[encoder.name] = encoder

@@ -36,7 +36,7 @@ class _Scales(NamedTuple):
     exact: npt.NDArray[np.bool_]
 
 
-def scientific(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+def format_scientific(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Format as `"%.18e" % number` does, with NUL bytes where a number has no character.
 
     Args:
@@ -49,11 +49,11 @@ def scientific(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     magnitude = np.abs(numbers)
     finite = np.isfinite(magnitude)
     plain = finite & (magnitude != 0)
-    digits, decimal = _digits(np.where(plain, magnitude, 1.0))
+    digits, decimal = _find_digits(np.where(plain, magnitude, 1.0))
     if not plain.all():
         digits[~plain] = 0
         decimal[~plain] = 0
-    rows = _rows(digits, decimal, np.signbit(numbers))
+    rows = _make_rows(digits, decimal, np.signbit(numbers))
     if not finite.all():
         special = np.flatnonzero(~finite)
         rows[special] = 0
@@ -63,19 +63,19 @@ def scientific(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     return rows
 
 
-def _digits(numbers: npt.NDArray[np.float64]) -> tuple[Words, npt.NDArray[np.int64]]:
-    """The 19 digits of positive finite numbers as one integer, and the first one's exponent."""
-    scales = _scales()
+def _find_digits(numbers: npt.NDArray[np.float64]) -> tuple[Words, npt.NDArray[np.int64]]:
+    """Return the 19 digits of positive finite numbers as integers, and their decimal exponents."""
+    scales = _make_scales()
     fraction, octave = np.frexp(numbers)
     octave -= _LEAST_EXPONENT
     row = 2 * octave + (numbers >= scales.threshold.take(octave))
     mantissa = (fraction.view(U64) << U64(11)) | U64(1 << 63)
 
     high_scale, low_scale = scales.high.take(row), scales.low.take(row)
-    carry = _high_product(mantissa, low_scale)
+    carry = _multiply_high(mantissa, low_scale)
     low = mantissa * high_scale
     low += carry
-    high = _high_product(mantissa, high_scale)
+    high = _multiply_high(mantissa, high_scale)
     high += low < carry
 
     digits = (high << U64(1)) | (low >> U64(63))
@@ -90,13 +90,13 @@ def _digits(numbers: npt.NDArray[np.float64]) -> tuple[Words, npt.NDArray[np.int
         ties = near_tie[exact & (rest[near_tie] == U64(_HALF))]
         beyond = mantissa[ties] * low_scale[ties] != 0
         digits[ties] += beyond | (digits[ties] % U64(2) == 1)
-        _by_python(numbers, near_tie[~exact], digits, decimal)
-    _by_python(numbers, np.flatnonzero(digits >= U64(10**19)), digits, decimal)
+        _format_by_python(numbers, near_tie[~exact], digits, decimal)
+    _format_by_python(numbers, np.flatnonzero(digits >= U64(10**19)), digits, decimal)
     return digits, decimal
 
 
-def _high_product(a: Words, b: Words) -> Words:
-    """The upper 64 bits of the 128-bit products."""
+def _multiply_high(a: Words, b: Words) -> Words:
+    """Return the upper 64 bits of the 128-bit products."""
     mask, half = U64((1 << 32) - 1), U64(32)
     a_high, a_low, b_high, b_low = a >> half, a & mask, b >> half, b & mask
     cross = a_low * b_low
@@ -112,7 +112,7 @@ def _high_product(a: Words, b: Words) -> Words:
     return a_high
 
 
-def _by_python(
+def _format_by_python(
     numbers: npt.NDArray[np.float64],
     where: npt.NDArray[np.intp],
     digits: Words,
@@ -124,10 +124,10 @@ def _by_python(
         decimal[i] = int(exponent)
 
 
-def _rows(
+def _make_rows(
     digits: Words, decimal: npt.NDArray[np.int64], negative: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
-    leading, group, last, exponent = _texts()
+    leading, group, last, exponent = _make_tables()
     first = digits // U64(10**17)
     digits = digits - first * U64(10**17)
     sixteen = digits // U64(10)
@@ -149,8 +149,8 @@ def _rows(
 
 
 @cache
-def _texts() -> tuple[npt.NDArray[np.uint32], ...]:
-    """Four characters at a time: `-d.d`, `dddd` (four times), `de+h`, `tu`."""
+def _make_tables() -> tuple[npt.NDArray[np.uint32], ...]:
+    """Return tables of four characters at a time: `-d.d`, `dddd` (four times), `de+h`, `tu`."""
 
     def table(texts: Any) -> npt.NDArray[np.uint32]:
         return np.frombuffer(b"".join(texts), np.uint32)
@@ -169,11 +169,11 @@ def _texts() -> tuple[npt.NDArray[np.uint32], ...]:
 
 
 @cache
-def _scales() -> _Scales:
+def _make_scales() -> _Scales:
     thresholds, decimals, highs, lows, exact = [], [], [], [], []
     for exponent in range(_LEAST_EXPONENT, 1025):
-        first = _decimal_exponent(exponent - 1)
-        thresholds.append(_least_float_from(first + 1))
+        first = _find_decimal_exponent(exponent - 1)
+        thresholds.append(_find_least_float(first + 1))
         for decimal in (first, first + 1):
             power, shift = 18 - decimal, exponent + 63
             numerator = 10 ** max(power, 0) << max(shift, 0)
@@ -191,16 +191,16 @@ def _scales() -> _Scales:
     )
 
 
-def _decimal_exponent(exponent: int) -> int:
-    """The floor of log10(2**exponent)."""
+def _find_decimal_exponent(exponent: int) -> int:
+    """Return the floor of log10(2**exponent)."""
     if exponent >= 0:
         return len(str(1 << exponent)) - 1
     # 2**-n is 5**n / 10**n
     return len(str(5**-exponent)) - 1 + exponent
 
 
-def _least_float_from(decimal: int) -> float:
-    """The least float64 that is not below 10**decimal."""
+def _find_least_float(decimal: int) -> float:
+    """Return the least float64 that is not below 10**decimal."""
     nearest = float(f"1e{decimal}")
     if not np.isfinite(nearest):
         return nearest

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from asgihive.encoders.protocol import Values, raw
+from asgihive.encoders.protocol import Values, view_bytes
 
 MAX_PAGES = 100_000
-"""Most images of a stack: the directory of the pages, 166 bytes each, is made in memory."""
+"""The most images of a stack: the directory of the pages, 166 bytes each, is made in memory."""
 
 _MAX_SIDE = (1 << 32) - 1
 _CLASSIC_BYTES = (1 << 32) - (1 << 25)
@@ -37,7 +37,7 @@ class Tiff:
         # TIFF knows longer floats, but tifffile reads them wrongly and other readers not at all.
         if values.dtype.itemsize > (16 if values.dtype.kind == "c" else 8):
             return f"their dtype is {values.dtype}"
-        return _shape_refusal(values.shape)
+        return _refuse_shape(values.shape)
 
     def length(self, values: Values) -> int | None:
         return _Structure(values).length
@@ -49,7 +49,7 @@ class Tiff:
         if array.dtype.kind == "b":
             # What was stored as true may be any byte but 0.
             array = np.not_equal(array.view(np.uint8), 0)
-        return raw(array)
+        return view_bytes(array)
 
     def tail(self, values: Values) -> bytes:
         return _Structure(values).tail()
@@ -58,7 +58,7 @@ class Tiff:
 ENCODER = Tiff()
 
 
-def _shape_refusal(shape: tuple[int, ...] | None) -> str | None:
+def _refuse_shape(shape: tuple[int, ...] | None) -> str | None:
     if shape is None or len(shape) not in (2, 3):
         return "they have neither two dimensions nor three"
     if 0 in shape:
@@ -72,7 +72,7 @@ def _shape_refusal(shape: tuple[int, ...] | None) -> str | None:
 
 
 class _Structure(io.RawIOBase):
-    """A file of which only what lies before and after the pixels is kept."""
+    """A file that keeps only what lies before and after the pixels."""
 
     def __init__(self, values: Values) -> None:
         super().__init__()
@@ -95,12 +95,12 @@ class _Structure(io.RawIOBase):
         self._pixels_end = self._pixels + values.nbytes
 
     def head(self) -> bytes:
-        return self._part(0, self._pixels)
+        return self._read_written(0, self._pixels)
 
     def tail(self) -> bytes:
-        return self._part(self._pixels_end, self.length)
+        return self._read_written(self._pixels_end, self.length)
 
-    def _part(self, start: int, end: int) -> bytes:
+    def _read_written(self, start: int, end: int) -> bytes:
         part = bytearray(end - start)
         for position, data in self._writes:
             if start <= position < end:

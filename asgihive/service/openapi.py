@@ -14,7 +14,7 @@ from asgihive import errors
 from asgihive.asgi import Documentation, Router
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
 from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import encoders
+from asgihive.encoders.registry import list_encoders
 from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.gate import STATUSES, is_open
@@ -87,7 +87,7 @@ class _Described:
 
 def _value_content() -> dict[str, Schema]:
     """Of `/data`: anything as JSON, bytes in all other formats."""
-    return {each.media_type: {} for each in encoders().values()}
+    return {each.media_type: {} for each in list_encoders().values()}
 
 
 def _operations() -> dict[str, _Described]:
@@ -285,7 +285,7 @@ _SECURITY: dict[str, Any] = {
 def _responses(described: _Described, *, needs_token: bool) -> dict[str, Any]:
     content = described.content
     if content is None:
-        documents = (each for each in encoders().values() if isinstance(each, DocumentEncoder))
+        documents = (each for each in list_encoders().values() if isinstance(each, DocumentEncoder))
         content = {each.media_type: described.schema or {} for each in documents}
     good: dict[str, Any] = {
         "description": "Success",

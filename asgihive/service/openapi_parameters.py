@@ -3,7 +3,7 @@
 from typing import Any
 
 from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import encoders
+from asgihive.encoders.registry import list_encoders
 from asgihive.hdf5.histogram import MAX_BINS
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method
@@ -112,7 +112,11 @@ def _entity_parameters() -> dict[str, Parameter]:
             "format",
             "The format; without it `Accept` chooses.",
             _enumerated(
-                [name for name, each in encoders().items() if isinstance(each, DocumentEncoder)],
+                [
+                    name
+                    for name, each in list_encoders().items()
+                    if isinstance(each, DocumentEncoder)
+                ],
                 "json",
             ),
             "json",
@@ -132,7 +136,7 @@ def _value_parameters() -> dict[str, Parameter]:
         "format": _query(
             "format",
             "The format; without it `Accept` chooses. One that does not fit the values is 422.",
-            _enumerated(list(encoders()), "json"),
+            _enumerated(list(list_encoders()), "json"),
             "npy",
         ),
         "dtype": _query(

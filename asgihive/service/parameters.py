@@ -11,7 +11,7 @@ from starlette.types import Scope
 from asgihive.asgi import QueryFields, choose_media_type, get_route_path, parse_query
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
-from asgihive.encoders.registry import accepted_types, aliases_of, by_name, encoders
+from asgihive.encoders.registry import find_encoder, get_aliases, list_encoders, map_accepted_types
 from asgihive.errors import BadParameter, FileMissing, UnknownParameter
 from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.links import LinkResolution
@@ -286,7 +286,7 @@ def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
         BadParameter
     """
     documents = {
-        name: each for name, each in encoders().items() if isinstance(each, DocumentEncoder)
+        name: each for name, each in list_encoders().items() if isinstance(each, DocumentEncoder)
     }
     name = query.first("format")
     if name:
@@ -296,7 +296,7 @@ def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
     offered = {
         media_type: each
         for each in documents.values()
-        for media_type in (each.media_type, *aliases_of(each))
+        for media_type in (each.media_type, *get_aliases(each))
     }
     first = documents["json"]
     chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
@@ -323,10 +323,10 @@ def _value_encoder(query: QueryFields, accept: str) -> Encoder:
     name, has_header = query.first("format"), _boolean(query, "header")
     by_member = compounds_by_name(query)
     if name:
-        encoder = by_name(name)
+        encoder = find_encoder(name)
     else:
-        offered = accepted_types()
-        first = by_name("json")
+        offered = map_accepted_types()
+        first = find_encoder("json")
         # JSON first: it is what any type (`*/*`) means.
         chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
         encoder = first if chosen is None else offered[chosen]

@@ -20,7 +20,7 @@ from asgihive.asgi import (
 from asgihive.concurrency import Portions
 from asgihive.context import measured
 from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import encoders
+from asgihive.encoders.registry import list_encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer
@@ -73,7 +73,7 @@ class Routes:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        encoders()  # found and imported now, not on the event loop of the first request
+        list_encoders()  # found and imported now, not on the event loop of the first request
         self.router = Router(optional_trailing_slash=True)
         self.router.add("/", _ok, name="ok")
         self._add_document("meta", self._meta)

@@ -8,7 +8,7 @@ import numpy as np
 from asgihive.concurrency import Portions
 from asgihive.encoders.json import Json
 from asgihive.encoders.protocol import Values, is_numeric
-from asgihive.encoders.registry import check
+from asgihive.encoders.registry import check_fit
 from asgihive.errors import FormatMismatch, PageTooLarge
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.links import MAX_LINK_HOPS
@@ -38,7 +38,7 @@ def check_values(parameters: DataParameters, values: Values) -> None:
         PageTooLarge: a browser would show them as a page.
     """
     encoder = parameters.encoder
-    check(encoder, values)
+    check_fit(encoder, values)
     if parameters.is_navigation and isinstance(encoder, Json):
         size = encoder.estimate_length(values)
         if size > MAX_PAGE_BYTES:

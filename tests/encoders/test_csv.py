@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 
-from asgihive.encoders import Values, by_name
+from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.csv import MAX_EMPTY_ROWS, MAX_NAMED_COLUMNS, WITH_HEADER
 from asgihive.encoders.protocol import as_text
-from asgihive.encoders.scientific import _by_python, _digits, scientific
+from asgihive.encoders.scientific import _find_digits, _format_by_python, format_scientific
 from tests.encoders.strategies import Array, arrays, fixed, in_blocks, numbers, whole
 
-ENCODER = by_name("csv")
+ENCODER = find_encoder("csv")
 
 
 def savetxt(array: Array) -> bytes:
@@ -210,7 +210,7 @@ def test_compounds_of_very_many_columns_are_refused() -> None:
 
 
 def assert_scientific(numbers: Array) -> None:
-    rows = scientific(numbers)
+    rows = format_scientific(numbers)
     texts = [bytes(row).replace(b"\0", b"").decode() for row in rows]
     assert texts == [f"{number:.18e}" for number in numbers.tolist()]
     assert not rows[:, -2:].any()
@@ -248,8 +248,8 @@ def test_integers_beyond_the_exact_scales() -> None:
 def test_what_the_scales_cannot_decide_python_does() -> None:
     # No float64 is known to need it, so it is called by hand.
     array = np.array([1.5, 9.875e-300, 1e23])
-    digits, decimal = _digits(array)
+    digits, decimal = _find_digits(array)
     again, again_decimal = np.zeros_like(digits), np.zeros_like(decimal)
-    _by_python(array, np.arange(array.size), again, again_decimal)
+    _format_by_python(array, np.arange(array.size), again, again_decimal)
     np.testing.assert_array_equal(again, digits)
     np.testing.assert_array_equal(again_decimal, decimal)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from asgihive.encoders import DocumentEncoder, by_name
+from asgihive.encoders import DocumentEncoder, find_encoder
 from tests.encoders.strategies import Array, arrays, numbers, whole
 
 
 def document_encoder(name: str) -> DocumentEncoder:
-    encoder = by_name(name)
+    encoder = find_encoder(name)
     assert isinstance(encoder, DocumentEncoder)
     return encoder
 
@@ -47,7 +47,7 @@ def test_nothing_fails(content: Any) -> None:
 
 @given(arrays())
 def test_an_array_is_as_in_data(array: Array) -> None:
-    body = whole(by_name("json"), array)
+    body = whole(find_encoder("json"), array)
     assert JSON.document(array) == body
     assert JSON.document({"a": [array, (array,)]}) == b'{"a":[%b,[%b]]}' % (body, body)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from asgihive.encoders import by_name
+from asgihive.encoders import find_encoder
 from tests.encoders.strategies import LONG, Array, arrays, whole
 
 h5grove = pytest.importorskip("h5grove.encoders")
@@ -28,7 +28,7 @@ def by_h5grove(array: Array, name: str) -> bytes:
 
 @given(arrays(native | hnp.array_dtypes(native), hnp.array_shapes(**sides)))
 def test_json(array: Array) -> None:
-    assert whole(by_name("json"), array) == by_h5grove(array, "json")
+    assert whole(find_encoder("json"), array) == by_h5grove(array, "json")
 
 
 @pytest.mark.parametrize("name", ["bin", "npy", "csv", "tiff"])
@@ -36,7 +36,7 @@ def test_json(array: Array) -> None:
 def test_numbers(name: str, data: st.DataObject) -> None:
     held = native.filter(lambda dtype: name != "tiff" or dtype not in (LONG, np.dtype(bool)))
     array = data.draw(arrays(held, hnp.array_shapes(min_dims=2, max_dims=2, **sides)))
-    assert whole(by_name(name), array) == by_h5grove(array, name)
+    assert whole(find_encoder(name), array) == by_h5grove(array, name)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_numbers(name: str, data: st.DataObject) -> None:
     ],
 )
 def test_other_json(array: Array) -> None:
-    assert whole(by_name("json"), array) == by_h5grove(array, "json")
+    assert whole(find_encoder("json"), array) == by_h5grove(array, "json")

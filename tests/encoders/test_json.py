@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from asgihive.encoders import Values, by_name
+from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.json import MAX_EMPTY_LISTS
 from tests.encoders.strategies import Array, arrays, in_blocks, numbers, values_of, whole
 
-ENCODER = by_name("json")
+ENCODER = find_encoder("json")
 
 
 def assert_same(parsed: Any, array: Any) -> None:

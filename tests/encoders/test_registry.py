@@ -9,11 +9,11 @@ import pytest
 
 from asgihive.encoders import (
     Values,
-    accepted_types,
-    by_name,
-    check,
-    encoders,
-    media_types,
+    check_fit,
+    find_encoder,
+    list_encoders,
+    map_accepted_types,
+    map_media_types,
     register,
     registry,
 )
@@ -48,16 +48,15 @@ class Repr:
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    monkeypatch.setattr(registry, "_registered", {})
-    registry._installed.cache_clear()
+    list_encoders.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    registry._installed.cache_clear()
+    list_encoders.cache_clear()
 
 
 def test_the_formats_of_the_contract() -> None:
-    assert set(encoders()) == {"json", "bin", "npy", "csv", "tiff", "msgpack"}
-    assert {(e.name, e.media_type, e.extension) for e in encoders().values()} == {
+    assert set(list_encoders()) == {"json", "bin", "npy", "csv", "tiff", "msgpack"}
+    assert {(e.name, e.media_type, e.extension) for e in list_encoders().values()} == {
         ("json", "application/json", None),
         ("bin", "application/octet-stream", None),
         ("npy", "application/octet-stream", "npy"),
@@ -68,7 +67,7 @@ def test_the_formats_of_the_contract() -> None:
 
 
 def test_bin_wins_over_npy() -> None:
-    chosen = {media_type: encoder.name for media_type, encoder in media_types().items()}
+    chosen = {media_type: encoder.name for media_type, encoder in map_media_types().items()}
     assert chosen == {
         "application/json": "json",
         "application/octet-stream": "bin",
@@ -79,22 +78,22 @@ def test_bin_wins_over_npy() -> None:
 
 
 def test_aliases_choose_an_encoder_as_its_media_type_does() -> None:
-    aliases = {name for name in accepted_types() if name not in media_types()}
+    aliases = {name for name in map_accepted_types() if name not in map_media_types()}
     assert aliases == {"application/msgpack", "application/x-msgpack"}
-    assert {accepted_types()[name].name for name in aliases} == {"msgpack"}
-    assert accepted_types().items() >= media_types().items()
+    assert {map_accepted_types()[name].name for name in aliases} == {"msgpack"}
+    assert map_accepted_types().items() >= map_media_types().items()
 
 
 def test_an_unknown_format_says_which_there_are() -> None:
     with pytest.raises(BadParameter, match="`format` is `yaml`") as raised:
-        by_name("yaml")
-    assert all(name in str(raised.value) for name in encoders())
+        find_encoder("yaml")
+    assert all(name in str(raised.value) for name in list_encoders())
 
 
 def test_register(clean: Any) -> None:
     register(Repr())
-    assert by_name("repr") == Repr()
-    assert media_types()["text/x-python"] == Repr()
+    assert find_encoder("repr") == Repr()
+    assert map_media_types()["text/x-python"] == Repr()
     with pytest.raises(ValueError, match="'repr'"):
         register(Repr())
     with pytest.raises(ValueError, match="'json'"):
@@ -106,19 +105,19 @@ def test_entry_points(clean: pytest.MonkeyPatch) -> None:
     clean.setattr(
         registry, "entry_points", lambda group: [entry_point] * (group == entry_point.group)
     )
-    assert by_name("repr") is REPR
+    assert find_encoder("repr") is REPR
 
 
 REPR = Repr()
 
 
 def test_check_passes_what_fits() -> None:
-    check(by_name("csv"), Values("", (2, 2), np.dtype(float)))
+    check_fit(find_encoder("csv"), Values("", (2, 2), np.dtype(float)))
 
 
 def test_check_says_what_fits() -> None:
     with pytest.raises(FormatMismatch) as raised:
-        check(by_name("tiff"), Values("", (2,), np.dtype(float)))
+        check_fit(find_encoder("tiff"), Values("", (2,), np.dtype(float)))
     sentence = str(raised.value)
     assert "`format` is `tiff`" in sentence
     assert "neither two dimensions nor three" in sentence
@@ -128,4 +127,4 @@ def test_check_says_what_fits() -> None:
 def test_check_when_nothing_fits() -> None:
     values = Values("", (1 << 40, 0), np.dtype(object))
     with pytest.raises(FormatMismatch, match="use a smaller selection"):
-        check(by_name("json"), values)
+        check_fit(find_encoder("json"), values)

@@ -9,11 +9,11 @@ import pytest
 import tifffile
 from hypothesis import given
 
-from asgihive.encoders import Values, by_name
+from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.tiff import MAX_PAGES
 from tests.encoders.strategies import LONG, Array, arrays, in_blocks, numbers, whole
 
-ENCODER = by_name("tiff")
+ENCODER = find_encoder("tiff")
 images = hnp.array_shapes(min_dims=2, max_dims=3, max_side=5)
 held = numbers.filter(lambda dtype: dtype not in (LONG, np.dtype(np.clongdouble)))
 

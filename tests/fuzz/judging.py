@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from asgihive.encoders.registry import encoders
+from asgihive.encoders.registry import list_encoders
 from asgihive.errors import AsgihiveError
 from asgihive.service.files import MEDIA_TYPE
 from tests.asgi.exchange import Exchange
@@ -15,7 +15,9 @@ _CRASHED = "crashed the reader"  # in a worker process
 _JSON = "application/json"
 
 # Looked for on the disk once, here.
-_MEDIA_TYPES = {name: each.media_type for name, each in encoders().items()} | {"file": MEDIA_TYPE}
+_MEDIA_TYPES = {name: each.media_type for name, each in list_encoders().items()} | {
+    "file": MEDIA_TYPE
+}
 
 
 def complaint(

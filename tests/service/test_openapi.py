@@ -12,7 +12,7 @@ from asgihive.asgi import QueryFields, Router
 from asgihive.asgi.arguments import JSON
 from asgihive.demo import MAIN_FILE, write_demo
 from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import encoders
+from asgihive.encoders.registry import list_encoders
 from asgihive.service import H5App
 from asgihive.service.gate import STATUSES
 from asgihive.settings import H5Settings
@@ -191,9 +191,9 @@ async def test_a_batch_takes_and_gives_what_it_says(app: H5App) -> None:
 async def test_formats_are_those_of_the_registry(app: H5App) -> None:
     paths = (await _document(app))["paths"]
     content = paths["/data"]["get"]["responses"]["200"]["content"]
-    assert content.keys() == {each.media_type for each in encoders().values()}
+    assert content.keys() == {each.media_type for each in list_encoders().values()}
     documents = {
-        each.media_type for each in encoders().values() if isinstance(each, DocumentEncoder)
+        each.media_type for each in list_encoders().values() if isinstance(each, DocumentEncoder)
     }
     assert paths["/meta"]["get"]["responses"]["200"]["content"].keys() == documents
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from asgihive.encoders import Values, by_name
+from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.json import BY_NAME, Json
 from asgihive.service import H5App, selecting
 from asgihive.service.parameters import is_navigation
@@ -164,7 +164,7 @@ def test_the_estimate_is_near(dtype: Any, by_name_: bool) -> None:
 
 @given(st.lists(st.integers(0, 10**12), max_size=5).map(tuple))
 def test_the_estimate_never_reads_or_fails(shape: tuple[int, ...]) -> None:
-    encoder = by_name("json")
+    encoder = find_encoder("json")
     assert isinstance(encoder, Json)
     for dtype in (MIXED, np.dtype("m8[s]"), np.dtype("V3"), np.dtype("g"), h5py.ref_dtype):
         assert encoder.estimate_length(Values("", shape, dtype)) >= 0
