@@ -1,40 +1,27 @@
 """The command `asgihive`: serves and inspects HDF5 files, shows and begins services."""
 
+import argparse
+import importlib
 import os
 import platform
 import sys
 from collections.abc import Sequence
 
-import h5py
-import numpy as np
-import uvicorn
-
 from asgihive import __version__
-from asgihive.cli.console import STYLE, OutputFailed, Parser, TellVersion
-from asgihive.cli.demo import add_demo
-from asgihive.cli.hives import add_graph, add_routes
-from asgihive.cli.inspect import add_inspect
-from asgihive.cli.new import add_new
-from asgihive.cli.serve import add_serve
-from asgihive.cli.signals import signals_interrupt
+from asgihive.cli.console import OutputFailed, Parser, interrupting_signals, tell
 from asgihive.errors import suggest_name
 
 __all__ = ["main"]
 
-_VERSIONS = (
-    f"asgihive {__version__}\n"
-    f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}, NumPy {np.__version__}, "
-    f"uvicorn {uvicorn.__version__}\n"
-    f"Python {platform.python_version()} on {platform.platform()}"
-)
-
+# What each command is for, and the function that lets its parser take its arguments. It is
+# imported when its command is asked for: not every one needs h5py and a server.
 COMMANDS = {
-    "serve": add_serve,
-    "demo": add_demo,
-    "inspect": add_inspect,
-    "new": add_new,
-    "routes": add_routes,
-    "graph": add_graph,
+    "serve": ("Serve the HDF5 files of a directory.", "serve:add_serve"),
+    "demo": ("Serve sample files, and print URLs to open.", "serve:add_demo"),
+    "inspect": ("Show how data are stored, and how they are read.", "inspect:add_inspect"),
+    "new": ("Write a small service to begin with.", "new:add_new"),
+    "routes": ("List the routes of a service.", "hives:add_routes"),
+    "graph": ("Show what a hive starts, in which order, and why.", "hives:add_graph"),
 }
 _GLOBAL_OPTIONS = frozenset({"-h", "--help", "--version"})
 
@@ -56,59 +43,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A server that is asked to stop (SIGINT, SIGTERM, SIGHUP) finishes what it is answering,
     for `--graceful-seconds` at most, and then this returns 0. Of several workers SIGHUP
-    replaces one after the other instead.
+    replaces one after the other instead. Where standard output cannot be written, stderr says
+    so and the exit code is 1; a reader that has seen enough (`| head`) ends a command quietly,
+    with 0.
 
     Args:
         arguments: without the program's name; those of the process by default.
-
-    Where standard output cannot be written, that is said on stderr and the exit code is 1; a
-    reader who has seen enough (`| head`) ends a command quietly, with 0.
 
     Raises:
         SystemExit: 2 after one line on stderr, when nothing can be done as asked; 1 likewise,
             when it was begun and failed; 0 after `--help` and `--version`.
     """
-    parser = build_parser()
+    parser = _make_parser()
     try:
-        return _run(parser, sys.argv[1:] if arguments is None else list(arguments))
+        options = parse_arguments(sys.argv[1:] if arguments is None else list(arguments), parser)
+        if "run" not in options:
+            parser.print_help()
+            return 0
+        with interrupting_signals():
+            code: int = options.run(options)
+            return code
+    except KeyboardInterrupt:
+        return 0
     except OutputFailed as failed:
         if failed.has_reader_gone:
             return 0
         parser.fail(str(failed))
 
 
-def _run(parser: Parser, arguments: list[str]) -> int:
-    _check_command(parser, arguments)
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        getattr(options, "parser", parser).refuse_unknown(unknown)
-    if "run" not in options:
-        parser.print_help()
-        return 0
-    with signals_interrupt():
-        try:
-            code: int = options.run(options)
-        except KeyboardInterrupt:
-            return 0
-    return code
-
-
-def _check_command(parser: Parser, arguments: list[str]) -> None:
-    """Say what may have been meant where the first word is no command."""
-    first = arguments[0] if arguments else "--help"
-    if first in COMMANDS or first in _GLOBAL_OPTIONS:
-        return
-    if first.startswith("-"):
-        parser.error(f"{first} follows a command: asgihive COMMAND {first}")
-    meant = suggest_name(first, COMMANDS)
-    if os.path.exists(first):
-        command = "serve" if os.path.isdir(first) else "inspect"
-        meant = f" (did you mean asgihive {command} {first}?)"
-    parser.error(f"there is no command {first!r}{meant}; there is: {', '.join(COMMANDS)}")
-
-
-def build_parser() -> Parser:
-    """Return the parser of all commands."""
+def _make_parser() -> Parser:
     parser = Parser(
         prog="asgihive",
         description=(
@@ -116,12 +79,59 @@ def build_parser() -> Parser:
             "Build services out of components, and see what they consist of."
         ),
         epilog=_EXAMPLES,
-        **STYLE,
     )
-    parser.add_argument(
-        "--version", action=TellVersion, version=_VERSIONS, help="show versions and exit"
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in COMMANDS.values():
-        add(commands)
+    parser.add_argument("--version", action=_TellVersions, help="Show versions and exit.")
     return parser
+
+
+def parse_arguments(arguments: list[str], parser: Parser | None = None) -> argparse.Namespace:
+    """Return the options of a command; its function is `run`, its parser `parser`.
+
+    Args:
+        arguments: without the program's name.
+        parser: of the program; a new one by default.
+
+    Raises:
+        SystemExit: 2 after one line on stderr, with what may have been meant.
+    """
+    parser = parser or _make_parser()
+    command = arguments[0] if arguments else "--help"
+    if command not in COMMANDS and command not in _GLOBAL_OPTIONS:
+        if command.startswith("-"):
+            parser.error(f"{command} follows a command: asgihive COMMAND {command}")
+        meant = suggest_name(command, COMMANDS)
+        if os.path.exists(command):
+            word = "serve" if os.path.isdir(command) else "inspect"
+            meant = f" (did you mean asgihive {word} {command}?)"
+        parser.error(f"there is no command {command!r}{meant}; there is: {', '.join(COMMANDS)}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (text, place) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text)
+        if name == command:
+            module, _, function = place.partition(":")
+            getattr(importlib.import_module(f"asgihive.cli.{module}"), function)(subparser)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        getattr(options, "parser", parser).refuse_unknown(unknown)
+    return options
+
+
+class _TellVersions(argparse.Action):
+    """As argparse's own action, which hides that standard output cannot be written."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Tell the versions that a report of a problem needs, and end the process."""
+        import h5py  # noqa: PLC0415  # which other commands do without
+        import numpy as np  # noqa: PLC0415
+        import uvicorn  # noqa: PLC0415
+
+        tell(
+            f"asgihive {__version__}\n"
+            f"h5py {h5py.__version__}, HDF5 {h5py.version.hdf5_version}, "
+            f"NumPy {np.__version__}, uvicorn {uvicorn.__version__}\n"
+            f"Python {platform.python_version()} on {platform.platform()}"
+        )
+        parser.exit()

@@ -1,22 +1,18 @@
-"""How every command of `asgihive` reads its arguments, tells and complains."""
+"""How every command of `asgihive` reads its arguments, tells, complains, and is interrupted."""
 
 import argparse
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgihive.errors import suggest_name
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
-
-# What all parsers are made with.
-STYLE: dict[str, Any] = {
-    "formatter_class": argparse.RawDescriptionHelpFormatter,
-    "allow_abbrev": False,
-}
 
 USAGE, FAILURE = 2, 1
 """Exit codes: what was asked for cannot be used; or it was begun, and cannot be done."""
@@ -40,6 +36,11 @@ class OutputFailed(Exception):
 
 class Parser(argparse.ArgumentParser):
     """Complains in one line, which tells how to see the usage."""
+
+    def __init__(self, **rest: Any) -> None:
+        style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+        super().__init__(**style | rest, add_help=False)  # type: ignore[arg-type]  # mixed kinds
+        self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
 
     def error(self, message: str) -> NoReturn:
         line = " ".join(message.split())
@@ -79,30 +80,14 @@ class Parser(argparse.ArgumentParser):
             super().print_help(file)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End the process, with whatever was told on stdout.
+        """End the process, with everything that was told on stdout.
 
         Raises:
             OutputFailed: that cannot be written.
         """
-        flush_output()
+        if sys.stdout is not None:  # else the shell has closed it: `>&-`
+            _write_output(sys.stdout.flush)
         super().exit(status, message)
-
-
-class TellVersion(argparse.Action):
-    """The option `--version`: as argparse's own, which hides that stdout cannot be written.
-
-    Args:
-        version: the text to tell.
-    """
-
-    def __init__(self, *, version: str, **rest: Any) -> None:
-        super().__init__(**rest, nargs=0, default=argparse.SUPPRESS)
-        self._version = version
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Tell the version, and end the process."""
-        tell(self._version)
-        parser.exit()
 
 
 def tell(text: str) -> None:
@@ -111,30 +96,45 @@ def tell(text: str) -> None:
     Raises:
         OutputFailed: it cannot be written.
     """
+    # The command's output, for people and pipes.
+    _write_output(lambda: print(text, flush=True))  # noqa: T201
+
+
+def _write_output(write: Callable[[], None]) -> None:
     try:
-        print(text, flush=True)  # noqa: T201  # the command's output, for people and pipes
+        write()
     except OSError as error:
-        _drop_output()
+        # Let the rest of the buffer go nowhere: Python would complain of it when it ends.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
         raise OutputFailed(error) from None
 
 
-def flush_output() -> None:
-    """Write what argparse has left in the buffer of stdout.
+@contextmanager
+def interrupting_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind like Ctrl+C, so that temporary files are removed."""
+    handlers: dict[signal.Signals, Callable[[int, Any], object]] = {
+        signal.SIGTERM: signal.default_int_handler
+    }
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        # uvicorn stops gracefully on SIGTERM only, and a closed terminal sends this.
+        handlers[signal.SIGHUP] = lambda *_: signal.raise_signal(signal.SIGTERM)
+    # A signal that is ignored (nohup) stays so.
+    with replacing_handlers(signal.SIG_DFL, handlers):
+        yield
 
-    Raises:
-        OutputFailed: it cannot be written.
-    """
-    if sys.stdout is None:  # closed by the shell: `>&-`
-        return
+
+@contextmanager
+def replacing_handlers(
+    expected: Any, handlers: Mapping[signal.Signals, Callable[[int, Any], object]]
+) -> Iterator[None]:
+    """Handle signals in another way for a while, where `expected` handles them now."""
+    replaced = [number for number in handlers if signal.getsignal(number) is expected]
+    for number in replaced:
+        signal.signal(number, handlers[number])
     try:
-        sys.stdout.flush()
-    except OSError as error:
-        _drop_output()
-        raise OutputFailed(error) from None
-
-
-def _drop_output() -> None:
-    """Let the rest of the buffer go nowhere: Python would complain of it when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, expected)

@@ -1,4 +1,4 @@
-"""`asgihive routes APP` and `asgihive graph APP`: what a service consists of."""
+"""`asgihive routes APP` and `asgihive graph APP`: the parts of a service."""
 
 import argparse
 import dataclasses
@@ -7,85 +7,81 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import Any
 
-from asgihive.cli.apps import AppError, load, parse_target, search_path
-from asgihive.cli.console import STYLE, tell
-from asgihive.cli.listing import Application, applications
-from asgihive.hive import GraphNode, HiveError, format_graph, format_mermaid, format_routes
+from asgihive.cli.applications import (
+    AppError,
+    Application,
+    find_applications,
+    importing_from,
+    load_app,
+    parse_target,
+)
+from asgihive.cli.console import tell
+from asgihive.errors import HiveError
+from asgihive.hive import GraphNode, format_graph, format_mermaid, format_routes
 
 _APP_HELP = """\
 APP is module:attribute, as uvicorn takes it, or the path of a .py file (with :attribute or
 without); the attribute is `app` unless said. It is imported, and so are the components of its
 hives, but nothing is started: no hook runs.
-"""
-_ROUTES_EXAMPLES = """
+
 examples:
+"""
+_ROUTES_EXAMPLES = """\
   asgihive routes main:app
   asgihive routes src/service/main.py
   asgihive routes service.main:create --factory --app-dir src --json
 """
-_GRAPH_EXAMPLES = """
-examples:
+_GRAPH_EXAMPLES = """\
   asgihive graph main:app
-  asgihive graph main.py --mermaid > sort_components.mmd
+  asgihive graph main.py --mermaid > start_order.mmd
 """
 
 
-def add_routes(commands: Any) -> None:
-    """Add the command `routes` to argparse's subparsers."""
-    parser = commands.add_parser(
-        "routes",
-        help="list the routes of a service",
-        description="List method, URL, tag, handler, file and line of every route of APP.",
-        epilog=_APP_HELP + _ROUTES_EXAMPLES,
-        **STYLE,
-    )
+def add_routes(parser: argparse.ArgumentParser) -> None:
+    """Let the command `routes` take its arguments."""
+    parser.description = "List method, URL, tag, handler, file and line of every route of APP."
+    parser.epilog = _APP_HELP + _ROUTES_EXAMPLES
     _add_app(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    parser.set_defaults(run=_routes, parser=parser)
+    parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
+
+    def run(options: argparse.Namespace) -> int:
+        return _show(options, _format_json if options.json else _format_routes)
+
+    parser.set_defaults(run=run, parser=parser)
 
 
-def add_graph(commands: Any) -> None:
-    """Add the command `graph` to argparse's subparsers."""
-    parser = commands.add_parser(
-        "graph",
-        help="show what a hive starts, in which order, and why",
-        description="Show the components of APP's hives in start order, and what requires what.",
-        epilog=_APP_HELP + _GRAPH_EXAMPLES,
-        **STYLE,
+def add_graph(parser: argparse.ArgumentParser) -> None:
+    """Let the command `graph` take its arguments."""
+    parser.description = (
+        "Show the components of APP's hives in start order, and what requires what."
     )
+    parser.epilog = _APP_HELP + _GRAPH_EXAMPLES
     _add_app(parser)
     parser.add_argument(
-        "--mermaid", action="store_true", help="as Mermaid flowcharts, one for each hive"
+        "--mermaid", action="store_true", help="Write a Mermaid flowchart for each hive."
     )
-    parser.set_defaults(run=_graph, parser=parser)
+
+    def run(options: argparse.Namespace) -> int:
+        return _show(options, _format_mermaid if options.mermaid else _format_graphs)
+
+    parser.set_defaults(run=run, parser=parser)
 
 
 def _add_app(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("app", metavar="APP", help="module:attribute, or a .py file")
+    parser.add_argument("app", metavar="APP", help="Name a module:attribute, or a .py file.")
     parser.add_argument(
-        "--factory", action="store_true", help="call the attribute, and take what it returns"
+        "--factory", action="store_true", help="Call the attribute, and take what it returns."
     )
     parser.add_argument(
         "--app-dir",
         metavar="DIR",
-        help="where the search for the module begins (default: the current directory)",
+        help="Begin the search for the module here (default: in the current directory).",
     )
 
 
-def _routes(options: argparse.Namespace) -> int:
-    tell(_shown(options, _routes_as_json if options.json else _routes_as_text))
-    return 0
-
-
-def _graph(options: argparse.Namespace) -> int:
-    tell(_shown(options, _graphs_as_mermaid if options.mermaid else _graphs_as_text))
-    return 0
-
-
-def _shown(options: argparse.Namespace, show: Callable[[str, Sequence[Application]], str]) -> str:
-    """What `show` makes of the applications in APP; components are imported meanwhile.
+def _show(options: argparse.Namespace, write: Callable[[str, Sequence[Application]], str]) -> int:
+    """Tell what `write` makes of the applications in APP; components are imported meanwhile.
 
     Raises:
         SystemExit: 2 after one line on stderr, behind the end of the traceback of an
@@ -94,9 +90,17 @@ def _shown(options: argparse.Namespace, show: Callable[[str, Sequence[Applicatio
     try:
         target = parse_target(options.app, options.app_dir)
         # What modules print while they are imported is not what a program asked for.
-        with search_path(target.folder), redirect_stdout(sys.stderr):
-            found = _applications(options.app, load(target, factory=options.factory))
-            return show(options.app, found)
+        with importing_from(target.folder), redirect_stdout(sys.stderr):
+            app = load_app(target, factory=options.factory)
+            found = tuple(find_applications(app))
+            text = write(options.app, found) if found else ""
+        if found:
+            tell(text)
+            return 0
+        problem = AppError(
+            f"{options.app} is of the type {type(app).__name__}, which is no hive and mounts "
+            "none: a Hive, an H5App, a Router, and Starlette or FastAPI applications are accepted"
+        )
     except HiveError as error:
         problem = AppError(str(error), error.__cause__)
     except AppError as error:
@@ -106,84 +110,73 @@ def _shown(options: argparse.Namespace, show: Callable[[str, Sequence[Applicatio
     return parser.error(problem.message)  # never returns
 
 
-def _applications(text: str, app: object) -> tuple[Application, ...]:
-    found = tuple(applications(app))
-    if not found:
-        raise AppError(
-            f"{text} is of the type {type(app).__name__}, which is no hive and mounts none: "
-            "a Hive, an H5App, a Router, and Starlette or FastAPI applications are accepted"
-        )
-    return found
-
-
-def _routes_as_json(_: str, found: Sequence[Application]) -> str:
+def _format_json(_: str, found: Sequence[Application]) -> str:
     return json.dumps(
         [
-            {**dataclasses.asdict(record), "application": each.name, "hive": each.hive is not None}
+            {**dataclasses.asdict(route), "application": each.name, "hive": each.hive is not None}
             for each in found
-            for record in each.records()
+            for route in each.list_routes()
         ],
         indent=2,
     )
 
 
-def _routes_as_text(text: str, found: Sequence[Application]) -> str:
-    records = [
-        dataclasses.replace(record, file=_near(record.file))
+def _format_routes(text: str, found: Sequence[Application]) -> str:
+    routes = [
+        dataclasses.replace(route, file=_shorten(route.file))
         for each in found
-        for record in each.records()
+        for route in each.list_routes()
     ]
-    table = format_routes(records) if records else f"{text} has no routes"
-    return "\n".join([table, *_notes(found)])
+    table = format_routes(routes) if routes else f"{text} has no routes"
+    notes = list(_list_notes(found))
+    return "\n".join([table, "", *notes] if notes else [table])
 
 
-def _notes(found: Sequence[Application]) -> Iterator[str]:
-    """What the table does not say."""
-    lines = []
+def _list_notes(found: Sequence[Application]) -> Iterator[str]:
+    """Yield what the table does not say."""
     for each in found:
         where = f"{each.name} at {each.prefix or '/'}"
         if each.hive is None:
             more = "; routers that it includes are not listed" if each.has_more else ""
-            lines.append(f"{where} is not a hive{more}")
+            yield f"{where} is not a hive{more}"
             continue
         if each.surrounds:
-            lines.append(f"{where} is around the rest: its hooks run, its routes are not served")
+            yield f"{where} is around the rest: its hooks run, its routes are not served"
         elif len(found) > 1:
-            lines.append(f"{where} is a hive")
+            yield f"{where} is a hive"
         if not each.hive.config.router_mount_automated:
-            lines.append(f"{where} leaves mounting to its hooks: they add routes when it starts")
-    if lines:
-        yield ""
-        yield from lines
+            yield f"{where} leaves mounting to its hooks: they add routes when it starts"
 
 
-def _hives(text: str, found: Sequence[Application]) -> list[tuple[str, tuple[GraphNode, ...]]]:
-    """A headline for each hive, and its components."""
-    hives = []
+def _list_graphs(
+    text: str, found: Sequence[Application]
+) -> list[tuple[str, tuple[GraphNode, ...]]]:
+    """Return a headline for each hive, and its components."""
+    graphs = []
     for each in found:
         if each.hive is not None:
             where = f", {each.name} at {each.prefix or '/'}" if len(found) > 1 else ""
-            hives.append((f"{text}{where}", each.hive.graph()))
-    if not hives:
+            graphs.append((f"{text}{where}", each.hive.graph()))
+    if not graphs:
         names = ", ".join(dict.fromkeys(each.name for each in found))
         raise AppError(f"{text} has no hive, so nothing that starts in an order: it is {names}")
-    return hives
+    return graphs
 
 
-def _graphs_as_mermaid(text: str, found: Sequence[Application]) -> str:
+def _format_mermaid(text: str, found: Sequence[Application]) -> str:
+    graphs = _list_graphs(text, found)
+    return "\n\n".join(f"%% {headline}\n{format_mermaid(nodes)}" for headline, nodes in graphs)
+
+
+def _format_graphs(text: str, found: Sequence[Application]) -> str:
     return "\n\n".join(
-        f"%% {headline}\n{format_mermaid(nodes)}" for headline, nodes in _hives(text, found)
+        format_graph(
+            headline, [dataclasses.replace(node, file=_shorten(node.file)) for node in nodes]
+        )
+        for headline, nodes in _list_graphs(text, found)
     )
 
 
-def _graphs_as_text(text: str, found: Sequence[Application]) -> str:
-    return "\n\n".join(
-        format_graph(headline, [dataclasses.replace(node, file=_near(node.file)) for node in nodes])
-        for headline, nodes in _hives(text, found)
-    )
-
-
-def _near(file: str) -> str:
-    """The path as people at the current directory would write it."""
-    here = os.path.join(os.getcwd(), "")
-    return file.removeprefix(here)
+def _shorten(file: str) -> str:
+    """Return the path as people at the current directory would write it."""
+    return file.removeprefix(os.path.join(os.getcwd(), ""))

@@ -7,35 +7,43 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from asgihive.cli.console import STYLE, Parser, tell
-from asgihive.cli.inspection_text import inspection_text
-from asgihive.cli.logs import held_log
-from asgihive.cli.tables import printable
+import numpy as np
+from h5py import h5t
+
+from asgihive.cli.console import Parser, tell
+from asgihive.cli.logs import hold_log
 from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
-from asgihive.hdf5.inspection import Inspection, inspect_path
+from asgihive.hdf5.inspection import Inspection, LinkReport, StorageReport, inspect_path
 from asgihive.hdf5.links import MAX_LINK_HOPS
-from asgihive.hdf5.open_file import OpenFile, Unsettled
+from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
 
 # How often a file is read anew that changes meanwhile, or did so a moment ago.
 _ATTEMPTS = 5
-_LONGEST_LINE = 1000
 
-_HELP = f"""\
-ways, of a read of all values:
-  engine       chunks are read and decoded past libhdf5, several at a time
-  contiguous   straight from the file
-  library      through libhdf5, one read at a time; the reason is told: a type or a filter
-  virtual      put together from its sources, each of which has a way of its own
-  raw storage  from plain files beside the HDF5 file
-  none         nothing can be read, or there is nothing; the reason is told
+# Bounds of what a terminal is shown, since a name in a file may have any length.
+_LONGEST_LINE, _LONGEST_NAME, _LONGEST_TYPE, _MOST_ROWS = 1000, 60, 2000, 100
 
+_WAYS = {
+    "engine": "chunks are read and decoded past libhdf5, several at a time",
+    "contiguous": "straight from the file",
+    "library": "through libhdf5, one read at a time; the reason is told: a type or a filter",
+    "virtual": "put together from its sources, each of which has a way of its own",
+    "raw storage": "from plain files beside the HDF5 file",
+    "none": "nothing can be read, or there is nothing; the reason is told",
+}
+_HELP = (
+    "ways, of a read of all values:\n"
+    + "".join(f"  {way:<12} {text}\n" for way, text in _WAYS.items())
+    + f"""
 Links and the sources of virtual datasets are followed as `asgihive serve DIR` does, inside DIR
 alone, and with the same {ENVIRONMENT_PREFIX}FOLLOW_SYMLINKS.
 The ratio is that of raw and stored size; a dataset that was written in part has a large one.
@@ -65,63 +73,63 @@ examples:
   asgihive inspect scan.nxs /entry/data
   asgihive inspect /data/run7/scan.nxs /entry --root /data --json
 """
+)
 
 
-def add_inspect(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    parser = commands.add_parser(
-        "inspect",
-        help="show how data are stored, and how they are read",
-        description=(
-            "Show what lies at PATH of an HDF5 file: the children of a group in a table, a\n"
-            "dataset in detail: layout, chunks, filters, sizes, links, the way that a read takes."
-        ),
-        epilog=_HELP,
-        usage="%(prog)s [-h] [--root DIR] [--json] FILE [FILE ...] [PATH]",
-        **STYLE,
+def add_inspect(parser: argparse.ArgumentParser) -> None:
+    """Let the command take its arguments."""
+    parser.description = (
+        "Show what lies at PATH of an HDF5 file: the children of a group in a table, a\n"
+        "dataset in detail: layout, chunks, filters, sizes, links, the way that a read takes."
     )
+    parser.epilog = _HELP
+    parser.usage = "%(prog)s [-h] [--root DIR] [--json] FILE [FILE ...] [PATH]"
     parser.add_argument(
         "words",
         metavar="FILE [PATH]",
         nargs="+",
-        help="HDF5 files, and a path in each of them (default: /)",
+        help="Name HDF5 files, and a path in each of them (default: /).",
     )
     parser.add_argument(
         "--root",
         metavar="DIR",
-        type=_directory,
-        help="the directory that links must not leave (default: the one FILE is in)",
+        help="Let no link leave this directory (default: the one FILE is in).",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
     parser.set_defaults(run=_inspect, parser=parser)
-
-
-def _directory(text: str) -> str:
-    if not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: no such directory")
-    return text
 
 
 def _inspect(options: argparse.Namespace) -> int:
     parser: Parser = options.parser
     try:
         settings = H5Settings.from_environment()
-        files, path = _files_and_path(options.words)
+        if options.root is not None and not os.path.isdir(options.root):
+            message = f"argument --root: {options.root!r}: no such directory"
+            raise ValueError(message)  # noqa: TRY301  # told as the others are
+        files, path = _split_words(options.words)
     except ValueError as error:
         parser.error(printable(str(error), _LONGEST_LINE))
     found: list[tuple[str, Inspection]] = []
     problems: list[str] = []
-    with held_log():  # what is refused is told of in what is shown
+    with hold_log():  # what is refused is told of in what is shown
         for file in files:
             try:
-                found.append((file, _inspected(file, path, options.root, settings)))
+                found.append((file, _read(file, path, options.root, settings)))
             except (AsgihiveError, OSError, ValueError) as error:
-                problem = printable(_problem(file, path, error), _LONGEST_LINE)
+                problem = str(error)
+                if isinstance(error, EntityMissing) and not path.startswith("/"):
+                    problem = f"{path!r} is neither a file nor a path in {file}"
+                problem = printable(problem, _LONGEST_LINE)
                 problems.append(problem if len(files) == 1 else f"{printable(file)}: {problem}")
     if found and options.json:
-        tell(_as_json([each for _, each in found], is_list=len(files) > 1))
+        documents = [dataclasses.asdict(each) for _, each in found]
+        tell(json.dumps(documents if len(files) > 1 else documents[0], indent=2))
     elif found:
-        tell("\n\n".join(_as_text(file, each) for file, each in found))
+        width = shutil.get_terminal_size((0, 0)).columns or None
+        shown = "\n\n".join("\n".join(_format(file, each, width)) for file, each in found)
+        # Names are anything; a terminal that lacks a character shall not end the command.
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        tell(shown.encode(encoding, "backslashreplace").decode(encoding))
     for problem in problems[:-1]:
         parser.complain(problem)
     if problems:
@@ -129,57 +137,70 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _files_and_path(words: list[str]) -> tuple[list[str], str]:
-    """The arguments that are files, and the path in them; the first is always a file.
+def _split_words(words: list[str]) -> tuple[list[str], str]:
+    """Return the arguments that are files, and the path in them; the first is always a file.
 
     Raises:
         ValueError: one is no file, and does not stand where the path does.
     """
-    first, *rest = words
-    files, path = [first, *rest], "/"
-    if rest and not os.path.isfile(rest[-1]):
+    files, path = list(words), "/"
+    if len(words) > 1 and not os.path.isfile(words[-1]):
         path = files.pop()
     for file in files:
+        problem = None
         if os.path.isdir(file):
-            message = f"{file!r} is a directory: name the files in it"
-            raise ValueError(message)
-        if not os.path.exists(file):
-            message = f"{file!r}: no such file"
-            raise ValueError(message)
-        if not os.path.isfile(file):
-            message = f"{file!r} is not a file"
-            raise ValueError(message)
+            problem = f"{file!r} is a directory: name the files in it"
+        elif not os.path.exists(file):
+            problem = f"{file!r}: no such file"
+        elif not os.path.isfile(file):
+            problem = f"{file!r} is not a file"
+        if problem:
+            raise ValueError(problem)
     return files, path
 
 
-def _inspected(file: str, path: str, root: str | None, settings: H5Settings) -> Inspection:
+def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspection:
+    """Return what lies at `path`, of one content of the file."""
+
     folder = os.path.dirname(os.path.abspath(file))
     sandbox = Sandbox(root or folder, follow_symlinks=settings.follow_symlinks)
-    return _read(sandbox, settings, _name_below(sandbox.root, file), path)
-
-
-def _problem(file: str, path: str, error: Exception) -> str:
-    """What went wrong; where the path may have been meant as a file, also that it is none."""
-    if isinstance(error, EntityMissing) and not path.startswith("/"):
-        return f"{path!r} is neither a file nor a path in {file}"
-    return str(error)
-
-
-def _as_json(found: Sequence[Inspection], *, is_list: bool) -> str:
-    documents = [dataclasses.asdict(each) for each in found]
-    return json.dumps(documents if is_list else documents[0], indent=2)
-
-
-def _as_text(file: str, found: Inspection) -> str:
-    width = shutil.get_terminal_size((0, 0)).columns or None
-    # Names are anything; a terminal that lacks a character shall not end the command.
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    shown = inspection_text(file, found, width)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
+    name = _name_below(sandbox.root, file)
+    pool = FilePool(
+        sandbox,
+        max_open=settings.max_open_files,
+        idle_seconds=math.inf,
+        chunk_cache_bytes=0,
+        max_chunk_bytes=settings.max_chunk_bytes,
+    )
+    try:
+        for _ in range(_ATTEMPTS):
+            lease = Lease(pool)
+            try:
+                found = inspect_path(lease, lease.open_asked(name), path, MAX_LINK_HOPS)
+                lease.check()
+            except FileMissing as missing:
+                # The file was there a moment ago, see `_split_words`.
+                target = os.path.realpath(os.path.join(sandbox.root, name))
+                message = (
+                    f"{name} leads out of {sandbox.root}, to {target}: name that file, or with "
+                    "--root a directory that holds both"
+                )
+                raise ValueError(message) from missing
+            except FileChanged:
+                continue
+            except Unsettled as unsettled:
+                time.sleep(unsettled.seconds)
+            else:
+                return found
+            finally:
+                lease.release()
+        raise FileChanged(name)
+    finally:
+        pool.close()
 
 
 def _name_below(root: str, file: str) -> str:
-    """The file's name as a client of the service over `root` would write it.
+    """Return the file's name as a client of the service over `root` would write it.
 
     Raises:
         ValueError: it does not lie below; the message says so.
@@ -195,44 +216,239 @@ def _name_below(root: str, file: str) -> str:
     raise ValueError(message)
 
 
-def _read(sandbox: Sandbox, settings: H5Settings, name: str, path: str) -> Inspection:
-    """What lies at `path`, of one content of the file."""
-    pool = FilePool(
-        sandbox,
-        max_open=settings.max_open_files,
-        idle_seconds=math.inf,
-        chunk_cache_bytes=0,
-        max_chunk_bytes=settings.max_chunk_bytes,
+def _format(file: str, found: Inspection, width: int | None) -> Iterator[str]:
+    """Yield the lines for people; tables fit into `width` columns where that is possible."""
+    yield f"{printable(found.path)} of {printable(file)}"
+    for name, value in _list_facts(found):
+        yield f"  {name:<10}  {value}".rstrip()
+    tables = [_children_table(found.children or ())]
+    if found.storage is not None:
+        tables += [_sources_table(found.storage), _segments_table(found.storage)]
+    for rows in tables:
+        if len(rows) > 1:
+            yield ""
+            yield from format_table(rows, width)
+
+
+def _list_facts(found: Inspection) -> Iterator[tuple[str, str]]:
+    yield "kind", found.kind.replace("_", " ")
+    for index, link in enumerate(found.links):
+        yield "" if index else "links", f"{printable(link.path)} {_describe_target(link)}"
+    if found.links and found.file is not None:
+        place = printable(found.object_path or "an object without a path")
+        yield "lies at", f"{place} of {printable(found.file)}"
+    if found.problem is not None and not _is_dangling(found):
+        yield "problem", printable(found.problem)
+    if found.members is not None:
+        yield "members", f"{found.members:,}"
+    storage = found.storage
+    if storage is not None:
+        shape = _format_shape(storage)
+        if storage.maxshape not in {None, storage.shape}:
+            shape += f", at most {_join_dimensions(storage.maxshape or ())}"
+        yield "shape", shape
+    if found.type is not None:
+        yield "type", printable(describe_type_briefly(found.type), _LONGEST_TYPE)
+    if storage is not None:
+        yield from _list_storage_facts(storage)
+
+
+def _list_storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
+    yield "layout", storage.layout
+    chunks = storage.chunks
+    if chunks is not None:
+        yield "chunk", f"{_join_dimensions(chunks.shape)}, {human_size(chunks.raw_bytes)} raw"
+        yield "chunks", f"{chunks.stored:,} stored of {chunks.in_grid:,}"
+        if chunks.smallest is not None and chunks.median is not None and chunks.largest is not None:
+            three = map(human_size, (chunks.smallest, chunks.median, chunks.largest))
+            yield "as stored", "{} the smallest, {} the median, {} the largest".format(*three)
+    for index, each in enumerate(storage.filters):
+        by = f"decoded by {each.decoder}" if each.decoder else f"missing: {each.install}"
+        yield "" if index else "filters", f"{_name_filter(each)} ({each.id}), {by}"
+    size = "unknown" if storage.raw_bytes is None else f"{human_size(storage.raw_bytes)} raw"
+    if storage.stored_bytes is not None:
+        ratio = f", {storage.ratio:.3g} to 1" if storage.ratio is not None else ""
+        size = f"{human_size(storage.stored_bytes)} stored, {size}{ratio}"
+    yield "size", size
+    if storage.way is None:
+        yield "way", f"none: {printable(storage.reason or '')}"
+    else:
+        yield "way", f"{storage.way}: {_WAYS[storage.way].partition(';')[0]}"
+        if storage.reason:
+            yield "because of", printable(storage.reason)
+    if storage.sources is not None:
+        refused = sum(each.refused for each in storage.sources)
+        missing = sum(not each.found and not each.refused for each in storage.sources)
+        shown = f"{len(storage.sources):,}, {missing:,} missing"
+        yield "sources", f"{shown}, {refused:,} refused" if refused else shown
+
+
+def _children_table(children: Sequence[Inspection]) -> list[Sequence[str]]:
+    titles = "name kind shape type layout chunk chunks filters stored raw ratio way note"
+    return [titles.split(), *map(_list_cells, children)]
+
+
+def _list_cells(child: Inspection) -> list[str]:
+    """Return the row of a child; its note says where it leads, what is slow and what is wrong."""
+    storage, kind = child.storage, child.kind.replace("_", " ")
+    notes = [_describe_target(link) for link in child.links]
+    if child.problem is not None and not _is_dangling(child):
+        notes.append(printable(child.problem))
+    if storage is not None and storage.reason is not None:
+        notes.append(printable(storage.reason))
+    name = printable(child.name, _LONGEST_NAME) + ("/" if child.kind == "group" else "")
+    shape = "" if child.members is None else f"{child.members:,} members"
+    brief = "" if child.type is None else describe_type_briefly(child.type)
+    if child.type is not None and "members" in child.type:
+        brief = f"compound ({len(child.type['members'])} members)"
+    cells = [""] * 8
+    if storage is not None:
+        chunks = storage.chunks
+        shape = _format_shape(storage)
+        cells = [
+            storage.layout,
+            _join_dimensions(chunks.shape) if chunks else "",
+            f"{chunks.stored:,}/{chunks.in_grid:,}" if chunks else "",
+            "+".join(map(_name_filter, storage.filters)),
+            "" if storage.stored_bytes is None else human_size(storage.stored_bytes),
+            "" if storage.raw_bytes is None else human_size(storage.raw_bytes),
+            "" if storage.ratio is None else f"{storage.ratio:.3g}",
+            storage.way or "none",
+        ]
+    return [name, kind, shape, printable(brief, _LONGEST_NAME), *cells, "; ".join(notes)]
+
+
+def _sources_table(storage: StorageReport) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("source", "dataset", "found", "way", "note")]
+    for each in (storage.sources or ())[:_MOST_ROWS]:
+        state = "refused" if each.refused else "yes" if each.found else "missing"
+        names = printable(each.file, _LONGEST_NAME), printable(each.dataset, _LONGEST_NAME)
+        rows.append((*names, state, each.way or "none", printable(each.problem or "")))
+    return rows + _note_rest(storage.sources)
+
+
+def _segments_table(storage: StorageReport) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [("raw storage", "offset", "size", "found")]
+    for each in (storage.segments or ())[:_MOST_ROWS]:
+        found = "yes" if each.found else "no"
+        rows.append((printable(each.file), f"{each.offset:,}", human_size(each.bytes), found))
+    return rows + _note_rest(storage.segments)
+
+
+def _note_rest(members: Sequence[Any] | None) -> list[Sequence[str]]:
+    count = len(members or ()) - _MOST_ROWS
+    return [[f"and {count:,} more, see --json"]] if count > 0 else []
+
+
+def _describe_target(link: LinkReport) -> str:
+    file = "" if link.target_file is None else f"{printable(link.target_file)}:"
+    broken = "" if link.problem is None else f", does not resolve: {printable(link.problem)}"
+    return f"-> {file}{printable(link.target_path)}{broken}"
+
+
+def _is_dangling(found: Inspection) -> bool:
+    """Tell whether its problem is that of its link, which tells it."""
+    return bool(found.links) and not found.links[-1].resolves
+
+
+def _name_filter(each: Any) -> str:
+    """Return the beginning of its name, as files say it at length, or not at all."""
+    name = each.name.split(";")[0].split(":")[0].strip()
+    return printable(name, _LONGEST_NAME) or f"filter {each.id}"
+
+
+def _format_shape(storage: StorageReport) -> str:
+    if storage.dataspace != "simple" or storage.shape is None:
+        return storage.dataspace
+    return _join_dimensions(storage.shape)
+
+
+def _join_dimensions(shape: Sequence[int | None]) -> str:
+    return " x ".join("unlimited" if extent is None else str(extent) for extent in shape)
+
+
+def describe_type_briefly(described: dict[str, Any]) -> str:
+    """Return a type, described as `/meta` does, in a few words."""
+
+    size = f"({described['size']} bytes)"
+    dtype = described.get("dtype")
+    match described["class"]:
+        case h5t.STRING:
+            shown = "string (variable)" if described["vlen"] else f"string {size}"
+        case h5t.COMPOUND:
+            members = (f"{e['name']} {describe_type_briefly(e)}" for e in described["members"])
+            shown = f"compound ({', '.join(members)})"
+        case h5t.ARRAY:
+            base = describe_type_briefly(described["base"])
+            shown = f"{_join_dimensions(described['dims'])} of {base}"
+        # h5py's booleans are enumerations.
+        case h5t.VLEN | h5t.ENUM as kind if dtype != "|b1":
+            word = "sequence" if kind == h5t.VLEN else "enum"
+            shown = f"{word} of {describe_type_briefly(described['base'])}"
+        case h5t.REFERENCE:
+            shown = "reference"
+        case h5t.OPAQUE | h5t.BITFIELD as kind:
+            shown = f"{'opaque' if kind == h5t.OPAQUE else 'bit field'} {size}"
+        case _ if not isinstance(dtype, str) or dtype.startswith("|V"):
+            shown = f"without NumPy equivalent {size}"
+        case _:
+            number = np.dtype(dtype)
+            shown = f"{number.name} big-endian" if number.byteorder == ">" else number.name
+    return shown
+
+
+# Titles of columns of numbers, which end below each other.
+_NUMBERS = frozenset(("chunks", "stored", "raw", "ratio", "offset", "size"))
+
+
+def format_table(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """Return the lines of a table without its empty columns.
+
+    Args:
+        rows: the titles, then the rows; one that is shorter is a line by itself.
+        width: where a line is longer, the cells of each row are wrapped; None = never.
+    """
+    titles, *below = rows
+    full = [row for row in below if len(row) == len(titles)]
+    kept = [at for at in range(len(titles)) if any(row[at] for row in full)]
+    cells = [[row[at] for at in kept] for row in (titles, *full)]
+    widths = [max(map(width_of, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        aligned = []
+        for title, cell, most in zip(cells[0], row, widths, strict=True):
+            blanks = " " * (most - width_of(cell))
+            aligned.append(blanks + cell if title in _NUMBERS else cell + blanks)
+        lines.append("  ".join(aligned).rstrip())
+    if width is not None and max(map(width_of, lines), default=0) > width:
+        texts = ("  ".join(filter(None, row)) for row in cells)
+        lines = [
+            line for text in texts for line in textwrap.wrap(text, width, subsequent_indent="    ")
+        ]
+    return lines + ["".join(row) for row in below if len(row) < len(titles)]
+
+
+def width_of(cell: str) -> int:
+    """Return how many columns of a terminal a text takes (Unicode Standard Annex #11)."""
+    return sum(
+        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF")
+        for each in cell
     )
-    try:
-        for _ in range(_ATTEMPTS):
-            lease = Lease(pool)
-            try:
-                file = _opened(lease, name)
-                found = inspect_path(lease, file, path, MAX_LINK_HOPS)
-                lease.check()
-            except FileChanged:
-                continue
-            except Unsettled as unsettled:
-                time.sleep(unsettled.seconds)
-            else:
-                return found
-            finally:
-                lease.release()
-        raise FileChanged(name)
-    finally:
-        pool.close()
 
 
-def _opened(lease: Lease, name: str) -> OpenFile:
-    try:
-        return lease.open_asked(name)
-    except FileMissing:
-        root = lease.pool.sandbox.root
-        target = os.path.realpath(os.path.join(root, name))
-        # It was there a moment ago, see `_files_and_path`.
-        message = (
-            f"{name} leads out of {root}, to {target}: name that file, or with --root a directory "
-            "that holds both"
-        )
-        raise ValueError(message) from None
+def printable(name: str, most: int = 200) -> str:
+    """Return a name in one line, without control characters, not too long for a terminal."""
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in name[: most + 1]
+    )
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def human_size(size: int) -> str:
+    """Return a size in three digits and a unit, by powers of 1024."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    # What would be rounded to four digits is told in the next unit.
+    while value >= 999.5 and len(units) > 1:
+        value, _ = value / 1024, units.pop(0)
+    return f"{value:.3g} {units[0]}"

@@ -1,4 +1,4 @@
-"""Where a server listens: sockets, what is wrong with an address, and the URL to open."""
+"""Sockets of a server, the mistakes in an address or a certificate, and the URLs to open."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket: from here on connections wait to be accepted.
+    """Return a listening socket: from here on connections wait to be accepted.
 
     Raises:
         OSError: the address cannot be resolved or bound.
@@ -35,10 +35,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def listening_at_path(path: str) -> Iterator[socket.socket]:
-    """A listening Unix socket at `path`, removed at the end.
+    """Listen at a Unix socket at `path`, which is removed at the end.
 
-    Every user may connect whom the directories let through, as at a port. What a server
-    left there that is gone is replaced.
+    As at a port, every user may connect whom the directories let through. A socket that a
+    server has left there is replaced.
 
     Raises:
         OSError: it cannot be made; `EADDRINUSE` when another server listens there, `EEXIST`
@@ -75,34 +75,33 @@ def _remove_dead(path: str) -> None:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def listen_problem(options: ServerOptions, error: OSError) -> str:
-    """Why a server cannot listen where `options` say, and what to do."""
+def describe_listen_problem(options: ServerOptions, error: OSError) -> str:
+    """Return why a server cannot listen where `options` say, and what to do."""
+    # A path that is too long has no number.
+    reason = os.strerror(error.errno) if error.errno else str(error)
     if options.uds is not None:
-        return _path_problem(options.uds, error)
+        path = options.uds
+        problems = {
+            errno.EADDRINUSE: f"another server listens at {path}: choose another path with --uds, "
+            "or stop it",
+            errno.EEXIST: f"{path} is there already, and no socket: choose another path with --uds",
+        }
+        return problems.get(error.errno or 0, f"cannot listen at {path}: {reason}")
     host, port = options.host, options.port
     if isinstance(error, socket.gaierror):
         return f"host {host!r} is not an address or a known name"
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is taken: choose another with --port, or stop its owner"
-    if error.errno == errno.EACCES:
-        return f"port {port} needs privileges: choose one above 1023 with --port"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is not an address of this machine: choose another with --host"
-    return f"cannot listen at {host}, port {port}: {os.strerror(error.errno or 0)}"
+    problems = {
+        errno.EADDRINUSE: f"port {port} of {host} is taken: choose another with --port, or stop "
+        "its owner",
+        errno.EACCES: f"port {port} needs privileges: choose one above 1023 with --port",
+        errno.EADDRNOTAVAIL: f"{host} is not an address of this machine: choose another with "
+        "--host",
+    }
+    return problems.get(error.errno or 0, f"cannot listen at {host}, port {port}: {reason}")
 
 
-def _path_problem(path: str, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"another server listens at {path}: choose another path with --uds, or stop it"
-    if error.errno == errno.EEXIST:
-        return f"{path} is there already, and no socket: choose another path with --uds"
-    # A path that is too long has no number.
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return f"cannot listen at {path}: {reason}"
-
-
-def certificate_problem(options: ServerOptions) -> str | None:
-    """Why HTTPS cannot be served with the certificate and key of `options`, None if it can."""
+def find_certificate_problem(options: ServerOptions) -> str | None:
+    """Return why HTTPS cannot be served with the files that `options` name, None if it can."""
     certificate, key = options.ssl_certfile, options.ssl_keyfile
     if certificate is None:
         return None if key is None else "--ssl-keyfile needs --ssl-certfile"
@@ -110,7 +109,7 @@ def certificate_problem(options: ServerOptions) -> str | None:
         if not os.access(path, os.R_OK):
             return f"{path!r} cannot be read: the certificate and key are PEM files"
     try:
-        # A password is never asked for: nobody is there when a service starts.
+        # A password is never asked for: there is no one to type it when a service starts.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
@@ -120,14 +119,14 @@ def certificate_problem(options: ServerOptions) -> str | None:
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only programs of this machine can connect: at a loopback address, not at a path."""
+    """Tell whether the socket is at a loopback address: only this machine can connect."""
     if listener.family not in _LOOPBACK:
         return False
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def urls_of(options: ServerOptions, listener: socket.socket) -> list[str]:
-    """The URLs to open, without a slash at their end: for others, and for this machine.
+def list_urls(options: ServerOptions, listener: socket.socket) -> list[str]:
+    """Return the URLs to open, without a slash at their end: for others, and for this machine.
 
     There is one where both are the same. A server that listens at every address is shown by
     the one that this machine has towards others, where it has any.
@@ -138,7 +137,7 @@ def urls_of(options: ServerOptions, listener: socket.socket) -> list[str]:
     address, port = listener.getsockname()[:2]
     hosts = [options.host]
     if ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
-        own = _address_towards_others(listener.family)
+        own = _find_outer_address(listener.family)
         hosts = [each for each in (own, _LOOPBACK[listener.family]) if each]
     return [
         f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{options.prefix}"
@@ -146,8 +145,8 @@ def urls_of(options: ServerOptions, listener: socket.socket) -> list[str]:
     ]
 
 
-def _address_towards_others(family: int) -> str | None:
-    """The address of this machine that others see, None where it has no route to others."""
+def _find_outer_address(family: int) -> str | None:
+    """Return the address of this machine that others see, None where it has no route to them."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((_ELSEWHERE[socket.AddressFamily(family)], 9))

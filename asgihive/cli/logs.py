@@ -1,4 +1,4 @@
-"""What a server logs, and where: its life and errors on stderr, requests on stdout."""
+"""Logs of a server: its life and errors on stderr, requests on stdout."""
 
 import io
 import logging
@@ -19,12 +19,12 @@ _JSON = "asgihive.service.access_log.JSONFormatter"
 class LineHandler(logging.StreamHandler[TextIO]):
     """Writes a line for each record at once, and goes on where that cannot be done.
 
-    A full disk or a reader that has gone is told once, in the log on stderr; the lines are
-    dropped until they can be written again. No request fails for want of its line.
+    A full disk, or a reader that has gone, is told once, in the log on stderr; lines are dropped
+    until they can be written again. No request fails because its line cannot be written.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream and _unbuffered(stream))
+        super().__init__(stream and _without_buffer(stream))
         self._has_failed = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # of `logging`
@@ -37,8 +37,8 @@ class LineHandler(logging.StreamHandler[TextIO]):
             _logger.warning("Lines of the log are lost, as they cannot be written: %s", error)
 
 
-def log_config(level: str, access_log: str) -> dict[str, Any]:
-    """For `logging.config.dictConfig`, in every worker process.
+def make_log_config(level: str, access_log: str) -> dict[str, Any]:
+    """Return the argument of `logging.config.dictConfig` in every worker process.
 
     Args:
         level: the least one on stderr.
@@ -46,18 +46,12 @@ def log_config(level: str, access_log: str) -> dict[str, Any]:
             in JSON too; `off` for none.
     """
     is_json = access_log == "json"
-
-    def handler(stream: str, formatter: str) -> dict[str, Any]:
-        return {
-            "class": _HANDLER,
-            "stream": f"ext://sys.{stream}",
-            "formatter": "json" if is_json else formatter,
-        }
-
-    def logger(handler: str, level: int | str) -> dict[str, Any]:
-        return {"handlers": [handler], "level": level, "propagate": False}
-
-    none = logging.CRITICAL + 1
+    streams = {"errors": ("stderr", "text"), "access": ("stdout", "line")}
+    levels = {
+        "uvicorn": ("errors", level.upper()),
+        "asgihive": ("errors", level.upper()),
+        "asgihive.access": ("access", logging.CRITICAL + 1 if access_log == "off" else "INFO"),
+    }
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -66,18 +60,24 @@ def log_config(level: str, access_log: str) -> dict[str, Any]:
             "line": {"format": "%(asctime)s %(message)s"},
             "json": {"()": _JSON},
         },
-        "handlers": {"errors": handler("stderr", "text"), "access": handler("stdout", "line")},
+        "handlers": {
+            name: {
+                "class": _HANDLER,
+                "stream": f"ext://sys.{stream}",
+                "formatter": "json" if is_json else formatter,
+            }
+            for name, (stream, formatter) in streams.items()
+        },
         "root": {"handlers": ["errors"], "level": "WARNING"},
         "loggers": {
-            "uvicorn": logger("errors", level.upper()),
-            "asgihive": logger("errors", level.upper()),
-            "asgihive.access": logger("access", none if access_log == "off" else "INFO"),
+            name: {"handlers": [handler], "level": least, "propagate": False}
+            for name, (handler, least) in levels.items()
         },
     }
 
 
-def json_line(message: str, fields: Mapping[str, Any], level: int = logging.INFO) -> str:
-    """A line as those of the log in JSON are, with further fields."""
+def format_json_line(message: str, fields: Mapping[str, Any], level: int = logging.INFO) -> str:
+    """Return a line as those of the log in JSON are, with further fields."""
     record = logging.makeLogRecord(
         {
             "name": _logger.name,
@@ -102,46 +102,38 @@ def log_warnings_and_crashes() -> None:
 
 
 @contextmanager
-def held_log() -> Iterator[list[logging.LogRecord]]:
+def hold_log() -> Iterator[list[logging.LogRecord]]:
     """Keep what the package logs until it is known how and where it is to be logged.
 
     It is logged as by default where the context ends with an exception.
     """
     package = logging.getLogger("asgihive")
     records: list[logging.LogRecord] = []
-    holder = _Holder(records)
+    holder = logging.Handler()
+    holder.emit = records.append  # type: ignore[method-assign, assignment]  # that is all it does
     package.addHandler(holder)
     propagate, package.propagate = package.propagate, False
-    is_done = False
     try:
         yield records
-        is_done = True
-    finally:
+    except BaseException:
         package.propagate = propagate
         package.removeHandler(holder)
-        if not is_done:
-            log_held(records)
+        log_held(records)
+        raise
+    package.propagate = propagate
+    package.removeHandler(holder)
 
 
 def log_held(records: Sequence[logging.LogRecord]) -> None:
-    """Log what was kept."""
+    """Log what `hold_log` has kept."""
     for each in records:
         logger = logging.getLogger(each.name)
         if logger.isEnabledFor(each.levelno):
             logger.handle(each)
 
 
-class _Holder(logging.Handler):
-    def __init__(self, records: list[logging.LogRecord]) -> None:
-        super().__init__()
-        self._records = records
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._records.append(record)
-
-
-def _unbuffered(stream: TextIO) -> TextIO:
-    """The same place without a buffer, in which a line would stay that cannot be written."""
+def _without_buffer(stream: TextIO) -> TextIO:
+    """Return the same place without a buffer, which would keep a line that cannot be written."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # it is no file, as in tests

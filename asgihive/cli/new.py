@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
-from typing import Any
 
 from asgihive import __version__
-from asgihive.cli.console import STYLE, tell
+from asgihive.cli.console import tell
 
 # Of the template's files: so that no tool takes them for modules of asgihive.
 _SUFFIX = "-tpl"
@@ -30,29 +29,24 @@ _COMMANDS = """\
 and open http://127.0.0.1:8000/docs"""
 
 
-def add_new(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    parser = commands.add_parser(
-        "new",
-        help="write a small service to begin with",
-        description=(
-            "Write a service of one cornerstone and one endpoint, its test and a README. It works\n"
-            "at once. Nothing is overwritten."
-        ),
-        epilog=_EXAMPLES,
-        **STYLE,
+def add_new(parser: argparse.ArgumentParser) -> None:
+    """Let the command take its arguments."""
+    parser.description = (
+        "Write a service of one cornerstone and one endpoint, its test and a README. It works\n"
+        "at once. Nothing is overwritten."
     )
-    parser.add_argument("name", metavar="NAME", type=_name, help="what the service is called")
+    parser.epilog = _EXAMPLES
+    parser.add_argument("name", metavar="NAME", type=_parse_name, help="Name the service.")
     parser.add_argument(
         "--directory",
         metavar="DIR",
-        help="the folder to write, which is made (default: NAME in the current directory)",
+        help="Write into this folder, which is made (default: NAME in the current directory).",
     )
     parser.set_defaults(run=_new, parser=parser)
 
 
-def template(name: str) -> dict[str, str]:
-    """The files of a new service: path, with slashes, and text."""
+def make_files(name: str) -> dict[str, str]:
+    """Return the files of a new service: path, with slashes, and text."""
     values = {"name": name, "version": __version__}
     return {
         path.removesuffix(_SUFFIX): Template(file.read_text(encoding="utf-8")).substitute(values)
@@ -71,14 +65,14 @@ def _new(options: argparse.Namespace) -> int:
                 rest = ", …" if len(there) > 3 else ""
                 shown = ", ".join(there[:3]) + rest
                 parser.error(f"{directory} is not empty: there is {shown}; nothing was written")
-        _write(directory, template(options.name))
+        _write(directory, make_files(options.name))
     except OSError as error:
         parser.error(f"{error.filename or directory}: {error.strerror}")
     tell(_next_steps(options.name, directory))
     return 0
 
 
-def _name(text: str) -> str:
+def _parse_name(text: str) -> str:
     # It becomes a folder, and a text in Python, Markdown and TOML.
     if not re.fullmatch(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?", text):
         raise argparse.ArgumentTypeError(

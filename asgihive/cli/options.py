@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from asgihive.cli.logs import held_log
+from asgihive.cli.logs import hold_log
 from asgihive.errors import suggest_name
 from asgihive.settings import (
     ENVIRONMENT_PREFIX,
@@ -218,7 +218,7 @@ def read_options(given: argparse.Namespace) -> ServerCommand:
     known: Mapping[str, Setting] = given.settings
     settings = describe_settings(H5Settings)
     try:
-        with held_log() as held:
+        with hold_log() as held:
             values = read_config(given.config, known) if given.config else {}
             for name in settings:
                 if ENVIRONMENT_PREFIX + name.upper() in os.environ:

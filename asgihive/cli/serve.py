@@ -1,27 +1,42 @@
-"""`asgihive serve DIR`: the HDF5 files of a directory over HTTP."""
+"""`asgihive serve DIR` and `asgihive demo`: HDF5 files over HTTP, and sample files to try it."""
 
 import argparse
+import dataclasses
+import errno
+import logging
+import logging.config
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import NoReturn
 
-from asgihive.cli.console import STYLE, Parser
+from msgspec import structs
+
+from asgihive import __version__
+from asgihive.cli.console import USAGE, Parser, tell
+from asgihive.cli.demo_files import list_invitations, write_demo
 from asgihive.cli.listening import (
-    certificate_problem,
+    describe_listen_problem,
+    find_certificate_problem,
+    is_loopback,
+    list_urls,
     listen,
-    listen_problem,
     listening_at_path,
 )
+from asgihive.cli.logs import format_json_line, log_held, make_log_config
 from asgihive.cli.options import (
     SETTINGS_HELP,
+    ServerCommand,
     ServerOptions,
     add_server_options,
     parse_directory,
     read_options,
 )
-from asgihive.cli.server import announce, refuse, run
+from asgihive.cli.server import run_server
 from asgihive.settings import ENVIRONMENT_PREFIX
+
+_logger = logging.getLogger("asgihive.cli")
 
 _EXAMPLES = f"""
 examples:
@@ -33,23 +48,32 @@ examples:
 """
 
 
-def add_serve(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    parser = commands.add_parser(
-        "serve",
-        help="serve the HDF5 files of a directory",
-        description="Serve every HDF5 file below DIR over HTTP, read-only, to h5web and others.",
-        epilog=SETTINGS_HELP + _EXAMPLES,
-        **STYLE,
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """Let the command `serve` take its arguments."""
+    parser.description = (
+        "Serve every HDF5 file below DIR over HTTP, read-only, to h5web and others."
     )
+    parser.epilog = SETTINGS_HELP + _EXAMPLES
     parser.add_argument(
         "directory",
         metavar="DIR",
         nargs="?",
-        help="the directory to serve, if the file of --config has no `directory`",
+        help="Serve this directory, if the file of --config has no `directory`.",
     )
     parser.set_defaults(run=_serve, parser=parser)
     add_server_options(parser, has_directory=True)
+
+
+def add_demo(parser: argparse.ArgumentParser) -> None:
+    """Let the command `demo` take its arguments."""
+    parser.description = (
+        "Write sample files into a temporary directory, which is removed at the end,\n"
+        "serve them, and print URLs to open and commands to paste. Takes any free port\n"
+        "when the one asked for is taken."
+    )
+    parser.epilog = SETTINGS_HELP
+    parser.set_defaults(run=_demo, parser=parser)
+    add_server_options(parser, has_directory=False)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -60,30 +84,112 @@ def _serve(options: argparse.Namespace) -> int:
         except ValueError as error:
             parser.error(f"DIR is {options.directory!r}: {error}")
     given = read_options(options)
-    directory = given.directory
+    server, directory = given.server, given.directory
     if directory is None:
         parser.error("DIR is missing: the directory to serve")
-    if problem := certificate_problem(given.server):
-        refuse(parser, given.server, problem)
-    with _listening(parser, given.server) as listener:
-        at = f"{given.server.uds}, " if given.server.uds else ""
+    if problem := find_certificate_problem(server):
+        _refuse(parser, server, problem)
+    with ExitStack() as stack:
+        try:
+            if server.uds is None:
+                listener = stack.enter_context(listen(server.host, server.port))
+            else:
+                listener = stack.enter_context(listening_at_path(server.uds))
+        except OSError as error:
+            _refuse(parser, server, describe_listen_problem(server, error))
 
-        def text(urls: Sequence[str]) -> str:
+        def write_text(urls: Sequence[str]) -> str:
+            at = f"{server.uds}, " if server.uds else ""
             places = " or, on this machine, ".join(f"{each}/" for each in urls)
             return f"Serving {directory} at {at}{places} (Ctrl+C stops)"
 
-        given = announce(given, directory, listener, text)
-        return run(given.server, directory, given.settings, listener)
+        given = _announce(given, directory, listener, write_text)
+        return run_server(server, directory, given.settings, listener)
 
 
-@contextmanager
-def _listening(parser: Parser, options: ServerOptions) -> Iterator[socket.socket]:
-    with ExitStack() as stack:
+def _demo(options: argparse.Namespace) -> int:
+    parser: Parser = options.parser
+    given = read_options(options)
+    server = given.server
+    if problem := find_certificate_problem(server):
+        _refuse(parser, server, problem)
+    notes = []
+    try:
         try:
-            if options.uds is None:
-                listener = stack.enter_context(listen(options.host, options.port))
-            else:
-                listener = stack.enter_context(listening_at_path(options.uds))
+            listener = listen(server.host, server.port)
         except OSError as error:
-            refuse(parser, options, listen_problem(options, error))
-        yield listener
+            if error.errno != errno.EADDRINUSE:
+                raise
+            listener = listen(server.host, 0)
+            notes.append(f"Port {server.port} is taken: using {listener.getsockname()[1]} instead.")
+    except OSError as error:
+        _refuse(parser, server, describe_listen_problem(server, error))
+    with listener, ExitStack() as stack:
+        try:
+            temporary = tempfile.TemporaryDirectory(prefix="asgihive-demo-")
+            directory = stack.enter_context(temporary)
+            write_demo(directory)
+        except OSError as error:
+            parser.fail(f"the sample files cannot be written: {error}")
+        notes.append(f"Sample files are in {directory}, until Ctrl+C stops the server.")
+
+        def write_text(urls: Sequence[str]) -> str:
+            return "\n".join([*notes, *list_invitations(urls[0])])
+
+        given = _announce(given, directory, listener, write_text)
+        return run_server(server, directory, given.settings, listener)
+
+
+def _refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
+    """End with one line on stderr, in JSON where the log is.
+
+    Raises:
+        SystemExit: 2.
+    """
+    if options.access_log == "json":
+        parser.exit(USAGE, format_json_line(problem, {}, logging.ERROR) + "\n")
+    parser.error(problem)
+
+
+def _announce(
+    given: ServerCommand,
+    root: str,
+    listener: socket.socket,
+    write_text: Callable[[Sequence[str]], str],
+) -> ServerCommand:
+    """Say first of all what is served where; and for whom, if that may not be meant.
+
+    Args:
+        given: what was asked for.
+        root: the served directory.
+        listener: where it is served.
+        write_text: makes the text for people of the URLs that `list_urls` gives.
+
+    Returns:
+        The same, with what holds where it is served: at a loopback address without a token
+        only local names are answered, unless others were named.
+
+    Raises:
+        OutputFailed: standard output cannot be written.
+    """
+    options, settings = given.server, given.settings
+    logging.config.dictConfig(make_log_config(options.log_level, options.access_log))
+    log_held(given.held)
+    is_open = settings.token is None and options.uds is None
+    if is_open and settings.allowed_hosts is None and is_loopback(listener):
+        settings = structs.replace(settings, allowed_hosts=())
+    urls = list_urls(options, listener)
+    if options.access_log == "json":
+        address = f"{urls[0]}/" if options.uds is None else options.uds
+        fields = {"directory": root, "address": address, "version": __version__}
+        tell(format_json_line(f"Serving {root} at {address}", fields))
+    else:
+        tell(write_text(urls))
+    if is_open and not is_loopback(listener):
+        _logger.warning(
+            "Everybody who reaches port %d may read every file of %s: set ASGIHIVE_TOKEN, or "
+            "listen at 127.0.0.1",
+            listener.getsockname()[1],
+            root,
+        )
+    return dataclasses.replace(given, settings=settings)

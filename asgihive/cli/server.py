@@ -1,45 +1,48 @@
-"""Runs the service over a directory, in this process or in several."""
+"""Runs the service over a directory with uvicorn, in this process or in several."""
 
-import dataclasses
+import asyncio
 import functools
+import inspect
 import logging
-import logging.config
 import multiprocessing
 import os
+import re
 import signal
 import socket
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any
 
+import orjson
 import uvicorn
-from msgspec import structs
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.supervisors import Multiprocess
 
-from asgihive import __version__
 from asgihive.asgi import Router
-from asgihive.cli.console import USAGE, Parser, tell
-from asgihive.cli.listening import is_loopback, urls_of
-from asgihive.cli.logs import json_line, log_config, log_held, log_warnings_and_crashes
-from asgihive.cli.options import ServerCommand, ServerOptions
-from asgihive.cli.signals import signals_call
+from asgihive.cli.console import replacing_handlers
+from asgihive.cli.logs import log_warnings_and_crashes, make_log_config
+from asgihive.cli.options import ServerOptions
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.service import H5App
 from asgihive.service import metrics as measures
+from asgihive.service.gate import NO_SNIFFING
 from asgihive.settings import H5Settings
 
 _logger = logging.getLogger("asgihive.cli")
 
-# A worker that says nothing for so long is replaced.
+# A worker that says nothing for so long is replaced: imports from a network file system take
+# long, and a slow worker is not dead.
 _HEALTHCHECK_SECONDS = 30
 
 
 def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
-    """The service over `root`, below `prefix`; every worker process builds its own."""
+    """Return the service over `root`, below `prefix`; every worker process builds its own."""
     service = H5App(root, settings)
     if not prefix:
         return service
@@ -57,105 +60,49 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
     return service.gate.make_outer(mounted)
 
 
-def refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
-    """End with one line on stderr, in JSON where the log is.
-
-    Raises:
-        SystemExit: 2.
-    """
-    if options.access_log == "json":
-        parser.exit(USAGE, json_line(problem, {}, logging.ERROR) + "\n")
-    parser.error(problem)
-
-
-def announce(
-    given: ServerCommand, root: str, listener: socket.socket, text: Callable[[Sequence[str]], str]
-) -> ServerCommand:
-    """Say what is served where, first of all; and for whom, if that may not be meant.
-
-    Args:
-        given: what was asked for.
-        root: the served directory.
-        listener: where it is served.
-        text: for people, of the URLs that `urls_of` gives.
-
-    Returns:
-        The same, with what holds where it is served: at a loopback address without a token
-        only local names are answered, unless others were named.
-
-    Raises:
-        OutputFailed: standard output cannot be written.
-    """
-    options, settings = given.server, given.settings
-    logging.config.dictConfig(log_config(options.log_level, options.access_log))
-    log_held(given.held)
-    is_open = settings.token is None and options.uds is None
-    if is_open and settings.allowed_hosts is None and is_loopback(listener):
-        settings = structs.replace(settings, allowed_hosts=())
-    urls = urls_of(options, listener)
-    if options.access_log == "json":
-        address = f"{urls[0]}/" if options.uds is None else options.uds
-        fields = {"directory": root, "address": address, "version": __version__}
-        tell(json_line(f"Serving {root} at {address}", fields))
-    else:
-        tell(text(urls))
-    if is_open and not is_loopback(listener):
-        _logger.warning(
-            "Everybody who reaches port %d may read every file of %s: set ASGIHIVE_TOKEN, or "
-            "listen at 127.0.0.1",
-            listener.getsockname()[1],
-            root,
-        )
-    return dataclasses.replace(given, settings=settings)
-
-
-def run(options: ServerOptions, root: str, settings: H5Settings, listener: socket.socket) -> int:
-    """Serve `root` at a listening socket until a signal ends it; the exit code."""
-    is_json = options.access_log == "json"
-    build = _build_worker if options.workers > 1 else _build
+def run_server(
+    options: ServerOptions, root: str, settings: H5Settings, listener: socket.socket
+) -> int:
+    """Serve `root` at a listening socket until a signal ends it; return the exit code."""
     share_one_arena()
     config = uvicorn.Config(
-        functools.partial(build, root, settings, options.prefix, is_json=is_json),
+        functools.partial(_build_in_process, options, root, settings),
         factory=True,
         lifespan="on",
         workers=options.workers,
         ssl_certfile=options.ssl_certfile,
         ssl_keyfile=options.ssl_keyfile,
-        log_config=log_config(options.log_level, options.access_log),
+        log_config=make_log_config(options.log_level, options.access_log),
         log_level=options.log_level,
-        http="asgihive.cli.protocol_errors:JSONProtocol",
+        http="asgihive.cli.server:JSONProtocol",
         ws="none",  # a library for websockets would refuse handshakes in plain text
         access_log=False,  # ours hides the token, and says more
         timeout_graceful_shutdown=options.graceful_seconds,
-        # Imports from a network file system take long, and what is slow is not dead.
         timeout_worker_healthcheck=_HEALTHCHECK_SECONDS,
     )
     if options.workers == 1:
-        server = _StoppableServer(config)
-        with signals_call(server.stop):
+        server = StoppableServer(config)
+        with server.stopping_at_signals():
             server.run(sockets=[listener])
         return 0
-    with _shared_metrics(settings):
-        supervisor = _Supervisor(config, sockets=[listener])
+    with sharing_metrics(settings):
+        supervisor = WorkerSupervisor(config, sockets=[listener])
         supervisor.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return STARTUP_FAILURE if failed else 0
 
 
-def _build(root: str, settings: H5Settings, prefix: str, *, is_json: bool) -> ASGIApp:
-    if is_json:
+def _build_in_process(options: ServerOptions, root: str, settings: H5Settings) -> ASGIApp:
+    if options.workers > 1:
+        share_one_arena()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    if options.access_log == "json":
         log_warnings_and_crashes()
-    return build_app(root, settings, prefix)
-
-
-def _build_worker(root: str, settings: H5Settings, prefix: str, *, is_json: bool) -> ASGIApp:
-    share_one_arena()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    return _build(root, settings, prefix, is_json=is_json)
+    return build_app(root, settings, options.prefix)
 
 
 def _end_with_parent() -> None:
-    """Stop when the supervisor was killed: nobody else would, and the port would stay taken."""
+    """Stop when the supervisor was killed: the port would stay taken."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -163,19 +110,18 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _shared_metrics(settings: H5Settings) -> Iterator[None]:
-    """Let the workers share their metrics, unless whoever began this has seen to it."""
+def sharing_metrics(settings: H5Settings) -> Iterator[None]:
+    """Let the workers share their metrics, unless the environment says where already."""
     if not settings.metrics or os.environ.get(measures.SHARED_DIRECTORY):
         yield
         return
-    with ExitStack() as stack:
-        try:
-            temporary = tempfile.TemporaryDirectory(prefix="asgihive-metrics-")
-            directory = stack.enter_context(temporary)
-        except OSError as error:
-            _logger.warning("Each worker counts for itself in /metrics: %s", error)
-            yield
-            return
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="asgihive-metrics-")
+    except OSError as error:
+        _logger.warning("Each worker counts for itself in /metrics: %s", error)
+        yield
+        return
+    with temporary as directory:
         os.environ[measures.SHARED_DIRECTORY] = directory
         try:
             yield
@@ -183,14 +129,26 @@ def _shared_metrics(settings: H5Settings) -> Iterator[None]:
             del os.environ[measures.SHARED_DIRECTORY]
 
 
-class _StoppableServer(uvicorn.Server):
-    """Stops in order whenever it is told to, also before uvicorn listens to signals."""
+class StoppableServer(uvicorn.Server):
+    """Stops in order at a signal, also before uvicorn listens to signals."""
 
     _is_stopped = False
 
-    def stop(self) -> None:
-        """End as soon as it has started; it also ends what its lifespan began."""
-        self._is_stopped = True
+    @contextmanager
+    def stopping_at_signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM stop it instead of raising KeyboardInterrupt.
+
+        Python raises that wherever it is, also where it is printed and lost, as in the callback
+        of a weak reference. uvicorn listens to signals only once it has begun, and raises the one
+        that ended it once more at the end.
+        """
+
+        def stop(*_: object) -> None:
+            self._is_stopped = True
+
+        handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
+        with replacing_handlers(signal.default_int_handler, handlers):
+            yield
 
     async def main_loop(self) -> None:
         """Wait until a signal comes, unless one has come."""
@@ -198,7 +156,7 @@ class _StoppableServer(uvicorn.Server):
             await super().main_loop()
 
 
-class _Supervisor(Multiprocess):
+class WorkerSupervisor(Multiprocess):
     """Replaces workers that end, and holds the socket for them until all are told to stop."""
 
     def init_processes(self) -> None:
@@ -206,40 +164,40 @@ class _Supervisor(Multiprocess):
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().init_processes()
         signal.signal(signal.SIGINT, handler)
-        self._leave_their_ends_to_them()
+        self.close_worker_ends()
 
     def keep_subprocess_alive(self) -> None:
         """Replace each worker that has ended, say so, and forget what it did at the end."""
         before = list(self.processes)
         super().keep_subprocess_alive()
-        self._leave_their_ends_to_them()
+        self.close_worker_ends()
         for old, new in zip(before, self.processes, strict=True):
             if new is not old:
                 _logger.warning(
                     "Worker process %s has ended (%s): %s takes its place",
                     old.pid,
-                    _end_of(old.exitcode),
+                    describe_exit(old.exitcode),
                     new.pid,
                 )
                 measures.forget_process(old.pid)
 
-    def _leave_their_ends_to_them(self) -> None:
-        """Let whoever waits for a worker's answer see that the worker has ended.
+    def close_worker_ends(self) -> None:
+        """Close what the workers answer by, so that their end is seen while they are waited for.
 
-        As long as this process holds the other end, too, it waits all of the health check's time.
+        As long as this process holds it too, it waits all of the health check's time.
         """
         for each in self.processes:
             each.child_conn.close()
 
     def terminate_all(self) -> None:
-        """Tell the workers to stop; from here on nobody waits to be accepted."""
+        """Tell the workers to stop, and accept no further connection."""
         for each in self.sockets:
             each.close()
         super().terminate_all()
 
 
-def _end_of(exit_code: int | None) -> str:
-    """How a process has ended, for people."""
+def describe_exit(exit_code: int | None) -> str:
+    """Return how a process has ended, for people."""
     if exit_code is None or exit_code >= 0:
         return f"exit code {exit_code}"
     name = {each.value: each.name for each in signal.Signals}.get(-exit_code)
@@ -251,3 +209,77 @@ def _end_of(exit_code: int | None) -> str:
         f"{name}: the system sends it when memory is short, and the supervisor when a worker "
         f"does not answer for {_HEALTHCHECK_SECONDS} s"
     )
+
+
+# What uvicorn calls where its parser gives up. Neither uvicorn's documentation nor its changelog
+# speaks of it, so `make_protocol` does without where it is not as it was in 0.50 to 0.54.
+_HOOK = "send_400_response"
+
+# The beginning of what h11 and httptools say: behind a colon h11 repeats what the client sent.
+_REASON = re.compile(r"[A-Za-z][A-Za-z0-9 -]*")
+# What httptools says where uvicorn cannot take the URL apart.
+_OF_UVICORN = "user callback error"
+_ABOUT_THE_URL = re.compile("url|request line", re.IGNORECASE)
+_ADVICE = (
+    "; in a URL only printable ASCII is accepted, without blanks, and all else is "
+    "percent-encoded: %C3%A9 stands for \N{LATIN SMALL LETTER E WITH ACUTE}"
+)
+
+
+def make_protocol(base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with refusals in JSON, or as it is where that is impossible.
+
+    uvicorn refuses what is no HTTP before it asks an application.
+
+    Args:
+        base: `H11Protocol`, `HttpToolsProtocol`, or the one that uvicorn chooses.
+    """
+    method = getattr(base, _HOOK, None)
+    if method is None or list(inspect.signature(method).parameters) != ["self", "msg"]:
+        _logger.info("This uvicorn answers in plain text what is no HTTP")
+        return base
+
+    def send_400_response(self: Any, msg: str) -> None:
+        _refuse(self, msg, sys.exception())
+
+    return type(f"JSON{base.__name__}", (base,), {_HOOK: send_400_response})
+
+
+JSONProtocol = make_protocol()
+"""The protocol that uvicorn chooses, with refusals in JSON; worker processes import it by name."""
+
+
+def _refuse(protocol: Any, message: str, error: BaseException | None) -> None:
+    """Answer what is no HTTP, and close the connection.
+
+    Nothing is answered where another response has begun: it would become a part of that one.
+
+    Args:
+        protocol: uvicorn's, of one connection.
+        message: uvicorn's own, which says no reason.
+        error: of the parser.
+    """
+    cycle = getattr(protocol, "cycle", None)
+    has_begun = getattr(cycle, "response_started", False)
+    if not has_begun or getattr(cycle, "response_complete", False):
+        reason = _REASON.match(str(error or ""))
+        if reason is not None:
+            text = reason[0].strip().lower()
+            if text == _OF_UVICORN:
+                text = "the url cannot be taken apart, or is longer than 65,535 bytes"
+            advice = _ADVICE if _ABOUT_THE_URL.search(text) else ""
+            message = f"{message.rstrip('.')}: {text}{advice}"
+        body = orjson.dumps({"message": message})
+        # h11 has a status of its own for headers that are too large: 431.
+        status = HTTPStatus(getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST))
+        fields = [
+            *getattr(getattr(protocol, "server_state", None), "default_headers", ()),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            NO_SNIFFING,
+            (b"connection", b"close"),
+        ]
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
+        lines += [name + b": " + value for name, value in fields]
+        protocol.transport.write(b"\r\n".join([*lines, b"", body]))
+    protocol.transport.close()

@@ -17,7 +17,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def given(file: Path, *arguments: str) -> ServerCommand:
-    parsed = cli.build_parser().parse_args(["serve", "--config", str(file), *arguments])
+    parsed = cli.parse_arguments(["serve", "--config", str(file), *arguments])
     return options.read_options(parsed)
 
 

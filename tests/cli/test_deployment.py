@@ -40,7 +40,7 @@ TOO_LARGE = {"message": "The request is larger than the site accepts"}
 def parsed(words: list[str], directory: Path) -> options.ServerCommand:
     """What the command line of an example asks for, its directory another one."""
     given = [str(directory) if each == "/data" else each for each in words]
-    return options.read_options(cli.build_parser().parse_args(given))
+    return options.read_options(cli.parse_arguments(given))
 
 
 @pytest.fixture

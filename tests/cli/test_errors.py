@@ -119,7 +119,7 @@ def test_the_version_has_what_a_bug_report_needs(capsys: pytest.CaptureFixture[s
 
 
 def test_the_port_has_a_short_name() -> None:
-    parsed = cli.build_parser().parse_args(["serve", ".", "-p", "8123"])
+    parsed = cli.parse_arguments(["serve", ".", "-p", "8123"])
     assert read_options(parsed).server.port == 8123
 
 
@@ -146,7 +146,7 @@ def test_workers_without_a_place_to_share_their_numbers(
 ) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", refuse_directory)
     monkeypatch.delenv(metrics.SHARED_DIRECTORY, raising=False)
-    with server._shared_metrics(H5Settings()):
+    with server.sharing_metrics(H5Settings()):
         assert metrics.SHARED_DIRECTORY not in os.environ
     assert "Each worker counts for itself in /metrics: [Errno 28]" in caplog.text
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from asgihive import __version__
-from asgihive.cli.server import _end_of
+from asgihive.cli.server import describe_exit
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
 QUERY = "data?file=x.h5&path=/values&format=json"
@@ -113,7 +113,7 @@ def test_everything_in_json_even_of_python_itself(directory: Path) -> None:
         import sys, threading, warnings
         from asgihive.cli import logs
         import logging.config
-        logging.config.dictConfig(logs.log_config("warning", "json"))
+        logging.config.dictConfig(logs.make_log_config("warning", "json"))
         logs.log_warnings_and_crashes()
         warnings.warn("mind the gap")
         thread = threading.Thread(target=lambda: 1 / 0)
@@ -166,8 +166,8 @@ def test_a_worker_that_crashes_is_warned_of(directory: Path) -> None:
     [(0, "exit code 0"), (3, "exit code 3"), (-11, "SIGSEGV"), (-9, "SIGKILL: the system sends")],
 )
 def test_how_a_worker_has_ended(code: int, words: str) -> None:
-    assert _end_of(code).startswith(words)
-    assert _end_of(-40) == "signal 40"
+    assert describe_exit(code).startswith(words)
+    assert describe_exit(-40) == "signal 40"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from asgihive import __version__
 from asgihive.cli import main
-from asgihive.cli.new import template
+from asgihive.cli.new import make_files
 from tests.cli.processes import PATIENCE, complaint, running
 from tests.efforts import at_most
 
@@ -163,7 +163,7 @@ def test_a_long_name(write: Write, capsys: Output) -> None:
 @settings(max_examples=at_most(25))  # each compiles all files
 @given(st.from_regex(r"[A-Za-z]([A-Za-z0-9_-]{0,20}[A-Za-z0-9])?", fullmatch=True))
 def test_whatever_the_name_the_files_can_be_read(name: str) -> None:
-    for path, text in template(name).items():
+    for path, text in make_files(name).items():
         if path.endswith(".py"):
             compile(text, path, "exec")
         elif path.endswith(".toml"):
@@ -201,7 +201,7 @@ def test_what_is_written_is_clean(tool: tuple[str, ...], service: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_has_the_template(tmp_path: Path) -> None:
+def test_the_wheel_has_the_make_files(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, root],

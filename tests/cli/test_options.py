@@ -14,7 +14,7 @@ FIELDS = {
 
 
 def parsed(*arguments: str) -> H5Settings:
-    return options.read_options(cli.build_parser().parse_args(["serve", ".", *arguments])).settings
+    return options.read_options(cli.parse_arguments(["serve", ".", *arguments])).settings
 
 
 SAMPLES: dict[object, tuple[str, object]] = {

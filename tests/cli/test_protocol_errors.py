@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from asgihive.cli.protocol_errors import protocol_class
+from asgihive.cli.server import make_protocol
 from tests.cli.processes import PATIENCE, running
 
 PROTOCOLS: list[type[asyncio.Protocol]] = [HttpToolsProtocol, H11Protocol]
@@ -92,7 +92,7 @@ async def ok(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_refusals_are_json(protocol: type[asyncio.Protocol]) -> None:
-    with serving(protocol_class(protocol), ok) as port:
+    with serving(make_protocol(protocol), ok) as port:
         for raw, words, refusing in REFUSED.values():
             if protocol not in refusing:
                 continue
@@ -109,7 +109,7 @@ def test_refusals_are_json(protocol: type[asyncio.Protocol]) -> None:
 
 
 def test_headers_that_are_too_large_have_a_status_of_their_own() -> None:
-    with serving(protocol_class(H11Protocol), ok) as port:
+    with serving(make_protocol(H11Protocol), ok) as port:
         assert parsed(answer(port, REFUSED["long fields"][0]))[0] == 431
 
 
@@ -124,7 +124,7 @@ def test_no_refusal_becomes_part_of_a_response_that_has_begun(
             pass
 
     with (
-        serving(protocol_class(protocol), endless) as port,
+        serving(make_protocol(protocol), endless) as port,
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection,
     ):
         head = b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -155,11 +155,11 @@ def with_another_signature() -> type[asyncio.Protocol]:
 @pytest.mark.parametrize("make", [without_the_hook, with_another_signature])
 def test_another_uvicorn_is_left_as_it_is(make: Callable[[], type[asyncio.Protocol]]) -> None:
     protocol = make()
-    assert protocol_class(protocol) is protocol
+    assert make_protocol(protocol) is protocol
 
 
 def test_and_answers_in_plain_text() -> None:
-    with serving(protocol_class(with_another_signature()), ok) as port:
+    with serving(make_protocol(with_another_signature()), ok) as port:
         received = answer(port, b"garbage\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 400 ")
         assert received.endswith(b"Invalid HTTP request received.")

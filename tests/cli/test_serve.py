@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from asgihive.cli import server as serving
-from asgihive.cli.listening import is_loopback, listen, urls_of
+from asgihive.cli.listening import is_loopback, list_urls, listen
 from asgihive.cli.options import ServerOptions
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
@@ -108,16 +108,16 @@ def test_a_worker_that_ends_instead_of_answering_is_seen_to_at_once() -> None:
     worker = Process(Config("none"), [])
     worker.process = get_context("spawn").Process(target=_end_when_asked, args=(worker.child_conn,))
     worker.start()
-    supervising(worker)._leave_their_ends_to_them()
+    supervising(worker).close_worker_ends()
     began = monotonic()
     assert not worker.ping(PATIENCE)
     assert monotonic() - began < PATIENCE / 2
     worker.join()
 
 
-def supervising(*workers: Process) -> "serving._Supervisor":
+def supervising(*workers: Process) -> "serving.WorkerSupervisor":
     """What watches workers, without the signal handlers of a process of its own."""
-    supervisor = serving._Supervisor.__new__(serving._Supervisor)
+    supervisor = serving.WorkerSupervisor.__new__(serving.WorkerSupervisor)
     supervisor.processes = list(workers)
     return supervisor
 
@@ -133,7 +133,7 @@ def test_the_url_of_one_address_is_that(host: str) -> None:
     with listen(host, 0) as listener:
         shown = f"[{host}]" if ":" in host else host
         port = listener.getsockname()[1]
-        assert urls_of(ServerOptions(host=host), listener) == [f"http://{shown}:{port}"]
+        assert list_urls(ServerOptions(host=host), listener) == [f"http://{shown}:{port}"]
         assert is_loopback(listener)
 
 
@@ -141,7 +141,7 @@ def test_the_url_of_one_address_is_that(host: str) -> None:
 def test_who_listens_everywhere_is_shown_as_others_reach_it(host: str, loopback: str) -> None:
     with listen(host, 0) as listener:
         assert not is_loopback(listener)
-        *others, here = urls_of(ServerOptions(host=host), listener)
+        *others, here = list_urls(ServerOptions(host=host), listener)
         assert here == f"http://{loopback}:{listener.getsockname()[1]}"
         for url in others:
             parts = urlsplit(url)
@@ -159,7 +159,7 @@ def test_a_machine_without_a_network_is_shown_to_itself(monkeypatch: pytest.Monk
     with listen("0.0.0.0", 0) as listener, monkeypatch.context() as patch:
         patch.setattr(socket, "socket", type("Unreachable", (socket.socket,), {"connect": refuse}))
         port = listener.getsockname()[1]
-        assert urls_of(ServerOptions(host="0.0.0.0"), listener) == [f"http://127.0.0.1:{port}"]
+        assert list_urls(ServerOptions(host="0.0.0.0"), listener) == [f"http://127.0.0.1:{port}"]
 
 
 def test_whoever_serves_others_without_a_token_is_warned(

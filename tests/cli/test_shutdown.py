@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from asgihive.cli.signals import signals_call
+from asgihive.cli.console import replacing_handlers
 from tests.cli.processes import PATIENCE, Server, running
 
 LARGE_BYTES = 48 << 20  # more than the buffers of two sockets hold
@@ -130,10 +130,11 @@ def test_workers_end_with_a_supervisor_that_is_killed(directory: Path) -> None:
         assert refuses(server)
 
 
-def test_signals_call_instead_of_interrupting() -> None:
-    stops = []
+def test_signals_are_handled_in_another_way_for_a_while() -> None:
+    stops: list[int] = []
     before = signal.getsignal(signal.SIGINT)
-    with signals_call(lambda: stops.append(signal.SIGINT)):
+    handlers = {signal.SIGINT: lambda number, _: stops.append(number)}
+    with replacing_handlers(signal.default_int_handler, handlers):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
     assert stops == [signal.SIGINT] * 2

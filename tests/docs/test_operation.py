@@ -124,7 +124,7 @@ def test_the_commands_and_the_file(folder: Path, monkeypatch: pytest.MonkeyPatch
     for line in lines:
         program, *words = shlex.split(line.replace(" /data ", f" {data} "))
         if program == "asgihive":
-            read.append(options.read_options(cli.build_parser().parse_args(words)).server)
+            read.append(options.read_options(cli.parse_arguments(words)).server)
     assert [each.workers for each in read] == [8, 1, 1]
     assert [each.uds for each in read] == ["/run/asgihive/socket", "/run/asgihive/socket", None]
     assert [line for line in lines if not line.startswith("asgihive ")] == [

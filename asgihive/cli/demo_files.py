@@ -181,7 +181,7 @@ def _write_detector(entry: Any, random: np.random.Generator) -> None:
 
 
 _IMAGES = "/entry/images/data"
-# What the sample files invite to: a purpose, a route, its parameters, a file to save to.
+# Requests to try: a purpose, a route, its parameters, a file to save to.
 _REQUESTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("metadata", "/meta", {"path": "/entry"}, ""),
     ("attributes", "/attr", {"path": _IMAGES}, ""),
@@ -199,8 +199,8 @@ _REQUESTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
 )
 
 
-def invitation(base: str) -> Iterator[str]:
-    """Lines for people: URLs to open in a browser, then commands to paste into a shell.
+def list_invitations(base: str) -> Iterator[str]:
+    """Yield lines for people: URLs to open in a browser, then commands to paste into a shell.
 
     Args:
         base: the URL of the service over the sample files, without a slash at its end.

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.demo import DETECTOR_FILE, MAIN_FILE, SCAN_FILES, write_demo
+from asgihive.cli.demo_files import DETECTOR_FILE, MAIN_FILE, SCAN_FILES, write_demo
 
 
 @pytest.fixture(scope="module")
