@@ -191,6 +191,7 @@ class Lane:
         self.threads = threads
         self.max_waiting = max_waiting
         self._limits: LoopLocal[_Limits] = LoopLocal()
+        self._began: dict[int, float] = {}  # by thread
 
     async def run(self, function: Callable[[], T], *, patient: bool = False) -> T:
         """Run `function` in one of the lane's threads and return what it returns.
@@ -216,14 +217,17 @@ class Lane:
         def in_thread() -> T:
             if not job.begin():
                 raise RuntimeError  # nobody sees it: the task was cancelled before this began
+            thread = threading.get_ident()
+            self._began[thread] = began = perf_counter()
             if request.timings is not None:
-                request.timings.add("queue", perf_counter() - asked)
+                request.timings.add("queue", began - asked)
             try:
                 return function()
             except BaseException as error:
                 _forget_locals(error)
                 raise
             finally:
+                del self._began[thread]
                 if job.end():
                     _give_from_thread(tokens)
 
@@ -285,6 +289,11 @@ class Lane:
     def busy(self) -> int:
         """How many threads are taken now, also by calls that were given up."""
         return self.threads - self._limits_here()[0].free
+
+    def get_call_seconds(self) -> list[float]:
+        """Return for how long each call that runs in a thread has run, also those given up."""
+        now = perf_counter()
+        return [now - began for began in list(self._began.values())]
 
     def _limits_here(self) -> _Limits:
         return self._limits.get(self._new_limits)

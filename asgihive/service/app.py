@@ -10,7 +10,6 @@ from asgihive.hive.discovery import find_component_folder
 from asgihive.service.core import Core
 from asgihive.service.figures import Figures
 from asgihive.service.gate import STATUSES, ServiceGate
-from asgihive.service.isolation.proxy import isolated
 from asgihive.service.metrics import Metrics
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.operation import add_operation
@@ -54,7 +53,9 @@ class H5App(Hive):
         router = Routes(self.store).router
         core = Core(_store_cornerstone(self.store), router, partial(Figures.of, self.store))
         if self.settings.isolation == "process":
-            core = isolated(self.store, router)
+            from asgihive.isolation.front import isolate  # noqa: PLC0415  # only where it is asked for
+
+            core = isolate(self.store, router)
         metrics = Metrics.of(self.settings, core.figures)
         add_operation(core.router, self.store, metrics, core.health)
         super().__init__(

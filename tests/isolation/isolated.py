@@ -1,37 +1,45 @@
-"""What tests ask of a service in isolation, and of its inside."""
+"""What tests ask of a service in isolation."""
 
 from typing import Any
 from urllib.parse import urlencode
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 
+from asgihive.isolation.readers import Readers
 from asgihive.service import H5App
-from asgihive.service.isolation.supervisor import Supervisor, _close_all
 from tests.asgi.exchange import Exchange, http, run
+from tests.isolation import doubles
 from tests.service import servers
-from tests.service.isolation import doubles
 
 
 def limited(**settings: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("app", [settings], indirect=True, ids=[""])
 
 
-def supervisor(app: H5App) -> Supervisor:
+def readers(app: H5App) -> Readers:
     assert app.life is not None
-    found: Supervisor = app.life.cornerstones["hdf5.store"]["supervisor"]
+    found: Readers = app.life.cornerstones["hdf5.store"]["readers"]
     return found
 
 
 def pids(app: H5App) -> set[int]:
-    """Of its workers."""
-    return {each.pid for each in supervisor(app)._all}
+    """Of its reader processes."""
+    return {each.pid for each in readers(app).all}
 
 
 def close(app: H5App) -> None:
-    """End its workers."""
-    _close_all(supervisor(app)._all)
+    """End its reader processes."""
+    readers(app).close()
+
+
+async def wait_for_spare(app: H5App) -> None:
+    """Wait until a process that has no request serves, beside the one that serves now."""
+    with anyio.fail_after(servers.PATIENCE):
+        while not any(each.ready.is_set() for each in list(readers(app).spare)):
+            await anyio.lowlevel.checkpoint()
 
 
 async def ask(app: H5App, route: str, file: str = "good.h5", /, **query: str) -> Exchange:

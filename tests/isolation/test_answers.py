@@ -14,8 +14,8 @@ from asgihive.hdf5.pool import FilePool
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
+from tests.isolation.isolated import close
 from tests.service import servers
-from tests.service.isolation.services import close
 from tests.zoo.client import client
 
 ROUND = np.arange(300_000, dtype="<f8").reshape(300, 1000)

@@ -6,8 +6,8 @@ import pytest
 
 from asgihive.service import H5App
 from asgihive.service.figures import Figures
-from tests.service.isolation import doubles
-from tests.service.isolation.services import ask, check_good, pids, refused
+from tests.isolation import doubles
+from tests.isolation.isolated import ask, check_good, pids, refused
 from tests.service.test_metrics import Numbers, client, numbers, of
 
 pytestmark = pytest.mark.anyio

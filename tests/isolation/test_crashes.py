@@ -4,23 +4,25 @@ import os
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import h5py
 import numpy as np
 import pytest
 
 from asgihive.service import H5App
-from asgihive.service.isolation import supervisor as supervisor_module
 from tests.asgi.exchange import http, run
-from tests.service import servers
-from tests.service.isolation import doubles
-from tests.service.isolation.services import (
+from tests.isolation import doubles
+from tests.isolation.isolated import (
     ask,
     check_good,
     check_values,
+    limited,
     pids,
+    readers,
     refused,
-    supervisor,
+    wait_for_spare,
 )
+from tests.service import servers
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio
@@ -55,23 +57,33 @@ async def test_a_file_that_crashes_its_worker_is_refused(
 
 
 @pytest.mark.slow
+@limited(read_timeout_seconds=4.0)
 @pytest.mark.parametrize("fault", ["hang", "hang as a whole"])
-async def test_a_file_that_hangs_its_worker_is_refused(app: H5App, root: Path, fault: str) -> None:
-    supervisor(app).patience = 1.5
+async def test_a_file_that_hangs_its_reader_twice_is_refused(
+    app: H5App, root: Path, fault: str
+) -> None:
     doubles.write(root / "bad.h5", fault)
-    await check_good(app)
     answers = {}
 
     async def keep(file: str, route: str) -> None:
         answers[file] = await ask(app, route, file)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(keep, "bad.h5", "/meta")
-        tasks.start_soon(keep, "good.h5", "/meta")  # which waits behind it
-    refused(answers["bad.h5"], "bad.h5", "hung")
-    assert answers["good.h5"].status == 200
-    refused(await ask(app, "/meta", "bad.h5"), "bad.h5", "hung")
-    await check_good(app)
+    async with app.running():
+        await check_good(app)
+        await wait_for_spare(app)
+        before = pids(app)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep, "bad.h5", "/meta")
+            tasks.start_soon(keep, "good.h5", "/meta")  # which waits behind it
+        assert (answers["bad.h5"].status, answers["good.h5"].status) == (504, 200)
+        while not before - pids(app):
+            await anyio.lowlevel.checkpoint()
+        await wait_for_spare(app)
+        while (again := await ask(app, "/meta", "bad.h5")).status == 504:
+            await wait_for_spare(app)  # one that has to start first may come too late
+        refused(again, "bad.h5", "hung for more than 4 seconds")
+        refused(await ask(app, "/meta", "bad.h5"), "bad.h5", "hung")
+        await check_good(app)
 
 
 @pytest.mark.slow
@@ -85,7 +97,7 @@ async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> 
 async def test_it_is_asked_again_after_a_while(
     app: H5App, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
+    readers(app).quarantine_seconds = 0.0
     doubles.write(root / "bad.h5", "abort")
     seen: set[int] = set()
     for _ in range(2):
@@ -181,11 +193,11 @@ async def test_of_a_batch_one_member_fails(app: H5App, root: Path) -> None:
 
 
 async def test_when_many_crash_requests_are_refused_for_a_while(app: H5App, root: Path) -> None:
-    supervisor(app)._ends.extend([float("inf")] * 20)
+    readers(app).ends.extend([float("inf")] * 20)
     answer = await ask(app, "/meta")
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "20 readers crashed" in answer.message
-    supervisor(app)._ends.clear()
+    readers(app).ends.clear()
     await check_good(app)
 
 
@@ -194,7 +206,7 @@ async def test_whoever_kills_a_worker_blames_nobody(app: H5App) -> None:
     [pid] = pids(app)
     os.kill(pid, 9)
     await check_good(app)
-    assert len(supervisor(app).bans) == 0
+    assert len(readers(app).bans) == 0
     assert pid not in pids(app)
 
 

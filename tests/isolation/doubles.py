@@ -1,6 +1,6 @@
-"""A worker process with faults: files whose user block names one act accordingly.
+"""A reader process with faults: files whose user block names one act accordingly.
 
-Run as a worker in the place of the real module; the rest of it is the real one.
+Run as a reader process in the place of the real module; the rest of it is the real one.
 """
 
 import ctypes
@@ -18,9 +18,9 @@ from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Place
-from asgihive.service.isolation import worker
+from asgihive.isolation import reader
 
-MODULE = "tests.service.isolation.doubles"
+MODULE = "tests.isolation.doubles"
 
 BLOCK = 512
 GATE = "gate"  # a FIFO in the served directory, where one tells that it waits
@@ -106,4 +106,4 @@ def _install() -> None:
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _install()
-    worker.main()
+    reader.main()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from asgihive.isolation import process
 from asgihive.service import H5App
-from asgihive.service.isolation import process
 from asgihive.settings import H5Settings
-from tests.service.isolation import doubles
-from tests.service.isolation.services import close
+from tests.isolation import doubles
+from tests.isolation.isolated import close
 
 
 @pytest.fixture(

@@ -14,9 +14,9 @@ import pytest
 
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
+from tests.isolation import doubles
+from tests.isolation.isolated import ask, check_good, limited, pids, readers, wait_for_spare
 from tests.service import servers
-from tests.service.isolation import doubles
-from tests.service.isolation.services import ask, check_good, limited, pids, supervisor
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +31,13 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def serving(app: H5App) -> int:
+    """Return the number of the process that serves."""
+    active = readers(app).active
+    assert active is not None
+    return active.pid
 
 
 async def test_a_lifespan_ends_what_it_began(app: H5App) -> None:
@@ -52,12 +59,12 @@ async def test_there_is_a_spare_one(app: H5App) -> None:
     with anyio.fail_after(servers.PATIENCE):
         async with app.running():
             await check_good(app)
-            while len(pids(app)) < 2:
-                await anyio.lowlevel.checkpoint()
-            [spare, at_work] = [link.process.pid for link in supervisor(app)._idle]
-            os.kill(at_work, signal.SIGKILL)
+            await wait_for_spare(app)
+            [spare] = [each.pid for each in readers(app).spare]
+            os.kill(serving(app), signal.SIGKILL)
             await check_good(app)
-            assert supervisor(app)._idle[-1].process.pid == spare
+            await check_good(app)
+            assert serving(app) == spare
 
 
 @pytest.mark.slow
@@ -65,18 +72,19 @@ async def test_a_spare_one_that_ends_is_replaced_though_nobody_asks(app: H5App) 
     with anyio.fail_after(servers.PATIENCE):
         async with app.running():
             await check_good(app)
-            while len(pids(app)) < 2:
-                await anyio.lowlevel.checkpoint()
-            [spare, at_work] = [link.process.pid for link in supervisor(app)._idle]
+            await wait_for_spare(app)
+            at_work = serving(app)
+            [spare] = [each.pid for each in readers(app).spare]
             os.kill(spare, signal.SIGKILL)
             # A zombie, which has ended and was not waited for, is still there.
-            while is_alive(spare) or len(supervisor(app)._idle) < 2:
+            while is_alive(spare) or not readers(app).spare:
                 await anyio.lowlevel.checkpoint()
             assert spare not in pids(app)
-            assert at_work in pids(app)
+            assert serving(app) == at_work
             await check_good(app)
 
 
+@limited(read_timeout_seconds=servers.PATIENCE)
 @pytest.mark.parametrize("fault", ["hang", pytest.param("hang as a whole", marks=pytest.mark.slow)])
 async def test_a_spare_one_serves_while_the_other_is_held_up(
     app: H5App, root: Path, fault: str
@@ -85,28 +93,47 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
     with anyio.fail_after(servers.PATIENCE):
         async with app.running():
             await check_good(app)
-            while len(pids(app)) < 2:
-                await anyio.lowlevel.checkpoint()
-            links = list(supervisor(app)._idle)
+            await wait_for_spare(app)
+            before = pids(app)
+            held_up = readers(app).active
+            assert held_up is not None
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, app, "/meta", "bad.h5")
-                while not any(link.is_asked for link in links):
+                while not held_up.waiting:
                     await anyio.lowlevel.checkpoint()
                 # One that waits behind it, and then one that comes later.
                 assert (await ask(app, "/meta")).status == 200
                 assert (await ask(app, "/meta", path="values")).status == 200
-                assert {link.process.pid for link in links} <= pids(app)  # nothing was killed
+                assert before <= pids(app)  # no process has been ended
+                assert serving(app) != held_up.pid
                 tasks.cancel_scope.cancel()
 
 
 @pytest.mark.slow
+@limited(read_timeout_seconds=3.0)
+async def test_one_that_hangs_is_ended_though_its_client_has_gone(app: H5App, root: Path) -> None:
+    doubles.write(root / "bad.h5", "hang")
+    with anyio.fail_after(servers.PATIENCE):
+        async with app.running():
+            await check_good(app)
+            hung = readers(app).active
+            assert hung is not None
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask, app, "/meta", "bad.h5")
+                while not hung.waiting:
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            while is_alive(hung.pid):
+                await anyio.lowlevel.checkpoint()
+            await check_good(app)
+
+
 async def test_without_a_lifespan_it_ends_with_the_application(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process"))
     assert not pids(app)
     await check_good(app)
     [pid] = pids(app)
-    found = supervisor(app)
-    await anyio.to_thread.run_sync(found._finalizer)  # as when it is collected
+    await anyio.to_thread.run_sync(readers(app).close)  # as when it is collected
     assert not is_alive(pid)
 
 
@@ -153,10 +180,11 @@ def test_it_ends_with_its_parent(root: Path, how: str) -> None:
 async def test_it_does_not_know_the_token(app: H5App) -> None:
     assert (await ask(app, "/meta")).status == 401
     assert (await ask(app, "/meta", token="secret")).status == 200
-    [process] = supervisor(app)._all
-    proc = Path("/proc") / str(process.pid)
+    [pid] = pids(app)
+    proc = Path("/proc") / str(pid)
     assert b"secret" not in (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
-    assert supervisor(app)._settings["token"] is None
+    # Of what it is told, this is all that could hold it.
+    assert readers(app)._setup.settings["token"] is None
 
 
 async def test_the_parent_opens_no_file(app: H5App, root: Path) -> None:
