@@ -13,6 +13,7 @@
     │   ├── FileBeingWritten    a writer has it open, and not for SWMR
     │   ├── FileChanged         changed while it was read; ask again
     │   └── ReaderCrashed       crashed the process that read it
+    ├── AnswerBroken            a response that has begun cannot be completed
     ├── RootUnreadable          the served directory itself is gone, or its mount
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
@@ -147,6 +148,19 @@ class FileChanged(FileError):
 
     def __str__(self) -> str:
         return self._sentence("The file changed while it was read, ask again")
+
+
+class AnswerBroken(AsgihiveError):
+    """A response that has begun cannot be completed; only with `isolation="process"`."""
+
+    def __init__(self, reason: str, *, is_logged: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_logged = is_logged
+        """Whether the process that read the file has logged it."""
+
+    def __str__(self) -> str:
+        return f"The answer has begun and cannot be completed: {self.reason}"
 
 
 class RootUnreadable(AsgihiveError):

@@ -7,7 +7,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
-from asgihive.errors import AsgihiveError
+from asgihive.errors import AnswerBroken, AsgihiveError
 
 SEND_TIMEOUT_SECONDS = 60.0
 """How long a client may take for one body chunk, by default."""
@@ -108,6 +108,8 @@ class BrokenAnswerFilter(logging.Filter):
             error = error.exceptions[0]
         if not isinstance(error, AsgihiveError | ClientStalled):
             return True
+        if isinstance(error, AnswerBroken) and error.is_logged:
+            return False
         record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
         record.msg, record.args = "An answer that had begun was broken off: %s", (str(error),)
         record.exc_info = record.exc_text = None

@@ -1,14 +1,12 @@
 """The endpoint of a service in isolation: the same routes, answered by reader processes."""
 
-import logging
-
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Router, run_while_connected
 from asgihive.hive import Component, ModuleHooks
 from asgihive.isolation.readers import Readers
-from asgihive.isolation.relay import AnswerBroken, ClientGone, Relay
+from asgihive.isolation.relay import ClientGone, Relay
 from asgihive.service.batch import Batch
 from asgihive.service.core import Core
 from asgihive.service.gate import STATUSES
@@ -16,9 +14,6 @@ from asgihive.service.store import Store
 
 # Where a response takes no longer, it is not worth watching whether its client goes away.
 _UNWATCHED_SECONDS = 0.05
-
-# Where servers log what an application raises.
-_SERVER_LOGGERS = ("uvicorn.error", "hypercorn.error")
 
 
 class Front:
@@ -57,13 +52,9 @@ def isolate(store: Store, router: Router) -> Core:
     front = Front(readers)
     relayed = Router(optional_trailing_slash=router.optional_trailing_slash)
     for route in router.registered:
-        is_batch = isinstance(route.endpoint.target, Batch)
+        is_batch = isinstance(route.target, Batch)
         app: ASGIApp = Batch(store, relayed) if is_batch else front
         relayed.add(route.path, app, methods=route.methods, name=route.name)
-    for name in _SERVER_LOGGERS:
-        log = logging.getLogger(name)
-        if not any(isinstance(each, LoggedElsewhere) for each in log.filters):
-            log.addFilter(LoggedElsewhere())
     cornerstone = Component(
         kind="cornerstone",
         container="hdf5",
@@ -78,14 +69,3 @@ def isolate(store: Store, router: Router) -> Core:
         needs_lifespan=False,
     )
     return Core(cornerstone, relayed, readers.figures, health=front)
-
-
-class LoggedElsewhere(logging.Filter):
-    """Drops what a server logs of a response that a reader process broke off, and logged."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is to be logged."""
-        error = record.exc_info[1] if record.exc_info else None
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        return not (isinstance(error, AnswerBroken) and error.is_logged)

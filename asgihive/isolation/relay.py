@@ -11,7 +11,7 @@ from starlette.types import Message, Scope, Send
 from asgihive.asgi import HTTPException, get_route_path, parse_query
 from asgihive.concurrency import run_in_worker
 from asgihive.context import request_context
-from asgihive.errors import AsgihiveError, Overloaded, ReaderCrashed, ReadTimeout
+from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
 from asgihive.hdf5.identity import Content
 from asgihive.hdf5.names import encoded
 from asgihive.isolation.process import Connection, ReaderEnded, ReaderProcess
@@ -38,19 +38,6 @@ _DROPPED_FROM_REQUEST = frozenset(
     | {b"upgrade", b"expect", b"host"}
 )
 _DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", FIGURES, TIMINGS})
-
-
-class AnswerBroken(AsgihiveError):
-    """A response that has begun cannot be completed: the connection has to be aborted."""
-
-    def __init__(self, reason: str, *, is_logged: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.is_logged = is_logged
-        """Whether the reader process has logged it."""
-
-    def __str__(self) -> str:
-        return f"The answer has begun and cannot be completed: {self.reason}"
 
 
 class ClientGone(Exception):  # no error: there is no client to answer

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from starlette.types import Message
 
-from asgihive.isolation.relay import AnswerBroken
+from asgihive.errors import AnswerBroken
 from asgihive.service import H5App
 from tests.asgi.exchange import Exchange, http, run
 from tests.isolation import doubles
