@@ -338,8 +338,11 @@ class Readers:
         while True:
             for reader in list(self.all):
                 await self._look_after(reader)
+            # One after the other, as starting takes a second of a processor.
+            is_starting = any(not each.ready.is_set() for each in self.all)
             wanted = 2 if self.active is None else 1
-            if len(self.spare) < wanted and self._count_recent_ends() < _FEW_ENDS:
+            is_wanted = len(self.spare) < wanted and not is_starting
+            if is_wanted and self._count_recent_ends() < _FEW_ENDS:
                 try:
                     await run_in_worker(self._start)
                 except OSError as error:
