@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from asgihive.hdf5.file_bytes import allow_waiting
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Array = np.ndarray[Any, Any]
 
@@ -26,19 +28,9 @@ Array = np.ndarray[Any, Any]
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
-    """Return `size` bytes of a file from `offset` on; fewer only where the file ends."""
-    stored = os.pread(descriptor, size, offset)
-    while len(stored) < size:
-        more = os.pread(descriptor, size - len(stored), offset + len(stored))
-        if not more:
-            break
-        stored += more
-    return stored
-
-
 def read_into(descriptor: int, target: memoryview, offset: int) -> int:
     """Fill `target` with bytes of a file from `offset` on; return how many there were."""
+    allow_waiting()
     done = 0
     while done < len(target):
         read = os.preadv(descriptor, [target[done:]], offset + done)

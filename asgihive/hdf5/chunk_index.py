@@ -42,8 +42,9 @@ from asgihive.hdf5.chunk_grid import (
 )
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
-from asgihive.hdf5.headers import bytes_of, read_messages
-from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
+from asgihive.hdf5.headers import LAYOUT, read_messages
+from asgihive.hdf5.objects import StoredObject
+from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.selection import Axis
 
 # More chunks than that are not listed: it would take tens of megabytes.
@@ -78,11 +79,8 @@ class DamagedChunk(Exception):  # translated at once where the entity is known
 class ChunkIndex:
     """Finds the chunks of one open dataset. For all threads, unless it `needs_library`."""
 
-    id: h5d.DatasetID
+    dataset: StoredObject
     """For libhdf5, where only that can tell."""
-
-    address: int
-    """Of the dataset in its file."""
 
     grid: ChunkGrid
     stored: StoredChunks | None
@@ -157,7 +155,7 @@ class ChunkIndex:
         if table is None and self.stored is not None:
             table = self.stored.gather(None, self.grid.size, go_on)
         if table is None:
-            table = list_by_library(self.id, self.grid, None, self.grid.size, go_on)
+            table = list_by_library(self.dataset.id, self.grid, None, self.grid.size, go_on)
         assert table is not None  # noqa: S101  # no more are stored inside the extent than it has
         return table
 
@@ -195,10 +193,10 @@ class ChunkIndex:
 
     def _locate_by_library(self, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
         try:
-            table = list_by_library(self.id, self.grid, None, MAX_LISTED, go_on)
+            table = list_by_library(self.dataset.id, self.grid, None, MAX_LISTED, go_on)
             if table is None:
                 wanted = number_touched(axes, self.grid)
-                table = list_by_library(self.id, self.grid, wanted, MAX_LISTED, go_on)
+                table = list_by_library(self.dataset.id, self.grid, wanted, MAX_LISTED, go_on)
             elif self.keep:
                 self.table = table
         except DamagedMetadata as error:
@@ -225,20 +223,31 @@ class DamagedIndex:
 
 
 def open_index(
-    file: OpenFile, dataset: h5d.DatasetID, grid: ChunkGrid, *, is_filtered: bool
+    dataset: StoredObject,
+    grid: ChunkGrid,
+    max_shape: tuple[int | None, ...],
+    *,
+    is_filtered: bool,
 ) -> ChunkIndex:
-    """Return the index of a dataset of `file`. In the library lane."""
-    keep, address = not file.live, address_of(dataset)
+    """Return the index of a dataset's chunks.
+
+    Args:
+        dataset: as it was found.
+        grid: of its chunks.
+        max_shape: how large it may become; None = without a limit.
+        is_filtered: whether its chunks went through filters.
+    """
+    file, keep = dataset.file.metadata, not dataset.file.live
+    if file is None:
+        return ChunkIndex(dataset, grid, None, keep)
     try:
-        stored = bytes_of(file)
-        message = _read_layout_message(stored, address)
-        most = dataset.get_space().get_simple_extent_dims(True)
-        found = _open_stored_chunks(stored, message, grid, most, is_filtered=is_filtered)
+        message = _read_layout_message(file, dataset)
+        found = _open_stored_chunks(file, message, grid, max_shape, is_filtered=is_filtered)
     except (NotPlain, OSError):
-        return ChunkIndex(dataset, address, grid, None, keep)
+        return ChunkIndex(dataset, grid, None, keep)
     except DamagedMetadata as error:
-        return ChunkIndex(dataset, address, grid, DamagedIndex(str(error)), keep)
-    return ChunkIndex(dataset, address, grid, found, keep, message.edges_unfiltered)
+        return ChunkIndex(dataset, grid, DamagedIndex(str(error)), keep)
+    return ChunkIndex(dataset, grid, found, keep, message.edges_unfiltered)
 
 
 class IndexKind(IntEnum):
@@ -272,9 +281,6 @@ class _LayoutMessage:
     """Size and filter mask of a single chunk that went through filters."""
 
 
-# The message's number among those of an object header.
-_LAYOUT = 0x08
-
 # Of a rank of one byte and eight bytes a dimension, with all that may be around them.
 _LONGEST_MESSAGE_BYTES = 1 << 12
 
@@ -291,13 +297,16 @@ _PARAMETER_BYTES = {
 }
 
 
-def _read_layout_message(file: FileBytes, address: int) -> _LayoutMessage:
-    """Return the message of the dataset whose header is at `address`.
+def _read_layout_message(file: FileBytes, dataset: StoredObject) -> _LayoutMessage:
+    """Return what the layout message of a dataset says.
 
     Raises:
         NotPlain: libhdf5 must look.
     """
-    found = read_messages(file, address, frozenset((_LAYOUT,))).get(_LAYOUT, b"")
+    if dataset.header is not None:
+        found = dataset.header.messages[LAYOUT]
+    else:
+        found = read_messages(file, dataset.address, frozenset((LAYOUT,))).get(LAYOUT, b"")
     # Longer than any, so that only its end is checked.
     width, message = file.address_bytes, found + bytes(_LONGEST_MESSAGE_BYTES)
     version, storage = message[0], message[1]
@@ -343,11 +352,11 @@ def _open_stored_chunks(
     file: FileBytes,
     message: _LayoutMessage,
     grid: ChunkGrid,
-    most: tuple[int, ...],
+    max_shape: tuple[int | None, ...],
     *,
     is_filtered: bool,
 ) -> StoredChunks:
-    """Return the index that the layout message names; `most` is the dataset's largest extent.
+    """Return the index that the layout message names.
 
     Raises:
         NotPlain, DamagedMetadata
@@ -363,8 +372,7 @@ def _open_stored_chunks(
     size_bytes = 0 if not is_filtered else file.length_bytes if message.version > 4 else width
     if message.kind is IndexKind.TREE_2:
         return ChunkTree2(file, grid, address, chunk_bytes, size_bytes)
-    bounds = tuple(None if extent == h5s.UNLIMITED else int(extent) for extent in most)
-    order = ArrayOrder.of(message.chunks, bounds)
+    order = ArrayOrder.of(message.chunks, max_shape)
     if message.kind is IndexKind.SINGLE:
         if is_filtered != (message.single is not None) or grid.size > 1:
             raise NotPlain

@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5d, h5p, h5t
 
 from asgihive.context import measured
-from asgihive.hdf5.buffers import Array, Bytes, has_padding, read_bytes, zero_padding
+from asgihive.hdf5.buffers import Array, Bytes, has_padding, zero_padding
 from asgihive.hdf5.cache import ChunkCache
 from asgihive.hdf5.chunk_grid import (
     ChunkBox,
@@ -31,9 +31,11 @@ from asgihive.hdf5.chunk_grid import (
     find_only_box,
 )
 from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, open_index
+from asgihive.hdf5.file_bytes import read_bytes
 from asgihive.hdf5.filters.contract import BadChunk, Room
 from asgihive.hdf5.filters.pipeline import Pipeline, make_pipeline
 from asgihive.hdf5.layout import Layout, has_edges_unfiltered
+from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import without_dimensions
@@ -159,7 +161,7 @@ class ChunkedStorage:
         box = find_only_box(axes, grid.chunks) if self._is_kept else None
         if box is None or not box.is_whole(grid.chunks):
             return None
-        return KeptChunk(self.index.address, grid.number(box.coordinates))
+        return KeptChunk(self.index.dataset.address, grid.number(box.coordinates))
 
     def read_kept(self, axes: tuple[Axis, ...], most_copied: int) -> Array | None:
         """Return the elements at `axes`, as `read`, if they lie in a chunk that is kept.
@@ -172,7 +174,7 @@ class ChunkedStorage:
         if box is None:
             return None
         decoded = self.cache.find_kept(
-            (self.file, self.index.address, grid.number(box.coordinates))
+            (self.file, self.index.dataset.address, grid.number(box.coordinates))
         )
         if decoded is None:
             return None
@@ -257,7 +259,7 @@ class ChunkedStorage:
         else:
             # The rest of a chunk that is wanted in part is likely to be wanted next.
             keep = keep or not box.is_whole(grid.chunks)
-            key = (self.file, self.index.address, grid.number(box.coordinates))
+            key = (self.file, self.index.dataset.address, grid.number(box.coordinates))
             decode = partial(self._decode, places, box)
             decoded = self.cache.get_or_decode(key, decode, keep=keep)
         if decoded is None:
@@ -317,40 +319,60 @@ class ChunkedStorage:
 
 
 def open_chunks(  # noqa: PLR0913  # each is known already where a dataset is opened
-    file: OpenFile,
-    dataset: h5d.DatasetID,
+    dataset: StoredObject,
     layout: Layout,
-    dtype: np.dtype[Any],
-    shape: tuple[int, ...],
     *,
+    dtype: np.dtype[Any],
+    item_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    max_shape: tuple[int | None, ...],
+    item_bytes: int,
+    fill: Array | None,
     cache: ChunkCache,
-    as_in_memory: bool,
 ) -> ChunkedStorage:
-    """Return the chunks of `dataset`; `as_in_memory`: what they decode to is NumPy's bytes."""
+    """Return the chunks of a dataset.
+
+    Args:
+        dataset: as it was found.
+        layout: how it is stored, in chunks.
+        dtype: of one element in memory, of dimensions `item_shape`.
+        item_shape: of one element, of an array type.
+        shape: its extent.
+        max_shape: how large it may become; None = without a limit.
+        item_bytes: of one element in the file.
+        fill: what an unwritten chunk holds; None = only libhdf5 can say, or convert the rest.
+        cache: of decoded chunks.
+    """
     chunks = layout.chunks or ()
-    chunk_bytes = math.prod(chunks) * _find_stored_size(file, dataset.get_type())
-    base, item_shape = without_dimensions(dtype)
-    index = open_index(file, dataset, ChunkGrid(shape, chunks), is_filtered=bool(layout.filters))
+    grid = ChunkGrid(shape, chunks)
+    index = open_index(dataset, grid, max_shape, is_filtered=bool(layout.filters))
     edges_unfiltered = index.edges_unfiltered
     if edges_unfiltered is None:
         edges_unfiltered = has_edges_unfiltered(layout.properties)
     return ChunkedStorage(
-        file=file,
+        file=dataset.file,
         index=index,
-        pipeline=make_pipeline(layout.filters, chunk_bytes),
+        pipeline=make_pipeline(layout.filters, math.prod(chunks) * item_bytes),
         cache=cache,
-        dtype=base,
+        dtype=dtype,
         item_shape=item_shape,
-        fill=_find_fill(layout.properties, base, item_shape) if as_in_memory else None,
+        fill=fill,
         edges_unfiltered=edges_unfiltered and bool(layout.filters),
     )
 
 
-def _find_fill(
-    properties: h5p.PropDCID | None, dtype: np.dtype[Any], item_shape: tuple[int, ...]
-) -> Array | None:
-    """Return what libhdf5 gives for a chunk that was never written; zeros where that is nothing."""
-    fill = np.zeros((), dtype)
+def find_fill(properties: h5p.PropDCID | None, dtype: np.dtype[Any]) -> Array | None:
+    """Return what libhdf5 gives for a chunk that was never written; zeros where that is nothing.
+
+    Args:
+        properties: of the dataset, if they say anything.
+        dtype: of an element in memory, an array type included.
+
+    Returns:
+        An array of no dimensions; None where only libhdf5 can say.
+    """
+    base, item_shape = without_dimensions(dtype)
+    fill = np.zeros((), base)
     if properties is None or properties.get_fill_time() == h5d.FILL_TIME_NEVER:
         return fill
     if properties.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
@@ -365,12 +387,12 @@ def _find_fill(
     return fill
 
 
-def _find_stored_size(file: OpenFile, type_id: h5t.TypeID) -> int:
+def find_stored_size(file: OpenFile, type_id: h5t.TypeID) -> int:
     """Return the bytes of an element in the file; of one in memory where it says nothing else."""
     size: int = type_id.get_size()
     if not type_id.detect_class(h5t.VLEN) and not type_id.detect_class(h5t.STRING):
         return size
-    address_bytes, _ = file.id.get_create_plist().get_sizes()
+    address_bytes, _ = file.handle.sizes
     return size + _count_pointer_growth(type_id, address_bytes)
 
 

@@ -1,5 +1,6 @@
 """Open datasets, read in hyperslabs without ever leaving the sandbox."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,13 +22,22 @@ from asgihive.errors import (
 from asgihive.hdf5.chunk_grid import Places, count_touched, walk_touched
 from asgihive.hdf5.chunk_index import DamagedChunk
 from asgihive.hdf5.chunks import ChunkedStorage
+from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.filters.pipeline import NoDecoder
+from asgihive.hdf5.global_heap import MAX_STRINGS, read_strings
 from asgihive.hdf5.layout import Layout, LayoutKind
 from asgihive.hdf5.linear import ContiguousStorage, RawStorage, list_segments
+from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.selection import Axis
-from asgihive.hdf5.types import MemoryType, NoEquivalent, converted_type, relabel_sequences
+from asgihive.hdf5.types import (
+    MemoryType,
+    NoEquivalent,
+    converted_type,
+    memory_type,
+    relabel_sequences,
+)
 from asgihive.hdf5.unwritten import fill_of_variable_length, has_fill_of_variable_length
 from asgihive.hdf5.virtual import VirtualLayout
 
@@ -35,6 +45,9 @@ Array = np.ndarray[Any, Any]
 
 # More chunks than that are read by a visit of their own, or by several.
 _MANY_CHUNKS = 1 << 9
+
+# What leads to strings of variable length, read in one go.
+_MAX_TEXTS_BYTES = 1 << 16
 
 # Chunks tried one by one to name the damaged one.
 _MAX_CHUNKS_TRIED = 4096
@@ -50,25 +63,50 @@ READ_ERRORS = (
 class Dataset:
     """An open dataset.
 
-    shape: of its dataspace; None = empty.
-    dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
-    contiguous: where its values lie as they lie in memory; None = they do not.
-    chunked: its chunks, if it has any.
-    memory_type: how one element lies in memory.
+    Attributes:
+        path: by which it was asked for.
+        object: where it lies, in its file.
+        layout: how it is stored.
+        virtual: of what it is made, if it is virtual.
+        shape: of its dataspace; None = empty.
+        dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
+        contiguous: where its values lie as they lie in memory; None = they do not.
+        texts: address and number of the bytes that lead to strings of variable length; None =
+            they are no such strings, or not in one piece.
+        chunked: its chunks, if it has any.
+        max_hops: links followed for one path.
     """
 
     path: str
-    file: OpenFile
-    id: h5d.DatasetID
+    object: StoredObject
     layout: Layout
     virtual: VirtualLayout | None
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
     contiguous: ContiguousStorage | None
-    memory_type: MemoryType
+    texts: tuple[int, int] | None
     chunked: ChunkedStorage | None
     max_hops: int
+    _memory_type: MemoryType | None = None
+
+    @property
+    def file(self) -> OpenFile:
+        """The file it lies in."""
+        return self.object.file
+
+    @property
+    def id(self) -> h5d.DatasetID:
+        """The dataset as libhdf5 has it open, see `StoredObject.id`."""
+        dataset: h5d.DatasetID = self.object.id
+        return dataset
+
+    @property
+    def memory_type(self) -> MemoryType:
+        """How libhdf5 puts one element into memory. In the library lane."""
+        if self._memory_type is None:
+            self._memory_type = memory_type(self.id.get_type())
+        return self._memory_type
 
     @property
     def item_bytes(self) -> int:
@@ -178,6 +216,9 @@ class Dataset:
     ) -> Array:
         if self.contiguous is not None and dtype == self.dtype:
             return self.contiguous.read(axes)
+        if self.texts is not None and dtype == self.dtype:
+            with contextlib.suppress(NotPlain):
+                return self._read_texts(axes, *self.texts)
         if self.layout.kind is LayoutKind.EXTERNAL:
             read = self._raw_storage(lease).read(axes, dtype, self._as_read(dtype))
             return read.reshape((*(axis.count for axis in axes), *self.item_shape))
@@ -189,6 +230,17 @@ class Dataset:
             if has_fill_of_variable_length(self.layout.properties, self.memory_type):
                 return self._read_written(lease, self.chunked, axes)
         return self._read_by_libhdf5(axes, dtype)
+
+    def _read_texts(self, axes: tuple[Axis, ...], address: int, size: int) -> Array:
+        """Raises NotPlain where libhdf5 must read them."""
+        file = self.file.metadata
+        count = math.prod(self.shape or ())
+        if file is None or count > MAX_STRINGS or size > _MAX_TEXTS_BYTES:
+            raise NotPlain
+        found = read_strings(file, file.read_page(address, size), count)
+        chosen = tuple(slice(a.start, a.start + a.count * a.step, a.step) for a in axes)
+        texts: Array = np.array(found.reshape(self.shape or ())[chosen], self.dtype)
+        return texts
 
     def _read_written(self, lease: Lease, chunked: ChunkedStorage, axes: tuple[Axis, ...]) -> Array:
         """What was written, and the fill value of variable length elsewhere."""

@@ -10,6 +10,8 @@ _logger = logging.getLogger(__name__)
 # For connections, the log, the libraries and whatever else an application opens.
 _RESERVED_DESCRIPTORS = 256
 
+_DESCRIPTORS_PER_FILE = 3
+
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE}
 
 # How libhdf5 says it through h5py, which has no `errno` in its exceptions.
@@ -28,9 +30,10 @@ def fit_open_files(wanted: int) -> int:
     """Return how many files may be open at once: `wanted`, or as many as the process may have.
 
     The soft limit of descriptors is raised as far as is needed and the hard one lets it. Each
-    file that is open may be sent as a whole at the same time, by a descriptor of its own.
+    file that is open has one, libhdf5 may have a second one, and it may be sent as a whole at the
+    same time, by a third one.
     """
-    needed = 2 * wanted + _RESERVED_DESCRIPTORS
+    needed = _DESCRIPTORS_PER_FILE * wanted + _RESERVED_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
@@ -41,7 +44,8 @@ def fit_open_files(wanted: int) -> int:
         most = soft
     if most >= needed:
         return wanted
-    fitting = min(wanted, max(1, (most - min(_RESERVED_DESCRIPTORS, most // 2)) // 2))
+    left = most - min(_RESERVED_DESCRIPTORS, most // 2)
+    fitting = min(wanted, max(1, left // _DESCRIPTORS_PER_FILE))
     _logger.warning(
         "max_open_files is %d instead of %d: the process may have %d file descriptors "
         "(`ulimit -n`), and %d are needed",

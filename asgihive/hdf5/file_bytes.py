@@ -7,9 +7,11 @@ superblock, which a user block may precede.
 
 import ctypes
 import os
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import h5py
@@ -21,6 +23,14 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Of versions 0 and 1; as much as any other needs.
 _SUPERBLOCK_BYTES = 104
+
+# What is read at once of metadata, and how many such pages are kept while many objects are read,
+# and of a file that is only open.
+_PAGE_BYTES = 1 << 14
+_MAX_PAGES = 1024
+_KEPT_PAGES = 32
+
+_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 # Children of a node of a version 1 B-tree of chunks, halved, where the file does not say it.
 DEFAULT_TREE_K = 32
@@ -38,6 +48,72 @@ class NotPlain(Exception):  # says what the bytes are, not what went wrong
     """libhdf5 must look: the structure is of a rare kind, or damaged."""
 
 
+class NeedsThread(Exception):  # control flow: the same work is then done by a worker thread
+    """The bytes are not in memory, or only libhdf5 can tell: the event loop must not wait."""
+
+
+class _ThisThread(threading.local):
+    must_not_wait = False
+
+
+_this_thread = _ThisThread()
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Let the calling thread raise NeedsThread wherever it would wait for a disk or for libhdf5."""
+    _this_thread.must_not_wait = True
+    try:
+        yield
+    finally:
+        _this_thread.must_not_wait = False
+
+
+def may_wait() -> bool:
+    """Return whether the calling thread may wait for a disk or for libhdf5."""
+    return not _this_thread.must_not_wait
+
+
+def allow_waiting() -> None:
+    """Return where the calling thread may wait.
+
+    Raises:
+        NeedsThread: it may not.
+    """
+    if _this_thread.must_not_wait:
+        raise NeedsThread
+
+
+def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
+    """Return `size` bytes of a file from `offset` on; fewer only where the file ends.
+
+    Raises:
+        NeedsThread: they are not in memory, and the thread must not wait (preadv2(2), RWF_NOWAIT).
+    """
+    if _this_thread.must_not_wait:
+        return _read_cached(descriptor, size, offset)
+    stored = os.pread(descriptor, size, offset)
+    while len(stored) < size:
+        more = os.pread(descriptor, size - len(stored), offset + len(stored))
+        if not more:
+            break
+        stored += more
+    return stored
+
+
+def _read_cached(descriptor: int, size: int, offset: int) -> bytes:
+    if not _NOWAIT:
+        raise NeedsThread
+    buffer = bytearray(size)
+    try:
+        read = os.preadv(descriptor, [buffer], offset, _NOWAIT)
+    except OSError:
+        raise NeedsThread from None
+    if read < size and offset + read < os.fstat(descriptor).st_size:
+        raise NeedsThread
+    return bytes(buffer[:read])
+
+
 class DamagedMetadata(ValueError):  # translated at once by those who know the chunk
     """A structure of the file is not what it should be; the message says how."""
 
@@ -52,6 +128,7 @@ class FileBytes:
         end: the size of the file in bytes, when it was opened.
         is_live: whether a writer is writing it, so that it grows and checksums may be late.
         address_bytes, length_bytes: of an address and of a length in this file.
+        root: address of the header of the root group.
         tree_k: half the most children of a node of a version 1 B-tree of chunks.
         extension: address of the superblock extension, if there is one.
     """
@@ -62,8 +139,10 @@ class FileBytes:
     is_live: bool
     address_bytes: int
     length_bytes: int
+    root: int
     tree_k: int = DEFAULT_TREE_K
     extension: int | None = None
+    _pages: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def undefined(self) -> int:
@@ -79,13 +158,47 @@ class FileBytes:
         start = self.base + address
         if start + size > self.end and (not self.is_live or start + size > self._end_now()):
             raise DamagedMetadata(f"the file ends before {size} bytes of its index at {start}")
-        stored = os.pread(self.descriptor, size, start)
+        stored = read_bytes(self.descriptor, size, start)
+        if len(stored) < size:
+            raise DamagedMetadata(f"the file ends inside its index, at {start + len(stored)}")
+        return stored
+
+    def read_page(self, address: int, size: int) -> bytes:
+        """Return `size` bytes at `address`, of pages that are kept in memory.
+
+        For the small structures of a file that no writer writes, which lie close together.
+
+        Raises:
+            NotPlain: the file ends before.
+        """
+        number, start = divmod(self.base + address, _PAGE_BYTES)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._load_page(number)
+        stored = page[start : start + size]
         while len(stored) < size:
-            more = os.pread(self.descriptor, size - len(stored), start + len(stored))
+            number += 1
+            page = self._pages.get(number)
+            more = (self._load_page(number) if page is None else page)[: size - len(stored)]
             if not more:
-                raise DamagedMetadata(f"the file ends inside its index, at {start + len(stored)}")
+                raise NotPlain
             stored += more
         return stored
+
+    def _load_page(self, number: int) -> bytes:
+        if len(self._pages) >= _MAX_PAGES:
+            self._pages.clear()
+        try:
+            page = read_bytes(self.descriptor, _PAGE_BYTES, number * _PAGE_BYTES)
+        except (OSError, OverflowError):
+            raise NotPlain from None
+        self._pages[number] = page
+        return page
+
+    def drop_pages(self) -> None:
+        """Keep no more pages than an open file may have."""
+        if len(self._pages) > _KEPT_PAGES:
+            self._pages.clear()
 
     def read_checked(self, address: int, size: int, signature: bytes) -> bytes:
         """Return the structure of `size` bytes at `address`, of which the last four are its sum.
@@ -150,26 +263,48 @@ def read_superblock(descriptor: int, base: int, end: int, *, is_live: bool) -> F
     """Return the bytes of a file as its superblock explains them (section II.A).
 
     Raises:
-        NotPlain: libhdf5 must read this file.
+        NotPlain: libhdf5 must read this file, or say what is wrong with it.
+        NeedsThread
     """
-    stored = os.pread(descriptor, _SUPERBLOCK_BYTES, base)
+    stored = read_bytes(descriptor, _SUPERBLOCK_BYTES, base)
     if not stored.startswith(_SIGNATURE) or len(stored) < 48:
         raise NotPlain
     version = stored[8]
-    address_bytes, length_bytes = stored[13:15] if version < 2 else stored[9:11]
-    if version > 3 or not {address_bytes, length_bytes} <= {4, 8}:
+    wide, long = stored[13:15] if version < 2 else stored[9:11]
+    if version > 3 or not {wide, long} <= {4, 8}:
         raise NotPlain
-    tree_k = int.from_bytes(stored[24:26], "little") if version == 1 else DEFAULT_TREE_K
-    if not tree_k:
-        raise NotPlain
-    plain = FileBytes(descriptor, base, end, is_live, address_bytes, length_bytes, tree_k)
+    undefined = (1 << 8 * wide) - 1
+
+    def address(at: int) -> int:
+        return int.from_bytes(stored[at : at + wide], "little")
+
+    tree_k, extension = DEFAULT_TREE_K, None
     if version < 2:
-        return plain
-    extension = plain.address(stored, 12 + address_bytes)
-    if extension == plain.undefined:
-        return plain
+        first = 24 + 4 * version
+        if version == 1:
+            tree_k = int.from_bytes(stored[24:26], "little")
+        # A driver's own information tells of a file in several parts.
+        is_plain = address(first + 3 * wide) == undefined
+        stored_base, stored_end, root = first, first + 2 * wide, first + 5 * wide
+    else:
+        # Flags say that a writer has the file open, or ended without closing it.
+        is_plain = is_live or (not stored[11] and is_checked(stored[: 16 + 4 * wide], b""))
+        stored_base, stored_end, root = 12, 12 + 2 * wide, 12 + 3 * wide
+        extension = address(12 + wide)
+    # libhdf5 refuses what is shorter than it says; while it is written it may be.
+    is_whole = is_live or address(stored_end) <= end
+    if not (is_plain and is_whole and tree_k and address(stored_base) == base):
+        raise NotPlain
     return FileBytes(
-        descriptor, base, end, is_live, address_bytes, length_bytes, extension=extension
+        descriptor=descriptor,
+        base=base,
+        end=end,
+        is_live=is_live,
+        address_bytes=wide,
+        length_bytes=long,
+        root=address(root),
+        tree_k=tree_k,
+        extension=None if extension == undefined else extension,
     )
 
 
@@ -183,7 +318,7 @@ def uints_of(stored: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64
 
 
 def is_checked(stored: bytes, signature: bytes) -> bool:
-    """Whether it begins with `signature` and ends with the checksum of what is before."""
+    """Return whether it begins with `signature` and ends with the checksum of what is before."""
     if not stored.startswith(signature) or checksum is None:
         return False
     end = len(stored) - 4

@@ -1,15 +1,16 @@
 """Lists the links of a group, however many they are."""
 
 import heapq
+from collections.abc import Callable
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from h5py import h5, h5g, h5l, h5p
 
 from asgihive.concurrency import Portions
-from asgihive.hdf5.by_address import LINK_ACCESS
-from asgihive.hdf5.open_file import OpenFile, address_of
+from asgihive.hdf5.objects import LINK_ACCESS, StoredObject, find_links
+from asgihive.hdf5.stored_links import Link, tracks_creation
 from asgihive.hdf5.structure_checks import check_links
 
 # How long libhdf5 lists without a break. Going on, it passes by those that it had before, some
@@ -20,38 +21,38 @@ _LISTING_SECONDS = 0.03
 _SORTED_AT_ONCE = 1 << 14
 
 
-class Link(NamedTuple):
-    """A link as its group has it.
-
-    type: `h5l.TYPE_HARD` and the like.
-    address: that a hard one has.
-    order: of its creation, if the group keeps track of that.
-    """
-
-    name: bytes
-    type: int
-    address: int
-    order: int
-
-
-def list_links(
-    file: OpenFile, group: h5g.GroupID, *, by_creation: bool = False
-) -> Portions[list[Link]]:
+def list_links(group: StoredObject, *, by_creation: bool = False) -> Portions[list[Link]]:
     """Return the links of a group, by name.
 
     Args:
+        group: as it was found.
         by_creation: in the order of their creation where the group keeps track of that.
 
     Raises:
         LIBRARY_ERRORS: it is damaged.
+        NeedsThread: and what `StoredObject.id` raises.
     """
-    check_links(file, address_of(group))
+    known = find_links(group)
+    if known is not None and group.header is not None:
+        is_tracked = by_creation and tracks_creation(group.header)
+        return sorted(known.values(), key=_by_creation if is_tracked else _by_name)
+    check_links(group.file, group.address)
     links: list[Link] = []
-    while _list_more(group, links):
+    while _list_more(group.id, links):
         yield
-    if by_creation and group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED:
-        return (yield from _sort(links, "order"))
-    return (yield from _sort(links, "name"))
+    if by_creation:
+        order = group.id.get_create_plist().get_link_creation_order()
+        if order & h5p.CRT_ORDER_TRACKED:
+            return (yield from _sort(links, _by_creation))
+    return (yield from _sort(links, _by_name))
+
+
+def _by_name(link: Link) -> bytes:
+    return link.name
+
+
+def _by_creation(link: Link) -> int:
+    return link.order
 
 
 def _list_more(group: h5g.GroupID, links: list[Link]) -> bool:
@@ -73,13 +74,8 @@ def _list_more(group: h5g.GroupID, links: list[Link]) -> bool:
     return is_left
 
 
-def _sort(links: list[Link], by: str) -> Portions[list[Link]]:
+def _sort(links: list[Link], key: Callable[[Link], Any]) -> Portions[list[Link]]:
     """Sort in runs, which are merged unless they are in order already."""
-    index = Link._fields.index(by)
-
-    def key(link: Link) -> Any:
-        return link[index]
-
     runs = []
     for start in range(0, len(links), _SORTED_AT_ONCE):
         runs.append(sorted(links[start : start + _SORTED_AT_ONCE], key=key))

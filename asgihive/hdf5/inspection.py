@@ -7,7 +7,7 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -41,11 +41,10 @@ from asgihive.hdf5.links import (
     LinkResolution,
     Resolved,
     kind_of,
-    kind_of_object,
     walk,
 )
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed, libhdf5_reason
+from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import open_regular
@@ -265,24 +264,23 @@ class _Inspector:
         described_type = storage = members = children = None
         if isinstance(object_id, h5g.GroupID):
             if detailed:
-                listed = run_at_once(list_links(entity.file, object_id))
+                listed = run_at_once(list_links(entity.object))
                 children = tuple(
                     self._describe_child(path, each.name, each.type) for each in listed
                 )
                 members = len(children)
             else:
-                check_links(entity.file, address_of(object_id))
+                check_links(entity.file, entity.object.address)
                 members = int(object_id.get_num_objs())
         elif isinstance(object_id, h5d.DatasetID):
-            object_id = dataset_refreshed(entity.file, object_id)
             described_type = describe_type(object_id.get_type())
-            storage = self._describe_storage(replace(entity, id=object_id), path, detailed=detailed)
+            storage = self._describe_storage(entity, path, detailed=detailed)
         else:
             described_type = describe_type(object_id)
         return Inspection(
             name=name,
             path=entity.path,
-            kind=kind_of_object(object_id),
+            kind=entity.object.kind,
             file=entity.file.place.name,
             object_path="/" + "/".join(map(text, entity.location)),
             links=links,
@@ -331,8 +329,7 @@ class _Inspector:
             count = 0 if shape is None else math.prod(shape)
             raw_bytes = count * found.id.get_type().get_size()
         if shape is not None and not is_virtual:
-            most = found.id.get_space().get_simple_extent_dims(True)
-            maxshape = tuple(None if n == h5s.UNLIMITED else int(n) for n in most)
+            maxshape = _find_max_shape(found.id)
         stored_bytes = None if is_virtual else int(found.id.get_storage_size())
         # Of pointers, the size says nothing about what they point to.
         is_comparable = dataset is not None and not dataset.dtype.hasobject
@@ -425,6 +422,11 @@ def _describe_filter(each: Filter) -> FilterReport:
     return FilterReport(each.id, each.name, each.values, decoder, install)
 
 
+def _find_max_shape(dataset: h5d.DatasetID) -> tuple[int | None, ...]:
+    most = dataset.get_space().get_simple_extent_dims(True)
+    return tuple(None if extent == h5s.UNLIMITED else int(extent) for extent in most)
+
+
 def _describe_chunks(
     found: Resolved, layout: Layout, shape: tuple[int, ...] | None, *, detailed: bool
 ) -> ChunksReport | None:
@@ -438,7 +440,7 @@ def _describe_chunks(
     if not detailed:
         return ChunksReport(layout.chunks, raw_bytes, in_grid, int(found.id.get_num_chunks()))
     grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
-    index = open_index(found.file, found.id, grid, is_filtered=is_filtered)
+    index = open_index(found.object, grid, _find_max_shape(found.id), is_filtered=is_filtered)
     sizes = np.sort(index.list_all(lambda: None).sizes)
     of_interest = [sizes[at].item() for at in (0, (len(sizes) - 1) // 2, -1)] if len(sizes) else []
     return ChunksReport(layout.chunks, raw_bytes, in_grid, len(sizes), *of_interest)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,12 +43,24 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the creation properties say; `chunks` only for the chunked layout."""
+    """How a dataset is stored.
+
+    Attributes:
+        kind: of its layout.
+        chunks: shape of a chunk; only of the chunked layout.
+        filters: of each chunk.
+        find_properties: asks libhdf5 for the creation properties; None = they say nothing more.
+    """
 
     kind: LayoutKind
     chunks: tuple[int, ...] | None = None
     filters: tuple[Filter, ...] = ()
-    properties: h5p.PropDCID | None = None
+    find_properties: Callable[[], h5p.PropDCID] | None = None
+
+    @property
+    def properties(self) -> h5p.PropDCID | None:
+        """The creation properties, in the library lane; None where they say nothing more."""
+        return None if self.find_properties is None else self.find_properties()
 
 
 _KINDS = {
@@ -94,7 +107,7 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
         )
     )
     chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
-    return Layout(kind, chunks, filters, properties)
+    return Layout(kind, chunks, filters, lambda: properties)
 
 
 def _has_variable_length(type_id: h5t.TypeID) -> bool:

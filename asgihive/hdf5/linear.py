@@ -19,7 +19,8 @@ from h5py import h5p, h5t
 
 from asgihive.context import measured
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
-from asgihive.hdf5.buffers import Array, Bytes, read_bytes, read_cached_bytes, read_into
+from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes, read_into
+from asgihive.hdf5.file_bytes import read_bytes
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import find_runs, plan_windows

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from h5py import h5d, h5g, h5l
+from h5py import h5l
 
 from asgihive.concurrency import run_at_once
 from asgihive.errors import (
@@ -19,11 +19,12 @@ from asgihive.errors import (
     LinkUnresolved,
     Overloaded,
 )
-from asgihive.hdf5.by_address import LINK_ACCESS, HDF5Object, open_object
 from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.names import components, encoded, text
+from asgihive.hdf5.objects import LINK_ACCESS, StoredObject, find_links, find_object, find_root
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.stored_links import Link
 
 MAX_LINK_HOPS = 64
 """Links that are followed for one path."""
@@ -41,15 +42,25 @@ class LinkResolution(Enum):
 class Resolved:
     """An object at the end of a path.
 
-    path: as it was asked for.
-    file: the one it lies in.
-    location: the path of hard links that leads to it there.
+    Attributes:
+        path: as it was asked for.
+        object: what is there.
+        location: the path of hard links that leads to it in its file.
     """
 
     path: str
-    file: OpenFile
-    id: HDF5Object
+    object: StoredObject
     location: tuple[bytes, ...] = ()
+
+    @property
+    def file(self) -> OpenFile:
+        """The file it lies in."""
+        return self.object.file
+
+    @property
+    def id(self) -> Any:
+        """The object as libhdf5 has it open, see `StoredObject.id`."""
+        return self.object.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +85,13 @@ class ExternalLink:
 Entity = Resolved | SoftLink | ExternalLink
 
 
-def kind_of_object(object_id: HDF5Object) -> str:
-    """`group`, `dataset` or `datatype`."""
-    if isinstance(object_id, h5d.DatasetID):
-        return "dataset"
-    return "group" if isinstance(object_id, h5g.GroupID) else "datatype"
-
-
 def kind_of(entity: Entity) -> str:
-    """That of the object, or `soft_link` or `external_link`."""
+    """Return the kind of the object, or `soft_link` or `external_link`."""
     if isinstance(entity, SoftLink):
         return "soft_link"
     if isinstance(entity, ExternalLink):
         return "external_link"
-    return kind_of_object(entity.id)
+    return entity.object.kind
 
 
 class Broken(Exception):  # control flow inside this module
@@ -122,7 +126,7 @@ def walk(
         LinkUnresolved: a link that had to be followed is broken, cyclic, or leads outside.
         FileUnreadable: an object on the way is damaged.
     """
-    root = Resolved("/", file, file.root)
+    root = Resolved("/", find_root(file))
     return walk_below(lease, root, encoded(path), resolution, max_hops)
 
 
@@ -155,14 +159,9 @@ class _Walker:
         self.lease = lease
         self.origin = start.file
         self.shown = shown
-        self.file = start.file
-        self.object: HDF5Object = start.id
+        self.object = start.object
         self.location = list(start.location)
         self.hops_left = max_hops
-
-    def resolved(self) -> Resolved:
-        """The object reached."""
-        return Resolved(self.shown, self.file, self.object, tuple(self.location))
 
     def finish(self, name: bytes, resolution: LinkResolution) -> Entity:
         """Take the last step of a path, as `resolution` says."""
@@ -175,16 +174,16 @@ class _Walker:
             if link is None:
                 raise
             return link
-        return self.resolved()
+        return Resolved(self.shown, self.object, tuple(self.location))
 
     def link(self, name: bytes) -> SoftLink | ExternalLink | None:
         """The soft or external link of that name here, None for a hard one."""
-        stored, kind, _ = self._look_up(name)
-        if kind == h5l.TYPE_SOFT:
-            return SoftLink(self.shown, self.file, text(self._value(stored)))
-        if kind == h5l.TYPE_EXTERNAL:
-            target_file, target_path = self._value(stored)
-            return ExternalLink(self.shown, self.file, text(target_file), text(target_path))
+        found = self._look_up(name)
+        if found.type == h5l.TYPE_SOFT:
+            return SoftLink(self.shown, self.object.file, text(self._target(found)))
+        if found.type == h5l.TYPE_EXTERNAL:
+            file, path = self._target(found)
+            return ExternalLink(self.shown, self.object.file, text(file), text(path))
         return None
 
     def enter(self, name: bytes) -> None:
@@ -198,12 +197,14 @@ class _Walker:
         pending: deque[bytes] = deque()
         while True:
             self.lease.go_on()
-            stored, kind, address = found
-            if kind == h5l.TYPE_HARD:
-                self.object = self._open(address)
-                self.location.append(stored)
+            if found.type == h5l.TYPE_HARD:
+                try:
+                    self.object = find_object(self.object.file, found.address)
+                except _REFUSALS as error:
+                    raise self._damaged(error) from error
+                self.location.append(found.name)
             else:
-                pending.extendleft(reversed(self._follow(stored, kind)))
+                pending.extendleft(reversed(self._follow(found)))
             if not pending:
                 return
             component = pending.popleft()
@@ -213,40 +214,56 @@ class _Walker:
                 why = f"there is no {text(component)!r} in its target"
                 raise Broken(why, target_missing=True) from None
 
-    def _follow(self, name: bytes, kind: int) -> list[bytes]:
+    def _follow(self, link: Link) -> list[bytes]:
         """Move to where a link's target starts; the components that are left to walk."""
         self.hops_left -= 1
         if self.hops_left < 0:
             raise Broken("it is cyclic, or passes through too many links")
-        if kind == h5l.TYPE_SOFT:
-            target = self._value(name)
+        if link.type == h5l.TYPE_SOFT:
+            target = self._target(link)
             if target.startswith(b"/"):
-                self._go_to_root()
+                self._go_to_root(self.object.file)
             return components(target)
-        if kind == h5l.TYPE_EXTERNAL:
-            target_file, target = self._value(name)
+        if link.type == h5l.TYPE_EXTERNAL:
+            target_file, target = self._target(link)
             try:
                 named = target_file.decode("utf-8", "surrogateescape")
-                self.file = self.lease.open_linked(self.file, named)
+                file = self.lease.open_linked(self.object.file, named)
             except PASSING:
                 raise
             except AsgihiveError as error:
                 is_missing = isinstance(error, FileMissing) and not isinstance(error, FileOutside)
                 raise Broken(str(error), target_missing=is_missing) from None
-            self._go_to_root()
+            self._go_to_root(file)
             return components(target)
         raise Broken("it is of a kind that only its writer can follow")
 
-    def _go_to_root(self) -> None:
-        self.object = self.file.root
+    def _go_to_root(self, file: OpenFile) -> None:
+        self.object = find_root(file)
         self.location.clear()
 
-    def _look_up(self, name: bytes) -> tuple[bytes, int, int]:
-        """The name as stored, the type of its link, and the address that a hard one says."""
-        if not isinstance(self.object, h5g.GroupID):
+    def _look_up(self, name: bytes) -> Link:
+        """Return the link of that name, or the one link that is shown by it.
+
+        Raises:
+            EntityMissing: there is none, or this is no group.
+        """
+        if self.object.kind != "group":
             raise EntityMissing(self.origin.place.name, self.shown)
+        links = find_links(self.object)
+        if links is None:
+            return self._look_up_by_library(name)
+        link = links.get(name)
+        if link is None and "\ufffd" in (wanted := text(name)):
+            shown = [each for each in links.values() if text(each.name) == wanted]
+            link = shown[0] if len(shown) == 1 else None
+        if link is None:
+            raise EntityMissing(self.origin.place.name, self.shown)
+        return link
+
+    def _look_up_by_library(self, name: bytes) -> Link:
         try:
-            return name, *self._info(name)
+            return self._ask(name)
         except _REFUSALS as error:
             # h5py's versions differ in what they raise for a name that is not there.
             if self._exists(name):
@@ -255,24 +272,26 @@ class _Walker:
             if stored is None:
                 raise EntityMissing(self.origin.place.name, self.shown) from None
             try:
-                return stored, *self._info(stored)
+                return self._ask(stored)
             except _REFUSALS as damage:
                 raise self._damaged(damage) from damage
 
-    def _info(self, name: bytes) -> tuple[int, int]:
-        info = self.object.links.get_info(name, lapl=LINK_ACCESS)
-        return info.type, info.u
+    def _ask(self, name: bytes) -> Link:
+        info = self.object.id.links.get_info(name, lapl=LINK_ACCESS)
+        return Link(name, info.type, info.u, info.corder)
 
-    def _value(self, name: bytes) -> Any:
+    def _target(self, link: Link) -> Any:
         """What a link says of its target: a path, or a file and a path."""
+        if link.target is not None:
+            return link.target
         try:
-            return self.object.links.get_val(name, lapl=LINK_ACCESS)
+            return self.object.id.links.get_val(link.name, lapl=LINK_ACCESS)
         except _REFUSALS as error:
             raise self._damaged(error) from error
 
     def _exists(self, name: bytes) -> bool:
         try:
-            return bool(self.object.links.exists(name, lapl=LINK_ACCESS))
+            return bool(self.object.id.links.exists(name, lapl=LINK_ACCESS))
         except _REFUSALS as error:
             raise self._damaged(error) from error
 
@@ -282,19 +301,13 @@ class _Walker:
         if "\ufffd" not in wanted:
             return None
         try:
-            links = run_at_once(list_links(self.file, self.object))
+            links = run_at_once(list_links(self.object))
         except _REFUSALS as error:
             raise self._damaged(error) from error
         found = [each.name for each in links if text(each.name) == wanted]
         return found[0] if len(found) == 1 else None
 
-    def _open(self, address: int) -> HDF5Object:
-        try:
-            found: HDF5Object = open_object(self.file, address)
-        except _REFUSALS as error:
-            raise self._damaged(error) from error
-        return found
-
     def _damaged(self, error: Exception) -> FileUnreadable:
         reason = libhdf5_reason(error)
-        return FileUnreadable(self.file.place.name, f"{self.shown} is damaged ({reason})")
+        file = self.object.file.place.name
+        return FileUnreadable(file, f"{self.shown} is damaged ({reason})")

@@ -7,15 +7,25 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from h5py import h5d, h5f, h5g, h5p
 from h5py._objects import phil
 
-from asgihive.errors import AsgihiveError, LibraryRefused, Overloaded, TypeUnsupported
-from asgihive.hdf5.file_bytes import FileBytes
+from asgihive.errors import (
+    AsgihiveError,
+    FileChanged,
+    FileUnreadable,
+    LibraryRefused,
+    Overloaded,
+    TypeUnsupported,
+)
+from asgihive.hdf5.file_bytes import FileBytes, allow_waiting
+from asgihive.hdf5.headers import ObjectHeader
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.sandbox import Place
+from asgihive.hdf5.stored_links import Link
 from asgihive.hdf5.swmr import is_written
 
 # The path asked for and the inode: relative link targets start at the path, so that two
@@ -38,31 +48,83 @@ class Unsettled(AsgihiveError):
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Handle:
-    """What libhdf5 has open of one inode: one handle for all names of it in the process.
+    """One open inode: one handle for all names of it in the process.
 
     libhdf5 shares one internal file between all handles of an inode, and what it has read through
     one points to that: once it is closed, the others show old content, or crash (HDF5 2.0).
+    libhdf5 opens the inode when it is first needed.
 
-    identity: of the inode when it was opened.
-    descriptor: libhdf5's own, for reading past it.
-    base: where in the file HDF5 begins, behind the user block.
-    live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
-        which keeps readers consistent while the identity goes on changing.
-    settled: whether a change after opening is certain to show in the identity.
-    refreshed: the datasets of a live file, by address.
-    files: the open files that use it, one a name and pool.
+    Attributes:
+        name: of the file, for errors.
+        identity: of the inode when it was opened.
+        descriptor: of the inode.
+        base: where in the file HDF5 begins, behind the user block.
+        live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
+            which keeps readers consistent while the identity goes on changing.
+        settled: whether a change after opening is certain to show in the identity.
+        metadata: how they are read without libhdf5; None = they are not.
+        open_by_library: opens the inode by libhdf5.
+        refreshed: the datasets of a live file, by address.
+        headers: of objects, by address; None = only libhdf5 can tell.
+        links: of groups, by address and name.
+        checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
+        files: the open files that use it, one a name and pool.
     """
 
+    name: str
     identity: Identity
-    id: h5f.FileID
-    root: h5g.GroupID
     descriptor: int
     base: int
     live: bool
     settled: bool
+    metadata: FileBytes | None
+    open_by_library: Callable[[], h5f.FileID]
     refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
+    headers: dict[int, ObjectHeader | None] = field(default_factory=dict)
+    links: dict[int, dict[bytes, Link]] = field(default_factory=dict)
+    checked: set[int] = field(default_factory=set)
     files: "weakref.WeakSet[OpenFile]" = field(default_factory=weakref.WeakSet)
     closed: bool = False
+    _library: tuple[h5f.FileID, h5g.GroupID] | None = None
+    _sizes: tuple[int, int] | None = None
+
+    def library(self) -> tuple[h5f.FileID, h5g.GroupID]:
+        """Return the file and its root group as libhdf5 has them open. In the library lane.
+
+        Raises:
+            NeedsThread: the thread must not wait.
+            FileChanged: it was closed, or has become another file.
+            FileUnreadable, FileBeingWritten: libhdf5 cannot open it.
+            DescriptorsExhausted
+        """
+        if self._library is not None:
+            return self._library
+        allow_waiting()
+        with handles_lock:
+            if self.closed:
+                raise FileChanged(self.name)
+            file_id = self.open_by_library()
+            # Where it is opened by its path, another file may be there by now.
+            status = os.fstat(file_id.get_vfd_handle())
+            if (status.st_dev, status.st_ino) != inode_of(self.identity):
+                close_id(file_id)
+                raise FileChanged(self.name)
+            try:
+                root = h5g.open(file_id, b"/")
+            except (KeyError, OSError, RuntimeError, ValueError) as error:
+                close_id(file_id)
+                raise FileUnreadable(self.name, libhdf5_reason(error)) from error
+            self._library = (file_id, root)
+            return self._library
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The bytes of an address and of a length in the file."""
+        if self.metadata is not None:
+            return self.metadata.address_bytes, self.metadata.length_bytes
+        if self._sizes is None:
+            self._sizes = self.library()[0].get_create_plist().get_sizes()
+        return self._sizes
 
     @property
     def is_held(self) -> bool:
@@ -114,51 +176,62 @@ class Handle:
             self.closed = True
             for file in list(self.files):
                 file.revoked = True
-            # As h5py.File.close does: objects left open would keep the file open. A strong
-            # close degree would do it too, but then nobody else in the process could open it.
-            with contextlib.suppress(RuntimeError):
-                self.id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
-            close_id(self.id)
+            if self._library is not None:
+                file_id, _ = self._library
+                # As h5py.File.close does: objects left open would keep the file open. A strong
+                # close degree would do it too, but then nothing else in the process could open it.
+                with contextlib.suppress(RuntimeError):
+                    file_id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
+                close_id(file_id)
+            os.close(self.descriptor)
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class OpenFile:
     """One open file under one name.
 
-    identity: when it was opened by this name, or shared afterwards.
-    settled: whether a change after that is certain to show in the identity.
-    datasets: paths of those that the pool keeps open.
-    bytes: how its metadata are read without libhdf5, once that was asked for.
-    sizes: bytes of an address and of a length in this file, once they were asked for.
-    checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
-    id, root, descriptor, base, live, refreshed: as its handle says.
+    Attributes:
+        place: where it lies.
+        handle: of its inode.
+        identity: when it was opened by this name, or shared afterwards.
+        settled: whether a change after that is certain to show in the identity.
+        descriptor, base, live, metadata: as its handle says.
+        holders: the leases that hold it.
+        datasets: paths of those that the pool keeps open.
+        revoked: whether it was closed.
+        used: when it was last used, on the monotonic clock.
     """
 
     place: Place
     handle: Handle
     identity: Identity
     settled: bool
-    id: h5f.FileID = field(init=False)
-    root: h5g.GroupID = field(init=False)
     descriptor: int = field(init=False)
     base: int = field(init=False)
     live: bool = field(init=False)
-    refreshed: dict[int, h5d.DatasetID] = field(init=False)
+    metadata: FileBytes | None = field(init=False)
     holders: set[object] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
-    bytes: FileBytes | None = None
-    sizes: tuple[int, int] | None = None
-    checked: set[int] = field(default_factory=set)
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         # Copied, as they are asked for at each read.
         handle = self.handle
-        self.id, self.root, self.descriptor = handle.id, handle.root, handle.descriptor
-        self.base, self.live, self.refreshed = handle.base, handle.live, handle.refreshed
+        self.descriptor, self.base = handle.descriptor, handle.base
+        self.live, self.metadata = handle.live, handle.metadata
         with handles_lock:
             handle.files.add(self)
+
+    @property
+    def id(self) -> h5f.FileID:
+        """The file as libhdf5 has it open, see `Handle.library`."""
+        return self.handle.library()[0]
+
+    @property
+    def root(self) -> h5g.GroupID:
+        """Its root group as libhdf5 has it open, see `Handle.library`."""
+        return self.handle.library()[1]
 
     @property
     def key(self) -> Key:
@@ -298,7 +371,7 @@ def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
     """
     if not file.live:
         return dataset
-    shared: h5d.DatasetID = file.refreshed.setdefault(address_of(dataset), dataset)
+    shared: h5d.DatasetID = file.handle.refreshed.setdefault(address_of(dataset), dataset)
     if shared is not dataset:
         dataset._close()  # noqa: SLF001  # h5py has no public way for anything but files
     shared.refresh()

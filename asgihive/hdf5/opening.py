@@ -3,10 +3,13 @@
 Everything here runs in the library lane.
 """
 
+import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
-from h5py import h5d, h5o, h5p
+import numpy as np
+from h5py import h5p, h5s
 
 from asgihive.concurrency import Portions, run_at_once
 from asgihive.errors import (
@@ -20,20 +23,18 @@ from asgihive.errors import (
     SourceRefused,
     TypeUnsupported,
 )
-from asgihive.hdf5.chunks import open_chunks
+from asgihive.hdf5.chunks import find_fill, find_stored_size, open_chunks
 from asgihive.hdf5.datasets import READ_ERRORS, Dataset
-from asgihive.hdf5.layout import LayoutKind, layout_of
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain
+from asgihive.hdf5.known_types import find_type, learn_type
+from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import ContiguousStorage
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.open_file import (
-    Key,
-    OpenFile,
-    dataset_refreshed,
-    libhdf5_reason,
-    refusal_of,
-)
+from asgihive.hdf5.objects import StoredObject
+from asgihive.hdf5.open_file import Key, OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
+from asgihive.hdf5.stored_datasets import StoredDataset, interpret_dataset
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, read_virtual_layout, read_written_shape
 
@@ -77,7 +78,7 @@ def open_dataset(
     if isinstance(known, Dataset):
         return known
     entity = walk(lease, file, path, LinkResolution.ALL, max_hops)
-    if not isinstance(entity, Resolved) or not isinstance(entity.id, h5d.DatasetID):
+    if not isinstance(entity, Resolved) or entity.object.kind != "dataset":
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(file.place.name, entity.path, kind, "a dataset")
     dataset = yield from _opened(lease, entity, max_hops, depth)
@@ -93,46 +94,155 @@ def open_dataset(
     return dataset
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What must be known of a dataset to read it, from its header or from libhdf5.
+
+    Attributes:
+        layout: how it is stored.
+        shape: its extent as it is written; None = empty.
+        max_shape: the largest extent; None = without a limit.
+        dtype: of an element in memory, an array type included.
+        is_as_stored: whether the bytes in the file are those of `dtype`.
+        item_bytes: of an element in the file.
+        offset: in the file, of values that lie there in one piece as they do in memory.
+        texts: the same and the number of bytes of strings of variable length.
+        fill: what an unwritten chunk holds; None = only libhdf5 can say.
+    """
+
+    layout: Layout
+    shape: tuple[int, ...] | None
+    max_shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+    is_as_stored: bool
+    item_bytes: int
+    offset: int | None
+    texts: tuple[int, int] | None
+    fill: np.ndarray[Any, Any] | None
+
+
+def _find_facts(stored: StoredObject) -> _Facts:
+    """Return the facts of a dataset, from its header unless libhdf5 must tell.
+
+    Raises:
+        NoEquivalent, READ_ERRORS, NeedsThread
+    """
+    file = stored.file.metadata
+    if stored.header is not None and file is not None:
+        try:
+            return _facts_of_header(stored, file, interpret_dataset(file, stored.header))
+        except NotPlain:
+            pass
+    return _facts_of_library(stored)
+
+
+def _facts_of_header(stored: StoredObject, file: FileBytes, told: StoredDataset) -> _Facts:
+    known = find_type(told.type) or learn_type(told.type, stored.id.get_type())
+    if known.dtype is None:
+        raise NoEquivalent(known.refusal)
+    count = 0 if told.shape is None else math.prod(told.shape)
+    offset = texts = None
+    item_bytes = known.size
+    if item_bytes is None:
+        item_bytes = find_stored_size(stored.file, stored.id.get_type())
+    if told.place is not None:
+        address, size = told.place
+        if size != count * item_bytes:
+            raise NotPlain
+        if known.is_as_stored:
+            offset = file.base + address
+        elif known.is_text:
+            texts = (address, size)
+    layout = Layout(
+        told.kind,
+        told.chunks,
+        told.filters,
+        None if offset is not None else stored.find_properties,
+    )
+    return _Facts(
+        layout=layout,
+        shape=told.shape,
+        max_shape=told.max_shape,
+        dtype=known.dtype,
+        is_as_stored=known.is_as_stored,
+        item_bytes=item_bytes,
+        offset=offset,
+        texts=texts,
+        fill=_fill_of_bytes(told.fill, known.dtype) if known.is_as_stored else None,
+    )
+
+
+def _fill_of_bytes(fill: bytes | None, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
+    base, item_shape = without_dimensions(dtype)
+    if fill is None:
+        return np.zeros((), base)
+    # As libhdf5 has it, which h5py has no way to ask for one of an array type.
+    if item_shape or len(fill) != base.itemsize:
+        return None
+    return np.frombuffer(fill, base).reshape(())
+
+
+def _facts_of_library(stored: StoredObject) -> _Facts:
+    dataset_id = stored.id
+    layout = layout_of(dataset_id)
+    type_id = dataset_id.get_type()
+    memory = memory_type(type_id)
+    shape: tuple[int, ...] | None = None
+    max_shape: tuple[int | None, ...] = ()
+    # Asked for the extent of a virtual dataset, libhdf5 opens its sources.
+    if layout.kind is not LayoutKind.VIRTUAL:
+        space = dataset_id.get_space()
+        shape = space.shape
+        most = () if shape is None else space.get_simple_extent_dims(True)
+        max_shape = tuple(None if each == h5s.UNLIMITED else int(each) for each in most)
+    is_chunked = layout.kind is LayoutKind.CHUNKED
+    return _Facts(
+        layout=layout,
+        shape=shape,
+        max_shape=max_shape,
+        dtype=memory.dtype,
+        is_as_stored=memory.is_as_stored,
+        item_bytes=find_stored_size(stored.file, type_id) if is_chunked else memory.dtype.itemsize,
+        offset=dataset_id.get_offset() if memory.is_as_stored else None,
+        texts=None,
+        fill=find_fill(layout.properties, memory.dtype) if memory.is_as_stored else None,
+    )
+
+
 def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portions[Dataset]:
-    dataset_id = dataset_refreshed(entity.file, entity.id)
-    entity = replace(entity, id=dataset_id)
     try:
-        layout = layout_of(dataset_id)
-        memory = memory_type(dataset_id.get_type())
-        base, item_shape = without_dimensions(memory.dtype)
-        virtual = None
+        facts = _find_facts(entity.object)
+        base, item_shape = without_dimensions(facts.dtype)
+        layout, shape, virtual = facts.layout, facts.shape, None
         if layout.kind is LayoutKind.VIRTUAL:
-            virtual = yield from read_virtual_layout(dataset_id, layout.properties)
+            virtual = yield from read_virtual_layout(entity.id, layout.properties)
             sources = Sources(lease, entity, max_hops, depth)
             shape = yield from _virtual_shape(sources, virtual)
-        else:
-            shape = dataset_id.get_space().shape
-        chunked = None
+        chunked = contiguous = None
         if layout.kind is LayoutKind.CHUNKED and shape is not None:
             chunked = open_chunks(
-                entity.file,
-                dataset_id,
+                entity.object,
                 layout,
-                memory.dtype,
-                shape,
+                dtype=base,
+                item_shape=item_shape,
+                shape=shape,
+                max_shape=facts.max_shape,
+                item_bytes=facts.item_bytes,
+                fill=facts.fill,
                 cache=lease.pool.chunks,
-                as_in_memory=memory.is_as_stored,
             )
-        offset = dataset_id.get_offset() if memory.is_as_stored else None
-        contiguous = None
-        if offset is not None and shape is not None:
-            contiguous = ContiguousStorage(entity.file, offset, shape, base, item_shape)
+        if facts.offset is not None and shape is not None:
+            contiguous = ContiguousStorage(entity.file, facts.offset, shape, base, item_shape)
         return Dataset(
             path=entity.path,
-            file=entity.file,
-            id=dataset_id,
+            object=entity.object,
             layout=layout,
             virtual=virtual,
             shape=shape,
             dtype=base,
             item_shape=item_shape,
             contiguous=contiguous,
-            memory_type=memory,
+            texts=facts.texts,
             chunked=chunked,
             max_hops=max_hops,
         )
@@ -271,7 +381,7 @@ class Sources:
     @property
     def key(self) -> ObjectKey:
         """Of the virtual dataset."""
-        return self._virtual.file.key, h5o.get_info(self._virtual.id).addr
+        return self._virtual.file.key, self._virtual.object.address
 
     def open(self, mapping: Mapping) -> Portions[Source | None]:
         """The source that a mapping names; None where it is missing.

@@ -5,19 +5,22 @@ served directory if names are forged, and by recursion: some ten thousand nested
 process. This one goes by address, and keeps what is left to do in a list.
 """
 
-from h5py import h5g, h5l
+import contextlib
+
+from h5py import h5l
 
 from asgihive.concurrency import Portions
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
-from asgihive.hdf5.by_address import open_object
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.file_bytes import NotPlain
-from asgihive.hdf5.group_links import Link, list_links
-from asgihive.hdf5.headers import HeaderReader
+from asgihive.hdf5.group_links import list_links
+from asgihive.hdf5.headers import read_header
 from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_below
 from asgihive.hdf5.names import text
-from asgihive.hdf5.open_file import OpenFile, address_of, libhdf5_reason
+from asgihive.hdf5.objects import StoredObject
+from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.stored_links import Link
 
 # Characters of all paths of one answer: nested groups make few paths long.
 MAX_PATHS_CHARACTERS = 64 << 20
@@ -41,7 +44,7 @@ def list_paths(
         FileUnreadable: an object below is damaged.
         TooManyPaths: there are more, or their names are too long.
     """
-    if not isinstance(entity, Resolved) or not isinstance(entity.id, h5g.GroupID):
+    if not isinstance(entity, Resolved) or entity.object.kind != "group":
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(entity.file.place.name, entity.path, kind, "a group")
     return (yield from _PathWalk(lease, entity, resolution, max_hops, max_paths).walk())
@@ -67,7 +70,6 @@ class _PathWalk:
         self._resolution = resolution
         self._max_hops = max_hops
         self._max_paths = max_paths
-        self._kinds = _Kinds(start.file)
         self._characters = 0
         self._paths: list[str] = []
 
@@ -76,8 +78,8 @@ class _PathWalk:
         start = self._start
         self._add(start.path)
         try:
-            address = address_of(start.id)
-            links = yield from self._links(start.id)
+            address = start.object.address
+            links = yield from self._links(start.object)
         except LIBRARY_ERRORS as error:
             raise self._damaged(start.path, error) from error
         pending = [("" if start.path == "/" else start.path, address, links)]
@@ -87,7 +89,7 @@ class _PathWalk:
             if not links:
                 pending.pop()
                 continue
-            name, kind, address, _ = links.pop()
+            name, kind, address, *_ = links.pop()
             path = f"{group}/{text(name)}"
             self._add(path)
             if kind != h5l.TYPE_HARD:
@@ -110,12 +112,8 @@ class _PathWalk:
     def _enter(self, path: str, address: int) -> Portions[list[Link] | None]:
         """Return the links of the group at `address`; None when it is no group."""
         try:
-            if self._kinds.find(address) == "dataset":
-                return None
-            found = open_object(self._start.file, address)
-            if not isinstance(found, h5g.GroupID):
-                return None
-            return (yield from self._links(found))
+            found = self._find(address)
+            return (yield from self._links(found)) if found.kind == "group" else None
         except LIBRARY_ERRORS as error:
             raise self._damaged(path, error) from error
 
@@ -124,38 +122,26 @@ class _PathWalk:
         if self._resolution is not LinkResolution.ALL:
             return
         try:
-            found = open_object(self._start.file, address)
+            found = self._find(address)
         except LIBRARY_ERRORS as error:
             raise self._damaged(group, error) from error
-        here = Resolved(group or "/", self._start.file, found)
+        here = Resolved(group or "/", found)
         walk_below(self._lease, here, name, self._resolution, self._max_hops)
 
-    def _links(self, group: h5g.GroupID) -> Portions[list[Link]]:
+    def _find(self, address: int) -> StoredObject:
+        """Return an object; of most only the header is read, and not kept, as it is one of many."""
+        file, header = self._start.file, None
+        if file.metadata is not None:
+            with contextlib.suppress(NotPlain):
+                header = read_header(file.metadata, address)
+        return StoredObject(file, address, header)
+
+    def _links(self, group: StoredObject) -> Portions[list[Link]]:
         """Return the links of a group, the last one first."""
-        links = yield from list_links(self._start.file, group)
+        links = yield from list_links(group)
         links.reverse()
         return links
 
     def _damaged(self, path: str, error: Exception) -> FileUnreadable:
         detail = f"{path} is damaged ({libhdf5_reason(error)})"
         return FileUnreadable(self._start.file.place.name, detail)
-
-
-class _Kinds:
-    """Tells datasets by the bytes of their headers, at a fraction of what opening them costs."""
-
-    def __init__(self, file: OpenFile) -> None:
-        self._reader: HeaderReader | None = None
-        try:
-            self._reader = HeaderReader(file)
-        except NotPlain:
-            return
-
-    def find(self, address: int) -> str | None:
-        """Return the kind of the object at `address`; None when libhdf5 must look."""
-        if self._reader is None:
-            return None
-        try:
-            return self._reader.read(address).kind
-        except NotPlain:
-            return None

@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from h5py import h5f, h5g, h5p
+from h5py import h5f, h5p
 
 from asgihive.context import measured
 from asgihive.errors import (
@@ -27,6 +27,8 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.cache import BytesCache, ChunkCache
 from asgihive.hdf5.descriptors import is_exhaustion
+from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait
+from asgihive.hdf5.headers import bytes_of_file
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import (
     Handle,
@@ -42,7 +44,13 @@ from asgihive.hdf5.open_file import (
 )
 from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
-from asgihive.hdf5.swmr import is_being_written, reading_live, seems_written, was_left_open
+from asgihive.hdf5.swmr import (
+    is_being_written,
+    reading_live,
+    seems_written,
+    signature_offset,
+    was_left_open,
+)
 from asgihive.hdf5.types import NoEquivalent
 
 # Opening through the descriptor means that what was checked is what is opened.
@@ -281,7 +289,8 @@ class FilePool:
     @measured("open")
     def acquire(self, place: Place) -> OpenFile:
         """The open file of `place`."""
-        self._discarded.clear()
+        if may_wait():
+            self._discarded.clear()
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
         file = self._files.get(key_of(place, identity))
@@ -301,7 +310,8 @@ class FilePool:
         What the name leads to now is the inode that was found inside the directory then, so
         nothing is left to be resolved.
         """
-        self._discarded.clear()
+        if may_wait():
+            self._discarded.clear()
         file = self._by_name.get(name)
         if file is None:
             return None
@@ -391,7 +401,9 @@ class FilePool:
         return file.shows(identity) and (lasting or file.handle.is_held)
 
     def _open(self, place: Place) -> OpenFile:
+        allow_waiting()
         descriptor = open_regular(place)
+        is_kept = False
         try:
             identity = Identity.of(os.fstat(descriptor))
             self._make_room(key_of(place, identity))
@@ -402,34 +414,56 @@ class FilePool:
                     handle = None
                 if handle is None:
                     handle = self._open_handle(place, identity, descriptor)
+                    is_kept = True
                     _handles[inode_of(identity)] = handle
                 settled = handle.settled and (handle.live or handle.identity == identity)
                 file = OpenFile(place, handle, identity, settled)
         finally:
-            os.close(descriptor)
+            if not is_kept:
+                os.close(descriptor)
         if not file.live and Identity.of(os.fstat(file.descriptor)) != identity:
             file.close()
             raise FileChanged(place.name)
         return file
 
     def _open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
-        name = f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real
-        file_id, live = self._open_id(place, os.fsencode(name), descriptor)
+        """Open an inode; by libhdf5 only if its superblock is not plain, as that of a live file."""
+        base, stored = signature_offset(descriptor, identity.size), None
+        opened, live = [], False
+        if base is not None:
+            with contextlib.suppress(NotPlain):
+                stored = bytes_of_file(descriptor, base, identity.size, is_live=False)
+        if stored is None or base is None:
+            file_id, live = self._open_id(place, descriptor)
+            opened = [file_id]
+            base = file_id.get_create_plist().get_userblock()
+            with contextlib.suppress(NotPlain):
+                stored = bytes_of_file(descriptor, base, identity.size, is_live=live)
         wait = 0.0 if live else identity.settles_in(time.time_ns())
         if wait > 0:
-            close_id(file_id)
+            for file_id in opened:
+                close_id(file_id)
             raise Unsettled(place.name, wait)
-        return Handle(
+
+        def open_by_library() -> h5f.FileID:
+            return opened.pop() if opened else self._open_id(place, descriptor)[0]
+
+        handle = Handle(
+            name=place.name,
             identity=identity,
-            id=file_id,
-            root=self._open_root(place, file_id),
-            descriptor=file_id.get_vfd_handle(),
-            base=file_id.get_create_plist().get_userblock(),
+            descriptor=descriptor,
+            base=base,
             live=live,
             settled=wait == 0.0,
+            metadata=stored,
+            open_by_library=open_by_library,
         )
+        if opened:
+            handle.library()
+        return handle
 
-    def _open_id(self, place: Place, name: bytes, descriptor: int) -> tuple[h5f.FileID, bool]:
+    def _open_id(self, place: Place, descriptor: int) -> tuple[h5f.FileID, bool]:
+        name = os.fsencode(f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real)
         try:
             check_before_opening(descriptor, os.fstat(descriptor).st_size)
             return h5f.open(name, h5f.ACC_RDONLY, self._access), False
@@ -449,13 +483,6 @@ class FilePool:
         if was_left_open(descriptor):
             raise FileUnreadable(place.name, _LEFT_OPEN) from reason
         raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
-
-    def _open_root(self, place: Place, file_id: h5f.FileID) -> h5g.GroupID:
-        try:
-            return h5g.open(file_id, b"/")
-        except (KeyError, OSError, RuntimeError, ValueError) as error:
-            close_id(file_id)
-            raise FileUnreadable(place.name, libhdf5_reason(error)) from error
 
     def _make_room(self, key: Key) -> None:
         # The file's own former handle goes in any case.

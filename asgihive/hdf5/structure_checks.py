@@ -16,11 +16,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from asgihive.hdf5.headers import MAX_MESSAGES
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.swmr import signature_offset
-
-MAX_MESSAGES = 1 << 16
-"""Messages of one object header; the format has 16 bits for their number."""
 
 MAX_TREE_DEPTH = 32
 """Levels of a version 2 B-tree; 10^12 links take some ten."""
@@ -68,13 +66,14 @@ def check_object(file: OpenFile, address: int) -> None:
     Raises:
         EndlessStructure
     """
-    if address in file.checked:
+    checked = file.handle.checked
+    if address in checked:
         return
     _check(file, lambda stored: _check_headers(stored, address))
     if not file.live:
-        if len(file.checked) >= _MAX_KNOWN:
-            file.checked.clear()
-        file.checked.add(address)
+        if len(checked) >= _MAX_KNOWN:
+            checked.clear()
+        checked.add(address)
 
 
 def check_links(file: OpenFile, address: int) -> None:
@@ -134,9 +133,7 @@ class _Bytes:
 
     @classmethod
     def of(cls, file: OpenFile) -> "_Bytes":
-        if file.sizes is None:
-            file.sizes = file.id.get_create_plist().get_sizes()
-        return cls(file.descriptor, file.base, *file.sizes)
+        return cls(file.descriptor, file.base, *file.handle.sizes)
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes at `address`. Raises _Unknown."""

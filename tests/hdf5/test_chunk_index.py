@@ -1,5 +1,6 @@
 """Chunk indexes read from the file's bytes: what h5py reads of each dataset is the oracle."""
 
+import dataclasses
 import itertools
 import os
 import zlib
@@ -17,7 +18,7 @@ from h5py import h5d, h5f, h5p, h5s, h5t
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgihive.hdf5 import chunk_index, file_bytes
+from asgihive.hdf5 import chunk_index, file_bytes, pool
 from asgihive.hdf5.chunk_arrays import ExtensibleArrayChunks, FixedArrayChunks, ImplicitChunks
 from asgihive.hdf5.chunk_grid import (
     ChunkGrid,
@@ -31,6 +32,7 @@ from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, list_by_library
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.selection import parse_selection, whole
 from tests.efforts import at_most
@@ -200,7 +202,7 @@ def test_by_libhdf5_it_is_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch, libver: str
 ) -> None:
     expected = write_combinations(root / "main.h5", libver, (8, 8))
-    monkeypatch.setattr(chunk_index, "bytes_of", refuse)
+    monkeypatch.setattr(pool, "bytes_of_file", refuse)
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
         for name, content in expected.items():
@@ -211,7 +213,7 @@ def test_by_libhdf5_it_is_the_same(
             assert not storage(dataset).index.needs_library
 
 
-def refuse(*_: object) -> Any:
+def refuse(*_: object, **__: object) -> Any:
     raise file_bytes.NotPlain
 
 
@@ -395,6 +397,13 @@ def test_cut_by_chunks_stored_chunks_are_those_of_all(data: st.DataObject) -> No
     assert count_touched(axes, chunks) == len(numbers)
 
 
+def set_live(file: OpenFile) -> None:
+    """Let a file count as one that a writer is writing."""
+    file.live = True
+    if file.metadata is not None:
+        file.metadata = dataclasses.replace(file.metadata, is_live=True)
+
+
 LIVE = np.arange(24, dtype="<i4").reshape(4, 6)
 
 
@@ -406,10 +415,10 @@ def test_of_a_live_file_chunks_are_found_anew(
     with h5py.File(root / "main.h5", "w", libver="latest") as file:
         file.create_dataset("data", data=LIVE, chunks=(2, 3), maxshape=most)
     if by_library:
-        monkeypatch.setattr(chunk_index, "bytes_of", refuse)
+        monkeypatch.setattr(pool, "bytes_of_file", refuse)
     with leased(root) as lease:
         opened = lease.open_asked("main.h5")
-        opened.live = True
+        set_live(opened)
         live = storage(find_dataset(lease, opened, "data", HOPS))
         axes = whole((4, 6)).axes
         for _ in range(2):
@@ -436,7 +445,8 @@ def test_a_structure_of_a_live_file_is_read_again_while_it_is_written(
 
     with leased(root) as lease:
         opened = lease.open_asked("main.h5")
-        opened.live = is_live
+        if is_live:
+            set_live(opened)
         live = storage(find_dataset(lease, opened, "data", HOPS))
         monkeypatch.setattr(os, "pread", tearing)
         if not is_live:

@@ -378,20 +378,18 @@ def test_the_image_of_a_cache_is_left_to_libhdf5(
 ) -> None:
     """Metadata that lie in it are not where addresses lead."""
     content = written(root / "main.h5", "EADB", {})
-    read_chosen = headers._MessageReader.read_chosen
-
-    def with_image(
-        self: headers._MessageReader, address: int, chosen: frozenset[int]
-    ) -> dict[int, bytes]:
-        found = read_chosen(self, address, chosen) if address != 1 << 30 else {}
-        return found | ({0x18: b""} if 0x18 in chosen else {})
+    read_superblock, read_messages = file_bytes.read_superblock, headers.read_messages
 
     def with_extension(*given: Any, **named: Any) -> file_bytes.FileBytes:
-        found = file_bytes.read_superblock(*given, **named)
-        return dataclasses.replace(found, extension=1 << 30)
+        return dataclasses.replace(read_superblock(*given, **named), extension=1 << 30)
 
-    monkeypatch.setattr(headers._MessageReader, "read_chosen", with_image)
+    def with_image(
+        file: file_bytes.FileBytes, address: int, chosen: frozenset[int]
+    ) -> dict[int, bytes]:
+        return {0x18: b""} if address == 1 << 30 else read_messages(file, address, chosen)
+
     monkeypatch.setattr(headers, "read_superblock", with_extension)
+    monkeypatch.setattr(headers, "read_messages", with_image)
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
         assert storage(dataset).index.needs_library
         np.testing.assert_array_equal(dataset.read(lease, whole((COUNT,)).axes), content)

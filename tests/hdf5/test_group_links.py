@@ -9,6 +9,7 @@ from h5py import h5o
 from asgihive.concurrency import run_at_once
 from asgihive.hdf5 import group_links
 from asgihive.hdf5.group_links import list_links
+from asgihive.hdf5.objects import StoredObject, find_object
 from tests.hdf5.serving import leased
 
 
@@ -30,10 +31,12 @@ def test_links_are_listed_as_h5py_does(
     monkeypatch.setattr(group_links, "_SORTED_AT_ONCE", 500)
     with leased(root) as lease:
         opened = lease.open_asked("x.h5")
-        group_id = h5o.open(opened.root, b"many")
-        work = list_links(opened, group_id, by_creation=True)
+        address = h5o.get_info(h5o.open(opened.root, b"many")).addr
+        by_library = StoredObject(opened, address, None)
+        work = list_links(by_library, by_creation=True)
         assert sum(1 for _ in work) >= count // 256
-        links = run_at_once(list_links(opened, group_id, by_creation=True))
-        assert [each.name for each in links] == [name for name, _ in wanted]
-        by_name = run_at_once(list_links(opened, group_id))
-        assert [each.name for each in by_name] == sorted(name for name, _ in wanted)
+        for group in (by_library, find_object(opened, address)):
+            links = run_at_once(list_links(group, by_creation=True))
+            assert [each.name for each in links] == [name for name, _ in wanted]
+            by_name = run_at_once(list_links(group))
+            assert [each.name for each in by_name] == sorted(name for name, _ in wanted)

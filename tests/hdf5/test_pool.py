@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -442,14 +443,14 @@ def test_a_file_that_changes_while_it_is_opened(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(root / "main.h5")
-    open_id = FilePool._open_id
+    open_handle = FilePool._open_handle
 
-    def changing(pool: FilePool, place: object, name: bytes, descriptor: int) -> object:
-        opened = open_id(pool, place, name, descriptor)  # type: ignore[arg-type]
+    def changing(pool: FilePool, *given: Any) -> Any:
+        opened = open_handle(pool, *given)
         touched(root / "main.h5")
         return opened
 
-    monkeypatch.setattr(FilePool, "_open_id", changing)
+    monkeypatch.setattr(FilePool, "_open_handle", changing)
     pool = pool_of(root)
     with no_descriptor_left(), pytest.raises(FileChanged):
         Lease(pool).open_asked("main.h5")

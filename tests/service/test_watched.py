@@ -15,8 +15,8 @@ import anyio
 import h5py
 import pytest
 
-from asgihive.hdf5.by_address import LINK_ACCESS
 from asgihive.hdf5.inspection import inspect_path
+from asgihive.hdf5.objects import LINK_ACCESS
 from asgihive.hdf5.pool import Lease
 from asgihive.service import H5App
 from tests.hdf5.serving import HOPS, leased

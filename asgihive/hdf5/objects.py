@@ -1,10 +1,11 @@
-"""Opens objects by their address, and lets libhdf5 follow no link by itself.
+"""Objects of a file by their address, so that libhdf5 follows no link by itself.
 
 A name is no proof of what it leads to: a forged group may hold two links of one name, or a name
 with a slash in it, and libhdf5 takes the first for the other one and the second for a path. So an
 object is opened by the address in the very link that was looked at, and never by name again.
 """
 
+import contextlib
 import ctypes
 import threading
 from collections.abc import Callable
@@ -15,7 +16,10 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5i, h5p, h5r, h5s, h5t
 from h5py._objects import phil
 
-from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.file_bytes import NotPlain, allow_waiting
+from asgihive.hdf5.headers import ObjectHeader, read_header
+from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed
+from asgihive.hdf5.stored_links import Link, read_links
 from asgihive.hdf5.structure_checks import check_object
 
 HDF5Object: TypeAlias = h5g.GroupID | h5d.DatasetID | h5t.TypeID
@@ -125,13 +129,131 @@ _open = _find_opener()
 
 
 def open_object(file: OpenFile, address: int) -> Any:
-    """Return the open object at `address` of `file`.
+    """Return the object at `address` of `file` as libhdf5 has it open. In the library lane.
 
     Args:
+        file: that it lies in.
         address: in bytes, relative to where HDF5 begins in the file, as links have it.
 
     Raises:
         KeyError, OSError, RuntimeError, ValueError, TypeError: there is none, or it is damaged.
+        NeedsThread: and what `Handle.library` raises.
     """
+    allow_waiting()
     check_object(file, address)
-    return _open(file.root, address)
+    found = _open(file.root, address)
+    return dataset_refreshed(file, found) if isinstance(found, h5d.DatasetID) else found
+
+
+class StoredObject:
+    """An object of a file: what its header says, and what libhdf5 has open of it.
+
+    Attributes:
+        file: that it lies in.
+        address: of its header.
+        header: its messages; None = only libhdf5 can tell.
+    """
+
+    __slots__ = ("_id", "address", "file", "header")
+
+    def __init__(
+        self,
+        file: OpenFile,
+        address: int,
+        header: ObjectHeader | None,
+        object_id: HDF5Object | None = None,
+    ) -> None:
+        self.file = file
+        self.address = address
+        self.header = header
+        self._id = object_id
+
+    @property
+    def id(self) -> Any:
+        """The object as libhdf5 has it open; it is opened when first asked for.
+
+        Raises as `open_object`.
+        """
+        if self._id is None:
+            self._id = open_object(self.file, self.address)
+        return self._id
+
+    def find_properties(self) -> h5p.PropDCID:
+        """Return the creation properties of a dataset; raises as `open_object`."""
+        return self.id.get_create_plist()
+
+    @property
+    def kind(self) -> str:
+        """`group`, `dataset` or `datatype`."""
+        if self.header is not None:
+            return self.header.kind
+        if isinstance(self.id, h5d.DatasetID):
+            return "dataset"
+        return "group" if isinstance(self.id, h5g.GroupID) else "datatype"
+
+
+def find_object(file: OpenFile, address: int) -> StoredObject:
+    """Return the object at `address`, opened by libhdf5 only if its header is not plain.
+
+    Raises as `open_object`.
+    """
+    header = find_header(file, address)
+    return StoredObject(file, address, header, None if header else open_object(file, address))
+
+
+def find_root(file: OpenFile) -> StoredObject:
+    """Return the root group of a file; raises as `open_object`."""
+    if file.metadata is not None:
+        header = find_header(file, file.metadata.root)
+        if header is not None and header.kind == "group":
+            return StoredObject(file, file.metadata.root, header)
+    return StoredObject(file, address_of(file.root), None, file.root)
+
+
+def find_header(file: OpenFile, address: int) -> ObjectHeader | None:
+    """Return the header at `address`, None where libhdf5 must look; it is kept.
+
+    Raises:
+        NeedsThread
+    """
+    known = file.handle.headers
+    header = known.get(address)
+    if header is None and address not in known and file.metadata is not None:
+        with contextlib.suppress(NotPlain):
+            header = read_header(file.metadata, address)
+        if len(known) >= _MAX_HEADERS:
+            known.clear()
+        if header is None or sum(map(len, header.attributes)) <= _MAX_HEADER_BYTES:
+            known[address] = header
+    return header
+
+
+# Of one file, headers that are kept, and bytes of the attributes of one.
+_MAX_HEADERS = 256
+_MAX_HEADER_BYTES = 1 << 13
+
+
+def find_links(group: StoredObject) -> dict[bytes, Link] | None:
+    """Return the links of a group by name, None where libhdf5 must list them; they are kept.
+
+    Raises:
+        NeedsThread
+    """
+    stored = group.file.metadata
+    if group.header is None or stored is None:
+        return None
+    known = group.file.handle.links
+    links = known.get(group.address)
+    if links is None:
+        try:
+            links = read_links(stored, group.header)
+        except NotPlain:
+            return None
+        if sum(map(len, known.values())) + len(links) > _MAX_LINKS:
+            known.clear()
+        known[group.address] = links
+    return links
+
+
+# Of one file, links that are kept.
+_MAX_LINKS = 1 << 13

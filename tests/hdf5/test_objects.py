@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from h5py import h5d, h5g, h5o, h5t
 
-from asgihive.hdf5 import by_address
-from asgihive.hdf5.by_address import LINK_ACCESS
+from asgihive.hdf5 import objects
+from asgihive.hdf5.objects import LINK_ACCESS
 
 Opener = Callable[[Any, int], Any]
 
@@ -21,9 +21,9 @@ REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)
 @pytest.fixture(params=["direct", "reference", "chosen"])
 def open_object(request: pytest.FixtureRequest) -> Opener:
     ways: dict[str, Callable[[], Opener]] = {
-        "direct": by_address._DirectOpener,
-        "reference": by_address._ReferenceOpener,
-        "chosen": by_address._find_opener,
+        "direct": objects._DirectOpener,
+        "reference": objects._ReferenceOpener,
+        "chosen": objects._find_opener,
     }
     return ways[request.param]()
 
@@ -70,8 +70,8 @@ def test_a_build_that_hides_the_function(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "PyDLL", no_library)
-    assert isinstance(by_address._find_opener(), by_address._ReferenceOpener)
-    assert by_address._new_link_access().get_nlinks() == 1
+    assert isinstance(objects._find_opener(), objects._ReferenceOpener)
+    assert objects._new_link_access().get_nlinks() == 1
 
 
 def test_libhdf5_opens_no_other_file(tmp_path: Path) -> None:
