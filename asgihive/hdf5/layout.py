@@ -84,7 +84,7 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
             is lost.
     """
     # Only contiguous storage has an offset, and asking is ten times as fast as the properties.
-    if dataset.get_offset() is not None:
+    if dataset.get_offset() is not None and dataset.get_storage_size():
         return _PLAIN
     try:
         properties = dataset.get_create_plist()

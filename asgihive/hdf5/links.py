@@ -30,6 +30,10 @@ MAX_LINK_HOPS = 64
 """Links that are followed for one path."""
 
 
+# What libhdf5's refusals look like through h5py.
+_REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)
+
+
 class LinkResolution(Enum):
     """Whether the last link of a path is followed."""
 
@@ -59,8 +63,16 @@ class Resolved:
 
     @property
     def id(self) -> Any:
-        """The object as libhdf5 has it open, see `StoredObject.id`."""
-        return self.object.id
+        """The object as libhdf5 has it open, see `StoredObject.id`.
+
+        Raises:
+            FileUnreadable: it is damaged.
+        """
+        try:
+            return self.object.id
+        except _REFUSALS as error:
+            detail = f"{self.path} is damaged ({libhdf5_reason(error)})"
+            raise FileUnreadable(self.file.place.name, detail) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +120,6 @@ class Broken(Exception):  # control flow inside this module
 # Conditions of the moment, which say nothing about a link: those that are over soon, and all.
 CHANGING = (FileChanged, Overloaded, Unsettled)
 PASSING = (*CHANGING, FileBeingWritten)
-
-# What libhdf5's refusals look like through h5py.
-_REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)
 
 
 def walk(

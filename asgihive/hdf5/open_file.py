@@ -57,13 +57,13 @@ class Handle:
     Attributes:
         name: of the file, for errors.
         identity: of the inode when it was opened.
-        descriptor: of the inode.
+        descriptor: of the inode, which the handle closes.
         base: where in the file HDF5 begins, behind the user block.
         live: written to at this moment under HDF5's single-writer-multiple-reader protocol,
             which keeps readers consistent while the identity goes on changing.
         settled: whether a change after opening is certain to show in the identity.
         metadata: how they are read without libhdf5; None = they are not.
-        open_by_library: opens the inode by libhdf5.
+        open_by_library: opens the inode of a descriptor by libhdf5.
         refreshed: the datasets of a live file, by address.
         headers: of objects, by address; None = only libhdf5 can tell.
         links: of groups, by address and name.
@@ -78,15 +78,20 @@ class Handle:
     live: bool
     settled: bool
     metadata: FileBytes | None
-    open_by_library: Callable[[], h5f.FileID]
+    open_by_library: Callable[[int], h5f.FileID]
     refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
     headers: dict[int, ObjectHeader | None] = field(default_factory=dict)
     links: dict[int, dict[bytes, Link]] = field(default_factory=dict)
     checked: set[int] = field(default_factory=set)
     files: "weakref.WeakSet[OpenFile]" = field(default_factory=weakref.WeakSet)
     closed: bool = False
+    _close_descriptor: "weakref.finalize[..., Handle]" = field(init=False)
     _library: tuple[h5f.FileID, h5g.GroupID] | None = None
     _sizes: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        # Also where its pool is forgotten without being closed.
+        self._close_descriptor = weakref.finalize(self, os.close, self.descriptor)
 
     def library(self) -> tuple[h5f.FileID, h5g.GroupID]:
         """Return the file and its root group as libhdf5 has them open. In the library lane.
@@ -103,7 +108,7 @@ class Handle:
         with handles_lock:
             if self.closed:
                 raise FileChanged(self.name)
-            file_id = self.open_by_library()
+            file_id = self.open_by_library(self.descriptor)
             # Where it is opened by its path, another file may be there by now.
             status = os.fstat(file_id.get_vfd_handle())
             if (status.st_dev, status.st_ino) != inode_of(self.identity):
@@ -183,7 +188,7 @@ class Handle:
                 with contextlib.suppress(RuntimeError):
                     file_id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
                 close_id(file_id)
-            os.close(self.descriptor)
+            self._close_descriptor()
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -28,7 +28,7 @@ from asgihive.errors import (
 from asgihive.hdf5.cache import BytesCache, ChunkCache
 from asgihive.hdf5.descriptors import is_exhaustion
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait
-from asgihive.hdf5.headers import bytes_of_file
+from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
 from asgihive.hdf5.identity import Identity, identity_on_loop
 from asgihive.hdf5.open_file import (
     Handle,
@@ -403,7 +403,6 @@ class FilePool:
     def _open(self, place: Place) -> OpenFile:
         allow_waiting()
         descriptor = open_regular(place)
-        is_kept = False
         try:
             identity = Identity.of(os.fstat(descriptor))
             self._make_room(key_of(place, identity))
@@ -413,26 +412,49 @@ class FilePool:
                     handle.close()
                     handle = None
                 if handle is None:
-                    handle = self._open_handle(place, identity, descriptor)
-                    is_kept = True
+                    handle = self._open_handle(place, identity, os.dup(descriptor))
                     _handles[inode_of(identity)] = handle
                 settled = handle.settled and (handle.live or handle.identity == identity)
                 file = OpenFile(place, handle, identity, settled)
         finally:
-            if not is_kept:
-                os.close(descriptor)
+            os.close(descriptor)
         if not file.live and Identity.of(os.fstat(file.descriptor)) != identity:
             file.close()
             raise FileChanged(place.name)
         return file
 
     def _open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
-        """Open an inode; by libhdf5 only if its superblock is not plain, as that of a live file."""
+        """Open an inode, which owns `descriptor` from now on.
+
+        By libhdf5 only if its superblock is not plain, as that of a live file.
+        """
+        try:
+            handle, is_opened = self._make_handle(place, identity, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        try:
+            if is_opened:
+                handle.library()
+        except BaseException:
+            handle.close()
+            raise
+        return handle
+
+    def _make_handle(
+        self, place: Place, identity: Identity, descriptor: int
+    ) -> tuple[Handle, bool]:
+        """Return the handle of an inode, and whether libhdf5 has it open already."""
         base, stored = signature_offset(descriptor, identity.size), None
+        root: ObjectHeader | None = None
         opened, live = [], False
         if base is not None:
             with contextlib.suppress(NotPlain):
                 stored = bytes_of_file(descriptor, base, identity.size, is_live=False)
+                # A file without a root group is no file: libhdf5 is to say so.
+                root = read_header(stored, stored.root)
+        if root is None or root.kind != "group":
+            stored = None
         if stored is None or base is None:
             file_id, live = self._open_id(place, descriptor)
             opened = [file_id]
@@ -445,7 +467,7 @@ class FilePool:
                 close_id(file_id)
             raise Unsettled(place.name, wait)
 
-        def open_by_library() -> h5f.FileID:
+        def open_by_library(descriptor: int) -> h5f.FileID:
             return opened.pop() if opened else self._open_id(place, descriptor)[0]
 
         handle = Handle(
@@ -458,9 +480,7 @@ class FilePool:
             metadata=stored,
             open_by_library=open_by_library,
         )
-        if opened:
-            handle.library()
-        return handle
+        return handle, bool(opened)
 
     def _open_id(self, place: Place, descriptor: int) -> tuple[h5f.FileID, bool]:
         name = os.fsencode(f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real)

@@ -19,6 +19,7 @@ from asgihive.errors import FileUnreadable
 from asgihive.hdf5 import file_bytes, headers, objects, pool
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.headers import ObjectHeader, read_header
+from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_datasets import interpret_dataset
@@ -144,7 +145,7 @@ def test_each_header_is_read_as_libhdf5_reads_it(root: Path, libver: str) -> Non
         # What is added later continues the header elsewhere.
         for number in range(7):
             file["scalar"].attrs[f"later {number}" * 20] = "x" * number * 100
-    left_to_libhdf5 = {"type", "committed", "soft"}
+    left_to_libhdf5 = {"type", "committed"}
     with leased(root) as lease:
         opened = lease.open_asked("main.h5")
         assert opened.metadata is not None
@@ -170,9 +171,11 @@ def test_each_header_is_read_as_libhdf5_reads_it(root: Path, libver: str) -> Non
                 assert [(each.id, each.values) for each in stored.filters] == [
                     (number, values) for number, _, values, _ in filters
                 ]
-                offset = thing.id.get_offset()
-                if offset is not None:
-                    assert stored.place == (offset - 512, thing.id.get_storage_size())
+                size = thing.id.get_storage_size()
+                if stored.kind is LayoutKind.CONTIGUOUS:
+                    # h5py's offset of what was never written is one behind the user block.
+                    place = (thing.id.get_offset() - 512, size) if size else None
+                    assert stored.place == place
 
 
 def creation(**given: Any) -> h5p.PropFCID:

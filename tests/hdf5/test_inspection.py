@@ -169,7 +169,7 @@ def test_reasons(animals: Path, path: str, way: Way, words: str | None) -> None:
 @pytest.mark.parametrize(
     ("path", "way", "words"),
     [
-        ("/compact", Way.LIBRARY, "compact layout"),
+        ("/compact", Way.CONTIGUOUS, None),
         ("/contiguous_never_written", Way.LIBRARY, "nothing is stored"),
         ("/spaces/null", None, "no elements"),
         ("/spaces/zero_0x3", None, "no elements"),

@@ -105,12 +105,12 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     ("before", "wanted", "fitting", "raised"),
     [
         ((1024, 1024), 128, 128, []),
-        ((256, 4096), 128, 128, [(512, 4096)]),
-        ((256, resource.RLIM_INFINITY), 1000, 1000, [(2256, resource.RLIM_INFINITY)]),
+        ((256, 4096), 128, 128, [(640, 4096)]),
+        ((256, resource.RLIM_INFINITY), 1000, 1000, [(3256, resource.RLIM_INFINITY)]),
         ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 10**6, 10**6, []),
-        ((1024, 1024), 1000, 384, [(1024, 1024)]),
-        ((64, 1024), 1000, 384, [(1024, 1024)]),
-        ((64, 64), 128, 16, [(64, 64)]),
+        ((1024, 1024), 1000, 256, [(1024, 1024)]),
+        ((64, 1024), 1000, 256, [(1024, 1024)]),
+        ((64, 64), 128, 10, [(64, 64)]),
         ((4, 4), 128, 1, [(4, 4)]),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_system_that_refuses_the_raise(
 
     limits[:] = [(256, resource.RLIM_INFINITY)]
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert fit_open_files(1000) == 64
+    assert fit_open_files(1000) == 42
 
 
 def test_how_libhdf5_says_it() -> None:

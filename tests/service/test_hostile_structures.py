@@ -219,7 +219,8 @@ async def test_a_tree_that_is_too_deep(tmp_path: Path, what: str) -> None:
     repair(content, checked(sound))
     path.write_bytes(content)
     app = H5App(tmp_path)
-    for route in ("/meta", "/attr"):
+    # Attributes in the header itself are read without libhdf5.
+    for route in ("/meta", "/attr") if what == "attributes" else ("/meta", "/paths"):
         answer = await ask(app, route, path="many")
         assert answer.status == 422, answer.body
         assert f"more than {MAX_TREE_DEPTH} levels" in answer.message
