@@ -13,8 +13,8 @@ import pytest
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5 import directory
-from asgihive.hdf5.buffers import read_bytes
 from asgihive.hdf5.directory import has_signature
+from asgihive.hdf5.file_bytes import read_bytes
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
