@@ -47,28 +47,19 @@ class ModuleHooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Component:
+class Component(Metadata):
     """A cornerstone or an endpoint.
 
     Raises:
         ComponentError: a cornerstone has a router, or an endpoint a `request`.
     """
 
-    kind: ComponentKind
-    container: str
-    """The first part of its key, and of an endpoint's URL."""
-    name: str
-    """The second part."""
     modules: tuple[ModuleHooks, ...] = ()
     """What is set up, in that order: of a package its `db`, `router` and `service`, then its
     own module."""
     router: Router | ASGIApp | None = None
     """Of an endpoint: a `Router`, which is included, or any ASGI application, which is mounted;
     its `lifespan`, if it has one, runs with the endpoint's."""
-    requires: tuple[str, ...] = ()
-    """Names of its own kind, or `container.name`, that start before."""
-    module: str = ""
-    file: str = "built in code"
     state: Mapping[str, Any] = field(default_factory=dict)
     """Values that its `app_state` begins with."""
     statuses: Mapping[type[Exception], int] = field(default_factory=dict)
@@ -85,23 +76,6 @@ class Component:
         else:
             return
         raise ComponentError(self.key, self.file, detail)
-
-    @property
-    def key(self) -> str:
-        """`container.name`."""
-        return f"{self.container}.{self.name}"
-
-    @property
-    def metadata(self) -> Metadata:
-        """What its hooks and its states say about it."""
-        return Metadata(
-            kind=self.kind,
-            container=self.container,
-            name=self.name,
-            module=self.module,
-            file=self.file,
-            requires=self.requires,
-        )
 
 
 def make_replacement(kind: ComponentKind, container: str, name: str, fake: object) -> Component:

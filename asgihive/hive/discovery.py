@@ -22,7 +22,7 @@ from asgihive.asgi import Router
 from asgihive.errors import ComponentError, ConfigurationError, join_names
 from asgihive.hive.components import Component, ModuleHooks, read_hooks, read_requires, read_router
 from asgihive.hive.config import DEFAULT_CORNERSTONE_PATH, HiveConfig
-from asgihive.hive.hooks import ComponentKind
+from asgihive.hive.hooks import ComponentKind, Metadata
 
 _ENDPOINT_MODULES = ("db", "router", "service")
 _FIELDS: dict[ComponentKind, str] = {
@@ -38,24 +38,13 @@ _PACKAGE_NUMBERS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FoundComponent:
+class FoundComponent(Metadata):
     """A component that was found and not imported yet."""
 
-    kind: ComponentKind
-    container: str
-    name: str
-    file: str
     folder: str = ""
     """The package folder it lies in; empty if it is a module with a name."""
-    module: str = ""
-    """Its dotted name; empty if it lies in a folder."""
     attribute: str = ""
     """Of the module, where an entry point names one."""
-
-    @property
-    def key(self) -> str:
-        """`container.name`."""
-        return f"{self.container}.{self.name}"
 
 
 def find_components(config: HiveConfig, base: str | None) -> tuple[FoundComponent, ...]:

@@ -4,7 +4,6 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import Protocol
 
 from asgihive.errors import ComponentError, join_names, suggest_name
 from asgihive.hive.hooks import Metadata
@@ -37,19 +36,6 @@ class RouteRecord:
     line: int
 
 
-class KeyedComponent(Protocol):
-    """A component, imported already or not."""
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def file(self) -> str: ...
-
-
 def sort_components(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:
     """Return the components in start order.
 
@@ -76,13 +62,13 @@ def sort_components(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:
     )
 
 
-def refuse_duplicates(components: Iterable[KeyedComponent]) -> None:
+def refuse_duplicates(components: Iterable[Metadata]) -> None:
     """Refuse two components that share one key, also a cornerstone and an endpoint.
 
     Raises:
         ComponentError: they do; the message names both files.
     """
-    by_key: dict[str, KeyedComponent] = {}
+    by_key: dict[str, Metadata] = {}
     for each in components:
         other = by_key.setdefault(each.key, each)
         if other is not each:

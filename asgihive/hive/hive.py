@@ -272,7 +272,7 @@ class Hive:
         self._show_states(idle)
 
     def _show_states(self, life: Life | None) -> None:
-        empty = ComponentStates("cornerstone", {}), ComponentStates("endpoint", {})
+        empty = ComponentStates("cornerstone", ()), ComponentStates("endpoint", ())
         states = empty if life is None else (life.cornerstones, life.endpoints)
         self.state.cornerstones, self.state.endpoints = states
 
@@ -301,7 +301,7 @@ class Hive:
                     component = load_component(each, self._importer)
                 self._loaded[each.key] = component
             components[each.key] = component
-        nodes = sort_components([each.metadata for each in components.values()])
+        nodes = sort_components([*components.values()])
         return [components[node.key] for node in nodes], nodes
 
     def _make_life(self, components: Sequence[Component]) -> Life:

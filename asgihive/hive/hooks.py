@@ -4,7 +4,7 @@ import contextvars
 import dis
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
@@ -33,10 +33,14 @@ class Metadata:
 
     kind: ComponentKind
     container: str
+    """The first part of its key, and of an endpoint's URL."""
     name: str
-    module: str
-    file: str
+    """The second part."""
+    module: str = ""
+    """Its dotted name, of a component in a package."""
+    file: str = "built in code"
     requires: tuple[str, ...] = ()
+    """Names of its own kind, or `container.name`, that start before."""
 
     @property
     def key(self) -> str:
@@ -75,8 +79,8 @@ class ComponentStates(dict[str, ComponentState]):
 
     __slots__ = ("kind",)
 
-    def __init__(self, kind: ComponentKind, components: Mapping[str, Metadata]) -> None:
-        super().__init__({key: ComponentState(each) for key, each in components.items()})
+    def __init__(self, kind: ComponentKind, components: Iterable[Metadata]) -> None:
+        super().__init__({each.key: ComponentState(each) for each in components})
         self.kind = kind
 
     def __missing__(self, key: str) -> NoReturn:
@@ -252,7 +256,8 @@ class RequestContext(LifeContext):
     _visible_after = ("error", "status")
 
     def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
-        super().__init__(life.app, life._metadata, life.app_state)  # noqa: SLF001  # of the same class
+        # Not by `super().__init__`, since this is made for each hook of each request.
+        self.app, self.app_state, self._metadata = life.app, life.app_state, life._metadata  # noqa: SLF001
         self._hooked = hooked
 
     @property
@@ -330,22 +335,22 @@ class CornerstoneHooks(Hooks):
     """
 
     def pre_endpoint_setup(self) -> Awaitable[None] | None:
-        """Before the endpoints are set up, in the order of the cornerstones."""
+        """Run before the endpoints are set up, in the order of the cornerstones."""
 
     def post_endpoint_setup(self) -> Awaitable[None] | None:
-        """After the endpoints are set up and mounted."""
+        """Run after the endpoints are set up and mounted."""
 
     def pre_endpoint_teardown(self) -> Awaitable[None] | None:
-        """Before the endpoints are torn down, in reverse order."""
+        """Run before the endpoints are torn down, in reverse order."""
 
     def post_endpoint_teardown(self) -> Awaitable[None] | None:
-        """After the endpoints are torn down, in reverse order."""
+        """Run after the endpoints are torn down, in reverse order."""
 
     def pre_endpoint_call(self) -> Any:
-        """Before the endpoint answers."""
+        """Run before the endpoint answers."""
 
     def post_endpoint_call(self) -> Any:
-        """After the last byte of the answer, or what became of it."""
+        """Run after the last byte of the response, or after what ended it early."""
 
 
 class CornerstoneAsyncHooks(CornerstoneHooks):
@@ -366,10 +371,10 @@ class EndpointHooks(Hooks):
     """
 
     def setup(self) -> Awaitable[None] | None:
-        """At start-up: db, router, service, package; before the routers are mounted."""
+        """Run at start-up: db, router, service, package; before the routers are mounted."""
 
     def teardown(self) -> Awaitable[None] | None:
-        """At shutdown, in reverse order."""
+        """Run at shutdown, in reverse order."""
 
 
 class EndpointAsyncHooks(EndpointHooks):

@@ -16,7 +16,6 @@ from asgihive.hive.hooks import (
     ComponentStates,
     HiveInterface,
     LifeContext,
-    Metadata,
     RequestStates,
     attach_context,
     is_overridden,
@@ -60,10 +59,9 @@ class Life:
         self._post_hook_seconds = post_hook_seconds
         self._cornerstones = [each for each in components if each.kind == "cornerstone"]
         self._endpoints = [each for each in components if each.kind == "endpoint"]
-        self._known = {each.key: each.metadata for each in self._cornerstones}
-        endpoints: Mapping[str, Metadata] = {each.key: each.metadata for each in self._endpoints}
-        self.cornerstones = ComponentStates("cornerstone", self._known)
-        self.endpoints = ComponentStates("endpoint", endpoints)
+        self._known = {each.key: each for each in self._cornerstones}
+        self.cornerstones = ComponentStates("cornerstone", self._cornerstones)
+        self.endpoints = ComponentStates("endpoint", self._endpoints)
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
         self._statuses: dict[type[Exception], int] = {}
@@ -71,7 +69,7 @@ class Life:
         for each in components:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
             states[each.key].update(each.state)
-            self._contexts[each.key] = LifeContext(hive, each.metadata, states[each.key])
+            self._contexts[each.key] = LifeContext(hive, each, states[each.key])
             self._statuses.update(each.statuses)
             lifespan = _find_lifespan(each.router)
             if each.router is not None and lifespan is not None:
