@@ -216,15 +216,15 @@ def choose_range(fields: RequestFields, validators: Validators, size: int) -> By
         size: of the body, in bytes.
 
     Raises:
-        HTTPException: as `parse_range`.
+        HTTPException: as `parse_byte_range`.
     """
     value = fields.get("range")
     if value is None or not is_range_applicable(fields, validators):
         return None
-    return parse_range(value, size)
+    return parse_byte_range(value, size)
 
 
-def parse_range(value: str | None, size: int) -> ByteRange | None:
+def parse_byte_range(value: str | None, size: int) -> ByteRange | None:
     """Return the one range of a body that `Range` asks for; None = the whole body.
 
     Other units, malformed ranges and several ranges are ignored, as §14.2 allows or demands.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.conditional import ByteRange, parse_range
+from asgihive.asgi.conditional import ByteRange, parse_byte_range
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from asgihive.asgi.conditional import ByteRange, parse_range
     ],
 )
 def test_one_range(value: str, expected: tuple[int, int]) -> None:
-    assert parse_range(value, 10_000) == ByteRange(*expected)
+    assert parse_byte_range(value, 10_000) == ByteRange(*expected)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_one_range(value: str, expected: tuple[int, int]) -> None:
     ],
 )
 def test_what_is_answered_by_the_whole(value: str | None) -> None:
-    assert parse_range(value, 10_000) is None
+    assert parse_byte_range(value, 10_000) is None
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_what_is_answered_by_the_whole(value: str | None) -> None:
 )
 def test_what_cannot_be_satisfied(value: str) -> None:
     with pytest.raises(HTTPException, match="bytes 0 to 9 are there") as raised:
-        parse_range(value, 10)
+        parse_byte_range(value, 10)
     assert raised.value.status == 416
     assert raised.value.headers["content-range"] == "bytes */10"
 
 
 def test_of_an_empty_body() -> None:
-    assert parse_range("bytes=-5", 0) is None
+    assert parse_byte_range("bytes=-5", 0) is None
     with pytest.raises(HTTPException, match="it is empty") as raised:
-        parse_range("bytes=0-", 0)
+        parse_byte_range("bytes=0-", 0)
     assert raised.value.headers["content-range"] == "bytes */0"
 
 
@@ -93,7 +93,7 @@ def test_content_range() -> None:
 def test_as_a_slice(size: int, first: int, last: int) -> None:
     body = bytes(index % 251 for index in range(size))
     try:
-        found = parse_range(f"bytes={first}-{last}", size)
+        found = parse_byte_range(f"bytes={first}-{last}", size)
     except HTTPException:
         assert first >= size
         return
@@ -109,5 +109,5 @@ def test_as_a_slice(size: int, first: int, last: int) -> None:
 def test_no_field_breaks_it(text: str, size: int) -> None:
     for value in (text, f"bytes={text}"):
         with contextlib.suppress(HTTPException):
-            found = parse_range(value, size)
+            found = parse_byte_range(value, size)
             assert found is None or 0 <= found.start < found.stop <= size
