@@ -360,8 +360,11 @@ class _Means:
 
     def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
         """Add values of the bins in `region`, whose first `offsets` elements came before."""
+        # No block has so many short integers that their sum overflows; and that is faster.
+        is_short = values.dtype.kind != "f" and values.dtype.itemsize < 8
+        dtype = _INT64 if is_short else _DOUBLE
         with np.errstate(over="ignore", invalid="ignore"):
-            sums = _reduce_bins(np.add, values, self._factors, offsets, _DOUBLE)
+            sums = _reduce_bins(np.add, values, self._factors, offsets, dtype)
         if not (np.abs(sums) < _LARGE).all():
             sums = self._add_unusual(values, region, offsets)
         self._sums[region] += sums
