@@ -21,13 +21,10 @@ from asgihive.cli.logs import hold_log
 from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
 from asgihive.hdf5.inspection import Inspection, LinkReport, StorageReport, inspect_path
 from asgihive.hdf5.links import MAX_LINK_HOPS
-from asgihive.hdf5.open_file import Unsettled
+from asgihive.hdf5.open_file import Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
-
-# How often a file is read anew that changes meanwhile, or did so a moment ago.
-_ATTEMPTS = 5
 
 # Bounds of what a terminal is shown, since a name in a file may have any length.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_TYPE, _MOST_ROWS = 1000, 60, 2000, 100
@@ -173,7 +170,8 @@ def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspe
         max_chunk_bytes=settings.max_chunk_bytes,
     )
     try:
-        for _ in range(_ATTEMPTS):
+        retries = Retries()
+        while True:
             lease = Lease(pool)
             try:
                 found = inspect_path(lease, lease.open_asked(name), path, MAX_LINK_HOPS)
@@ -186,15 +184,12 @@ def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspe
                     "--root a directory that holds both"
                 )
                 raise ValueError(message) from missing
-            except FileChanged:
-                continue
-            except Unsettled as unsettled:
-                time.sleep(unsettled.seconds)
+            except (FileChanged, Unsettled) as error:
+                time.sleep(retries.find_pause(error))
             else:
                 return found
             finally:
                 lease.release()
-        raise FileChanged(name)
     finally:
         pool.close()
 

@@ -46,6 +46,33 @@ class Unsettled(AsgihiveError):
         self.seconds = seconds
 
 
+class Retries:
+    """How often one read starts again because a file changed under it.
+
+    Three times, and it waits for three seconds at most for a file to stop changing: the coarsest
+    clock that stamps files ticks every two seconds.
+    """
+
+    def __init__(self) -> None:
+        self._left = 3
+        self._deadline = time.monotonic() + 3.0
+
+    def find_pause(self, error: Unsettled | FileChanged) -> float:
+        """Return how many seconds to wait before the next attempt.
+
+        Raises:
+            FileChanged: there is no next one.
+        """
+        if isinstance(error, Unsettled):
+            if time.monotonic() + error.seconds > self._deadline:
+                raise FileChanged(error.file) from None
+            return error.seconds
+        self._left -= 1
+        if not self._left:
+            raise error
+        return 0.0
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Handle:
     """One open inode: one handle for all names of it in the process.

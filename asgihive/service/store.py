@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.descriptors import fit_open_files
-from asgihive.hdf5.open_file import OpenFile, Unsettled
+from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import InFlight, Reader
 from asgihive.hdf5.sandbox import Sandbox
@@ -52,11 +51,6 @@ TRIM_MEMORY_SECONDS = 60.0
 """How often freed memory is given back to the system."""
 
 _logger = logging.getLogger(__name__)
-
-# How often a read starts again because a file changed under it, and how long it waits for
-# one to stop changing: the coarsest clock that stamps files ticks every two seconds.
-_ATTEMPTS = 3
-_SETTLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +132,7 @@ class Store:
     async def _read_again_if_changed(
         self, work: Callable[[Lease], Awaitable[T]]
     ) -> tuple[T, Lease]:
-        patience = time.monotonic() + _SETTLE_SECONDS
-        attempts = 0
+        retries = Retries()
         while True:
             lease = Lease(self.pool)
             try:
@@ -148,16 +141,9 @@ class Store:
                 lease.release()
                 await self.check_root()
                 raise
-            except Unsettled as unsettled:
+            except (Unsettled, FileChanged) as error:
                 lease.release()
-                if time.monotonic() + unsettled.seconds > patience:
-                    raise FileChanged(unsettled.file) from None
-                await anyio.sleep(unsettled.seconds)
-            except FileChanged:
-                lease.release()
-                attempts += 1
-                if attempts == _ATTEMPTS:
-                    raise
+                await anyio.sleep(retries.find_pause(error))
             except BaseException:
                 lease.release()
                 raise
