@@ -244,9 +244,13 @@ def describe_settings(cls: type[msgspec.Struct]) -> Mapping[str, Setting]:
 def _describe_setting(info: msgspec.structs.FieldInfo, annotation: Any) -> Setting:
     extras: list[Any] = []
     base = annotation
-    while get_origin(base) in {Annotated, Union, UnionType}:
-        base, *more = (each for each in get_args(base) if each is not type(None))
-        extras += more
+    while (origin := get_origin(base)) in {Annotated, Union, UnionType}:
+        members = [each for each in get_args(base) if each is not type(None)]
+        if origin is Annotated:
+            extras += members[1:]
+        elif len(members) > 1:
+            members = [object]
+        base = members[0]
     metas = [each for each in extras if isinstance(each, Meta)]
     choices: tuple[str, ...] = ()
     if get_origin(base) is Literal:

@@ -4,12 +4,18 @@ import importlib
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from types import ModuleType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from asgihive.errors import ConfigurationError, join_names, suggest_name
-from asgihive.settings import environment_variables, parse_boolean, parse_list
+from asgihive.settings import (
+    Reading,
+    Settings,
+    describe_settings,
+    environment_variables,
+    parse_list,
+    read_variables,
+)
 
 ENVIRONMENT_PREFIX = "HIVE_"
 DEFAULT_CORNERSTONE_PATH = "./cornerstone"
@@ -26,11 +32,66 @@ ExternalHook = Callable[[], object]
 AsyncExternalHook = Callable[[], Awaitable[object]]
 
 _ASYNC = "async_"
-_PATHS = ("cornerstone_package_path", "endpoint_package_paths")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HiveConfig:
+def _check_prefix(value: str) -> str:
+    if value and not value.startswith("/"):
+        message = 'nothing, or a path that begins with a slash, such as "/api", is accepted'
+        raise ValueError(message)
+    return value.rstrip("/")
+
+
+def _as_tuple(paths: PackagePaths) -> tuple[str, ...]:
+    several = (paths,) if isinstance(paths, str | os.PathLike) else paths
+    return tuple(os.fspath(each) for each in several)
+
+
+def _check_paths(value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str | os.PathLike):
+        return str(os.fspath(value))
+    several = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
+    paths = tuple(value) if several and isinstance(value, Iterable) else (None,)
+    if not all(isinstance(each, str | os.PathLike) and str(each) for each in paths):
+        message = "a path, or a tuple of paths, is accepted"
+        raise ValueError(message)
+    return _as_tuple(paths)
+
+
+def _import_hook(text: str) -> Any:
+    module_name, _, path = text.strip().partition(":")
+    if not (module_name and path):
+        message = "module:function is accepted"
+        raise ValueError(message)
+    try:
+        found: Any = importlib.import_module(module_name)
+        for word in path.split("."):
+            found = getattr(found, word)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+    return found
+
+
+def _check_hook(name: str, value: object) -> None:
+    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(
+        getattr(value, "__call__", None)  # noqa: B004  # an object may have an async one
+    )
+    if not callable(value):
+        detail = f"is {value!r}: a function without arguments is accepted"
+    elif is_async and not name.startswith(_ASYNC):
+        detail = f"is a coroutine function: give it as {_ASYNC}{name}"
+    elif name.startswith(_ASYNC) and not is_async:
+        detail = f"is no coroutine function: give a plain function as {name.removeprefix(_ASYNC)}"
+    else:
+        return
+    raise ConfigurationError(name, detail)
+
+
+_Paths = Annotated[PackagePaths, Reading(parse=parse_list, normalize=_check_paths)]
+_Hook = Annotated[ExternalHook | None, Reading(parse=_import_hook)]
+_AsyncHook = Annotated[AsyncExternalHook | None, Reading(parse=_import_hook)]
+
+
+class HiveConfig(Settings, frozen=True, kw_only=True):
     """Where the components of a hive are, and how they are mounted.
 
     Package paths are folders (absolute, or relative to the file that builds the hive) or
@@ -45,11 +106,17 @@ class HiveConfig:
             accepted.
     """
 
-    cornerstone_package_path: PackagePaths = DEFAULT_CORNERSTONE_PATH
+    cornerstone_package_path: _Paths = DEFAULT_CORNERSTONE_PATH
     """Where the cornerstones are: one path or several."""
-    endpoint_package_paths: PackagePaths = ()
+    endpoint_package_paths: _Paths = ()
     """Where the endpoints are: one path or several."""
-    api_prefix: str = ""
+    api_prefix: Annotated[
+        str,
+        Reading(
+            normalize=_check_prefix,
+            accepted='nothing, or a path that begins with a slash, such as "/api", is',
+        ),
+    ] = ""
     """Stands before every endpoint's URL."""
     router_mount_automated: bool = True
     """Whether each endpoint's `router` is mounted; otherwise a hook does it."""
@@ -59,31 +126,20 @@ class HiveConfig:
     """Whether the endpoint's name is left out of the URL."""
     hide_endpoint_in_tag: bool = False
     """Whether the endpoint's name is left out of its OpenAPI tag."""
-    pre_endpoint_setup: ExternalHook | None = None
-    post_endpoint_setup: ExternalHook | None = None
-    pre_endpoint_teardown: ExternalHook | None = None
-    post_endpoint_teardown: ExternalHook | None = None
-    async_pre_endpoint_setup: AsyncExternalHook | None = None
-    async_post_endpoint_setup: AsyncExternalHook | None = None
-    async_pre_endpoint_teardown: AsyncExternalHook | None = None
-    async_post_endpoint_teardown: AsyncExternalHook | None = None
+    pre_endpoint_setup: _Hook = None
+    post_endpoint_setup: _Hook = None
+    pre_endpoint_teardown: _Hook = None
+    post_endpoint_teardown: _Hook = None
+    async_pre_endpoint_setup: _AsyncHook = None
+    async_post_endpoint_setup: _AsyncHook = None
+    async_pre_endpoint_teardown: _AsyncHook = None
+    async_post_endpoint_teardown: _AsyncHook = None
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in _PATHS:
-                object.__setattr__(self, each.name, _check_paths(each.name, value))
-            elif each.name == "api_prefix":
-                if not isinstance(value, str) or (value and not value.startswith("/")):
-                    accepted = 'nothing, or a path that begins with a slash, such as "/api"'
-                    raise ConfigurationError(each.name, f"is {value!r}: {accepted}, is accepted")
-                object.__setattr__(self, each.name, value.rstrip("/"))
-            elif each.type is bool:
-                if not isinstance(value, bool):
-                    detail = f"is {value!r}: True or False is accepted"
-                    raise ConfigurationError(each.name, detail)
-            elif value is not None:
-                _check_hook(each.name, value)
+        super().__post_init__()
+        for name in (*EXTERNAL_HOOKS, *(_ASYNC + each for each in EXTERNAL_HOOKS)):
+            if (hook := getattr(self, name)) is not None:
+                _check_hook(name, hook)
 
     @property
     def cornerstone_paths(self) -> tuple[str, ...]:
@@ -130,15 +186,15 @@ class HiveConfig:
             ConfigurationError: a variable is unknown or cannot be converted.
         """
         variables = environment_variables(ENVIRONMENT_PREFIX, environment)
-        texts = _rename_to_fields(cls, variables, ENVIRONMENT_PREFIX)
-        values = {name: _convert(name, text) for name, text in texts.items() if name not in given}
-        return cls(**values, **given)
+        _rename_to_fields(cls, variables, ENVIRONMENT_PREFIX)  # raises where one is unknown
+        source = os.environ if environment is None else environment
+        return cls(**read_variables(cls, ENVIRONMENT_PREFIX, source, given))
 
 
 def _rename_to_fields(
     cls: type[HiveConfig], values: Mapping[str, Any], prefix: str
 ) -> dict[str, Any]:
-    known = {each.name.upper(): each.name for each in fields(cls)}
+    known = {each.upper(): each for each in describe_settings(cls)}
     for name in values:
         if name not in known:
             near = suggest_name(str(name).upper(), known)
@@ -146,56 +202,3 @@ def _rename_to_fields(
             detail = f"is no name of the configuration{near}; the names are {accepted}"
             raise ConfigurationError(f"{prefix}{name}", detail)
     return {known[name]: value for name, value in values.items()}
-
-
-def _convert(name: str, text: str) -> Any:
-    variable = ENVIRONMENT_PREFIX + name.upper()
-    if name in _PATHS:
-        return parse_list(text)
-    if name == "api_prefix":
-        return text
-    if name.removeprefix(_ASYNC) not in EXTERNAL_HOOKS:
-        try:
-            return parse_boolean(text)
-        except ValueError as error:
-            raise ConfigurationError(variable, f"is {text!r}: {error}") from None
-    module_name, _, path = text.strip().partition(":")
-    if not (module_name and path):
-        raise ConfigurationError(variable, f"is {text!r}: module:function is accepted")
-    try:
-        found: Any = importlib.import_module(module_name)
-        for word in path.split("."):
-            found = getattr(found, word)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(variable, f"is {text!r}: {error}") from error
-    return found
-
-
-def _as_tuple(paths: PackagePaths) -> tuple[str, ...]:
-    several = (paths,) if isinstance(paths, str | os.PathLike) else paths
-    return tuple(os.fspath(each) for each in several)
-
-
-def _check_paths(name: str, value: object) -> str | tuple[str, ...]:
-    if isinstance(value, str | os.PathLike):
-        return str(os.fspath(value))
-    several = isinstance(value, Iterable) and not isinstance(value, bytes | Mapping)
-    paths = tuple(value) if several and isinstance(value, Iterable) else (None,)
-    if not all(isinstance(each, str | os.PathLike) and str(each) for each in paths):
-        raise ConfigurationError(name, f"is {value!r}: a path, or a tuple of paths, is accepted")
-    return _as_tuple(paths)
-
-
-def _check_hook(name: str, value: object) -> None:
-    if not callable(value):
-        detail = f"is {value!r}: a function without arguments is accepted"
-        raise ConfigurationError(name, detail)
-    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(
-        getattr(value, "__call__", None)  # noqa: B004  # an object may have an async one
-    )
-    if is_async and not name.startswith(_ASYNC):
-        detail = f"is a coroutine function: give it as {_ASYNC}{name}"
-        raise ConfigurationError(name, detail)
-    if name.startswith(_ASYNC) and not is_async:
-        detail = f"is no coroutine function: give a plain function as {name.removeprefix(_ASYNC)}"
-        raise ConfigurationError(name, detail)

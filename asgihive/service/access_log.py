@@ -125,11 +125,7 @@ def path_of(scope: Scope) -> str:
 
 def query_of(scope: Scope) -> str:
     """Return the query as it was sent, but `token=***` for any token, however it is spelt."""
-    fields = printable(scope.get("query_string", b"")).split("&")
-    return "&".join(
-        f"{each.partition('=')[0]}=***" if is_token_field(each.encode()) else each
-        for each in fields
-    )
+    return hide_token_fields(printable(scope.get("query_string", b"")))
 
 
 def printable(raw: bytes) -> str:

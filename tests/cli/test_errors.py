@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import h5py
 import pytest
@@ -153,3 +154,19 @@ def test_workers_without_a_place_to_share_their_numbers(
 
 def refuse_directory(*_: object, **__: object) -> str:
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["new", "notes"], ["routes", "main:app"]])
+def test_what_needs_no_files_imports_no_h5py(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("from asgihive.asgi import Router\napp = Router()\n")
+    code = """
+import sys
+from asgihive.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert not {"h5py", "numpy", "uvicorn"} & sys.modules.keys()
+"""
+    subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, cwd=tmp_path, timeout=PATIENCE
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from asgihive.asgi import Options
 from asgihive.hive import Hive, HiveConfig
+from asgihive.settings import describe_settings
 from tests.docs.page import HIVE, README, Command, Page
 from tests.docs.sessions import run_session
 from tests.hive.services import config, write
@@ -46,7 +47,7 @@ def test_every_file_is_part_of_a_session(page: Page) -> None:
 def test_the_fields_of_the_configuration() -> None:
     rows = HIVE.table("| field | default | effect |")
     stated = {name: ast.literal_eval(default) for name, default, _ in rows}
-    assert stated == {each.name: each.default for each in fields(HiveConfig)}
+    assert stated == {name: each.default for name, each in describe_settings(HiveConfig).items()}
 
 
 def test_urls_and_tags() -> None:

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from asgihive.hive import HiveConfig
+from asgihive.settings import describe_settings
 from tests.docs.page import MIGRATION
 
 # A Python with fastapi-hive 1.0.24, fastapi 0.95.2, pydantic 1 and httpx 0.27.
@@ -28,7 +28,7 @@ with TestClient(app) as client:
 
 AFTER = f"""
 import anyio, httpx
-from dataclasses import replace
+from msgspec.structs import replace
 from main import CONFIG, app
 from settings import config
 
@@ -88,6 +88,6 @@ def test_the_check_of_the_page(folder: Path) -> None:
 
 def test_all_names_of_the_configuration() -> None:
     """The page says that there are fifteen, and that nothing but the case changes."""
-    assert len(fields(HiveConfig)) == 15
-    values = {each.name.upper(): each.default for each in fields(HiveConfig)}
+    assert len(describe_settings(HiveConfig)) == 15
+    values = {name.upper(): each.default for name, each in describe_settings(HiveConfig).items()}
     assert HiveConfig.from_object(values) == HiveConfig()

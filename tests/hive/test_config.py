@@ -1,10 +1,10 @@
 """The configuration: where its values come from, and what each of them changes."""
 
-import dataclasses
 import types
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from asgihive.hive import ConfigurationError, HiveConfig
@@ -53,7 +53,7 @@ TEXTS = {
 
 
 def test_the_fields_and_their_defaults() -> None:
-    defaults = dataclasses.asdict(HiveConfig())
+    defaults = msgspec.structs.asdict(HiveConfig())
     assert defaults == {
         **dict.fromkeys(VALUES),
         "cornerstone_package_path": "./cornerstone",
@@ -64,7 +64,7 @@ def test_the_fields_and_their_defaults() -> None:
         "hide_endpoint_in_api": False,
         "hide_endpoint_in_tag": False,
     }
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         HiveConfig().api_prefix = "/x"  # type: ignore[misc]  # that is the question
 
 
@@ -103,7 +103,7 @@ def test_unknown_names_are_errors_that_list_the_known(name: str) -> None:
     [
         ("api_prefix", "api", "begins with a slash"),
         ("api_prefix", None, "begins with a slash"),
-        ("router_mount_automated", 1, "True or False"),
+        ("router_mount_automated", 1, "true or false"),
         ("endpoint_package_paths", 3, "a path"),
         ("endpoint_package_paths", (None,), "a path"),
         ("cornerstone_package_path", {"a": "b"}, "a path"),

@@ -165,7 +165,7 @@ async def test_the_text_of_a_line(entries: list[AccessEntry]) -> None:
         ("file=x.h5&token=s3cret&path=/", "file=x.h5&token=***&path=/"),
         ("%74oken=s3cret&t%6Fken=s3cret", "%74oken=***&t%6Fken=***"),
         ("token=s3cret=s3cret", "token=***"),
-        ("token", "token=***"),
+        ("token", "token"),
         ("tokens=3&file=token", "tokens=3&file=token"),
         ("%zz=1&token=%73%33cret", "%zz=1&token=***"),
     ],
