@@ -7,7 +7,7 @@ is built again here, each of its subtrees once.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -269,37 +269,30 @@ class SpanTree:
         known: dict[tuple[int, int], tuple[Indices, Indices]] = {}
 
         def find(depth: int, number: int) -> tuple[Indices, Indices]:
-            found = known.get((depth, number))
-            if found is None:
+            if (depth, number) not in known:
                 node = self.levels[depth].nodes[number]
-                found = self._ordinals_of(node, depth, axes[depth], rows[depth], find)
-                known[depth, number] = found
-            return found
+                positions, ordinals = node.runs.ordinals(axes[depth])
+                if node.below and len(positions):
+                    positions, ordinals = combine(depth, node, positions, ordinals)
+                known[depth, number] = positions, ordinals
+            return known[depth, number]
+
+        def combine(
+            depth: int, node: _SpanNode, positions: Indices, ordinals: Indices
+        ) -> tuple[Indices, Indices]:
+            targets, found = [], []
+            runs = np.searchsorted(node.runs.before, ordinals, side="right") - 1
+            cuts = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), len(runs)]
+            for start, stop in itertools.pairwise(cuts):
+                run = int(runs[start])
+                inner, inner_ordinals = find(depth + 1, node.below[run])
+                size = self.levels[depth + 1].nodes[node.below[run]].size
+                first = node.before[run] + (ordinals[start:stop] - node.runs.before[run]) * size
+                targets.append((positions[start:stop, None] * rows[depth] + inner).reshape(-1))
+                found.append((first[:, None] + inner_ordinals).reshape(-1))
+            return np.concatenate(targets), np.concatenate(found)
 
         return find(0, 0)
-
-    def _ordinals_of(
-        self,
-        node: _SpanNode,
-        depth: int,
-        axis: Axis,
-        row: int,
-        find: Callable[[int, int], tuple[Indices, Indices]],
-    ) -> tuple[Indices, Indices]:
-        positions, ordinals = node.runs.ordinals(axis)
-        if not node.below or not len(positions):
-            return positions, ordinals
-        runs = np.searchsorted(node.runs.before, ordinals, side="right") - 1
-        targets, found = [], []
-        cuts = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), len(runs)]
-        for start, stop in itertools.pairwise(cuts):
-            run = int(runs[start])
-            inner, inner_ordinals = find(depth + 1, node.below[run])
-            size = self.levels[depth + 1].nodes[node.below[run]].size
-            first = node.before[run] + (ordinals[start:stop] - node.runs.before[run]) * size
-            targets.append((positions[start:stop, None] * row + inner).reshape(-1))
-            found.append((first[:, None] + inner_ordinals).reshape(-1))
-        return np.concatenate(targets), np.concatenate(found)
 
     def coordinates(self, ordinals: Indices) -> list[Indices]:
         """Return, of each dimension, the indices of the `ordinals`-th elements."""
