@@ -26,6 +26,10 @@ class Gate:
     async def begun(self) -> None:
         assert await anyio.to_thread.run_sync(self._begun.wait, WAIT_SECONDS)
 
+    def begins(self, seconds: float) -> bool:
+        """Wait in this thread, which may be the event loop's, until the call has begun."""
+        return self._begun.wait(seconds)
+
     @property
     def has_begun(self) -> bool:
         return self._begun.is_set()

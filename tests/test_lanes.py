@@ -261,3 +261,39 @@ async def test_a_call_that_came_while_another_ran_inline_is_served_after_it() ->
 
         lane.try_inline(work)
     assert seen == [1]
+
+
+@pytest.mark.anyio
+async def test_calls_that_wait_in_threads_begin_without_the_event_loop(gate: Gate) -> None:
+    lane, others = Lane("test", 1, 10, ahead=1), Gate()
+    with anyio.fail_after(WAIT_SECONDS):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lane.run, gate)
+            await gate.begun()
+            group.start_soon(lane.run, others)
+            group.start_soon(lane.run, threading.get_ident)
+            await anyio.wait_all_tasks_blocked()
+            assert (lane.busy(), lane.waiting()) == (1, 2)
+            assert not others.has_begun
+            gate.open()
+            # The event loop does nothing meanwhile.
+            assert others.begins(WAIT_SECONDS)
+            others.open()
+    assert (lane.busy(), lane.waiting()) == (0, 0)
+
+
+@pytest.mark.anyio
+async def test_cancelled_while_it_waits_in_a_thread_it_does_not_begin(gate: Gate) -> None:
+    lane, never = Lane("test", 1, 10, ahead=1), Gate()
+    with anyio.fail_after(WAIT_SECONDS):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lane.run, gate)
+            await gate.begun()
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(lane.run, never)
+                await anyio.wait_all_tasks_blocked()
+                callers.cancel_scope.cancel()
+            assert lane.waiting() == 0
+            gate.open()
+        assert await lane.run(lambda: 1) == 1
+    assert not never.has_begun
