@@ -1,10 +1,12 @@
 """Chunk indexes that are damaged, or forged: refused, or told as they are, and always soon."""
 
 import dataclasses
+import io
 import struct
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +45,19 @@ STRUCTURES = {
 
 def written(path: Path, kind: str, filters: dict[str, Any]) -> np.ndarray[Any, Any]:
     """One dataset of chunks of one element each, of which every third was never written."""
-    options = KINDS[kind] | filters
+    file, content = _made(kind, tuple(filters.items()))
+    path.write_bytes(file)
+    return content.copy()
+
+
+@cache
+def _made(kind: str, filters: tuple[tuple[str, Any], ...]) -> tuple[bytes, np.ndarray[Any, Any]]:
+    """The bytes of such a file, and its values."""
+    options = KINDS[kind] | dict(filters)
     shape, libver = options.pop("shape", (COUNT,)), options.pop("libver")
     content = np.arange(1, COUNT + 1, dtype="<i4").reshape(shape)
-    with h5py.File(path, "w", libver=libver) as file:
+    made = io.BytesIO()
+    with h5py.File(made, "w", libver=libver) as file:
         chunk = (1,) * len(shape)
         data = file.create_dataset("data", shape, "<i4", chunks=chunk, fillvalue=-1, **options)
         for position in np.ndindex(shape):
@@ -54,7 +65,7 @@ def written(path: Path, kind: str, filters: dict[str, Any]) -> np.ndarray[Any, A
                 data[position] = content[position]
             else:
                 content[position] = -1
-    return content
+    return made.getvalue(), content
 
 
 @dataclasses.dataclass
