@@ -75,7 +75,14 @@ def test_every_command_to_paste_works(demo: Server, tmp_path: Path) -> None:
     assert np.loadtxt(tmp_path / "scan.csv", delimiter=",").size > 100
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_the_demo_removes_its_files_at_the_end(number: signal.Signals) -> None:
     with running("demo", "--port", "0", "--prefix", "/h5") as server:
         directory = Path(re.findall(r"Sample files are in (\S+),", "".join(server.lines))[0])

@@ -14,7 +14,7 @@ def status(url: str, headers: dict[str, str]) -> int:
     return httpx.get(url, headers=headers, timeout=PATIENCE).status_code
 
 
-@pytest.mark.parametrize("command", ["serve", "demo"])
+@pytest.mark.parametrize("command", ["serve", pytest.param("demo", marks=pytest.mark.slow)])
 def test_at_a_loopback_address_only_local_names(directory: Path, command: str) -> None:
     where = [str(directory)] if command == "serve" else []
     with running(command, *where, "--port", "0") as server:
@@ -37,7 +37,14 @@ def test_names_that_are_allowed(directory: Path, tmp_path: Path) -> None:
             assert status(server.url, EVIL) == 403
 
 
-@pytest.mark.parametrize("name", ["*", "token", "everywhere"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("*", marks=pytest.mark.slow),
+        "token",
+        pytest.param("everywhere", marks=pytest.mark.slow),
+    ],
+)
 def test_all_names(directory: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"*": ["--allowed-host", "*"], "everywhere": ["--host", "0.0.0.0"]}.get(name, [])
     if name == "token":

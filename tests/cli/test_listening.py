@@ -106,8 +106,10 @@ def certificate(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.parametrize(
     "files",
-    [("--ssl-certfile", "chain.pem", "--ssl-keyfile", "key.pem"), ("--ssl-certfile", "both.pem")],
-    ids=["two files", "one file"],
+    [
+        pytest.param(("--ssl-certfile", "chain.pem", "--ssl-keyfile", "key.pem"), id="two files"),
+        pytest.param(("--ssl-certfile", "both.pem"), id="one file", marks=pytest.mark.slow),
+    ],
 )
 def test_serves_https(
     directory: Path, authority: trustme.CA, certificate: Path, files: tuple[str, ...]

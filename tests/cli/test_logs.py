@@ -81,7 +81,9 @@ def test_nor_where_its_parameter_is_misspelt(
     assert all(each in logged for each in ("&TOKEN=*** ", ";token=*** ", "&token%3D*** "))
 
 
-@pytest.mark.parametrize("options", [(), ("--access-log", "json")])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--access-log", "json"), marks=pytest.mark.slow)]
+)
 def test_a_misspelt_variable_is_warned_of(
     directory: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:

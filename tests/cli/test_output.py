@@ -26,8 +26,8 @@ COMMANDS = {
     "serve": ("serve", ".", "--port", "0"),
     "demo": ("demo", "--port", "0"),
 }
-# One that parses, one that reads a file, one that serves.
-FAST = ("version", "inspect", "serve")
+# One that ends at once, one that serves.
+FAST = ("version", "serve")
 each_command = pytest.mark.parametrize(
     "arguments",
     [
@@ -73,6 +73,7 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(
     assert done.stderr in {"code 0\n", ""}
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_after_a_line(here: Path) -> None:
     done = shell('asgihive "$@" | head -n 1', "serve", "--help")
     assert done.stdout.startswith("usage: asgihive serve")

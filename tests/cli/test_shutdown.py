@@ -141,7 +141,9 @@ def test_signals_are_handled_in_another_way_for_a_while() -> None:
     assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
 def test_one_that_is_told_to_stop_at_once_stops_in_order(number: signal.Signals) -> None:
     """Its first line comes before uvicorn listens to signals."""
     with running("demo", "--port", "0", "--access-log", "json") as server:

@@ -16,7 +16,7 @@ def token(monkeypatch: pytest.MonkeyPatch, no_settings_in_the_environment: None)
     monkeypatch.setenv("ASGIHIVE_TOKEN", TOKEN)
 
 
-@pytest.mark.parametrize("log", ["text", "json"])
+@pytest.mark.parametrize("log", ["text", pytest.param("json", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_the_service_asks_for_it_and_logs_none(directory: Path, log: str, workers: str) -> None:
     arguments = ("--port", "0", "--access-log", log, "--log-level", "debug", "--workers", workers)

@@ -64,6 +64,7 @@ def test_of_damaged_files(root: Path) -> None:
     assert report.requests > 0.9 * ANSWERS
 
 
+@pytest.mark.slow
 def test_what_shows_memory_is_found(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "MODULE", "tests.fuzz.leaking")
     names = [each.name for each in streams.find(root)]

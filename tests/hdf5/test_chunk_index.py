@@ -173,8 +173,14 @@ def looking(patch: pytest.MonkeyPatch, way: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize("libver", FORMATS)
+@pytest.mark.parametrize(
+    ("libver", "sizes"),
+    [
+        pytest.param(libver, sizes, marks=[pytest.mark.slow] * ((row + column) % 2))
+        for row, libver in enumerate(FORMATS)
+        for column, sizes in enumerate(SIZES)
+    ],
+)
 def test_every_index_and_combination_of_axes(
     root: Path, monkeypatch: pytest.MonkeyPatch, libver: str, sizes: tuple[int, int]
 ) -> None:

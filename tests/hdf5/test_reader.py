@@ -413,6 +413,7 @@ async def test_sources_are_given_back(laid_out: tuple[Path, Any]) -> None:
     assert descriptors() == before
 
 
+@pytest.mark.slow_on_trio
 async def test_later_mappings_win_however_they_are_read(root: Path) -> None:
     rng = np.random.default_rng(5)
     expected = np.zeros(500, "<i8")

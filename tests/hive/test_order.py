@@ -197,6 +197,7 @@ async def test_a_failing_request(hive: RecordingHive) -> None:
 
 @pytest.mark.parametrize("failing", BEFORE)
 @pytest.mark.parametrize("status", [401, 500])
+@pytest.mark.slow_on_trio
 async def test_a_hook_before_the_endpoint_answers(
     hive: RecordingHive, failing: str, status: int
 ) -> None:
@@ -270,6 +271,7 @@ async def test_a_cancelled_request(hive: RecordingHive) -> None:
 
 
 @pytest.mark.parametrize("failing", STARTUP)
+@pytest.mark.slow_on_trio
 async def test_a_failing_set_up(hive: RecordingHive, failing: str) -> None:
     hive.failing[failing] = error = Failure("no such host")
     with pytest.raises(HookFailed, match="no such host") as raised:
@@ -284,6 +286,7 @@ async def test_a_failing_set_up(hive: RecordingHive, failing: str) -> None:
 
 
 @pytest.mark.parametrize("failing", SHUTDOWN)
+@pytest.mark.slow_on_trio
 async def test_a_failing_teardown(
     hive: RecordingHive, failing: str, caplog: pytest.LogCaptureFixture
 ) -> None:

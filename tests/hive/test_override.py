@@ -150,6 +150,7 @@ async def test_the_documentation_has_the_tags_and_can_be_switched_off(tmp_path: 
                 assert (path, tags) == ("/endpoints/show/{name}", ["endpoints.show", "more"])
 
 
+@pytest.mark.slow_on_trio
 async def test_two_hundred_endpoints_start(tmp_path: Path) -> None:
     text = """
 from asgihive.asgi import Router

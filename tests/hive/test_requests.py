@@ -83,6 +83,7 @@ async def test_context_variables_reach_the_endpoint_and_what_follows() -> None:
     assert seen == [("ada", "ada's")] * 2
 
 
+@pytest.mark.slow_on_trio
 async def test_a_thousand_requests_at_once_keep_their_states_apart() -> None:
     class Marking(CornerstoneHooks):
         async def pre_endpoint_call(self) -> None:

@@ -94,6 +94,7 @@ async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> 
     check_values(await ask(app, "/data", "bad.h5", **VALUES), doubles.VALUES[:5])
 
 
+@pytest.mark.slow
 async def test_it_is_asked_again_after_a_while(
     app: H5App, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

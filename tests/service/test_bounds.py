@@ -36,6 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("most", [0, 200_000])
+@pytest.mark.slow_on_trio
 async def test_decoded_chunks_in_memory(root: Path, most: int) -> None:
     app = H5App(root, H5Settings(chunk_cache_bytes=most))
     kept = app.store.pool.chunks

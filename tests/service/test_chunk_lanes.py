@@ -65,6 +65,7 @@ async def test_chunks_are_found_without_the_library(
 
 
 @pytest.mark.parametrize("filters", [{}, {"scaleoffset": 0}])
+@pytest.mark.slow_on_trio
 async def test_very_many_chunks_give_their_lane_up_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any]
 ) -> None:

@@ -73,6 +73,7 @@ def _create_bomb(file: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["bomb", "over", "shuffled", "virtual"])
+@pytest.mark.slow_on_trio
 async def test_a_large_chunk_is_refused_whatever_is_asked(root: Path, path: str) -> None:
     async with client(H5App(root, SETTINGS)) as http:
         for route, query in ROUTES * 2:

@@ -144,6 +144,7 @@ async def test_arrays_keep_their_length(app: H5App, form: str) -> None:
 @each_coding
 @pytest.mark.parametrize("form", ARRAYS)
 @pytest.mark.parametrize("most", [1 << 16, 32 << 20])
+@pytest.mark.slow_on_trio
 async def test_arrays_are_compressed_by_setting(
     root: Path, form: str, coding: str, most: int
 ) -> None:

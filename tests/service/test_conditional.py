@@ -87,6 +87,7 @@ def no_lanes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 @each_request
+@pytest.mark.slow_on_trio
 async def test_a_tag_that_comes_back_is_304(
     app: H5App, name: str, no_lanes: Callable[[], None]
 ) -> None:
@@ -164,6 +165,7 @@ async def test_a_tag_is_of_one_format(app: H5App) -> None:
 
 
 @each_request
+@pytest.mark.slow_on_trio
 async def test_head_is_as_get(app: H5App, name: str) -> None:
     route, query = REQUESTS[name]
     got = await ask(app, route, **query)
@@ -388,6 +390,7 @@ async def test_errors_have_no_validators(app: H5App) -> None:
 
 @pytest.mark.parametrize("path", ["values", "large"])
 @pytest.mark.parametrize("form", ["bin", "json"])
+@pytest.mark.slow_on_trio
 async def test_nobody_holds_a_file_afterwards(app: H5App, path: str, form: str) -> None:
     query = {"path": path, "format": form}
     tag = (await ask(app, "/data", **query)).headers["etag"]

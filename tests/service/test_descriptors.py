@@ -72,6 +72,7 @@ def serve(root: Path, limit: int, left: int = -1) -> tuple[int, dict[str, list[s
     return said["max_open"], said["seen"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_pool_that_fits_answers_all(root: Path) -> None:
     max_open, seen, log = serve(root, 100)
     assert 1 <= max_open < MANY

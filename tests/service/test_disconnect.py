@@ -174,6 +174,7 @@ async def _settled(app: H5App) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("query", [BIN, JSON], ids=["bin", "json"])
 @pytest.mark.parametrize("messages", [0, 1, 2, 5])
+@pytest.mark.slow_on_trio
 async def test_send_that_raises(
     app: H5App, watch: Watch, query: dict[str, str], messages: int
 ) -> None:

@@ -343,6 +343,7 @@ def two_names(root: Path) -> H5App:
 
 
 @pytest.mark.anyio
+@pytest.mark.slow_on_trio
 async def test_two_names_of_one_file_are_two_places(two_names: H5App) -> None:
     """A link starts at the name by which its file was asked for, whoever asked before."""
     async with in_process(two_names) as client:

@@ -100,6 +100,7 @@ def _message(answer: httpx.Response) -> str:
 @pytest.mark.parametrize(
     "file", ["no.h5", "no/such/no.h5", "folder", ".", "../good.h5", "good.h5/values", "good.h5/"]
 )
+@pytest.mark.slow_on_trio
 async def test_no_such_file(app: Any, route: str, file: str) -> None:
     assert "File not found" in await _refused(app, 404, route, file=file)
 

@@ -66,6 +66,7 @@ async def test_the_library_lane_is_shared_by_client(root: Path, gate: Gate) -> N
     assert clients.over.index(QUIET) <= 2
 
 
+@pytest.mark.slow_on_trio
 async def test_the_decode_lanes_are_shared_by_client(root: Path, gate: Gate) -> None:
     clients = Clients(H5App(root, H5Settings(decode_lanes=1, chunk_cache_bytes=0)))
     target = "/data?file=x.h5&path=chunked&format=bin"

@@ -294,6 +294,7 @@ async def pages(app: H5App, limit: int) -> Iterator[list[str]]:
 
 @given(limit=st.integers(1, 60))
 @settings(max_examples=at_most(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow_on_trio
 async def test_pages_of_any_size_hold_everything_once_in_order(crowd: Path, limit: int) -> None:
     expected = [*sorted(map(str, range(50))), "Z", "é"]
     found = list(await pages(H5App(crowd), limit))
@@ -329,6 +330,7 @@ async def test_how_long_a_page_is(root: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("after", ["a", "=", "é", "a.b", "\0", "%"])
+@pytest.mark.slow_on_trio
 async def test_a_cursor_of_nobody(root: Path, after: str) -> None:
     assert "`next`" in await refused(H5App(root), 422, after=after)
 

@@ -91,6 +91,7 @@ def rows_of(answer: httpx.Response) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("selection", "index"), [("", slice(None)), ("7:5000:3", slice(7, 5000, 3))]
 )
+@pytest.mark.slow_on_trio
 async def test_compounds(app: H5App, path: str, selection: str, index: slice) -> None:
     """Whole and in part, in many blocks: the values and the types that were written."""
     expected = TABLE[index]
@@ -125,6 +126,7 @@ async def test_ranges_of_compounds(app: H5App) -> None:
     assert answer.content == whole[10000:150001]
 
 
+@pytest.mark.slow_on_trio
 async def test_objects_by_name(app: H5App) -> None:
     lists = (await get(app, "chunked")).json()
     objects = (await get(app, "chunked", compound="object")).json()

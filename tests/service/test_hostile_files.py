@@ -81,6 +81,7 @@ async def test_no_directory_outside_is_listed(app: H5App, hostile: Hostile) -> N
                 assert "File not found" in answer.json()["message"]
 
 
+@pytest.mark.slow_on_trio
 async def test_a_batch_gives_nothing_else(app: H5App, hostile: Hostile) -> None:
     names = [os.fsencode(each) for each in outside(hostile)]
     asked: list[dict[str, Any]] = [

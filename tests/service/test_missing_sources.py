@@ -59,6 +59,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
+@pytest.mark.slow_on_trio
 async def test_every_answer_says_what_is_missing(app: H5App, name: str) -> None:
     route, query = FORMS[name]
     for method in ("GET", "HEAD", "GET"):
@@ -85,6 +86,7 @@ async def test_every_answer_says_what_is_missing(app: H5App, name: str) -> None:
         ("0:0", None),
     ],
 )
+@pytest.mark.slow_on_trio
 async def test_those_that_the_selection_touches_count(
     app: H5App, selection: str, expected: str | None
 ) -> None:
@@ -134,6 +136,7 @@ def mapped(root: Path, file: str, dataset: str) -> None:
     "name",
     ["a b.h5", "mé\u2192.h5", "line\r\nSet-Cookie: a=b", 'semi;colon,"quote"%%41.h5'],
 )
+@pytest.mark.slow_on_trio
 async def test_any_name_is_safe_in_a_field(app: H5App, root: Path, name: str) -> None:
     mapped(root, name, "x")
     answer = await ask(app, "/data", file="one.h5", path="x")
@@ -240,6 +243,7 @@ async def test_sources_between_which_is_selected_do_not_count(app: H5App, root: 
 
 
 @pytest.mark.parametrize("fill", [-3, 0, 7])
+@pytest.mark.slow_on_trio
 async def test_where_nothing_is_there_its_size_does_not_matter(
     app: H5App, root: Path, fill: int
 ) -> None:

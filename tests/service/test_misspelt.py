@@ -66,6 +66,7 @@ def asked(route: str) -> dict[str, str]:
         ("files", "limits", "limit"),
     ],
 )
+@pytest.mark.slow_on_trio
 async def test_did_you_mean(app: H5App, route: str, name: str, meant: str) -> None:
     """With and without the right one, alone and in a batch."""
     async with client(app) as asker:
@@ -87,6 +88,7 @@ async def test_a_batch_itself(app: H5App) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.slow_on_trio
 async def test_others_are_ignored(app: H5App, route: str) -> None:
     """Also those of other routes: clients send theirs to all."""
     async with client(app) as asker:

@@ -219,6 +219,7 @@ async def test_both_can_be_switched_off(demo: Path) -> None:
         assert (got.status, got.message) == (404, f"No such route: {path}")
 
 
+@pytest.mark.slow_on_trio
 async def test_a_token_is_described_and_the_page_needs_none(demo: Path) -> None:
     app = H5App(demo, H5Settings(token="secret"))
     document = await _document(app)
@@ -235,6 +236,7 @@ async def test_a_token_is_described_and_the_page_needs_none(demo: Path) -> None:
     assert (await run(app, http("/docs/start.js"))).status in {200, 404}
 
 
+@pytest.mark.slow_on_trio
 async def test_routes_of_others_are_in_it(demo: Path) -> None:
     app, mine = H5App(demo), Router()
 

@@ -122,6 +122,7 @@ async def test_conditions_and_ranges_are_seen_to(app: H5App) -> None:
 
 
 @pytest.mark.parametrize("change", ["rewrite", "replace", "remove"])
+@pytest.mark.slow_on_trio
 async def test_a_changed_chunk_is_read_anew(app: H5App, file: Path, change: str) -> None:
     for _ in range(3):
         assert (await ask(app, "frame")).content == FRAMES[1].tobytes()

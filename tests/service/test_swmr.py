@@ -115,6 +115,7 @@ async def test_what_is_appended_shows_while_a_client_stalls(
 
 
 @pytest.mark.parametrize("action", ["replace", "write"])
+@pytest.mark.slow_on_trio
 async def test_a_stalled_client_keeps_no_old_live_file(
     app: H5App, file: Path, writer: versions.Writer, action: str
 ) -> None:

@@ -133,6 +133,7 @@ async def test_formats_and_conversions(app: H5App, stored: tuple[Path, dict[str,
     assert interleaved.content == lines.tobytes()
 
 
+@pytest.mark.slow_on_trio
 async def test_a_large_view_is_streamed(tmp_path: Path) -> None:
     # More than one answer's block of JSON: 65,536 points.
     values = np.random.default_rng(2).integers(0, 9, (1100, 3000)).astype("u1")
@@ -199,6 +200,7 @@ async def test_nobody_reduces_for_a_client_that_is_gone(
 
 @pytest.mark.parametrize("name", ["curve", "image", "cube"])
 @pytest.mark.parametrize("bins", [1, 7, 1000])
+@pytest.mark.slow_on_trio
 async def test_histograms(
     app: H5App, stored: tuple[Path, dict[str, Any]], name: str, bins: int
 ) -> None:

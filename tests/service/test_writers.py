@@ -359,6 +359,7 @@ def test_faults_of_the_application_keep_their_traceback(caplog: pytest.LogCaptur
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("request_name", ["stats chunked", "stats contiguous"])
+@pytest.mark.slow_on_trio
 async def test_a_change_between_two_blocks_of_statistics(
     app: H5App, between_blocks: Change, request_name: str
 ) -> None:

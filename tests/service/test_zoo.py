@@ -14,13 +14,13 @@ from tests.zoo import awkward, names, oracle, selections
 from tests.zoo.bodies import SAME, has_cells, unpack
 from tests.zoo.client import client
 from tests.zoo.exact import same_statistics, statistics
-from tests.zoo.findings import Findings, ask, document, each_content, each_file
+from tests.zoo.findings import Findings, ask, document, each_content
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
 
 
-@each_file
+@each_content
 async def test_metadata(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:

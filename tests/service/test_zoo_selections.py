@@ -13,7 +13,7 @@ from tests.efforts import at_most
 from tests.zoo import oracle, selections
 from tests.zoo.bodies import same_bin
 from tests.zoo.client import client
-from tests.zoo.findings import Findings, ask, document, each_content
+from tests.zoo.findings import Findings, ask, document, each_content, each_storage
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
@@ -50,7 +50,7 @@ def _holder(entity: Entity) -> Any:
     return object if entity.dtype is not None and entity.dtype.kind == "O" else None
 
 
-@each_content
+@each_storage
 async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
     findings = Findings(file)
     async with client(zoo_app) as asker:

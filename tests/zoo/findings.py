@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.zoo import FILES, formats
+from tests.zoo import FILES, formats, layouts
 
 # What a file holds has nothing to do with the event loop: every file meets one of the two.
 BACKENDS: tuple[tuple[str, dict[str, object]], ...] = (("asyncio", {}), ("trio", {}))
 
 
-def _each_file(slow: Iterable[str] = ()) -> pytest.MarkDecorator:
+def _each_file(slow: Iterable[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         ("anyio_backend", "file"),
         [
@@ -26,8 +26,9 @@ def _each_file(slow: Iterable[str] = ()) -> pytest.MarkDecorator:
     )
 
 
-each_file = _each_file()
 # What other files have as well, in another version of the format or by another name, is slow.
+# Of each layout and filter, where types and names make no difference.
+each_storage = _each_file(slow=set(FILES) - {*layouts.FILES})
 each_content = _each_file(slow=set(formats.FILES) - {"earliest.h5"})
 
 
