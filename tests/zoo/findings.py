@@ -26,9 +26,9 @@ def _each_file(slow: Iterable[str]) -> pytest.MarkDecorator:
     )
 
 
-# What other files have as well, in another version of the format or by another name, is slow.
 # Of each layout and filter, where types and names make no difference.
 each_storage = _each_file(slow=set(FILES) - {*layouts.FILES})
+# What other files have as well, in another version of the format or by another name, is slow.
 each_content = _each_file(slow=set(formats.FILES) - {"earliest.h5"})
 
 
