@@ -41,7 +41,7 @@ from asgihive.hdf5.chunk_grid import (
     walk_touched,
 )
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
-from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, allow_waiting
 from asgihive.hdf5.headers import LAYOUT, read_messages
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import libhdf5_reason
@@ -132,10 +132,13 @@ class ChunkIndex:
             return self._locate_by_library(axes, go_on)
         try:
             if self._is_worth_listing(self.stored, count):
+                if self.stored.at_most > _FEW_CHUNKS:
+                    allow_waiting()
                 table = self._list(self.stored, go_on)
                 if table is not None:
                     return table
             if count > _LOOKED_FOR_ALONE and self.grid.is_numbered:
+                allow_waiting()
                 table = self.stored.gather(number_touched(axes, self.grid), MAX_LISTED, go_on)
                 if table is not None:
                     return table

@@ -31,7 +31,7 @@ from asgihive.hdf5.chunk_grid import (
     find_only_box,
 )
 from asgihive.hdf5.chunk_index import ChunkIndex, DamagedChunk, open_index
-from asgihive.hdf5.file_bytes import read_bytes
+from asgihive.hdf5.file_bytes import allow_waiting, read_bytes
 from asgihive.hdf5.filters.contract import BadChunk, Room
 from asgihive.hdf5.filters.pipeline import Pipeline, make_pipeline
 from asgihive.hdf5.layout import Layout, has_edges_unfiltered
@@ -51,6 +51,9 @@ _CHUNKS_AT_ONCE = 1 << 14
 
 # From so many chunks on, those that were never written are filled in one go.
 _MANY_CHUNKS = 64
+
+# What a thread that must not wait decodes all the same.
+_INLINE_BYTES = 1 << 16
 
 _ALL_FILTERS = -1
 
@@ -282,6 +285,8 @@ class ChunkedStorage:
             if not pipeline.is_applied(mask):
                 decoded = self._read_unfiltered(place, box)
             else:
+                if pipeline.chunk_bytes > _INLINE_BYTES:
+                    allow_waiting()
                 pipeline.check_stored(place.size)
                 decoded = pipeline.decode(self._read_raw(place.offset, place.size), mask)
         except BadChunk as error:

@@ -17,6 +17,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from asgihive.errors import NeedsThread
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -46,10 +48,6 @@ _TOGETHER_BYTES = 1 << 20
 
 class NotPlain(Exception):  # says what the bytes are, not what went wrong
     """libhdf5 must look: the structure is of a rare kind, or damaged."""
-
-
-class NeedsThread(Exception):  # control flow: the same work is then done by a worker thread
-    """The bytes are not in memory, or only libhdf5 can tell: the event loop must not wait."""
 
 
 class _ThisThread(threading.local):

@@ -174,6 +174,7 @@ class StoredObject:
 
         Raises as `open_object`.
         """
+        allow_waiting()
         if self._id is None:
             self._id = open_object(self.file, self.address)
         return self._id

@@ -129,9 +129,9 @@ class Handle:
             FileUnreadable, FileBeingWritten: libhdf5 cannot open it.
             DescriptorsExhausted
         """
+        allow_waiting()
         if self._library is not None:
             return self._library
-        allow_waiting()
         with handles_lock:
             if self.closed:
                 raise FileChanged(self.name)

@@ -146,12 +146,14 @@ class Lease:
         known = self.pool.known(name)
         if known is not None:
             return self.hold(known)
+        allow_waiting()
         file = self.open(self.pool.sandbox.place(name))
         self.pool.remember(name, file)
         return file
 
     def open(self, place: Place) -> OpenFile:
         """Open `place`, or find it open; raises as `open_asked`."""
+        allow_waiting()
         # Before trying, so that what turns up after it failed is a change.
         identity = identity_on_loop(place.asked)
         try:
@@ -193,6 +195,7 @@ class Lease:
             FileOutside: it is not inside the served directory, where it may be or not.
             FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
         """
+        allow_waiting()
         for place in self.pool.sandbox.linked(origin.place, target):
             try:
                 return self.open(place)

@@ -1,10 +1,13 @@
 """The shared facility of the service: open files, lanes and caches over one directory."""
 
+import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
 from typing import TypeVar, cast
 
 import anyio
@@ -17,10 +20,12 @@ from asgihive.errors import (
     FileChanged,
     FileMissing,
     FileUnreadable,
+    NeedsThread,
     RootUnreadable,
 )
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.descriptors import fit_open_files
+from asgihive.hdf5.file_bytes import without_waiting
 from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import InFlight, Reader
@@ -185,12 +190,17 @@ class Store:
         await self.lanes.library.run(self.pool.close_unheld)
 
     async def in_portions(self, lease: Lease, work: Callable[[Lease], Portions[T]]) -> T:
-        """What `work` returns, run in portions in the library lane, which others have in between.
+        """Return what `work` returns, run in portions in the library lane, shared with others.
+
+        On the event loop, where that takes no longer than a change of threads: what `work` reads
+        is in memory then, and needs no libhdf5. It may begin there, and begin again in the lane.
 
         Raises:
             FileChanged: what went wrong, or right, may have done so because of that.
             Overloaded: and whatever `work` raises.
         """
+        with contextlib.suppress(NeedsThread):
+            return self.lanes.library.try_inline(partial(_run_inline, work, lease))
         # Held by the lease alone: where the request ends between two portions, the HDF5 objects in
         # them end in the lane.
         lease.objects.append(_checked_portions(work, lease))
@@ -254,6 +264,24 @@ class Store:
         while True:
             await anyio.sleep(TRIM_MEMORY_SECONDS)
             await anyio.to_thread.run_sync(trim_freed_memory)
+
+
+def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
+    """Raise NeedsThread where `work` would wait, or take longer than `_INLINE_SECONDS`."""
+    portions, ends = _checked_portions(work, lease), perf_counter() + _INLINE_SECONDS
+    with without_waiting():
+        while True:
+            try:
+                next(portions)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+            if perf_counter() > ends:
+                raise NeedsThread
+
+
+# About ten times what it costs to change to a worker thread and back.
+_INLINE_SECONDS = 1e-3
 
 
 def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:

@@ -15,6 +15,7 @@ import trio.testing
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.directory import WholeFile
+from asgihive.hdf5.file_bytes import allow_waiting
 from asgihive.service import H5App, files
 from asgihive.service.read_timeout import TimedRoute
 from asgihive.settings import H5Settings
@@ -88,6 +89,7 @@ async def test_what_is_held_up_in_a_thread(  # noqa: PLR0917  # fixtures, and wh
     threads: list[threading.Thread] = []
 
     def slow(*arguments: Any, **options: Any) -> Any:
+        allow_waiting()
         threads.append(threading.current_thread())
         gate()
         return function(*arguments, **options)

@@ -18,6 +18,7 @@ import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t, h5z
 
 from asgihive.hdf5.buffers import Bytes, zeroed_memory
+from asgihive.hdf5.file_bytes import allow_waiting
 from asgihive.hdf5.filters.contract import BadChunk, FilterDecoder, Room, Values, as_bytes
 
 # Numbers 256 to 511 are for testing, and so in no file (H5Zpublic.h).
@@ -88,6 +89,7 @@ def run_filter(number: int, name: str, stored: Bytes, values: Values, room: Room
     Raises:
         BadChunk: it fails, or makes more or less than `room`.
     """
+    allow_waiting()
     if not stored.size:
         raise BadChunk(f"{name}: nothing is stored")
     if number == _ZFP:
