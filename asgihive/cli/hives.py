@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 
 from asgihive.cli.applications import (
     AppError,
@@ -18,7 +19,7 @@ from asgihive.cli.applications import (
 )
 from asgihive.cli.console import tell
 from asgihive.errors import HiveError
-from asgihive.hive import GraphNode, format_graph, format_mermaid, format_routes
+from asgihive.hive import format_graph, format_mermaid, format_routes
 
 _APP_HELP = """\
 APP is module:attribute, as uvicorn takes it, or the path of a .py file (with :attribute or
@@ -63,7 +64,7 @@ def add_graph(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(options: argparse.Namespace) -> int:
-        return _show(options, _format_mermaid if options.mermaid else _format_graphs)
+        return _show(options, partial(_format_graphs, as_mermaid=options.mermaid))
 
     parser.set_defaults(run=run, parser=parser)
 
@@ -148,33 +149,22 @@ def _list_notes(found: Sequence[Application]) -> Iterator[str]:
             yield f"{where} leaves mounting to its hooks: they add routes when it starts"
 
 
-def _list_graphs(
-    text: str, found: Sequence[Application]
-) -> list[tuple[str, tuple[GraphNode, ...]]]:
-    """Return a headline for each hive, and its components."""
+def _format_graphs(text: str, found: Sequence[Application], *, as_mermaid: bool = False) -> str:
     graphs = []
     for each in found:
-        if each.hive is not None:
-            where = f", {each.name} at {each.prefix or '/'}" if len(found) > 1 else ""
-            graphs.append((f"{text}{where}", each.hive.graph()))
+        if each.hive is None:
+            continue
+        where = f", {each.name} at {each.prefix or '/'}" if len(found) > 1 else ""
+        nodes = each.hive.graph()
+        if as_mermaid:
+            graphs.append(f"%% {text}{where}\n{format_mermaid(nodes)}")
+        else:
+            near = [dataclasses.replace(node, file=_shorten(node.file)) for node in nodes]
+            graphs.append(format_graph(f"{text}{where}", near))
     if not graphs:
         names = ", ".join(dict.fromkeys(each.name for each in found))
         raise AppError(f"{text} has no hive, so nothing that starts in an order: it is {names}")
-    return graphs
-
-
-def _format_mermaid(text: str, found: Sequence[Application]) -> str:
-    graphs = _list_graphs(text, found)
-    return "\n\n".join(f"%% {headline}\n{format_mermaid(nodes)}" for headline, nodes in graphs)
-
-
-def _format_graphs(text: str, found: Sequence[Application]) -> str:
-    return "\n\n".join(
-        format_graph(
-            headline, [dataclasses.replace(node, file=_shorten(node.file)) for node in nodes]
-        )
-        for headline, nodes in _list_graphs(text, found)
-    )
+    return "\n\n".join(graphs)
 
 
 def _shorten(file: str) -> str:

@@ -216,9 +216,9 @@ def _format(file: str, found: Inspection, width: int | None) -> Iterator[str]:
     yield f"{printable(found.path)} of {printable(file)}"
     for name, value in _list_facts(found):
         yield f"  {name:<10}  {value}".rstrip()
-    tables = [_children_table(found.children or ())]
+    tables: list[list[Sequence[str]]] = [[_TITLES, *map(_list_cells, found.children or ())]]
     if found.storage is not None:
-        tables += [_sources_table(found.storage), _segments_table(found.storage)]
+        tables += map(_records_table, (found.storage.sources, found.storage.segments))
     for rows in tables:
         if len(rows) > 1:
             yield ""
@@ -278,11 +278,6 @@ def _list_storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
         yield "sources", f"{shown}, {refused:,} refused" if refused else shown
 
 
-def _children_table(children: Sequence[Inspection]) -> list[Sequence[str]]:
-    titles = "name kind shape type layout chunk chunks filters stored raw ratio way note"
-    return [titles.split(), *map(_list_cells, children)]
-
-
 def _list_cells(child: Inspection) -> list[str]:
     """Return the row of a child; its note says where it leads, what is slow and what is wrong."""
     storage, kind = child.storage, child.kind.replace("_", " ")
@@ -313,26 +308,21 @@ def _list_cells(child: Inspection) -> list[str]:
     return [name, kind, shape, printable(brief, _LONGEST_NAME), *cells, "; ".join(notes)]
 
 
-def _sources_table(storage: StorageReport) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("source", "dataset", "found", "way", "note")]
-    for each in (storage.sources or ())[:_MOST_ROWS]:
-        state = "refused" if each.refused else "yes" if each.found else "missing"
-        names = printable(each.file, _LONGEST_NAME), printable(each.dataset, _LONGEST_NAME)
-        rows.append((*names, state, each.way or "none", printable(each.problem or "")))
-    return rows + _note_rest(storage.sources)
+def _records_table(records: Sequence[Any] | None) -> list[Sequence[str]]:
+    """Return the fields of sources or of segments of raw storage as rows."""
+    if not records:
+        return []
+    shown = [dataclasses.asdict(each) for each in records[:_MOST_ROWS]]
+    rows: list[Sequence[str]] = [list(shown[0])]
+    rows += ([_format_value(each) for each in record.values()] for record in shown)
+    rest = len(records) - _MOST_ROWS
+    return [*rows, [f"and {rest:,} more, see --json"]] if rest > 0 else rows
 
 
-def _segments_table(storage: StorageReport) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("raw storage", "offset", "size", "found")]
-    for each in (storage.segments or ())[:_MOST_ROWS]:
-        found = "yes" if each.found else "no"
-        rows.append((printable(each.file), f"{each.offset:,}", human_size(each.bytes), found))
-    return rows + _note_rest(storage.segments)
-
-
-def _note_rest(members: Sequence[Any] | None) -> list[Sequence[str]]:
-    count = len(members or ()) - _MOST_ROWS
-    return [[f"and {count:,} more, see --json"]] if count > 0 else []
+def _format_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else printable(str(value))
 
 
 def _describe_target(link: LinkReport) -> str:
@@ -392,8 +382,13 @@ def describe_type_briefly(described: dict[str, Any]) -> str:
     return shown
 
 
+_TITLES = (
+    *("name", "kind", "shape", "type", "layout", "chunk", "chunks", "filters"),
+    *("stored", "raw", "ratio", "way", "note"),
+)
+
 # Titles of columns of numbers, which end below each other.
-_NUMBERS = frozenset(("chunks", "stored", "raw", "ratio", "offset", "size"))
+_NUMBERS = frozenset(("chunks", "stored", "raw", "ratio", "offset", "bytes"))
 
 
 def format_table(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:

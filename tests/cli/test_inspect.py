@@ -123,8 +123,9 @@ def test_a_virtual_dataset_has_its_sources(scan: Path, capsys: Output) -> None:
     text = shown(capsys, scan, "/entry/stack")
     assert facts(text)["sources"] == "2, 1 missing"
     rows = [line.split() for line in text.split("\n\n")[1].splitlines()]
-    assert rows[1] == ["x.h5", "values", "yes", "contiguous"]
-    assert rows[2][:4] == ["y.h5", "values", "missing", "none"]
+    assert rows[0] == ["file", "dataset", "found", "refused", "way", "problem"]
+    assert rows[1] == ["x.h5", "values", "yes", "no", "contiguous"]
+    assert rows[2][:5] == ["y.h5", "values", "no", "no", "y.h5"]
 
 
 def test_links_of_the_path_are_told(scan: Path, capsys: Output) -> None:
