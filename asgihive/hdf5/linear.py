@@ -6,10 +6,8 @@ H5Pset_external), which are read inside the sandbox alone: libhdf5 would open th
 names lead.
 """
 
-import itertools
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,18 +21,14 @@ from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes, read_into
 from asgihive.hdf5.file_bytes import read_bytes
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.hdf5.plan import find_runs, plan_windows
+from asgihive.hdf5.plan import find_run, plan_windows
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import Place, open_regular
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
 
-# Read at once of contiguous values that are not wanted whole: little enough to stay in a core's
-# own cache.
+# Read at once of what is not wanted whole: little enough to stay in a core's own cache.
 _WINDOW_BYTES = 1 << 19
-
-# Read at once of raw storage for elements that lie apart, of which only each `step`-th is wanted.
-_APART_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +49,8 @@ class ContiguousStorage:
 
     def find_run(self, axes: tuple[Axis, ...]) -> tuple[int, int] | None:
         """Return offset and number of the bytes of the file that are these elements, if one run."""
-        runs = list(itertools.islice(find_runs(axes, self.shape), 2))
-        if len(runs) != 1 or runs[0][2] != 1:
-            return None
-        start, count, _ = runs[0]
-        item_bytes = self.item_bytes
-        return self.offset + start * item_bytes, count * item_bytes
+        run, item_bytes = find_run(axes, self.shape), self.item_bytes
+        return run and (self.offset + run[0] * item_bytes, run[1] * item_bytes)
 
     def read(self, axes: tuple[Axis, ...]) -> Array:
         """Return the elements at `axes`, C-contiguous; a single run is not copied any further."""
@@ -148,11 +138,16 @@ class RawStorage:
             raise NoEquivalent(detail)
         item_bytes = self.file_type.get_size()
         with _SegmentFiles(self) as files:
-            runs = (
-                self._read_run(files, start, count, step, item_bytes)
-                for start, count, step in find_runs(axes, self.shape)
-            )
-            stored = np.concatenate(list(itertools.chain.from_iterable(runs)))
+            run = find_run(axes, self.shape)
+            if run is not None:
+                stored = self._read_bytes(files, run[0] * item_bytes, run[1] * item_bytes)
+            else:
+                items = np.empty((*(axis.count for axis in axes), item_bytes), np.uint8)
+                for window in plan_windows(axes, self.shape, item_bytes, _WINDOW_BYTES):
+                    first, size = window.first * item_bytes, window.count * item_bytes
+                    read = self._read_bytes(files, first, size).reshape(*window.shape, item_bytes)
+                    items[window.target] = read if window.inside is None else read[window.inside]
+                stored = items.reshape(-1)
         while isinstance(memory_type, h5t.TypeArrayID):
             memory_type = memory_type.get_super()
         size = memory_type.get_size()
@@ -165,19 +160,6 @@ class RawStorage:
         buffer[: stored.size] = stored
         h5t.convert(source_type, memory_type, scalars, buffer)
         return buffer[: scalars * size].view(dtype)
-
-    def _read_run(
-        self, files: "_SegmentFiles", start: int, count: int, step: int, item_bytes: int
-    ) -> Iterator[Bytes]:
-        """Yield each `step`-th of `count` elements from `start` on, a few at a time."""
-        if step == 1:
-            yield self._read_bytes(files, start * item_bytes, count * item_bytes)
-            return
-        together = max(1, _APART_BYTES // (step * item_bytes))
-        for first in range(0, count, together * step):
-            length = min((together - 1) * step + 1, count - first)
-            read = self._read_bytes(files, (start + first) * item_bytes, length * item_bytes)
-            yield read.reshape(length, item_bytes)[::step].reshape(-1)
 
     def _read_bytes(self, files: "_SegmentFiles", start: int, count: int) -> Bytes:
         """Return bytes of the storage; zeros where a file ends too early, as libhdf5 has it."""

@@ -108,24 +108,18 @@ def walk_positions(axes: tuple[Axis, ...]) -> Iterator[tuple[Axis, ...]]:
             yield (*before, axes[-1].part(position, 1))
 
 
-def find_runs(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Yield runs of linear storage: first element, number of elements, step; in C order."""
-    behind = len(axes)
-    while behind and axes[behind - 1] == Axis(0, 1, shape[behind - 1]):
-        behind -= 1
-    row = math.prod(shape[behind:])
-    if behind == 0:
-        yield 0, row, 1
-        return
-    strides = [math.prod(shape[dimension + 1 :]) for dimension in range(len(shape))]
-    cut = behind - 1 if axes[behind - 1].step == 1 or row == 1 else behind
-    for before in walk_positions(axes[:cut]):
-        start = sum(axis.start * stride for axis, stride in zip(before, strides, strict=False))
-        if cut == behind:
-            yield start, row, 1
-        else:
-            axis = axes[cut]
-            yield start + axis.start * row, (axis.stop - axis.start) * row, axis.step
+def find_run(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[int, int] | None:
+    """Return first and number of elements, if those at `axes` are one run of linear storage."""
+    first, count, stride, is_whole = 0, 1, 1, True
+    for axis, extent in zip(reversed(axes), reversed(shape), strict=True):
+        first += axis.start * stride
+        if axis.count != 1:
+            if not is_whole or axis.step != 1:
+                return None
+            count *= axis.count
+        is_whole = is_whole and axis.count == extent
+        stride *= extent
+    return first, count
 
 
 @dataclass(frozen=True, slots=True)
