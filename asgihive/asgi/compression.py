@@ -6,7 +6,7 @@ import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from asgihive.asgi.responses import BodyChunk
 
@@ -28,7 +28,7 @@ class Compressor(Protocol):
 
     def compress(self, data: bytes | memoryview, /) -> bytes: ...
 
-    def flush(self, mode: int, /) -> bytes: ...
+    def flush(self, mode: Any, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Coding:
         return compressor.compress(body) + compressor.flush(self.end_mode)
 
 
-# Both libraries are imported at first use: a hive that compresses nothing needs neither.
+# `isal` and `zstandard` are imported at first use: a hive that compresses nothing needs neither.
 def _begin_gzip() -> Compressor:
     from isal import isal_zlib  # noqa: PLC0415  # see above
 
@@ -61,14 +61,14 @@ def _begin_gzip() -> Compressor:
 
 
 if sys.version_info >= (3, 14):
+    from compression import zstd
 
     def _begin_zstd() -> Compressor:
-        from compression import zstd  # noqa: PLC0415  # see above
-
         return zstd.ZstdCompressor(level=_ZSTD_LEVEL)
 
-    # FLUSH_BLOCK and FLUSH_FRAME of `ZstdCompressor`.
-    ZSTD = Coding("zstd", _begin_zstd, flush_mode=1, end_mode=2)
+    ZSTD = Coding(
+        "zstd", _begin_zstd, zstd.ZstdCompressor.FLUSH_BLOCK, zstd.ZstdCompressor.FLUSH_FRAME
+    )
 else:
 
     def _begin_zstd() -> Compressor:
