@@ -165,7 +165,7 @@ class WholeFile:
             FileMissing, FileForbidden
             Unsettled: it changed just now.
         """
-        with self._used(), translated(self.name):
+        with self._hold(), translated(self.name):
             place = sandbox.place(self.name)
             self._descriptor = open_regular(place)
             self.is_direct = place.asked == place.real
@@ -185,7 +185,7 @@ class WholeFile:
             FileChanged: they may be of another content, or are there no more.
             FileUnreadable: the storage fails.
         """
-        with self._used(), translated(self.name):
+        with self._hold(), translated(self.name):
             data = read_bytes(self._descriptor, length, start)
             # Last: a later write is in no byte that was read.
             differs = self.identity.differs(os.fstat(self._descriptor))
@@ -194,7 +194,7 @@ class WholeFile:
         return data
 
     @contextlib.contextmanager
-    def _used(self) -> Iterator[None]:
+    def _hold(self) -> Iterator[None]:
         with self._lock:
             if not self._users:
                 raise Released

@@ -40,41 +40,41 @@ class RegularIndices:
         """The number of selected indices, None when unlimited."""
         return None if self.count is None else self.count * self.block
 
-    def length_within(self, extent: int) -> int:
+    def count_below(self, extent: int) -> int:
         """Return how many of the selected indices are below `extent`."""
         blocks, rest = divmod(max(0, extent - self.start), self.stride)
         length = blocks * self.block + min(rest, self.block)
         return length if self.count is None else min(length, self.count * self.block)
 
-    def extent_of(self, length: int) -> int:
+    def find_extent(self, length: int) -> int:
         """Return the smallest extent that holds the first `length` selected indices."""
         if not length:
             return 0
         blocks, rest = divmod(length - 1, self.block)
         return self.start + blocks * self.stride + rest + 1
 
-    def indices(self, ordinals: Indices) -> Indices:
+    def find_indices(self, ordinals: Indices) -> Indices:
         """Return the dataset's indices of the selection's `ordinals`-th elements."""
         blocks, rest = np.divmod(ordinals, self.block)
         found: Indices = self.start + blocks * self.stride + rest
         return found
 
-    def ordinals(self, axis: Axis) -> tuple[Indices, Indices]:
+    def find_ordinals(self, axis: Axis) -> tuple[Indices, Indices]:
         """Return positions on `axis` whose indices are selected, and their ordinals here."""
-        stop = None if self.length is None else self.extent_of(self.length)
-        positions = np.arange(*positions_within(axis, self.start, stop), dtype=np.int64)
+        stop = None if self.length is None else self.find_extent(self.length)
+        positions = np.arange(*find_positions(axis, self.start, stop), dtype=np.int64)
         blocks, rest = np.divmod(axis.start + positions * axis.step - self.start, self.stride)
         selected = rest < self.block
         return positions[selected], (blocks * self.block + rest)[selected]
 
-    def nth_block(self, number: int) -> "RegularIndices":
+    def select_block(self, number: int) -> "RegularIndices":
         """Return the `number`-th block alone."""
         return RegularIndices(self.start + number * self.stride, self.block, 1, self.block)
 
-    def blocks_at(self, axis: Axis) -> Iterator[int]:
+    def find_blocks(self, axis: Axis) -> Iterator[int]:
         """Yield the numbers of the blocks that have indices on `axis`."""
         known = -1
-        position, _ = positions_within(axis, self.start, None)
+        position, _ = find_positions(axis, self.start, None)
         while position < axis.count:
             index = axis.start + position * axis.step
             number, rest = divmod(index - self.start, self.stride)
@@ -122,26 +122,26 @@ class IndexRuns:
         """The number of indices."""
         return int(self.before[-1])
 
-    def length_within(self, extent: int) -> int:
+    def count_below(self, extent: int) -> int:
         """Return how many of the indices are below `extent`."""
         run = int(np.searchsorted(self.lows, extent)) - 1
         if run < 0:
             return 0
         return int(self.before[run] + min(extent, self.highs[run]) - self.lows[run])
 
-    def extent_of(self, length: int) -> int:
+    def find_extent(self, length: int) -> int:
         """Return the smallest extent that holds the first `length` indices."""
-        return int(self.indices(np.array([length - 1]))[0]) + 1 if length else 0
+        return int(self.find_indices(np.array([length - 1]))[0]) + 1 if length else 0
 
-    def indices(self, ordinals: Indices) -> Indices:
+    def find_indices(self, ordinals: Indices) -> Indices:
         """Return the `ordinals`-th indices."""
         runs = np.searchsorted(self.before, ordinals, side="right") - 1
         found: Indices = self.lows[runs] + ordinals - self.before[runs]
         return found
 
-    def ordinals(self, axis: Axis) -> tuple[Indices, Indices]:
+    def find_ordinals(self, axis: Axis) -> tuple[Indices, Indices]:
         """Return positions on `axis` whose indices are here, and their ordinals here."""
-        within = positions_within(axis, self.start, int(self.highs[-1]))
+        within = find_positions(axis, self.start, int(self.highs[-1]))
         positions = np.arange(*within, dtype=np.int64)
         indices = axis.start + positions * axis.step
         runs = np.searchsorted(self.lows, indices, side="right") - 1
@@ -153,7 +153,7 @@ class IndexRuns:
 AxisIndices = RegularIndices | IndexRuns
 
 
-def positions_within(axis: Axis, start: int, stop: int | None) -> tuple[int, int]:
+def find_positions(axis: Axis, start: int, stop: int | None) -> tuple[int, int]:
     """Return the first position on `axis` of an index from `start` to before `stop`, and the end.
 
     The latter is not before the former.
@@ -170,8 +170,8 @@ def may_hold_any(line: AxisIndices, axis: Axis) -> bool:
     if isinstance(line, RegularIndices) and line.stride == line.block:
         return True
     if axis.step == 1:
-        return line.length_within(axis.stop) > line.length_within(axis.start)
-    return axis.count > _MAX_LOOKED_AT or bool(len(line.ordinals(axis)[0]))
+        return line.count_below(axis.stop) > line.count_below(axis.start)
+    return axis.count > _MAX_LOOKED_AT or bool(len(line.find_ordinals(axis)[0]))
 
 
 def parse_regular(regular: tuple[Any, ...], unlimited: int) -> tuple[RegularIndices, ...]:
@@ -259,7 +259,7 @@ class SpanTree:
             for level in self.levels
         ]
 
-    def ordinals(self, axes: tuple[Axis, ...], rows: Sequence[int]) -> tuple[Indices, Indices]:
+    def find_ordinals(self, axes: tuple[Axis, ...], rows: Sequence[int]) -> tuple[Indices, Indices]:
         """Return positions of elements at `axes` that are here, in C order, and their ordinals.
 
         Args:
@@ -271,7 +271,7 @@ class SpanTree:
         def find(depth: int, number: int) -> tuple[Indices, Indices]:
             if (depth, number) not in known:
                 node = self.levels[depth].nodes[number]
-                positions, ordinals = node.runs.ordinals(axes[depth])
+                positions, ordinals = node.runs.find_ordinals(axes[depth])
                 if node.below and len(positions):
                     positions, ordinals = combine(depth, node, positions, ordinals)
                 known[depth, number] = positions, ordinals
@@ -294,7 +294,7 @@ class SpanTree:
 
         return find(0, 0)
 
-    def coordinates(self, ordinals: Indices) -> list[Indices]:
+    def find_coordinates(self, ordinals: Indices) -> list[Indices]:
         """Return, of each dimension, the indices of the `ordinals`-th elements."""
         found = []
         nodes, rest = np.zeros(len(ordinals), np.int64), ordinals
@@ -313,17 +313,17 @@ class SpanTree:
 Hyperslab = tuple[AxisIndices, ...] | SpanTree
 
 
-def bounds_of(hyperslab: Hyperslab) -> list[tuple[int, int | None]]:
+def find_bounds(hyperslab: Hyperslab) -> list[tuple[int, int | None]]:
     """Return, of each dimension, the first index and the one behind the last; None = unlimited."""
     if isinstance(hyperslab, SpanTree):
         return [(low, high) for low, high in hyperslab.bounds]
     return [
-        (line.start, None if line.length is None else line.extent_of(line.length))
+        (line.start, None if line.length is None else line.find_extent(line.length))
         for line in hyperslab
     ]
 
 
-def unlimited_axis_of(hyperslab: Hyperslab) -> int | None:
+def find_unlimited_axis(hyperslab: Hyperslab) -> int | None:
     """Return the dimension along which a selection is unlimited."""
     if isinstance(hyperslab, SpanTree):
         return None

@@ -84,7 +84,7 @@ def open_dataset(
     dataset = yield from _opened(lease, entity, max_hops, depth)
     # Its path and extent depend on this file alone.
     alone = len(lease.depends) == 1 and entity.file is file and not file.live
-    if alone and (dataset.virtual is None or not dataset.virtual.grows):
+    if alone and (dataset.virtual is None or not dataset.virtual.can_grow):
         index_bytes = 0 if dataset.chunked is None else dataset.chunked.index.bytes
         index_bytes += 0 if dataset.virtual is None else dataset.virtual.bytes
         through_libhdf5 = dataset.chunked is not None and dataset.chunked.fill is None
@@ -281,7 +281,7 @@ def _virtual_shape(
     sources: "Sources", virtual: VirtualLayout, *, is_lenient: bool = False
 ) -> Portions[tuple[int, ...] | None]:
     """The extent of a virtual dataset now, inside the sandbox alone, None = empty."""
-    if not virtual.grows:
+    if not virtual.can_grow:
         return virtual.written_shape
     key, seen = sources.key, sources.seen
     if key in seen.shapes:

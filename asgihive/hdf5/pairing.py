@@ -23,9 +23,9 @@ from asgihive.hdf5.hyperslabs import (
     Indices,
     RegularIndices,
     SpanTree,
-    bounds_of,
-    positions_within,
-    unlimited_axis_of,
+    find_bounds,
+    find_positions,
+    find_unlimited_axis,
 )
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import Axis, Selection
@@ -118,12 +118,12 @@ class _Pairing:
         """
         if source is None:
             source = tuple(RegularIndices(0, 1, extent, 1) for extent in source_shape)
-        growing, length = unlimited_axis_of(source), 0
-        if (unlimited_axis_of(virtual) is None) != (growing is None):
+        growing, length = find_unlimited_axis(source), 0
+        if (find_unlimited_axis(virtual) is None) != (growing is None):
             detail = "one of its selections is unlimited, and the other one is not"
             raise Unpaired(detail)
         if growing is not None and isinstance(source, tuple):
-            length = source[growing].length_within(source_shape[growing])
+            length = source[growing].count_below(source_shape[growing])
         lengths, source_lengths = (
             [each.size]
             if isinstance(each, SpanTree)
@@ -197,15 +197,15 @@ def find_source_bounds(
     Costs the same however much is selected. Arguments and errors are those of `pair_boxes`.
     """
     pairing = _Pairing.of(virtual, source, source_shape)
-    bounds = bounds_of(pairing.source)
+    bounds = find_bounds(pairing.source)
     lines, source_lines, partners = pairing.align() or ((), (), {})
     for i, partner in partners.items():
-        first, stop = map(lines[i].length_within, (axes[i].start, axes[i].stop))
+        first, stop = map(lines[i].count_below, (axes[i].start, axes[i].stop))
         stop = min(stop, pairing.lengths[i])
         if first >= stop:
             return None
         line = source_lines[partner]
-        bounds[partner] = int(line.indices(np.array([first]))[0]), line.extent_of(stop)
+        bounds[partner] = int(line.find_indices(np.array([first]))[0]), line.find_extent(stop)
     box = []
     for (low, high), extent in zip(bounds, source_shape, strict=True):
         behind = extent if high is None else min(high, extent)
@@ -243,13 +243,13 @@ def _pair_axes(pairing: _Pairing, axes: tuple[Axis, ...]) -> _Runs | None:
     for i, (line, axis) in enumerate(zip(virtual, axes, strict=True)):
         partner = partners.get(i)
         if partner is None:
-            positions, ordinals = line.ordinals(axis)
+            positions, ordinals = line.find_ordinals(axis)
             if not len(positions) or ordinals[0]:
                 return [[]], []
             targets.append(slice(int(positions[0]), int(positions[0]) + 1))
             continue
         targets.append(partner)
-        most = source[partner].length_within(pairing.source_shape[partner])
+        most = source[partner].count_below(pairing.source_shape[partner])
         most = min(pairing.lengths[i], most)
         runs[partner] = _pair_axis(line, source[partner], axis, most)
     count = math.prod(map(len, runs))
@@ -280,16 +280,16 @@ def _pair_axis(virtual: AxisIndices, source: AxisIndices, axis: Axis, most: int)
         and source.block in {1, source.stride}
     ):
         # Without gaps: no index need be looked at.
-        first, stop = positions_within(axis, virtual.start, virtual.start + most)
+        first, stop = find_positions(axis, virtual.start, virtual.start + most)
         if first == stop:
             return []
         step = source.stride if source.block == 1 else 1
         start = source.start + (axis.start + first * axis.step - virtual.start) * step
         further = axis.step * step if stop - first > 1 else 1
         return [_AxisRun(Axis(start, further, stop - first), slice(first, stop))]
-    positions, ordinals = virtual.ordinals(axis)
+    positions, ordinals = virtual.find_ordinals(axis)
     within = ordinals < most
-    positions, indices = positions[within], source.indices(ordinals[within])
+    positions, indices = positions[within], source.find_indices(ordinals[within])
     if not indices.size:
         return []
     low, span = int(indices[0]), int(indices[-1] - indices[0]) + 1
@@ -344,8 +344,8 @@ def _count_pairs(pairing: _Pairing, axes: tuple[Axis, ...]) -> Iterator[SourceBo
     rows = [math.prod(axis.count for axis in axes[i + 1 :]) for i in range(len(axes))]
     # What is there may be little.
     narrow = []
-    for axis, (low, high) in zip(axes, bounds_of(pairing.virtual), strict=True):
-        first, stop = positions_within(axis, low, high)
+    for axis, (low, high) in zip(axes, find_bounds(pairing.virtual), strict=True):
+        first, stop = find_positions(axis, low, high)
         narrow.append(axis.part(first, stop - first))
     for block in plan_blocks(Selection(tuple(narrow)), None, 1, COUNTED_AT_ONCE):
         found, ordinals = _find_ordinals(pairing, block.axes, rows)
@@ -366,10 +366,10 @@ def _find_ordinals(
     """Return positions, as `rows` count them, of mapped elements at `axes`; and their ordinals."""
     virtual = pairing.virtual
     if isinstance(virtual, SpanTree):
-        return virtual.ordinals(axes, rows)
+        return virtual.find_ordinals(axes, rows)
     positions = ordinals = np.zeros(1, np.int64)
     for line, length, axis, row in zip(virtual, pairing.lengths, axes, rows, strict=True):
-        along, those = line.ordinals(axis)
+        along, those = line.find_ordinals(axis)
         within = those < length
         positions = (positions[:, None] + along[within] * row).reshape(-1)
         ordinals = (ordinals[:, None] * length + those[within]).reshape(-1)
@@ -380,11 +380,11 @@ def _find_coordinates(pairing: _Pairing, ordinals: Indices) -> list[Indices]:
     """Return, of each dimension of the source, the indices of its `ordinals`-th elements."""
     source = pairing.source
     if isinstance(source, SpanTree):
-        return source.coordinates(ordinals)
+        return source.find_coordinates(ordinals)
     found: list[Indices] = []
     for line, length in zip(reversed(source), reversed(pairing.source_lengths), strict=True):
         ordinals, along = np.divmod(ordinals, max(1, length))
-        found.insert(0, line.indices(along))
+        found.insert(0, line.find_indices(along))
     return found
 
 

@@ -272,7 +272,7 @@ class ViewReducer:
     def _take_complete(self, box: ViewBox) -> Array:
         """Return the points along the box's axis that are complete and were not given yet."""
         if box.axis is None:
-            points = self._bins.points(())
+            points = self._bins.find_points(())
             return np.asarray(points).astype(self._view.dtype).reshape(self._view.shape)
         counts = [axis.count for axis in box.axes]
         length, row = counts[box.axis], math.prod(counts[box.axis + 1 :])
@@ -282,7 +282,7 @@ class ViewReducer:
         factor = self._view.axis_factors[box.axis]
         stop = -(-length // factor) if positions == length else positions // factor
         region = (*(slice(None),) * box.axis, slice(self._given, stop))
-        points = self._bins.points(region).astype(self._view.dtype)
+        points = self._bins.find_points(region).astype(self._view.dtype)
         kept = sum(not axis.dropped for axis in box.axes[: box.axis + 1])
         points = points.reshape(stop - self._given, *self._view.shape[kept:])
         self._given = stop
@@ -337,7 +337,7 @@ class _Extremes:
             where: tuple[Any, ...] = (*region, ...)  # an array even without axes
             operation(bins[where], found, out=bins[where])
 
-    def points(self, region: tuple[slice, ...]) -> Array:
+    def find_points(self, region: tuple[slice, ...]) -> Array:
         """Return what the bins in `region`, which are full, amount to."""
         found = [bins[region] for _, bins in self._found]
         return found[0] if len(found) == 1 else np.stack(found, axis=-1)
@@ -369,7 +369,7 @@ class _Means:
             sums = self._add_unusual(values, region, offsets)
         self._sums[region] += sums
 
-    def points(self, region: tuple[slice, ...]) -> Array:
+    def find_points(self, region: tuple[slice, ...]) -> Array:
         """Return what the bins in `region`, which are full, amount to."""
         count = np.ones(())
         parts = (*region, *(slice(None),) * (len(self._counts) - len(region)))

@@ -18,11 +18,11 @@ from asgihive.hdf5.hyperslabs import (
     Hyperslab,
     RegularIndices,
     SpanTree,
-    bounds_of,
     build_irregular,
+    find_bounds,
+    find_unlimited_axis,
     may_hold_any,
     parse_regular,
-    unlimited_axis_of,
 )
 from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.types import NoEquivalent
@@ -53,7 +53,7 @@ class Mapping:
     @property
     def unlimited_axis(self) -> int | None:
         """The dimension of the virtual dataset along which the mapping is unlimited."""
-        return unlimited_axis_of(self.virtual)
+        return find_unlimited_axis(self.virtual)
 
     @property
     def source_rank(self) -> int | None:
@@ -73,7 +73,7 @@ class Mapping:
             return None
         is_named = any("%b" in name.replace("%%", "") for name in (self.file, self.dataset))
         line = self.virtual[axis]
-        is_limited = self.source is None or unlimited_axis_of(self.source) is None
+        is_limited = self.source is None or find_unlimited_axis(self.source) is None
         return line if is_named and is_limited and isinstance(line, RegularIndices) else None
 
     def select_block(self, number: int) -> "Mapping":
@@ -81,7 +81,7 @@ class Mapping:
         axis, blocks = self.unlimited_axis, self.numbered_blocks
         virtual = self.virtual
         if axis is not None and blocks is not None and not isinstance(virtual, SpanTree):
-            virtual = (*virtual[:axis], blocks.nth_block(number), *virtual[axis + 1 :])
+            virtual = (*virtual[:axis], blocks.select_block(number), *virtual[axis + 1 :])
         file, dataset = (
             "%".join(part.replace("%b", str(number)) for part in name.split("%%"))
             for name in (self.file, self.dataset)
@@ -101,7 +101,7 @@ class Mapping:
         if unlimited is None or blocks is None:
             yield self.select_only()
             return
-        for number in blocks.blocks_at(axes[unlimited]):
+        for number in blocks.find_blocks(axes[unlimited]):
             yield self.select_block(number)
 
 
@@ -122,7 +122,7 @@ class VirtualLayout:
     """Of each mapping and dimension, the index behind the last one."""
 
     @property
-    def grows(self) -> bool:
+    def can_grow(self) -> bool:
         """Whether its extent depends on its sources."""
         return any(each.unlimited_axis is not None for each in self.mappings)
 
@@ -210,7 +210,7 @@ def read_virtual_layout(
         mappings.append(Mapping(file, name, virtual, source))
     shape = read_written_shape(dataset, properties)
     rank, count = len(shape or ()), len(mappings)
-    bounds = [bounds_of(each.virtual) for each in mappings]
+    bounds = [find_bounds(each.virtual) for each in mappings]
     if any(len(each) != rank for each in bounds):
         detail = "the rank of a virtual mapping is not that of the dataspace"
         raise ValueError(detail)
@@ -255,7 +255,7 @@ def make_fill_values(
 
 def _find_reach(mapping: Mapping, axis: int, find_source_shape: FindShape) -> Portions[int]:
     """Return up to where along `axis` the mapping has sources."""
-    _low, high = bounds_of(mapping.virtual)[axis]
+    _low, high = find_bounds(mapping.virtual)[axis]
     if high is not None or isinstance(mapping.virtual, SpanTree):
         return high or 0
     blocks = mapping.numbered_blocks
@@ -263,18 +263,18 @@ def _find_reach(mapping: Mapping, axis: int, find_source_shape: FindShape) -> Po
         for number in range(MAX_NUMBERED_SOURCES):
             extent = yield from find_source_shape(mapping.select_block(number))
             if extent is None:
-                return blocks.nth_block(number - 1).start + blocks.block if number else 0
-        return blocks.nth_block(MAX_NUMBERED_SOURCES).start
+                return blocks.select_block(number - 1).start + blocks.block if number else 0
+        return blocks.select_block(MAX_NUMBERED_SOURCES).start
     only = mapping.select_only()
     source = only.source
     if source is None or isinstance(source, SpanTree):
         return 0
-    growing = unlimited_axis_of(source)
+    growing = find_unlimited_axis(source)
     extent = yield from find_source_shape(only)
     if extent is None or growing is None:
         return 0
-    length = source[growing].length_within(extent[growing])
-    return mapping.virtual[axis].extent_of(length)
+    length = source[growing].count_below(extent[growing])
+    return mapping.virtual[axis].find_extent(length)
 
 
 def _read_selection(space: h5s.SpaceID, known: dict[object, Any]) -> Hyperslab | None:

@@ -128,7 +128,7 @@ def _open_source(
 
 
 @contextmanager
-def _unpaired_refused(sources: Sources, mapping: Mapping) -> Iterator[None]:
+def _refuse_unpaired(sources: Sources, mapping: Mapping) -> Iterator[None]:
     try:
         yield
     except Unpaired as error:
@@ -187,7 +187,7 @@ class _Search:
     ) -> Portions[None]:
         dataset = source.dataset
         self._found.depends_on_all = False
-        with _unpaired_refused(sources, mapping):
+        with _refuse_unpaired(sources, mapping):
             box = find_source_bounds(mapping.virtual, mapping.source, axes, source.shape or ())
         part = (dataset.file.key, dataset.path, box)
         if box is not None and dataset.virtual is not None and part not in self._known:
@@ -329,7 +329,7 @@ class VirtualRead:
                 self._boxes = self._pair(numbered[1], source)
 
     def _pair(self, mapping: Mapping, source: Source) -> Iterator[SourceBox]:
-        with _unpaired_refused(self._sources, mapping):
+        with _refuse_unpaired(self._sources, mapping):
             shape = source.shape or ()
             yield from pair_boxes(mapping.virtual, mapping.source, self._axes, shape)
 

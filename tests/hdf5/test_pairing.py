@@ -212,9 +212,9 @@ def test_spans_count_what_they_select(mask: Array, extent: int) -> None:
     spans = IndexRuns.of([low[0] for low, _ in boxes], [high[0] + 1 for _, high in boxes])
     indices = np.flatnonzero(mask)
     assert spans.length == len(indices)
-    assert spans.length_within(extent) == (indices < extent).sum()
-    np.testing.assert_array_equal(spans.indices(np.arange(len(indices))), indices)
-    assert [spans.extent_of(each) for each in range(len(indices) + 1)] == [
+    assert spans.count_below(extent) == (indices < extent).sum()
+    np.testing.assert_array_equal(spans.find_indices(np.arange(len(indices))), indices)
+    assert [spans.find_extent(each) for each in range(len(indices) + 1)] == [
         0,
         *(indices + 1).tolist(),
     ]
@@ -258,4 +258,4 @@ def test_blocks_that_an_axis_touches(
         for number in range(40 if slab.count is None else count)
         if 0 <= index - start - number * slab.stride < block
     }
-    assert list(slab.blocks_at(axis)) == sorted(touched)
+    assert list(slab.find_blocks(axis)) == sorted(touched)

@@ -465,11 +465,11 @@ def test_slabs_count_what_they_select(
     slab = RegularIndices(start, block + gap, count, block)
     indices = line(start, block + gap, count, block)
     assert slab.length == len(indices)
-    assert slab.length_within(extent) == sum(i < extent for i in indices)
-    assert slab.extent_of(len(indices)) == indices[-1] + 1
-    assert slab.extent_of(0) == 0
-    np.testing.assert_array_equal(slab.indices(np.arange(len(indices))), indices)
-    positions, ordinals = slab.ordinals(Axis(0, 1, 60))
+    assert slab.count_below(extent) == sum(i < extent for i in indices)
+    assert slab.find_extent(len(indices)) == indices[-1] + 1
+    assert slab.find_extent(0) == 0
+    np.testing.assert_array_equal(slab.find_indices(np.arange(len(indices))), indices)
+    positions, ordinals = slab.find_ordinals(Axis(0, 1, 60))
     assert positions.tolist() == indices
     assert ordinals.tolist() == list(range(len(indices)))
 
