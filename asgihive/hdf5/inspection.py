@@ -48,7 +48,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import open_regular
-from asgihive.hdf5.selection import whole
+from asgihive.hdf5.selection import select_all
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
 from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES, Mapping
@@ -365,7 +365,7 @@ class _Inspector:
         """Yield each source once, in the order of the mappings."""
         if dataset.virtual is None or dataset.shape is None:
             return
-        axes, seen = whole(dataset.shape).axes, set()
+        axes, seen = select_all(dataset.shape).axes, set()
         for mapping in dataset.virtual.mappings:
             for each in itertools.islice(mapping.expand(axes), MAX_NUMBERED_SOURCES):
                 if (each.file, each.dataset) not in seen:

@@ -54,7 +54,7 @@ class Selection:
         object.__setattr__(self, "size", size)
 
 
-def whole(shape: tuple[int, ...]) -> Selection:
+def select_all(shape: tuple[int, ...]) -> Selection:
     """Return the selection of everything."""
     return Selection(tuple(Axis(0, 1, length) for length in shape))
 
@@ -69,7 +69,7 @@ def parse_selection(text: str | None, shape: tuple[int, ...]) -> Selection:
         BadSelection: says which member is wrong, and what is accepted.
     """
     if text is None or not text.strip():
-        return whole(shape)
+        return select_all(shape)
     members = list(map(str.strip, text.split(",")))
     if members.count("...") > 1:
         raise BadSelection(text, f"more than one `...`; {ACCEPTED}")

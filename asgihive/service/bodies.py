@@ -8,7 +8,7 @@ from asgihive.encoders.protocol import Encoder, Values
 from asgihive.hdf5.buffers import find_bytes, zero_padding
 from asgihive.hdf5.datasets import Array
 from asgihive.hdf5.plan import plan_blocks
-from asgihive.hdf5.selection import whole
+from asgihive.hdf5.selection import select_all
 from asgihive.hdf5.views import View
 
 
@@ -53,7 +53,7 @@ def _cut(array: Array, most: int) -> Iterator[tuple[Array, int]]:
     if array.size <= most:
         yield array, 0
         return
-    for block in plan_blocks(whole(array.shape), None, 1, most):
+    for block in plan_blocks(select_all(array.shape), None, 1, most):
         index = tuple(slice(axis.start, axis.stop) for axis in block.axes)
         yield array[index].reshape(block.shape), block.first
 

@@ -34,7 +34,7 @@ from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import parse_selection, whole
+from asgihive.hdf5.selection import parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected
 from tests.hdf5.strategies import selections
@@ -193,7 +193,7 @@ def test_every_index_and_combination_of_axes(
                 dataset = find_dataset(lease, file, name, HOPS)
                 assert not storage(dataset).index.needs_library, name
                 kinds.add(type(storage(dataset).index.stored))
-                read = dataset.read(lease, whole(content.shape).axes)
+                read = dataset.read(lease, select_all(content.shape).axes)
                 np.testing.assert_array_equal(read, content, err_msg=name)
                 assert (storage(dataset).index.table is not None) == (way == "listed")
     trees: set[type] = {ChunkTree1} if libver == "earliest" else {ChunkTree2}
@@ -214,7 +214,7 @@ def test_by_libhdf5_it_is_the_same(
         for name, content in expected.items():
             dataset = find_dataset(lease, file, name, HOPS)
             assert storage(dataset).index.needs_library
-            read = dataset.read(lease, whole(content.shape).axes)
+            read = dataset.read(lease, select_all(content.shape).axes)
             np.testing.assert_array_equal(read, content, err_msg=name)
             assert not storage(dataset).index.needs_library
 
@@ -426,7 +426,7 @@ def test_of_a_live_file_chunks_are_found_anew(
         opened = lease.open_asked("main.h5")
         set_live(opened)
         live = storage(find_dataset(lease, opened, "data", HOPS))
-        axes = whole((4, 6)).axes
+        axes = select_all((4, 6)).axes
         for _ in range(2):
             read = live.read(axes, live.index.locate(axes, go_on), go_on, keep=False)
             np.testing.assert_array_equal(read, LIVE)
@@ -457,9 +457,9 @@ def test_a_structure_of_a_live_file_is_read_again_while_it_is_written(
         monkeypatch.setattr(os, "pread", tearing)
         if not is_live:
             with pytest.raises(DamagedChunk, match="checksum of the EAIB"):
-                live.index.locate(whole((4, 6)).axes, go_on)
+                live.index.locate(select_all((4, 6)).axes, go_on)
             return
-        axes = whole((4, 6)).axes
+        axes = select_all((4, 6)).axes
         np.testing.assert_array_equal(
             live.read(axes, live.index.locate(axes, go_on), go_on, keep=False), LIVE
         )

@@ -23,7 +23,7 @@ from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import parse_selection, whole
+from asgihive.hdf5.selection import parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
 from tests.hdf5.strategies import selections
@@ -163,7 +163,7 @@ def test_filter_masks(root: Path) -> None:
             expected = np.arange(12)[eval(f"numpy.s_[{text}]", {"numpy": np})]
             np.testing.assert_array_equal(selected(lease, dataset, selection), expected)
         with pytest.raises(DamagedData, match=r"chunk \(2,\) \(it gives 15 bytes, 16 are"):
-            dataset.read(lease, whole((12,)).axes)
+            dataset.read(lease, select_all((12,)).axes)
 
 
 VARIABLE: dict[str, tuple[Any, Any]] = {
@@ -217,13 +217,13 @@ def test_conversion_measures_first(root: Path) -> None:
         first = parse_selection("0:4", (8,)).axes
         assert dataset.read(lease, first, np.dtype("i2")).tolist() == [0, 1, 2, 3]
         with pytest.raises(DamagedData, match=r"chunk \(1,\)"):
-            dataset.read(lease, whole((8,)).axes, np.dtype("i2"))
+            dataset.read(lease, select_all((8,)).axes, np.dtype("i2"))
 
 
 def listed(lease: Lease, dataset: Dataset) -> None:
     """Read the index, so that only chunks are read from then on."""
     assert dataset.shape is not None
-    storage(dataset).index.locate(whole(dataset.shape).axes, lease.go_on)
+    storage(dataset).index.locate(select_all(dataset.shape).axes, lease.go_on)
 
 
 @contextmanager
@@ -340,7 +340,7 @@ def test_a_file_that_shrinks_has_changed(root: Path) -> None:
         dataset.read(lease, parse_selection("0", (9,)).axes)
         os.truncate(root / "main.h5", 1000)
         with pytest.raises(FileChanged):
-            dataset.read(lease, whole((9,)).axes)
+            dataset.read(lease, select_all((9,)).axes)
 
 
 def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
@@ -352,7 +352,7 @@ def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
         live = storage(find_dataset(lease, opened, "data", HOPS))
         assert live.fill is not None
         for _ in range(2):
-            axes = whole((8,)).axes
+            axes = select_all((8,)).axes
             read = live.read(axes, live.index.locate(axes, lease.go_on), lease.go_on, keep=True)
             assert read.tolist() == list(range(8))
             live.verify(axes, lease.go_on)
@@ -378,7 +378,7 @@ def test_leases_keep_their_own_descriptor(root: Path) -> None:
         file.create_dataset("data", data=np.arange(9), chunks=(3,), compression="gzip")
     with leased(root) as lease:
         dataset = find_dataset(lease, lease.open_asked("main.h5"), "data", HOPS)
-        dataset.read(lease, whole((9,)).axes)
+        dataset.read(lease, select_all((9,)).axes)
         assert storage(dataset).index.table is not None
         other = Lease(lease.pool)
         assert lease.pool.at_hand("main.h5", b"data", other) is dataset

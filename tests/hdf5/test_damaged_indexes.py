@@ -21,7 +21,7 @@ from asgihive.hdf5 import chunk_trees, chunks, file_bytes, headers
 from asgihive.hdf5.chunk_grid import StoredChunks
 from asgihive.hdf5.chunk_index import DamagedIndex
 from asgihive.hdf5.file_bytes import DamagedMetadata
-from asgihive.hdf5.selection import parse_selection, whole
+from asgihive.hdf5.selection import parse_selection, select_all
 from tests.efforts import at_most
 from tests.fuzz.checksums import lookup3
 from tests.hdf5.serving import dataset_of, values
@@ -280,7 +280,7 @@ def test_what_is_damaged_is_named_and_the_rest_is_read(root: Path) -> None:
                 damaged.append(position)
         assert 0 < len(damaged) < 20
         with pytest.raises(DamagedData, match=r"chunk \(\d+,\) \(there is no node"):
-            dataset.read(lease, whole((COUNT,)).axes)
+            dataset.read(lease, select_all((COUNT,)).axes)
 
 
 def test_absurd_numbers_in_a_header_that_is_believed(root: Path) -> None:
@@ -361,14 +361,14 @@ def test_very_many_stored_chunks_are_read_in_several_goes(root: Path) -> None:
             data.id.write_direct_chunk((position,), bytes([position % 251]))
     expected = np.where(np.arange(40_000) % 2, 0, np.arange(40_000) % 251)
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
-        shares = storage(dataset).split(whole((40_000,)).axes, 1)
+        shares = storage(dataset).split(select_all((40_000,)).axes, 1)
         assert len(shares) == 3
         read = np.ones(40_000, "u1")
         for each in shares:
             dataset.read_into(read[each.target], lease, each.axes, None, keep=False)
         np.testing.assert_array_equal(read, expected)
         # Known by now: half of them are stored.
-        assert len(storage(dataset).split(whole((40_000,)).axes, 1)) == 2
+        assert len(storage(dataset).split(select_all((40_000,)).axes, 1)) == 2
 
 
 def test_a_request_that_is_over_ends_the_listing(root: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_request_that_is_over_ends_the_listing(root: Path) -> None:
         raise OverError
 
     with dataset_of(root, "main.h5", "data") as (_, dataset), pytest.raises(OverError):
-        storage(dataset).index.locate(whole((COUNT,)).axes, over)
+        storage(dataset).index.locate(select_all((COUNT,)).axes, over)
 
 
 def test_the_image_of_a_cache_is_left_to_libhdf5(
@@ -403,7 +403,7 @@ def test_the_image_of_a_cache_is_left_to_libhdf5(
     monkeypatch.setattr(headers, "read_messages", with_image)
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
         assert storage(dataset).index.needs_library
-        np.testing.assert_array_equal(dataset.read(lease, whole((COUNT,)).axes), content)
+        np.testing.assert_array_equal(dataset.read(lease, select_all((COUNT,)).axes), content)
 
 
 def test_without_libhdf5s_checksum_it_is_asked(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,5 +411,5 @@ def test_without_libhdf5s_checksum_it_is_asked(root: Path, monkeypatch: pytest.M
     monkeypatch.setattr(file_bytes, "checksum", None)
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
         assert storage(dataset).index.needs_library
-        np.testing.assert_array_equal(dataset.read(lease, whole((COUNT,)).axes), content)
+        np.testing.assert_array_equal(dataset.read(lease, select_all((COUNT,)).axes), content)
         assert not storage(dataset).index.needs_library

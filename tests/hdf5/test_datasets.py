@@ -21,7 +21,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import parse_selection, whole
+from asgihive.hdf5.selection import parse_selection, select_all
 from tests.hdf5.serving import HOPS, dataset_of, forge, leased, selected, values
 
 SELECTIONS = [None, "2", "-1", "1:5", "1:6:2", "::3", "0:0"]
@@ -65,7 +65,7 @@ def test_contiguous_values_are_read_past_libhdf5(root: Path, name: str, user_blo
         assert dataset.dtype == expected[None].dtype
         stored = dataset.contiguous
         assert stored is not None
-        assert stored.find_run(whole((8,)).axes) == (stored.offset, 8 * dataset.item_bytes)
+        assert stored.find_run(select_all((8,)).axes) == (stored.offset, 8 * dataset.item_bytes)
         assert stored.find_run(parse_selection("::3", (8,)).axes) is None
         for text in SELECTIONS:
             selection = parse_selection(text, (8,))
@@ -98,7 +98,7 @@ def test_what_does_not_lie_there_as_in_memory_is_read_by_libhdf5(root: Path, nam
         expected = file[name][...]
     with dataset_of(root, "main.h5", name) as (lease, dataset):
         assert dataset.contiguous is None
-        read = selected(lease, dataset, whole((3,)))
+        read = selected(lease, dataset, select_all((3,)))
     if name == "vlen":
         assert [each.tolist() for each in read] == [each.tolist() for each in expected]
     else:
@@ -132,7 +132,7 @@ def test_never_written_without_fill_is_zeros(root: Path, chunks: tuple[int, ...]
         h5d.create(file.id, b"data", h5t.STD_U8LE, h5s.create_simple((3000,)), properties)
     polluted()
     with dataset_of(root, "main.h5", "data") as (lease, dataset):
-        axes = whole((3000,)).axes
+        axes = select_all((3000,)).axes
         assert not dataset.read(lease, axes).any()
         assert not dataset.read(lease, axes, np.dtype(">f8")).any()
 
@@ -219,7 +219,7 @@ def test_open_datasets_are_kept_with_their_file(root: Path) -> None:
         lease.pool.close()
         assert lease.pool.dataset(file, b"a/data") is None
         with pytest.raises(AsgihiveError):
-            first.read(lease, whole((5,)).axes)
+            first.read(lease, select_all((5,)).axes)
 
 
 def test_datasets_met_through_other_files_are_not_kept(root: Path) -> None:
@@ -230,7 +230,7 @@ def test_datasets_met_through_other_files_are_not_kept(root: Path) -> None:
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
         dataset = find_dataset(lease, file, "/external", HOPS)
-        assert dataset.read(lease, whole((5,)).axes).tolist() == [0, 1, 2, 3, 4]
+        assert dataset.read(lease, select_all((5,)).axes).tolist() == [0, 1, 2, 3, 4]
         assert lease.pool.dataset(file, b"external") is None
         assert set(map(Path, lease.depends)) == {root / "main.h5", root / "other.h5"}
         assert walk(lease, file, "/external", LinkResolution.ALL, HOPS).path == "/external"

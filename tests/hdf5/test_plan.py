@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5 import plan
 from asgihive.hdf5.plan import Block, find_run, plan_blocks, plan_windows, walk_positions
-from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
+from asgihive.hdf5.selection import Axis, Selection, parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken
@@ -74,10 +74,10 @@ def test_no_chunk_is_cut_needlessly(
 
 def test_as_few_blocks_as_budget_and_boundaries_allow() -> None:
     # 10 rows of 8 bytes fit, chunks are 4 rows: 8 rows at a time.
-    blocks = planned(whole((30, 8)), (4, 8), 1, 80)
+    blocks = planned(select_all((30, 8)), (4, 8), 1, 80)
     assert [block.axes[0].start for block in blocks] == [0, 8, 16, 24]
     # All of it fits.
-    assert len(planned(whole((30, 8)), (4, 8), 1, 240)) == 1
+    assert len(planned(select_all((30, 8)), (4, 8), 1, 240)) == 1
 
 
 def test_dropped_axes_have_no_place_in_a_shape() -> None:
@@ -90,13 +90,13 @@ def test_dropped_axes_have_no_place_in_a_shape() -> None:
 
 
 def test_scalar_and_empty() -> None:
-    assert planned(whole(()), None, 8, 1) == [Block(0, (), ())]
-    assert planned(whole((3, 0)), (1, 1), 8, 1) == []
+    assert planned(select_all(()), None, 8, 1) == [Block(0, (), ())]
+    assert planned(select_all((3, 0)), (1, 1), 8, 1) == []
 
 
 @given(SHAPES)
 def test_positions_are_ndindex(shape: tuple[int, ...]) -> None:
-    found = [tuple(axis.start for axis in each) for each in walk_positions(whole(shape).axes)]
+    found = [tuple(axis.start for axis in each) for each in walk_positions(select_all(shape).axes)]
     assert found == list(np.ndindex(shape))
 
 
@@ -113,7 +113,7 @@ def test_a_run_is_where_the_elements_lie(data: st.DataObject, shape: tuple[int, 
 
 
 def test_a_run_joins_whole_rows() -> None:
-    assert find_run(whole((3, 4, 5)).axes, (3, 4, 5)) == (0, 60)
+    assert find_run(select_all((3, 4, 5)).axes, (3, 4, 5)) == (0, 60)
     assert find_run(parse_selection("1:3", (3, 4, 5)).axes, (3, 4, 5)) == (20, 40)
     assert find_run(parse_selection("1,2:4", (3, 4, 5)).axes, (3, 4, 5)) == (30, 10)
     assert find_run(parse_selection("1:3,2:4", (3, 4, 5)).axes, (3, 4, 5)) is None

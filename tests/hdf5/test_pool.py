@@ -18,7 +18,7 @@ from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile, Unsettled, close_id, libhdf5_reason
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.selection import whole
+from asgihive.hdf5.selection import select_all
 from tests.hdf5.serving import HOPS, descriptors, leased, pool_of
 
 
@@ -29,7 +29,7 @@ def write(path: Path, value: int = 1, count: int = 3) -> None:
 
 def read(lease: Lease, file: OpenFile, count: int = 3) -> list[int]:
     dataset = find_dataset(lease, file, "data", HOPS)
-    values: list[int] = dataset.read(lease, whole((count,)).axes).tolist()
+    values: list[int] = dataset.read(lease, select_all((count,)).axes).tolist()
     return values
 
 
@@ -123,7 +123,7 @@ def test_a_changed_file_is_opened_anew(
     assert not new.changed()
     assert read(second, new) == [1, 1, 1]
     with pytest.raises(FileChanged):
-        dataset.read(first, whole((3,)).axes)
+        dataset.read(first, select_all((3,)).axes)
 
 
 @pytest.mark.parametrize("change", [linked, replaced, Path.unlink, moded, owned, renamed])
@@ -198,7 +198,7 @@ def rows(path: Path) -> None:
 
 def read_rows(lease: Lease, file: OpenFile) -> list[bytes]:
     dataset = find_dataset(lease, file, "rows", HOPS)
-    return [each["s"] for each in dataset.read(lease, whole((50,)).axes)]
+    return [each["s"] for each in dataset.read(lease, select_all((50,)).axes)]
 
 
 EXPECTED_ROWS = [f"text {i}".encode() for i in range(50)]

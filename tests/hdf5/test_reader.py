@@ -24,7 +24,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import Block, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, InFlight, Reader
-from asgihive.hdf5.selection import Selection, parse_selection, whole
+from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, descriptors, leased
 from tests.hdf5.strategies import selections
@@ -155,7 +155,7 @@ PLAIN = cast("Dataset", SimpleNamespace(item_bytes=1, virtual=None))
 
 def numbered(count: int) -> Iterator[Block]:
     """Blocks of ten elements each."""
-    return plan_blocks(whole((10 * count,)), None, 1, 10)
+    return plan_blocks(select_all((10 * count,)), None, 1, 10)
 
 
 @pytest.mark.parametrize(("budget", "most"), [(35, 3), (10, 1), (1, 1), (1000, 4)])
@@ -299,7 +299,9 @@ async def test_two_hundred_who_want_one_chunk_decode_it_once(
         held = await held_of(reader, lease, "main.h5", "data")
 
         async def ask() -> None:
-            results.append(await reader.read(held, whole((4000,)).axes, lambda a: int(a.sum())))
+            results.append(
+                await reader.read(held, select_all((4000,)).axes, lambda a: int(a.sum()))
+            )
 
         async with anyio.create_task_group() as tasks:
             for _ in range(200):
@@ -319,7 +321,7 @@ async def test_who_waits_for_a_damaged_chunk_hears_of_the_damage(root: Path) -> 
 
         async def ask() -> None:
             with pytest.raises(DamagedData, match=r"chunk \(0,\)") as caught:
-                await reader.read(held, whole((100,)).axes, len)
+                await reader.read(held, select_all((100,)).axes, len)
             failures.append(str(caught.value))
 
         async with anyio.create_task_group() as tasks:
@@ -349,7 +351,7 @@ async def test_nothing_more_is_decoded_once_nobody_waits(
     async with leasing(root) as lease:
         held = await held_of(reader, lease, "main.h5", "data")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read_all, reader, held, whole((1000,)))
+            tasks.start_soon(read_all, reader, held, select_all((1000,)))
             await begun.wait()
             tasks.cancel_scope.cancel()
         lease.release()
@@ -375,7 +377,7 @@ async def test_a_block_takes_so_long_at_most(root: Path, monkeypatch: pytest.Mon
         held = await held_of(reader, lease, "main.h5", "data")
         try:
             with pytest.raises(ReadTimeout):
-                await reader.read(held, whole((100,)).axes, len)
+                await reader.read(held, select_all((100,)).axes, len)
         finally:
             released.set()
 
@@ -390,7 +392,7 @@ async def test_what_is_long_is_not_kept_but_what_is_there_is_used(
         held = await held_of(reader, lease, "main.h5", "data")
         passing = Held(held.dataset, lease, keep=False)
         await read_all(reader, held, parse_selection(":100", (1000,)))
-        await read_all(reader, passing, whole((1000,)))
+        await read_all(reader, passing, select_all((1000,)))
         assert (len(decoded), len(lease.pool.chunks)) == (10, 1)
         # A part of a chunk: the next one is likely to want the rest.
         await read_all(reader, passing, parse_selection("350:360", (1000,)))
@@ -403,7 +405,7 @@ async def test_sources_are_given_back(laid_out: tuple[Path, Any]) -> None:
     before = descriptors()
     async with leasing(root, max_open=20) as lease:
         held = await held_of(reader, lease, "data.h5", "virtual")
-        read = await read_all(reader, held, whole(SHAPE), 4 * stored[0].size * 5)
+        read = await read_all(reader, held, select_all(SHAPE), 4 * stored[0].size * 5)
         np.testing.assert_array_equal(read, stored)
         pool = lease.pool
         others = [each for each in pool._files.values() if each not in lease.files.values()]
@@ -437,5 +439,5 @@ async def test_later_mappings_win_however_they_are_read(root: Path) -> None:
     async with leasing(root, max_open=5) as lease:
         held = await held_of(reader, lease, "main.h5", "data")
         for _ in range(5):
-            read = await read_all(reader, held, whole((500,)), 4000)
+            read = await read_all(reader, held, select_all((500,)), 4000)
             np.testing.assert_array_equal(read, expected)

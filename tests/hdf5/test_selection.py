@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgihive.errors import BadSelection
-from asgihive.hdf5.selection import Axis, Selection, parse_selection, whole
+from asgihive.hdf5.selection import Axis, Selection, parse_selection, select_all
 from tests.hdf5.strategies import SHAPES, selections
 
 
@@ -103,7 +103,7 @@ def test_refusals_say_why(text: str, shape: tuple[int, ...], words: str) -> None
 
 @pytest.mark.parametrize("text", [None, "", " ", "...", " ... ", ":", ":,..."])
 def test_everything(text: str | None) -> None:
-    assert parse_selection(text, (2, 3)) == whole((2, 3))
+    assert parse_selection(text, (2, 3)) == select_all((2, 3))
 
 
 def test_scalar_dataset() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from asgihive.hdf5 import views
-from asgihive.hdf5.selection import Selection, parse_selection, whole
+from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from asgihive.hdf5.views import Method, View, ViewReducer, ViewRequest, plan_view, plan_view_blocks
 from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections
@@ -100,7 +100,7 @@ def test_long_curves(method: Method, factor: int, dtype: str) -> None:
     values = np.random.default_rng(factor).normal(size=70_001) * 9000
     values = np.abs(values).astype(dtype)
     view = plan_view(
-        whole(values.shape), values.dtype, ViewRequest(-(-70_001 // factor), None, method)
+        select_all(values.shape), values.dtype, ViewRequest(-(-70_001 // factor), None, method)
     )
     answer = reduced(view, values, 40_000)
     starts = np.arange(0, values.size, view.factors[0])
@@ -121,14 +121,14 @@ def test_long_curves(method: Method, factor: int, dtype: str) -> None:
 def test_images(shape: tuple[int, ...], method: Method) -> None:
     values = np.random.default_rng(1).integers(-500, 500, shape).astype("i4")
     most = tuple(max(2, n // 7) for n in shape)
-    view = plan_view(whole(shape), values.dtype, ViewRequest(shape=most, method=method))
+    view = plan_view(select_all(shape), values.dtype, ViewRequest(shape=most, method=method))
     for block_bytes in (1 << 20, 5000, 77):
         assert_equal(view, reduced(view, values, block_bytes), values)
 
 
 def test_rows_are_given_as_soon_as_they_are_complete() -> None:
     values = np.arange(40, dtype="u2").reshape(10, 4)
-    view = plan_view(whole((10, 4)), values.dtype, ViewRequest(shape=(4, 2)))
+    view = plan_view(select_all((10, 4)), values.dtype, ViewRequest(shape=(4, 2)))
     reducer = ViewReducer(view, values.dtype)
     rows = [
         len(reducer.add(each, taken(values, Selection(each.block.axes))))
@@ -145,7 +145,7 @@ def test_sums_of_64_bits_do_not_overflow() -> None:
         ([-1] * 3, "i8"),
     ):
         values = np.array(numbers, dtype)
-        view = plan_view(whole(values.shape), values.dtype, ViewRequest(1))
+        view = plan_view(select_all(values.shape), values.dtype, ViewRequest(1))
         for block_bytes in (8, 24, 800):
             found = reduced(view, values, block_bytes)
             assert found[0] == pytest.approx(float(Fraction(sum(numbers), len(numbers))), rel=1e-15)
@@ -154,8 +154,8 @@ def test_sums_of_64_bits_do_not_overflow() -> None:
 def test_floats_that_are_not_finite_or_large() -> None:
     most = np.finfo("f8").max
     values = np.array([np.nan, 1, 3, np.inf, -np.inf, np.nan, most, most, most, -most, 5, 5e-324])
-    means = plan_view(whole((12,)), values.dtype, ViewRequest(4))
-    pairs = plan_view(whole((12,)), values.dtype, ViewRequest(4, method=Method.MINMAX))
+    means = plan_view(select_all((12,)), values.dtype, ViewRequest(4))
+    pairs = plan_view(select_all((12,)), values.dtype, ViewRequest(4, method=Method.MINMAX))
     for block_bytes in (8, 16, 40, 1000):
         mean = reduced(means, values, block_bytes)
         np.testing.assert_allclose(mean, [2, np.nan, most, -most / 3], rtol=1e-15)
@@ -167,5 +167,5 @@ def test_floats_that_are_not_finite_or_large() -> None:
 def test_signalling_nans_are_as_good_as_others() -> None:
     values = np.array([0x7F800001, 0x3F800000], "<u4").view("<f4")
     for method in REDUCING:
-        view = plan_view(whole((2,)), values.dtype, ViewRequest(1, method=method))
+        view = plan_view(select_all((2,)), values.dtype, ViewRequest(1, method=method))
         assert set(reduced(view, values).ravel().tolist()) == {1.0}

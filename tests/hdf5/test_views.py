@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asgihive.errors import BadParameter, FormatMismatch
 from asgihive.hdf5 import views
-from asgihive.hdf5.selection import Selection, parse_selection, whole
+from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from asgihive.hdf5.views import Method, View, ViewRequest, plan_view, plan_view_blocks
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken
@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(0, 300), max_size=4).map(tuple)
 
 
 def planned(shape: tuple[int, ...], request: ViewRequest) -> View:
-    return plan_view(whole(shape), U2, request)
+    return plan_view(select_all(shape), U2, request)
 
 
 @given(LENGTHS, st.integers(1, 500))
@@ -57,7 +57,7 @@ def test_the_issue_s_curve_and_image() -> None:
 
 def test_types_of_answers() -> None:
     for method in Method:
-        view = plan_view(whole((9,)), np.dtype(">f4"), ViewRequest(3, method=method))
+        view = plan_view(select_all((9,)), np.dtype(">f4"), ViewRequest(3, method=method))
         assert view.dtype == ("f8" if method is Method.MEAN else ">f4")
 
 
@@ -103,10 +103,10 @@ def test_values_that_are_no_real_numbers(method: Method) -> None:
     request = ViewRequest(10, method=method)
     for dtype in ("c16", "S3", "V4", "O", [("x", "i4")]):
         with pytest.raises(FormatMismatch, match=f"`method` is `{method}`: .* only nearest"):
-            plan_view(whole((5,)), np.dtype(dtype), request)
+            plan_view(select_all((5,)), np.dtype(dtype), request)
     with pytest.raises(FormatMismatch, match=r"arrays \(3,\) of uint16"):
-        plan_view(whole((5,)), U2, request, (3,))
-    plan_view(whole((5,)), np.dtype("c16"), ViewRequest(10, method=Method.NEAREST), (3,))
+        plan_view(select_all((5,)), U2, request, (3,))
+    plan_view(select_all((5,)), np.dtype("c16"), ViewRequest(10, method=Method.NEAREST), (3,))
 
 
 def test_a_shape_for_another_number_of_axes() -> None:
@@ -114,4 +114,4 @@ def test_a_shape_for_another_number_of_axes() -> None:
     with pytest.raises(BadParameter, match=r"`shape` is `3,3,3`: one number .* has 2 \(6,7\)"):
         plan_view(selection, U2, ViewRequest(shape=(3, 3, 3)))
     with pytest.raises(BadParameter, match="has none"):
-        plan_view(whole(()), U2, ViewRequest(shape=(3,)))
+        plan_view(select_all(()), U2, ViewRequest(shape=(3,)))

@@ -23,7 +23,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.hyperslabs import RegularIndices
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import Axis, parse_selection, whole
+from asgihive.hdf5.selection import Axis, parse_selection, select_all
 from asgihive.hdf5.virtual import Mapping
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
@@ -485,4 +485,4 @@ def test_those_of_a_fixed_extent_are_kept_open_and_circles_still_end(sources: Pa
             dataset = find_dataset(lease, file, "data", HOPS)
             assert find_dataset(lease, file, "data", HOPS) is dataset
             with pytest.raises(TypeUnsupported, match="nested more than 8 deep"):
-                selected(lease, dataset, whole((4,)))
+                selected(lease, dataset, select_all((4,)))
