@@ -26,7 +26,7 @@ from asgihive.hive.hooks import (
     EndpointHooks,
     LifeContext,
     Metadata,
-    RequestContext,
+    RequestHookContext,
 )
 from asgihive.hive.lifespan import compose_lifespans
 
@@ -50,7 +50,7 @@ __all__ = [
     "LifeContext",
     "Metadata",
     "ModuleHooks",
-    "RequestContext",
+    "RequestHookContext",
     "RouteRecord",
     "compose_lifespans",
     "format_graph",

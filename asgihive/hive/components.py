@@ -18,11 +18,11 @@ from asgihive.hive.hooks import (
     Hooks,
     LifeContext,
     Metadata,
-    RequestContext,
+    RequestHookContext,
 )
 
 LifespanManager = Callable[[LifeContext], AbstractAsyncContextManager[object]]
-RequestManager = Callable[[RequestContext], AbstractAsyncContextManager[object]]
+RequestManager = Callable[[RequestHookContext], AbstractAsyncContextManager[object]]
 
 _BASES: Mapping[ComponentKind, type[Hooks]] = {
     "cornerstone": CornerstoneHooks,

@@ -245,7 +245,7 @@ class LifeContext:
             raise HookDenied(text)
 
 
-class RequestContext(LifeContext):
+class RequestHookContext(LifeContext):
     """What `request(context)` and the hooks around a request see.
 
     `error` and `status` are there after the endpoint.

@@ -19,7 +19,7 @@ from asgihive.hive.hooks import (
     HookedRequest,
     Hooks,
     LifeContext,
-    RequestContext,
+    RequestHookContext,
     attach_context,
     has_no_await,
     is_async,
@@ -67,7 +67,7 @@ class HookStep:
 
     def open(self, hooked: HookedRequest) -> Hooks:
         hooks = self._create()
-        attach_context(hooks, RequestContext(self._life, hooked))
+        attach_context(hooks, RequestHookContext(self._life, hooked))
         return hooks
 
     def after(self, opened: Any, hooked: HookedRequest) -> Awaitable[object]:  # noqa: ARG002  # in its context
@@ -85,7 +85,7 @@ class ManagerStep:
         self._make = make
 
     def open(self, hooked: HookedRequest) -> AbstractAsyncContextManager[object]:
-        return self._make(RequestContext(self._life, hooked))
+        return self._make(RequestHookContext(self._life, hooked))
 
     async def before(self, opened: Any) -> None:
         await opened.__aenter__()
