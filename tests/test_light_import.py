@@ -16,7 +16,7 @@ LIGHT = (
 AS_ON_WINDOWS = """
     import asyncio, importlib.metadata, os, sys
     import anyio, anyio._backends._asyncio, anyio.from_thread, anyio.to_thread
-    import msgspec, orjson, starlette.requests, starlette.responses, starlette.websockets
+    import msgspec, numpy, orjson, starlette.requests, starlette.responses, starlette.websockets
 
     for name in ("fcntl", "grp", "pwd", "resource", "termios"):
         sys.modules[name] = None
@@ -55,6 +55,19 @@ def test_a_hive_needs_neither_h5py_nor_numpy_nor_codecs(statement: str) -> None:
     assert not {name for name in own if name.split(".")[1] in {"hdf5", "service", "encoders"}}
 
 
+def test_arrays_need_no_h5py() -> None:
+    code = """
+        import sys
+        import numpy
+        from asgihive import Router
+        Router().get("/")(lambda: numpy.zeros(3))
+        import asgihive.encoders
+        asgihive.encoders.list_encoders()
+        print([name for name in sys.modules if name.startswith(("h5py", "asgihive.hdf5"))])
+    """
+    assert run(code) == "[]\n"
+
+
 def test_the_service_is_imported_when_it_is_first_read() -> None:
     code = """
         import sys
@@ -75,11 +88,15 @@ def test_a_hive_works_on_windows(tmp_path: Path) -> None:
     """As far as it can be shown without one."""
     (tmp_path / "endpoints" / "notes").mkdir(parents=True)
     (tmp_path / "endpoints" / "notes" / "router.py").write_text(
+        "import numpy as np\n"
         "from asgihive import Router\n"
         "router = Router()\n"
         "@router.get('/{number:int}')\n"
         "def show(number: int) -> dict[str, int]:\n"
         "    return {'number': number}\n"
+        "@router.get('/zeros')\n"
+        "def show_zeros() -> np.ndarray:\n"
+        "    return np.zeros(2)\n"
     )
     code = """
         from asgihive import Hive, HiveConfig
@@ -88,7 +105,8 @@ def test_a_hive_works_on_windows(tmp_path: Path) -> None:
 
         async def main() -> None:
             async with hive.running():
-                await hive(scope, receive, send)
+                for path in ("7", "zeros"):
+                    await hive({**scope, "path": f"/endpoints/notes/{path}"}, receive, send)
 
         async def receive():
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -97,13 +115,13 @@ def test_a_hive_works_on_windows(tmp_path: Path) -> None:
             print(message.get("status", message.get("body")))
 
         scope = {
-            "type": "http", "method": "GET", "path": "/endpoints/notes/7", "query_string": b"",
+            "type": "http", "method": "GET", "query_string": b"",
             "headers": [], "root_path": "", "http_version": "1.1", "scheme": "http",
         }
         anyio.run(main)
     """
     printed = run(textwrap.dedent(AS_ON_WINDOWS) + textwrap.dedent(code), tmp_path)
-    assert printed == """200\nb'{"number":7}'\n"""
+    assert printed == """200\nb'{"number":7}'\n200\nb'[0.0,0.0]'\n"""
 
 
 def test_the_service_says_that_it_needs_posix() -> None:

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from asgihive.asgi import BufferedResponse, format_content_disposition
 from asgihive.context import measured
 from asgihive.encoders.protocol import Encoder, Values
-from asgihive.hdf5.buffers import find_bytes, zero_padding
+from asgihive.hdf5.buffers import find_bytes
 from asgihive.hdf5.datasets import Array
 from asgihive.hdf5.plan import plan_blocks
 from asgihive.hdf5.selection import select_all
 from asgihive.hdf5.views import View
+from asgihive.padding import zero_padding
 
 
 def headers_of(encoder: Encoder, values: Values, view: View | None) -> dict[str, str]:

@@ -13,12 +13,13 @@ import numpy as np
 from starlette.types import Scope
 
 from asgihive.asgi import BufferedResponse
-from asgihive.hdf5.buffers import find_bytes, has_padding, read_cached_bytes, zero_padding
+from asgihive.hdf5.buffers import find_bytes, read_cached_bytes
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.identity import identity_on_loop
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool
+from asgihive.padding import has_padding, zero_padding
 
 # With these, the answer is not the same each time (RFC 9110, sections 13.1 and 14.2).
 _CHANGING = frozenset(

@@ -13,7 +13,7 @@ from asgihive.concurrency import Portions
 from asgihive.context import measured
 from asgihive.encoders.protocol import Values
 from asgihive.errors import AnswerTooLarge, FileChanged
-from asgihive.hdf5.buffers import find_bytes, has_padding
+from asgihive.hdf5.buffers import find_bytes
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.opening import dataset_key
 from asgihive.hdf5.plan import Block, plan_run
@@ -22,6 +22,7 @@ from asgihive.hdf5.reader import Held, ReadAhead
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources, sources_at_hand
+from asgihive.padding import has_padding
 from asgihive.service.bodies import encode, headers_of, joined
 from asgihive.service.parameters import DataParameters
 from asgihive.service.parts import Part, has_parts, part_of
