@@ -104,8 +104,10 @@ class Store:
             InFlight(settings.max_in_flight_bytes),
             settings.read_timeout_seconds,
         )
-        self.answers = AnswerCache(settings.answer_cache_bytes, self.lanes.decode)
-        self.plain = PlainAnswers(self.pool, settings.answer_cache_bytes // 4)
+        # Both together keep no more than the setting says.
+        plain_bytes = settings.answer_cache_bytes // 4
+        self.answers = AnswerCache(settings.answer_cache_bytes - plain_bytes, self.lanes.decode)
+        self.plain = PlainAnswers(self.pool, plain_bytes)
         self.versions_seed = versions_seed(settings)
 
     @property
