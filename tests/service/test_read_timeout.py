@@ -25,7 +25,7 @@ from tests.service import servers
 from tests.service.asking import ask, held
 from tests.service.bounds import bounded
 
-SHORT = 0.1
+SHORT = 0.3
 LONG = 60.0
 VALUES = np.arange(300_000, dtype="<i8")
 
