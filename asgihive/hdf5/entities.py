@@ -10,7 +10,6 @@ from asgihive.concurrency import Portions
 from asgihive.errors import AsgihiveError, FileUnreadable
 from asgihive.hdf5.attributes import attribute_headers
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain
-from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.headers import (
     AttributeMessage,
     ObjectHeader,
@@ -30,7 +29,7 @@ from asgihive.hdf5.links import (
     walk_below,
 )
 from asgihive.hdf5.names import text
-from asgihive.hdf5.objects import StoredObject
+from asgihive.hdf5.objects import StoredObject, list_links
 from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease

@@ -32,7 +32,6 @@ from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.filters.pipeline import make_pipeline
-from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import list_segments
 from asgihive.hdf5.links import (
@@ -44,6 +43,7 @@ from asgihive.hdf5.links import (
     walk,
 )
 from asgihive.hdf5.names import components, encoded, text
+from asgihive.hdf5.objects import list_links
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.pool import Lease

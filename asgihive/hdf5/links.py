@@ -19,9 +19,15 @@ from asgihive.errors import (
     LinkUnresolved,
     Overloaded,
 )
-from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.names import components, encoded, text
-from asgihive.hdf5.objects import LINK_ACCESS, StoredObject, find_links, find_object, find_root
+from asgihive.hdf5.objects import (
+    LINK_ACCESS,
+    StoredObject,
+    find_links,
+    find_object,
+    find_root,
+    list_links,
+)
 from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_links import Link

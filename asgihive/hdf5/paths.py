@@ -13,11 +13,10 @@ from asgihive.concurrency import Portions
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
 from asgihive.hdf5.entities import LIBRARY_ERRORS
 from asgihive.hdf5.file_bytes import NotPlain
-from asgihive.hdf5.group_links import list_links
 from asgihive.hdf5.headers import read_header
 from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_below
 from asgihive.hdf5.names import text
-from asgihive.hdf5.objects import StoredObject
+from asgihive.hdf5.objects import StoredObject, list_links
 from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_links import Link

@@ -26,7 +26,6 @@ from asgihive.errors import (
     Overloaded,
 )
 from asgihive.hdf5.cache import BytesCache, ChunkCache
-from asgihive.hdf5.descriptors import is_exhaustion
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait
 from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
 from asgihive.hdf5.identity import Identity, identity_on_loop
@@ -42,7 +41,7 @@ from asgihive.hdf5.open_file import (
     key_of,
     libhdf5_reason,
 )
-from asgihive.hdf5.sandbox import Place, Sandbox, open_regular, translated
+from asgihive.hdf5.sandbox import Place, Sandbox, is_exhaustion, open_regular, translated
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import (
     is_being_written,

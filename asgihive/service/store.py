@@ -24,12 +24,11 @@ from asgihive.errors import (
     RootUnreadable,
 )
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
-from asgihive.hdf5.descriptors import fit_open_files
 from asgihive.hdf5.file_bytes import without_waiting
 from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import InFlight, Reader
-from asgihive.hdf5.sandbox import Sandbox
+from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.service.answers import Answer, AnswerCache, Key
 from asgihive.service.plain import PlainAnswers
 from asgihive.service.versions import validators_of, versions_seed

@@ -7,9 +7,8 @@ import pytest
 from h5py import h5o
 
 from asgihive.concurrency import run_at_once
-from asgihive.hdf5 import group_links
-from asgihive.hdf5.group_links import list_links
-from asgihive.hdf5.objects import StoredObject, find_object
+from asgihive.hdf5 import objects
+from asgihive.hdf5.objects import StoredObject, find_object, list_links
 from tests.hdf5.serving import leased
 
 
@@ -27,8 +26,8 @@ def test_links_are_listed_as_h5py_does(
         wanted = [(name.encode(), group.id.links.get_val(name.encode())) for name in group]
     assert len(wanted) == count
     # So that it is listed in many portions, and sorted in several runs.
-    monkeypatch.setattr(group_links, "_LISTING_SECONDS", 0.0)
-    monkeypatch.setattr(group_links, "_SORTED_AT_ONCE", 500)
+    monkeypatch.setattr(objects, "_LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(objects, "_SORTED_AT_ONCE", 500)
     with leased(root) as lease:
         opened = lease.open_asked("x.h5")
         address = h5o.get_info(h5o.open(opened.root, b"many")).addr

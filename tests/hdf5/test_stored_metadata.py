@@ -19,6 +19,7 @@ from asgihive.hdf5.file_bytes import NotPlain, read_bytes, without_waiting
 from asgihive.hdf5.global_heap import read_strings
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.hdf5.objects import StoredObject, find_links, find_object
+from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.selection import parse_selection
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
 from tests.hdf5.test_types import TYPES
@@ -43,7 +44,9 @@ def write_attributes(owner: h5py.Dataset | h5py.Group) -> None:
     for number, text in enumerate(TEXTS):
         owner.attrs.create(f"text {number}", text, dtype=h5py.string_dtype())
     owner.attrs.create("texts", np.array(TEXTS, object), dtype=h5py.string_dtype("ascii"))
-    owner.attrs.create("table", np.array([[b"a", b""], [b"b", b"cd"]], object), (2, 2), "O")
+    owner.attrs.create(
+        "table", np.array([[b"a", b""], [b"b", b"cd"]], object), (2, 2), h5py.string_dtype()
+    )
     for padding in PADDINGS:
         for cset in (h5t.CSET_ASCII, h5t.CSET_UTF8):
             type_id = h5t.C_S1.copy()
@@ -57,8 +60,10 @@ def write_attributes(owner: h5py.Dataset | h5py.Group) -> None:
     owner.attrs["empty"] = h5py.Empty("f4")
     owner.attrs["none"] = np.zeros((0, 3), "i4")
     owner.attrs["compound"] = np.array([(1, 2.5)], [("a", "<i2"), ("b", "<f8")])
-    owner.attrs.create("array", np.arange(6).reshape(2, 3), (2,), np.dtype(("<i4", (3,))))
-    owner.attrs.create("sequence", np.arange(3), (), h5py.vlen_dtype("i4"))
+    kind = h5t.array_create(h5t.STD_I32LE, (3,))
+    h5a.create(owner.id, b"array", kind, h5s.create_simple((2,)))
+    kind = h5t.vlen_create(h5t.STD_I32LE)
+    h5a.create(owner.id, b"sequence", kind, h5s.create_simple((2,)))
     owner.attrs["reference"] = owner.ref
 
 
@@ -84,7 +89,12 @@ def test_attributes_are_those_of_libhdf5(
         data.attrs["numbers"] = np.arange(3)
     opened: list[int] = []
     original = objects.open_object
-    monkeypatch.setattr(objects, "open_object", lambda *a: opened.append(1) or original(*a))
+
+    def noting(file: OpenFile, address: int) -> Any:
+        opened.append(address)
+        return original(file, address)
+
+    monkeypatch.setattr(objects, "open_object", noting)
     found = {path: read_all(root, path) for path in ("group", "data")}
     assert len(opened) <= 1  # the group, for what libhdf5 must read of it
     monkeypatch.setattr(pool, "bytes_of_file", refuse)
@@ -101,7 +111,7 @@ def test_attributes_are_those_of_libhdf5(
 @pytest.mark.parametrize("layout", [h5d.CONTIGUOUS, h5d.COMPACT])
 @pytest.mark.parametrize("libver", FORMATS)
 def test_texts_are_those_of_libhdf5(root: Path, libver: str, layout: int) -> None:
-    content = np.array([*TEXTS, b"nul\0within"] * 3, object).reshape(4, 6)
+    content = np.array([*TEXTS, b"last"] * 3, object).reshape(4, 6)
     with h5py.File(root / "main.h5", "w", libver=libver) as file:
         properties = h5p.create(h5p.DATASET_CREATE)
         properties.set_layout(layout)
@@ -112,14 +122,12 @@ def test_texts_are_those_of_libhdf5(root: Path, libver: str, layout: int) -> Non
             file[name][...] = data
         expected = file["texts"][()]
     for selection in (None, "1", ":,2", "1:4:2,::3", "0:0"):
-        wanted = expected[parse_selection(selection, expected.shape).as_index()]
+        chosen = parse_selection(selection, expected.shape)
+        index = tuple(slice(a.start, a.start + a.count * a.step, a.step) for a in chosen.axes)
+        wanted = expected[index].reshape(chosen.shape)
         np.testing.assert_array_equal(values(root, "main.h5", "texts", selection), wanted)
-    with without_waiting_once_open(root) as (lease, dataset):
+    with dataset_of(root, "main.h5", "one") as (lease, dataset), without_waiting():
         assert selected(lease, dataset, parse_selection(None, ()))[()] == b"alone"
-
-
-def without_waiting_once_open(root: Path) -> Any:
-    return dataset_of(root, "main.h5", "one")
 
 
 @given(stored=st.binary(max_size=200), count=st.integers(0, 20))
@@ -155,11 +163,12 @@ def test_links_are_those_of_libhdf5(root: Path, libver: str, count: int) -> None
                     group[name] = h5py.ExternalLink(f"other{number}.h5", "/x/y")
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
-        address = next(iter(find_links(objects.find_root(file)).values())).address
+        root_links = find_links(objects.find_root(file))
+        assert root_links is not None
+        address = root_links[b"group"].address
         native = find_links(find_object(file, address))
         if native is None:
-            assert count == 100
-            assert libver != "earliest"
+            assert count == 100  # in dense storage
             return
         by_library = StoredObject(file, address, None)
         group_id = by_library.id

@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from asgihive.hdf5.descriptors import fit_open_files, is_exhaustion
+from asgihive.hdf5.sandbox import fit_open_files, is_exhaustion
 
 MANY = 60
 
