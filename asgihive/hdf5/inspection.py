@@ -217,11 +217,7 @@ def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Insp
     before = (b"/".join(names[:count]) for count in range(1, len(names) + 1))
     found = (inspector.describe_link(_as_path(each)) for each in before)
     links = tuple(each for each in found if each is not None)
-    try:
-        return inspector.describe(path, links, detailed=True)
-    except LIBRARY_ERRORS as error:
-        detail = f"{path} is damaged ({libhdf5_reason(error)})"
-        raise FileUnreadable(file.place.name, detail) from error
+    return inspector.describe(path, links, detailed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +248,7 @@ class _Inspector:
         """Return what lies at `path`, behind the `links`.
 
         Raises:
-            AsgihiveError: and what h5py raises for a damaged object, see `LIBRARY_ERRORS`.
+            AsgihiveError: and, not in detail, what h5py raises for a damaged object.
         """
         entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID, self.max_hops)
         name = entity.path.rsplit("/", 1)[-1]
@@ -260,6 +256,17 @@ class _Inspector:
             # Of two links of one name, which only a forged group has, a path finds one.
             problem = links[-1].problem if links else "another link has its name"
             return Inspection(name, entity.path, kind_of(entity), links=links, problem=problem)
+        try:
+            return self._describe_object(entity, path, links, detailed=detailed)
+        except LIBRARY_ERRORS as error:
+            if not detailed:
+                raise
+            detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
+            raise FileUnreadable(entity.file.place.name, detail) from error
+
+    def _describe_object(
+        self, entity: Resolved, path: str, links: tuple[LinkReport, ...], *, detailed: bool
+    ) -> Inspection:
         object_id = entity.id
         described_type = storage = members = children = None
         if isinstance(object_id, h5g.GroupID):
@@ -278,7 +285,7 @@ class _Inspector:
         else:
             described_type = describe_type(object_id)
         return Inspection(
-            name=name,
+            name=entity.path.rsplit("/", 1)[-1],
             path=entity.path,
             kind=entity.object.kind,
             file=entity.file.place.name,
@@ -314,13 +321,15 @@ class _Inspector:
         layout = layout_of(found.id)
         is_virtual = layout.kind is LayoutKind.VIRTUAL
         dataset, way, sources = None, None, None
+        reason: str | None = None
         try:
             dataset = find_dataset(self.lease, self.file, path, self.max_hops)
+        except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
+            reason = error.detail
+        else:
             way, reason = _find_way(dataset)
             if detailed and dataset.virtual is not None:
                 sources = tuple(self._describe_sources(dataset))
-        except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
-            reason = error.detail
         shape, maxshape, dataspace, raw_bytes = None, None, "unknown", None
         # Asking libhdf5 of a virtual one would open the sources, wherever they are.
         if dataset is not None or not is_virtual:
