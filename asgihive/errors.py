@@ -2,6 +2,7 @@
 
     AsgihiveError
     ├── BadParameter            a parameter's value cannot be used
+    │   ├── BadParameters       several of them
     │   ├── BadSelection        a hyperslab selection that does not fit its dataset
     │   ├── FormatMismatch      a format or dtype that does not fit the values
     │   └── UnknownParameter    a name that resembles one of the route's parameters
@@ -43,7 +44,7 @@ None of them knows HTTP: the table of statuses is `asgihive.service.gate`.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class AsgihiveError(Exception):
@@ -62,11 +63,25 @@ class BadParameter(AsgihiveError):
         self.parameter = parameter
         self.value = value
         self.accepted = accepted
+        self.problems: tuple[BadParameter, ...] = (self,)
 
     def __str__(self) -> str:
         if self.value is None:
             return f"Parameter `{self.parameter}` is required: {self.accepted}"
         return f"Parameter `{self.parameter}` is `{_shorten(self.value)}`: {self.accepted}"
+
+
+class BadParameters(BadParameter):
+    """Several parameters whose values cannot be used."""
+
+    def __init__(self, problems: Sequence[BadParameter]) -> None:
+        first = problems[0]
+        super().__init__(first.parameter, first.value, first.accepted)
+        self.args = (problems,)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.problems))
 
 
 class BadSelection(BadParameter):

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from asgihive.asgi.responses import BufferedResponse
+from asgihive.errors import BadParameter
 
 Statuses = Mapping[type[Exception], int]
 """HTTP status by class of exception; a class also stands for its subclasses."""
@@ -137,7 +138,12 @@ def find_http_exception(
         return HTTPException(error.status_code, str(error.detail), error.headers)
     for each in type(error).__mro__:
         if each in statuses:
-            return HTTPException(statuses[each], str(error))
+            details = None
+            if isinstance(error, BadParameter):
+                problems = [(problem.parameter, str(problem)) for problem in error.problems]
+                found = [{"where": ["query", name], "message": text} for name, text in problems]
+                details = {"errors": found}
+            return HTTPException(statuses[each], str(error), details=details)
     return None
 
 

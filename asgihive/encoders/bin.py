@@ -13,6 +13,8 @@ class Bin:
     name = "bin"
     media_type = "application/octet-stream"
     extension = None
+    is_raw = True
+    is_compressible = False
     block_elements = 1 << 22  # nothing is computed
 
     def refusal(self, values: Values) -> str | None:

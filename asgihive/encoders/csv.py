@@ -53,6 +53,8 @@ class Csv:
     name = "csv"
     media_type = "text/csv"
     extension = "csv"
+    is_raw = False
+    is_compressible = True
     block_elements = 1 << 14  # 2 to 5 ms, and NumPy lets other threads run meanwhile
 
     def __init__(self, *, has_header: bool = False) -> None:

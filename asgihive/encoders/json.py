@@ -31,6 +31,8 @@ class Json:
     name = "json"
     media_type = "application/json"
     extension = None
+    is_raw = False
+    is_compressible = True
     block_elements = 1 << 16  # orjson holds the GIL: 1 ms for float64
 
     def __init__(self, *, by_name: bool = False) -> None:

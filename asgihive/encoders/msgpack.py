@@ -43,6 +43,8 @@ class Msgpack:
     media_type = "application/vnd.msgpack"
     aliases = ("application/msgpack", "application/x-msgpack")
     extension = None
+    is_raw = False
+    is_compressible = True
     block_elements = 1 << 22  # nothing is computed, or compounds are packed: 4 ms a MiB at most
 
     def refusal(self, values: Values) -> str | None:

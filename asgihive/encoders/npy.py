@@ -22,6 +22,8 @@ class Npy:
     name = "npy"
     media_type = "application/octet-stream"
     extension = "npy"
+    is_raw = True
+    is_compressible = False
     block_elements = 1 << 22  # nothing is computed
 
     def refusal(self, values: Values) -> str | None:

@@ -44,7 +44,10 @@ class Values:
 class Encoder(Protocol):
     """One format of `/data`: head + blocks + tail are the body.
 
-    An encoder may also have `aliases`: further media types that choose it in `Accept`.
+    An encoder may also have `aliases`: further media types that choose it in `Accept`; `is_raw`,
+    true where the body is the head and then the elements as they lie in memory, and nothing else,
+    so that a range of it can be made (False where it is left out); and `is_compressible`, false
+    where clients want its length rather than few bytes (True where it is left out).
 
     Encoders hold no state: everything follows from the arguments, so one instance serves
     all requests at once, and the body is the same bytes however the values are cut.

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from asgihive import encoders as package
-from asgihive.encoders.protocol import Encoder, Values
+from asgihive.encoders.protocol import DocumentEncoder, Encoder, Values
 from asgihive.errors import BadParameter, FormatMismatch
 
 ENTRY_POINTS = "asgihive.encoders"
@@ -29,6 +29,12 @@ def list_encoders() -> dict[str, Encoder]:
     _add(found, (module.ENCODER for module in imported if hasattr(module, "ENCODER")))
     _add(found, (each.load() for each in entry_points(group=ENTRY_POINTS)))
     return found
+
+
+def list_document_encoders() -> dict[str, DocumentEncoder]:
+    """Return the encoders that also hold documents, by name."""
+    every = list_encoders().items()
+    return {name: each for name, each in every if isinstance(each, DocumentEncoder)}
 
 
 def register(encoder: Encoder) -> None:

@@ -29,6 +29,8 @@ class Tiff:
     name = "tiff"
     media_type = "image/tiff"
     extension = "tiff"
+    is_raw = False
+    is_compressible = False
     block_elements = 1 << 22  # nothing is computed
 
     def refusal(self, values: Values) -> str | None:

@@ -1,8 +1,14 @@
 """The identity of a file: what tells one content from the next without reading it."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from time import perf_counter
+from typing import Self, TypeVar
+
+from anyio.lowlevel import current_token
+
+from asgihive.errors import NeedsThread
 
 Content = tuple[int, int, int, int]
 """What tells one content of a file from the next: device, inode, size, mtime in nanoseconds."""
@@ -12,6 +18,15 @@ Content = tuple[int, int, int, int]
 # network file systems) tick in whole seconds, FAT in two.
 _FINE_TICK_NS = 20_000_000
 _COARSE_TICK_NS = 2_000_000_000
+
+SLOW_STAT_SECONDS = 0.005
+"""A `stat` that takes this long tells of a sick file system."""
+
+QUICK_AGAIN = 32
+"""So often in a row it must have been quick again: a busy machine is slow now and then."""
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +85,53 @@ class Identity:
         return max(0, tick - age) / 1e9
 
 
-def identity_on_loop(path: str) -> Identity | None:
-    """The identity of what `path` leads to now, None when there is nothing.
+class StatGuard:
+    """Asks the file system whether files are unchanged: on the event loop, while it is quick.
 
-    The one system call that the event loop may make (see `asgihive.service.answers`): a
-    `stat` takes 1 to 2 µs where a thread would cost 70.
+    A `stat` takes 1 to 2 µs, where a thread costs 70; but of a network file system that is sick it
+    takes milliseconds, and stalls every request. Once a question has taken over 5 ms, none is
+    asked on the event loop until 32 in a row were quick in threads. For all threads.
     """
+
+    def __init__(self) -> None:
+        self._is_slow = False
+        self._quick = 0
+
+    def find_identity(self, path: str) -> Identity | None:
+        """Return the identity of what `path` leads to now, None when there is nothing.
+
+        Raises:
+            NeedsThread: see `ask`.
+        """
+        try:
+            return Identity.of(self.ask(os.stat, path))
+        except OSError:
+            return None
+
+    def ask(self, question: Callable[[A], T], argument: A) -> T:
+        """Return what `question`, which makes a system call, says of `argument`.
+
+        Raises:
+            NeedsThread: on the event loop, while the file system is slow.
+        """
+        if self._is_slow and _is_on_loop():
+            raise NeedsThread
+        began = perf_counter()
+        try:
+            return question(argument)
+        finally:
+            is_quick = perf_counter() - began <= SLOW_STAT_SECONDS
+            if self._is_slow:
+                self._quick = self._quick + 1 if is_quick else 0
+                self._is_slow = self._quick < QUICK_AGAIN
+            elif not is_quick and _is_on_loop():
+                self._is_slow, self._quick = True, 0
+
+
+def _is_on_loop() -> bool:
+    """Return whether the calling thread runs an event loop."""
     try:
-        return Identity.of(os.stat(path))
-    except OSError:
-        return None
+        current_token()
+    except RuntimeError:
+        return False
+    return True

@@ -28,7 +28,7 @@ from asgihive.errors import (
 from asgihive.hdf5.cache import BytesCache, ChunkCache
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait
 from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
-from asgihive.hdf5.identity import Identity, identity_on_loop
+from asgihive.hdf5.identity import Identity, StatGuard
 from asgihive.hdf5.open_file import (
     Handle,
     Key,
@@ -154,7 +154,7 @@ class Lease:
         """Open `place`, or find it open; raises as `open_asked`."""
         allow_waiting()
         # Before trying, so that what turns up after it failed is a change.
-        identity = identity_on_loop(place.asked)
+        identity = self.pool.stat_guard.find_identity(place.asked)
         try:
             file = self.pool.acquire(place)
         except (FileMissing, FileForbidden, FileUnreadable):
@@ -266,6 +266,7 @@ class FilePool:
         max_chunk_bytes: int,
     ) -> None:
         self.sandbox = sandbox
+        self.stat_guard = StatGuard()
         self.max_chunk_bytes = max_chunk_bytes
         self.max_open = max_open
         self.idle_seconds = idle_seconds
@@ -317,7 +318,7 @@ class FilePool:
         file = self._by_name.get(name)
         if file is None:
             return None
-        identity = identity_on_loop(file.place.asked)
+        identity = self.stat_guard.find_identity(file.place.asked)
         if identity is None or not self._usable(file, identity):
             return None
         return self._touched(file)
@@ -327,12 +328,17 @@ class FilePool:
 
         For the event loop: nothing is opened, closed or put in another order, so that the
         library lane may be at work at the same time.
+
+        Raises:
+            NeedsThread: the file system is slow.
         """
         file = self._by_name.get(name)
         if file is None or file.live or not file.settled or file.revoked:
             return None
         dataset = self._datasets.peek((file, path))
-        if dataset is None or identity_on_loop(file.place.asked) != file.identity:
+        if dataset is None:
+            return None
+        if self.stat_guard.find_identity(file.place.asked) != file.identity:
             return None
         lease.hold(file)
         return dataset

@@ -17,7 +17,7 @@ from asgihive.hdf5.names import encoded
 from asgihive.isolation.process import Connection, ReaderEnded, ReaderProcess
 from asgihive.isolation.protocol import CLIENT, FIGURES, MEASURED, PREFIX, TIMINGS
 from asgihive.isolation.readers import Readers
-from asgihive.service.parameters import FILE_PREFIX, file_in_path
+from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
 
 # How long a request waits behind others before another process is asked.
 _HELD_UP_SECONDS = 1.0
@@ -61,7 +61,7 @@ class Relay:
         """Whether the client has got something of the response."""
         self.is_complete = False
         """Whether the client has got all of it."""
-        named = file_in_path(scope)
+        named = find_file_in_path(scope)
         self.file = named or parse_query(scope["query_string"]).first("file") or None
         """The client's name of the file that it asks for."""
         self._request = _make_request(scope, named)

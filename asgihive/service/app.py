@@ -10,9 +10,9 @@ from asgihive.hive.discovery import find_component_folder
 from asgihive.service.core import Core
 from asgihive.service.figures import Figures
 from asgihive.service.gate import STATUSES, ServiceGate
-from asgihive.service.metrics import Metrics
+from asgihive.service.health import HEALTH, Health
+from asgihive.service.metrics import METRICS, Metrics, refuse_metrics
 from asgihive.service.openapi import ServiceDocumentation
-from asgihive.service.operation import add_operation
 from asgihive.service.routes import Routes
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
@@ -57,7 +57,9 @@ class H5App(Hive):
 
             core = isolate(self.store, router)
         metrics = Metrics.of(self.settings, core.figures)
-        add_operation(core.router, self.store, metrics, core.health)
+        core.router.add(HEALTH, core.health or Health(self.store), name="health")
+        if self.settings.metrics:
+            core.router.add(METRICS, metrics or refuse_metrics, name="metrics")
         super().__init__(
             _CONFIG,
             cornerstones=[core.cornerstone],

@@ -1,21 +1,23 @@
-"""`POST /batch`: many requests in one, answered in one body, in their order."""
+"""`POST /batch`: many requests in one, answered in one body, in their order.
 
-from collections import deque
+The body is a list of `{"status": …, "body": …}` in JSON or MessagePack. A member says
+`missing_sources` where the response by itself has the header `Missing-Sources`.
+"""
+
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urlencode
 
 import anyio
+import msgpack
 import msgspec
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import (
     HTTPException,
-    QueryFields,
     StreamedResponse,
     choose_media_type,
     closing,
@@ -32,21 +34,20 @@ from asgihive.asgi.arguments import (
 )
 from asgihive.asgi.errors import Problem, ProblemsFound, refuse_request
 from asgihive.asgi.request_fields import MAX_FIELDS
-from asgihive.concurrency import Lane
-from asgihive.encoders import msgpack
+from asgihive.concurrency import WorkAhead, work_ahead
+from asgihive.encoders import msgpack as documents
 from asgihive.errors import AnswerTooLarge, BadParameter
-from asgihive.service.batch_forms import Answer, Form, JsonForm, MsgpackForm
 from asgihive.service.gate import STATUSES, check_permission
-from asgihive.service.parameters import refuse_misspelt
-from asgihive.service.representations import Representation
+from asgihive.service.parameters import parse_parameters
 from asgihive.service.store import Store
+from asgihive.service.versions import Version, finish_response, parse_wanted
 
 MAX_BATCH_REQUESTS = 1000
 
 MAX_BODY_BYTES = 1 << 20
 """The body of a batch request."""
 
-MSGPACK = msgpack.ENCODER.media_type
+MSGPACK = documents.ENCODER.media_type
 
 # Requests of one batch that are under way or wait for those before them; few, so that a
 # batch is no more than a client with that many connections.
@@ -56,7 +57,7 @@ _AT_ONCE = 4
 _PIECE_BYTES = 1 << 16
 
 
-class Asked(msgspec.Struct, forbid_unknown_fields=True):
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """One request: a route by its name, and its parameters by theirs.
 
     A parameter is a text, a number, true or false, a list of these where it is repeated, or
@@ -65,6 +66,147 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 
     route: str
     params: dict[str, Any] = {}
+
+
+# Values are JSON where no format is named: MessagePack does not hold all types.
+_VALUES_ROUTE = "data"
+
+
+class BatchMember:
+    """What a request of the batch is answered: it is sent here.
+
+    Args:
+        form: of the batch.
+        most_bytes: of the body.
+        has_format: whether the request names a format.
+    """
+
+    def __init__(self, form: "BatchForm", most_bytes: int, *, has_format: bool = False) -> None:
+        self.status = 0
+        self.media_type = ""
+        self.missing_sources: str | None = None
+        self._form = form
+        self._most_bytes = most_bytes
+        self._has_format = has_format
+        self._blocks: list[bytes] = []
+        self._size = 0
+
+    async def send(self, message: Message) -> None:
+        """As a server's.
+
+        Raises:
+            HTTPException: the body does not fit.
+        """
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            self.status = message["status"]
+            self.media_type = headers[b"content-type"].decode("latin-1").partition(";")[0]
+            if (missing := headers.get(b"missing-sources")) is not None:
+                self.missing_sources = missing.decode("latin-1")
+            self._check(int(headers.get(b"content-length", b"0")))
+            if not self._form.holds(self.media_type):
+                other = "leave `format` out" if self._has_format else "ask for it by itself"
+                raise HTTPException(
+                    422,
+                    f"The answer is {self.media_type}, and a batch in JSON holds only JSON: "
+                    f"{other}, or send the batch as MessagePack",
+                )
+        else:
+            block = bytes(message.get("body", b""))
+            self._size += len(block)
+            self._check(self._size)
+            self._blocks.append(block)
+
+    @property
+    def body(self) -> bytes:
+        """Of the answer."""
+        return b"".join(self._blocks)
+
+    def _check(self, size: int) -> None:
+        if size > self._most_bytes:
+            raise HTTPException(
+                413,
+                f"The answer has more than the {self._most_bytes} bytes that are accepted for one "
+                "request of a batch: ask for it by itself, or use `selection`",
+            )
+
+
+class BatchForm(Protocol):
+    """How answers become a body: head, members with separators, tail."""
+
+    separator: bytes
+    tail: bytes
+
+    def holds(self, media_type: str) -> bool:
+        """Whether a body of that type can be part of it."""
+
+    def accept(self, route: str) -> bytes:
+        """What the answer of a route should be, as an `Accept` header."""
+
+    def head(self, count: int) -> bytes: ...
+
+    def encode(self, member: BatchMember) -> bytes:
+        """Return one member; a body that is encoded anew takes a while."""
+
+
+class JsonForm:
+    """Bodies are what they are by themselves."""
+
+    separator = b","
+    tail = b"]"
+
+    def holds(self, media_type: str) -> bool:
+        return media_type == JSON
+
+    def accept(self, route: str) -> bytes:  # noqa: ARG002  # as `BatchForm`
+        return JSON.encode()
+
+    def head(self, count: int) -> bytes:  # noqa: ARG002  # as `BatchForm`
+        return b"["
+
+    def encode(self, member: BatchMember) -> bytes:
+        missing = b""
+        if member.missing_sources is not None:
+            missing = b',"missing_sources":%b' % msgspec.json.encode(member.missing_sources)
+        return b'{"status":%d%b,"body":%b}' % (member.status, missing, member.body)
+
+
+class MsgpackForm:
+    """Bodies in MessagePack and JSON are values of it, all others bytes."""
+
+    separator = b""
+    tail = b""
+
+    def holds(self, media_type: str) -> bool:  # noqa: ARG002  # as `BatchForm`
+        return True
+
+    def accept(self, route: str) -> bytes:
+        return b"*/*" if route == _VALUES_ROUTE else documents.ENCODER.media_type.encode()
+
+    def head(self, count: int) -> bytes:
+        header: bytes = msgpack.Packer().pack_array_header(count)
+        return header
+
+    def encode(self, member: BatchMember) -> bytes:
+        pack = msgspec.msgpack.encode
+        fields = [pack("status"), pack(member.status)]
+        if member.missing_sources is not None:
+            fields += [pack("missing_sources"), pack(member.missing_sources)]
+        fields += [pack("body"), _convert_to_msgpack(member)]
+        size: bytes = msgpack.Packer().pack_map_header(len(fields) // 2)
+        return b"".join([size, *fields])
+
+
+def _convert_to_msgpack(member: BatchMember) -> bytes:
+    if member.media_type in MSGPACK_TYPES:
+        return member.body
+    if member.media_type != JSON:
+        return msgspec.msgpack.encode(member.body)
+    content = msgspec.json.decode(member.body)
+    try:
+        return msgspec.msgpack.encode(content)
+    except OverflowError:  # an integer of more than 64 bits
+        return documents.ENCODER.document(content)
 
 
 class Batch:
@@ -76,32 +218,37 @@ class Batch:
 
     def __init__(self, store: Store, app: ASGIApp) -> None:
         self._store = store
-        self._settings = store.settings
+        self._app = app
         self._lane = store.lanes.decode
-        self._reader = make_body_reader(list[Asked], MAX_BODY_BYTES)
+        self._reader = make_body_reader(list[BatchRequest], MAX_BODY_BYTES)
         # All that is in flight is at most what any answer may have in flight.
-        most_bytes = store.reader.read_ahead_bytes // _AT_ONCE
-        self._asker = _Asker(app, store.lanes.decode, most_bytes)
+        self._most_bytes = store.reader.read_ahead_bytes // _AT_ONCE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         content_type = headers.get(b"content-type", "")
         decode = cast("Decode", self._reader.find_decoder(content_type))  # None is for bare bytes
         query = parse_query(scope["query_string"])
-        refuse_misspelt(query, "batch")
-        media_type = _media_type(query, headers.get(b"accept", ""), content_type)
+        name = parse_parameters("batch", query)["format"]
+        media_type = _choose_media_type(name, headers.get(b"accept", ""), content_type)
         raw = await self._reader.read(receive, headers.get(b"content-length"))
-        asked = await self._asked(partial(decode_body, decode, raw), len(raw))
+        asked = await self._decode(partial(decode_body, decode, raw), len(raw))
         form = JsonForm() if media_type == JSON else MsgpackForm()
         response = StreamedResponse(
-            body_chunks=self._answers(scope, asked, form), headers={"content-type": media_type}
+            body_chunks=self._answer_all(scope, asked, form), headers={"content-type": media_type}
         )
-        representation = Representation.of(self._store, scope, ("batch",), is_compressible=True)
-        coded = await representation.finished(response)
+        cache_control = self._store.settings.cache_control
+        wanted = parse_wanted(
+            scope, cache_control, has_format=name is not None, is_compressible=True
+        )
+        version = Version(is_large=True)
+        coded = await finish_response(wanted, version, response, self._store.run_in_decode_lane)
         await coded(scope, receive, send)
 
-    async def _asked(self, decode: Callable[[], list[Asked]], size: int) -> list[Asked]:
-        """The requests.
+    async def _decode(
+        self, decode: Callable[[], list[BatchRequest]], size: int
+    ) -> list[BatchRequest]:
+        """Return the requests.
 
         Raises:
             HTTPException: 422, malformed or too many.
@@ -119,130 +266,68 @@ class Batch:
         return asked
 
     @asynccontextmanager
-    async def _answers(
-        self, scope: Scope, asked: Sequence[Asked], form: Form
+    async def _answer_all(
+        self, scope: Scope, asked: Sequence[BatchRequest], form: BatchForm
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The body, while the next requests are answered; none is when the context ends."""
-        failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        answer = partial(self._answer, scope, form)
+        async with (
+            work_ahead(iter(asked), answer, _AT_ONCE) as members,
+            closing(self._gather(scope, members, form, len(asked))) as pieces,
+        ):
+            yield pieces
 
-            def begin(each: Asked) -> _Pending:
-                pending = _Pending()
-                tasks.start_soon(pending.run, partial(self._asker.piece, scope, each, form))
-                return pending
-
-            ahead = _Ahead(asked, begin)
-            try:
-                async with closing(self._pieces(scope, ahead, form, len(asked))) as pieces:
-                    yield pieces
-            except Exception as error:  # noqa: BLE001  # raised below, outside of the group
-                failure = error
-            finally:
-                tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _pieces(
-        self, batch: Scope, ahead: "_Ahead", form: Form, count: int
+    async def _gather(
+        self, batch: Scope, members: WorkAhead[bytes], form: BatchForm, count: int
     ) -> AsyncIterator[bytes]:
-        gathered, size, left = [form.head(count)], 0, self._settings.max_response_bytes
+        gathered, size = [form.head(count)], 0
+        left = limit = self._store.settings.max_response_bytes
         for number in range(count):
-            if size and (size >= _PIECE_BYTES or not ahead.is_ready):
+            if size and (size >= _PIECE_BYTES or not members.is_ready):
                 yield b"".join(gathered)
                 gathered, size = [], 0
-            piece = await ahead.next()
-            left -= len(piece)
+            member = await anext(members)
+            left -= len(member)
             if left < 0:
                 # What is too much of an answer is so of a batch, but others still fit.
-                left += len(piece)
-                piece = await self._asker.refusal(self._too_large(left, len(piece)), batch, form)
-            gathered += [form.separator if number else b"", piece]
-            size += len(piece)
+                left += len(member)
+                too_large = AnswerTooLarge(limit - left + len(member), limit)
+                member = await self._refuse(too_large, batch, form)
+            gathered += [form.separator if number else b"", member]
+            size += len(member)
         yield b"".join([*gathered, form.tail])
 
-    def _too_large(self, left: int, size: int) -> AnswerTooLarge:
-        limit = self._settings.max_response_bytes
-        return AnswerTooLarge(limit - left + size, limit)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A request that is being answered."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    piece: bytes = b""
-
-    async def run(self, answer: Any) -> None:
-        self.piece = await answer()
-        self.done.set()
-
-
-class _Ahead:
-    """Answers in order, of which the next ones are under way."""
-
-    def __init__(self, asked: Sequence[Asked], begin: Callable[[Asked], _Pending]) -> None:
-        self._asked: Iterator[Asked] = iter(asked)
-        self._begin = begin
-        self._pending: deque[_Pending] = deque()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the next answer is there already."""
-        return bool(self._pending) and self._pending[0].done.is_set()
-
-    async def next(self) -> bytes:
-        """The next answer; the one after the last one is nobody's to ask for."""
-        while len(self._pending) < _AT_ONCE and (each := next(self._asked, None)) is not None:
-            self._pending.append(self._begin(each))
-        first = self._pending.popleft()
-        await first.done.wait()
-        return first.piece
-
-
-class _Asker:
-    """Lets the service answer single requests.
-
-    Args:
-        app: the service, behind its `Guard`.
-        most_bytes: of the body of each answer.
-    """
-
-    def __init__(self, app: ASGIApp, lane: Lane, most_bytes: int) -> None:
-        self._app = app
-        self._lane = lane
-        self._most_bytes = most_bytes
-
-    async def piece(self, batch: Scope, asked: Asked, form: Form) -> bytes:
-        """The answer to one request, as a member of the body."""
-        answer = Answer(form, self._most_bytes, has_format="format" in asked.params)
+    async def _answer(self, batch: Scope, form: BatchForm, asked: BatchRequest) -> bytes:
+        """Return the answer to one request, as a member of the body."""
+        member = BatchMember(form, self._most_bytes, has_format="format" in asked.params)
         try:
-            scope = _scope(batch, asked, form)
+            scope = _make_scope(batch, asked, form)
             await check_permission(scope)
-            await self._app(scope, _receive, answer.send)
-            return await self._member(answer, form)
+            await self._app(scope, _receive, member.send)
+            return await self._encode(member, form)
         except Exception as error:  # noqa: BLE001  # answered: nothing of this request is sent yet
-            return await self.refusal(error, batch, form)
+            return await self._refuse(error, batch, form)
 
-    async def refusal(self, error: Exception, batch: Scope, form: Form) -> bytes:
-        """What answers a request that failed, as a member of the body."""
-        answer = Answer(form, self._most_bytes)
-        await send_error(error, batch, _receive, answer.send, statuses=STATUSES)
-        return await self._member(answer, form)
+    async def _refuse(self, error: Exception, batch: Scope, form: BatchForm) -> bytes:
+        """Return the answer to a request that failed, as a member of the body."""
+        member = BatchMember(form, self._most_bytes)
+        await send_error(error, batch, _receive, member.send, statuses=STATUSES)
+        return await self._encode(member, form)
 
-    async def _member(self, answer: Answer, form: Form) -> bytes:
-        if len(answer.body) <= INLINE_BYTES:
-            return form.member(answer)
-        return await self._lane.run(partial(form.member, answer), patient=True)
+    async def _encode(self, member: BatchMember, form: BatchForm) -> bytes:
+        if len(member.body) <= INLINE_BYTES:
+            return form.encode(member)
+        return await self._lane.run(partial(form.encode, member), patient=True)
 
 
-def _scope(batch: Scope, asked: Asked, form: Form) -> Scope:
-    """Of the request alone, as if it had come in the place of the batch.
+def _make_scope(batch: Scope, asked: BatchRequest, form: BatchForm) -> Scope:
+    """Return the scope of a request, as if it had come in the place of the batch.
 
     Raises:
         BadParameter: a parameter has a value that no query can hold, or there are too many.
     """
     # On the event loop, so that no more of them are encoded than are accepted.
-    fields = list(islice(_fields(asked), MAX_FIELDS + 1))
+    fields = list(islice(_list_fields(asked), MAX_FIELDS + 1))
     if len(fields) > MAX_FIELDS:
         accepted = f"at most {MAX_FIELDS} are accepted"
         raise BadParameter("params", f"more than {MAX_FIELDS} values", accepted)
@@ -259,7 +344,7 @@ def _scope(batch: Scope, asked: Asked, form: Form) -> Scope:
     }
 
 
-def _fields(asked: Asked) -> Iterator[tuple[str, str | bytes]]:
+def _list_fields(asked: BatchRequest) -> Iterator[tuple[str, str | bytes]]:
     for name, value in asked.params.items():
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, bool):
@@ -277,16 +362,9 @@ async def _receive() -> NoReturn:
         await anyio.sleep_forever()
 
 
-def _media_type(query: QueryFields, accept: str, content_type: str) -> str:
-    """Of the answer: by `format`, else by `Accept`, else as the batch was sent.
-
-    Raises:
-        BadParameter
-    """
-    name = query.first("format")
-    if name:
-        if name not in {"json", "msgpack"}:
-            raise BadParameter("format", name, "json and msgpack are accepted here")
+def _choose_media_type(name: str | None, accept: str, content_type: str) -> str:
+    """Return the media type: by `format`, else by `Accept`, else as the batch was sent."""
+    if name is not None:
         return JSON if name == "json" else MSGPACK
     sent = content_type.partition(";")[0].strip().lower()
     first = sent if sent in MSGPACK_TYPES else JSON

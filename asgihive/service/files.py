@@ -1,14 +1,13 @@
 """The files themselves: `/files` lists a directory, `/file` gives one HDF5 file as it is."""
 
 import base64
-import binascii
 import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import anyio
@@ -17,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from asgihive.asgi import (
     BufferedResponse,
     ByteRange,
-    QueryFields,
     StreamedResponse,
     closing,
     format_content_disposition,
@@ -31,8 +29,8 @@ from asgihive.asgi.conditional import (
     parse_conditional_headers,
     select_304_headers,
 )
+from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.errors import (
-    BadParameter,
     DescriptorsExhausted,
     FileMissing,
     FileUnreadable,
@@ -42,15 +40,14 @@ from asgihive.errors import (
 from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.pool import Lease
-from asgihive.service.parameters import (
-    EntityParameters,
-    count,
-    document_encoder,
-    file_in_path,
-    refuse_misspelt,
-)
-from asgihive.service.representations import Representation
+from asgihive.service.parameters import find_file_in_path, parse_parameters, read_request
 from asgihive.service.store import Store
+from asgihive.service.versions import (
+    COMPRESS_OVER_BYTES,
+    Version,
+    finish_response,
+    parse_wanted,
+)
 
 DEFAULT_LIMIT = 200
 MAX_LISTED_FILES = 1000
@@ -71,11 +68,9 @@ class Files:
 
     async def list(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`/files`: a page of a directory, made in a lane."""
-        query = parse_query(scope["query_string"])
-        refuse_misspelt(query, "files")
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        encoder = document_encoder(query, accept.decode("latin-1"))
-        directory, after, limit = _page_parameters(query)
+        request = read_request(scope, "files")
+        encoder = cast("DocumentEncoder", request.encoder)
+        directory, after, limit = (request.values[name] for name in ("dir", "after", "limit"))
         sandbox = self._store.sandbox
 
         def document() -> tuple[bytes, bool]:
@@ -93,10 +88,13 @@ class Files:
         if not has_entries:  # as where nothing is mounted any more
             await self._store.check_root()
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
-        key = ("files", directory, after, limit, encoder.name)
-        form = Representation.of(self._store, scope, key, is_compressible=True)
-        form.fields = {}  # no preconditions: a page has no version that they could be about
-        answer = await form.finished(response)
+        cache_control = self._store.settings.cache_control
+        wanted = parse_wanted(
+            scope, cache_control, has_format=request.has_format, is_compressible=True
+        )
+        version = Version(is_large=len(body) > COMPRESS_OVER_BYTES)
+        # Without preconditions: a page has no version that they could be about.
+        answer = await finish_response(wanted, version, response, self._store.run_in_decode_lane)
         await answer(scope, receive, send)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,11 +104,9 @@ class Files:
         `http.response.pathsend` is not used where a server has it: a server that sends a
         path neither sends what was checked, nor stops when the file changes meanwhile.
         """
-        name = file_in_path(scope)
+        name = find_file_in_path(scope)
         if name is None:
-            query = parse_query(scope["query_string"])
-            refuse_misspelt(query, "file")
-            name = EntityParameters.of(query).file
+            name = parse_parameters("file", parse_query(scope["query_string"]))["file"]
         with self._one_more():
             file, lease = await self._store.read(partial(self._opened, name))
             lease.release()
@@ -199,22 +195,6 @@ def _validators(file: WholeFile) -> Validators:
     if not file.is_direct:  # an older file may be there next, and its date would say nothing
         return Validators(tag)
     return Validators.from_times(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
-
-
-def _page_parameters(query: QueryFields) -> tuple[str, bytes, int]:
-    """Which directory, behind which name, and how many entries."""
-    limit = query.first("limit")
-    accepted = f"a whole number from 1 to {MAX_LISTED_FILES} is accepted"
-    wanted = count("limit", limit, accepted, MAX_LISTED_FILES) if limit else DEFAULT_LIMIT
-    return query.first("dir") or "", _cursor(query.first("after") or ""), wanted
-
-
-def _cursor(after: str) -> bytes:
-    try:
-        return base64.b64decode(after + "=" * (-len(after) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        accepted = "the `next` of the page before is accepted"
-        raise BadParameter("after", after, accepted) from None
 
 
 def _described(directory: str, page: Page) -> dict[str, Any]:

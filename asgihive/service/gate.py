@@ -33,7 +33,7 @@ from asgihive.hdf5.sandbox import normalised
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
 from asgihive.service.metrics import Metrics
-from asgihive.service.parameters import FILE_PREFIX, file_in_path
+from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
 from asgihive.settings import H5Settings
 
 STATUSES: dict[type[Exception], int] = {
@@ -505,7 +505,7 @@ def get_requested_entity(scope: Scope) -> RequestedEntity | None:
     Raises:
         BadParameter, FileMissing: nothing can be meant.
     """
-    query, named = parse_query(scope["query_string"]), file_in_path(scope)
+    query, named = parse_query(scope["query_string"]), find_file_in_path(scope)
     if named is not None:
         return RequestedEntity("file", normalised(named), "/")
     route = get_route_path(scope).strip("/")

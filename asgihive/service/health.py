@@ -16,6 +16,9 @@ from asgihive.service.store import Store
 TIMEOUT_SECONDS = 5.0
 """How long the directory and the lanes may take to answer."""
 
+HEALTH = "/health"
+"""The path of the route."""
+
 # However many ask, the directory is looked at this often.
 _KEPT_SECONDS = 1.0
 

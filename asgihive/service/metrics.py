@@ -29,6 +29,9 @@ except ImportError:  # the extra `metrics`
 else:
     is_installed = True
 
+METRICS = "/metrics"
+"""The path of the route."""
+
 SHARED_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 # Up to the longest download that anyone would wait for.
@@ -172,7 +175,7 @@ class Metrics:
         await BufferedResponse(body, headers=headers)(scope, receive, send)
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse_metrics(scope: Scope, receive: Receive, send: Send) -> None:
     """What is at `/metrics` where `prometheus-client` is not installed."""
     message = "Metrics need the package prometheus-client: pip install 'asgihive[metrics]'"
     await send_error(HTTPException(501, message), scope, receive, send)

@@ -1,8 +1,8 @@
 """The OpenAPI document of the service: what each of its routes takes and answers.
 
-The routes are bare ASGI applications, of which the document of a router knows path and method.
-What is said of them here is made of what they work with: the formats that there are, bounds
-and defaults, and the table of statuses. Tests hold the rest against what they do.
+The parameters are those that `parameters` parses, the errors those of the table of statuses, the
+formats those that there are. What is said here is what no table holds: summaries, and the schemas
+of what is answered. Tests hold it against what the routes do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,15 @@ from typing import Any
 from asgihive import errors
 from asgihive.asgi import Documentation, Router
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import list_encoders
+from asgihive.encoders.registry import list_document_encoders, list_encoders
+from asgihive.hdf5.directory import EntryKind
+from asgihive.hdf5.histogram import MAX_BINS
 from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.gate import STATUSES, is_open
-from asgihive.service.openapi_parameters import CONDITIONAL, ENTITY, RANGE, VALUES, parameters
-from asgihive.service.openapi_schemas import SCHEMAS, Schema, reference
-from asgihive.service.operation import HEALTH, METRICS
+from asgihive.service.health import HEALTH
+from asgihive.service.metrics import METRICS
+from asgihive.service.parameters import PARAMETERS, Schema
 from asgihive.settings import H5Settings
 
 _VERSION = version("asgihive")  # reads a file, which the event loop must not
@@ -62,149 +63,132 @@ _VALUES: Errors = (
     errors.FilterMissing,
 )
 
+# Of HTTP, each with the section of RFC 9110 that says what it means.
+_CONDITIONAL = {
+    "If-None-Match": ("13.1.2", '"0123abcd"'),
+    "If-Modified-Since": ("13.1.3", "Wed, 21 Oct 2026 07:28:00 GMT"),
+    "If-Match": ("13.1.1", '"0123abcd"'),
+    "If-Unmodified-Since": ("13.1.4", "Wed, 21 Oct 2026 07:28:00 GMT"),
+}
+_RANGE = {"Range": ("14.2", "bytes=0-1023"), "If-Range": ("13.1.5", '"0123abcd"')}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Described:
-    """What is known of a route.
+_FILE_IN_PATH = {
+    "name": "path",
+    "in": "path",
+    "description": "The file, relative to the served directory; its slashes as they are.",
+    "schema": {"type": "string", "minLength": 1, "examples": ["demo.nxs"]},
+    "required": True,
+}
 
-    parameters: of the query, by their names in `parameters`.
-    content: schemas by media type; `schema` those of a document in every format of documents.
-    errors: what it raises.
-    others: further statuses, and what they mean.
-    is_versioned, has_ranges: whether it answers conditional and range requests.
-    """
+
+def refer(name: str) -> Schema:
+    """Return a reference to one of `SCHEMAS`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """What is said of a route beside its parameters."""
 
     summary: str
     description: str = ""
-    parameters: Sequence[str] = ()
     schema: Schema | None = None
+    """Of a document, in every format of documents."""
     content: Mapping[str, Schema] | None = None
+    """Of anything else: schemas by media type."""
     errors: Errors = ()
     others: Mapping[int, str] | None = None
+    """Further statuses, and what they mean."""
     is_versioned: bool = False
+    """Whether it answers conditional requests."""
     has_ranges: bool = False
 
 
-def _value_content() -> dict[str, Schema]:
-    """Of `/data`: anything as JSON, bytes in all other formats."""
-    return {each.media_type: {} for each in list_encoders().values()}
-
-
-def _operations() -> dict[str, _Described]:
-    """By path."""
-    return {**_entity_operations(), **_value_operations(), **_other_operations()}
-
-
-def _entity_operations() -> dict[str, _Described]:
+def _list_operations() -> dict[str, _Operation]:
+    """Return what is said of each path."""
+    batched: Schema = {"type": "array", "items": refer("BatchAnswer")}
+    file = _Operation(
+        "An HDF5 file as it is",
+        content={MEDIA_TYPE: {}},
+        errors=_FILE,
+        is_versioned=True,
+        has_ranges=True,
+    )
     return {
-        "/": _Described(
-            summary="Is it there?",
-            content={"text/plain": {"type": "string", "const": "ok"}},
-        ),
-        "/meta": _Described(
-            summary="Metadata of an entity",
-            description="Of a group, also of its children, one level deep.",
-            parameters=(*ENTITY, "resolve_links", "document_format"),
-            schema=reference("Entity"),
+        "/": _Operation("Is it there?", content={"text/plain": {"type": "string", "const": "ok"}}),
+        "/meta": _Operation(
+            "Metadata of an entity",
+            "Of a group, also of its children, one level deep.",
+            refer("Entity"),
             errors=_ENTITY,
             is_versioned=True,
         ),
-        "/attr": _Described(
-            summary="Attributes of an entity",
-            parameters=(*ENTITY, "attr_keys", "compound", "document_format"),
-            schema=reference("Attributes"),
+        "/attr": _Operation(
+            "Attributes of an entity",
+            schema=refer("Attributes"),
             errors=(*_ENTITY, errors.KindMismatch, errors.AttributeMissing),
             is_versioned=True,
         ),
-        "/paths": _Described(
-            summary="Every path below a group",
-            parameters=(*ENTITY, "resolve_links", "document_format"),
-            schema=reference("Paths"),
+        "/paths": _Operation(
+            "Every path below a group",
+            schema=refer("Paths"),
             errors=(*_ENTITY, errors.KindMismatch),
             is_versioned=True,
         ),
-    }
-
-
-def _value_operations() -> dict[str, _Described]:
-    reduced = (*ENTITY, "selection", "document_format")
-    return {
-        "/data": _Described(
-            summary="Values of a dataset, or of a selection or view of it",
-            description=(
-                "Of complex numbers JSON has `[re, im]`, of NaN and infinities null. `bin` is the "
-                "values as they lie in memory, in C order. `csv` and `msgpack` hold numbers, text "
-                "and compounds of them, `npy` where these have a fixed length, `csv` in one or "
-                "two dimensions, compounds in one; `tiff` holds numbers in two or three."
-            ),
-            parameters=(*ENTITY, *VALUES),
-            content=_value_content(),
+        "/data": _Operation(
+            "Values of a dataset, or of a selection or view of it",
+            "Of complex numbers JSON has `[re, im]`, of NaN and infinities null. `bin` is the "
+            "values as they lie in memory, in C order. `csv` and `msgpack` hold numbers, text "
+            "and compounds of them, `npy` where these have a fixed length, `csv` in one or "
+            "two dimensions, compounds in one; `tiff` holds numbers in two or three.",
+            # Anything as JSON, bytes in all other formats.
+            content={each.media_type: {} for each in list_encoders().values()},
             errors=_VALUES,
             is_versioned=True,
             has_ranges=True,
         ),
-        "/stats": _Described(
-            summary="Statistics of the finite values",
-            parameters=reduced,
-            schema=reference("Statistics"),
+        "/stats": _Operation(
+            "Statistics of the finite values",
+            schema=refer("Statistics"),
             errors=_VALUES,
             is_versioned=True,
         ),
-        "/histogram": _Described(
-            summary="How many of the finite values are in each bin",
-            parameters=(*reduced, "bins", "range"),
-            schema=reference("Histogram"),
+        "/histogram": _Operation(
+            "How many of the finite values are in each bin",
+            schema=refer("Histogram"),
             errors=_VALUES,
             is_versioned=True,
         ),
-    }
-
-
-def _other_operations() -> dict[str, _Described]:
-    batched: Schema = {"type": "array", "items": reference("BatchAnswer")}
-    return {
-        "/files": _Described(
-            summary="A page of a directory",
-            description="Sorted by name; hidden files are left out.",
-            parameters=("dir", "after", "limit", "document_format"),
-            schema=reference("Directory"),
+        "/files": _Operation(
+            "A page of a directory",
+            "Sorted by name; hidden files are left out.",
+            refer("Directory"),
             errors=_FILE,
         ),
-        "/file": _Described(
-            summary="An HDF5 file as it is",
-            parameters=("file",),
-            content={MEDIA_TYPE: {}},
+        "/file": file,
+        "/file/{path}": _Operation(
+            "The same under a URL that ends in its name",
+            "For clients that drop or escape queries, or go by the end of a URL.",
+            content=file.content,
             errors=_FILE,
             is_versioned=True,
             has_ranges=True,
         ),
-        "/file/{path}": _Described(
-            summary="The same under a URL that ends in its name",
-            description="For clients that drop or escape queries, or go by the end of a URL.",
-            parameters=("file_in_path",),
-            content={MEDIA_TYPE: {}},
-            errors=_FILE,
-            is_versioned=True,
-            has_ranges=True,
-        ),
-        "/batch": _Described(
-            summary="Many requests in one",
-            description=(
-                "Answered in their order, each with its own status. In JSON only answers in JSON "
-                "are there, in MessagePack all."
-            ),
-            parameters=("document_format",),
+        "/batch": _Operation(
+            "Many requests in one",
+            "Answered in their order, each with its own status. In JSON only answers in JSON are "
+            "there, in MessagePack all.",
             content=dict.fromkeys((JSON, *MSGPACK_TYPES), batched),
             errors=(errors.BadParameter, errors.AnswerTooLarge, errors.Overloaded),
             others={415: "The body is neither JSON nor MessagePack"},
         ),
-        HEALTH: _Described(
-            summary="Whether the service can do its work",
-            content={JSON: reference("Health")},
+        HEALTH: _Operation(
+            "Whether the service can do its work",
+            content={JSON: refer("Health")},
             others={503: "The directory cannot be read, or the threads do not answer"},
         ),
-        METRICS: _Described(
-            summary="What the service does, for Prometheus",
+        METRICS: _Operation(
+            "What the service does, for Prometheus",
             content=dict.fromkeys(("text/plain", "application/openmetrics-text"), _TEXT),
             others={501: "prometheus-client is not installed"},
         ),
@@ -221,54 +205,54 @@ class ServiceDocumentation(Documentation):
 
     def __init__(self, router: Router, settings: H5Settings) -> None:
         super().__init__(router, title="asgihive", version=_VERSION, description=_DESCRIPTION)
-        self._settings = settings
+        self._has_token = settings.token is not None
 
     def document(self) -> dict[str, Any]:
-        """The OpenAPI document, without `servers`."""
+        """Return the OpenAPI document, without `servers`."""
         document = super().document()
-        known, described = parameters(), _operations()
+        known = _list_operations()
         for path, item in document["paths"].items():
-            if path in described:
-                for method, operation in item.items():
-                    item[method] = self._operation(operation, path, described[path], known)
+            if path in known:
+                for method, bare in item.items():
+                    item[method] = self._document_operation(bare, path, known[path])
         document["components"]["schemas"].update(SCHEMAS)
-        if self._settings.token is not None:
+        if self._has_token:
             document["components"]["securitySchemes"] = _SECURITY
             document["security"] = [{name: []} for name in _SECURITY]
         return document
 
-    def _operation(
-        self, bare: Mapping[str, Any], path: str, described: _Described, known: Mapping[str, Any]
+    def _document_operation(
+        self, bare: Mapping[str, Any], path: str, known: _Operation
     ) -> dict[str, Any]:
-        fields = [
-            *described.parameters,
-            *(CONDITIONAL if described.is_versioned else ()),
-            *(RANGE if described.has_ranges else ()),
-        ]
+        headers = {
+            **(_CONDITIONAL if known.is_versioned else {}),
+            **(_RANGE if known.has_ranges else {}),
+        }
         operation: dict[str, Any] = {
             "operationId": bare["operationId"],
-            "summary": described.summary,
+            "summary": known.summary,
             "tags": ["hdf5"],
-            "parameters": [known[name] for name in fields],
+            "parameters": [
+                *(each.document() for each in PARAMETERS.get(path.strip("/"), ())),
+                *([_FILE_IN_PATH] if "{path}" in path else []),
+                *(_document_header(name, *about) for name, about in headers.items()),
+            ],
         }
-        if described.description:
-            operation["description"] = described.description
+        if known.description:
+            operation["description"] = known.description
         if path == "/batch":
-            operation["requestBody"] = self._batch()
-        needs_token = self._settings.token is not None and not is_open(path.strip("/"))
-        if self._settings.token is not None and not needs_token:
+            schema = {
+                "type": "array",
+                "items": refer("BatchRequest"),
+                "maxItems": MAX_BATCH_REQUESTS,
+            }
+            content = {each: {"schema": schema} for each in (JSON, *MSGPACK_TYPES)}
+            operation["requestBody"] = {"required": True, "content": content}
+        needs_token = self._has_token and not is_open(path.strip("/"))
+        if self._has_token and not needs_token:
             operation["security"] = []
-        operation["responses"] = _responses(described, needs_token=needs_token)
+        operation["responses"] = _document_responses(known, needs_token=needs_token)
         return operation
-
-    def _batch(self) -> dict[str, Any]:
-        schema: Schema = {
-            "type": "array",
-            "items": reference("BatchRequest"),
-            "maxItems": MAX_BATCH_REQUESTS,
-        }
-        content = {each: {"schema": schema} for each in (JSON, *MSGPACK_TYPES)}
-        return {"required": True, "content": content}
 
 
 _SECURITY: dict[str, Any] = {
@@ -281,59 +265,247 @@ _SECURITY: dict[str, Any] = {
     },
 }
 
+# Fields that some answers with an error must have (RFC 9110, sections 10.2.3, 11.6.1, 14.4).
+_OF_ERRORS = {401: "WWW-Authenticate", 416: "Content-Range", 503: "Retry-After"}
 
-def _responses(described: _Described, *, needs_token: bool) -> dict[str, Any]:
-    content = described.content
+
+def _document_header(name: str, section: str, example: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "description": f"RFC 9110, section {section}.",
+        "schema": {"type": "string", "examples": [example]},
+    }
+
+
+def _document_responses(known: _Operation, *, needs_token: bool) -> dict[str, Any]:
+    content = known.content
     if content is None:
-        documents = (each for each in list_encoders().values() if isinstance(each, DocumentEncoder))
-        content = {each.media_type: described.schema or {} for each in documents}
+        content = {
+            each.media_type: known.schema or {} for each in list_document_encoders().values()
+        }
     good: dict[str, Any] = {
         "description": "Success",
         "content": {name: {"schema": each} for name, each in content.items()},
     }
     responses: dict[int, dict[str, Any]] = {200: good}
-    meanings = _meanings(described.errors)
-    meanings.update(described.others or {})
-    if described.is_versioned:
-        good["headers"] = _headers("ETag", "Last-Modified", "Cache-Control", "Vary")
+    # What each status means, in the words of the errors themselves.
+    found: dict[int, dict[str, None]] = {}
+    for each in known.errors:
+        status = next(STATUSES[base] for base in each.__mro__ if base in STATUSES)
+        found.setdefault(status, {})[(each.__doc__ or "").strip().partition("\n")[0]] = None
+    meanings = {status: "\n\n".join(texts) for status, texts in found.items()}
+    meanings.update(known.others or {})
+    if known.is_versioned:
+        good["headers"] = _list_headers("ETag", "Last-Modified", "Cache-Control", "Vary")
         responses[304] = {"description": "The client has it already", "headers": good["headers"]}
         meanings[412] = "If-Match or If-Unmodified-Since is not met"
-    if described.has_ranges:
-        responses[206] = {**good, "headers": {**good["headers"], **_headers("Content-Range")}}
-        responses[206]["description"] = "The range of it that was asked for"
-        good["headers"] = {**good["headers"], **_headers("Accept-Ranges", "Content-Disposition")}
+    if known.has_ranges:
+        headers = {**good["headers"], **_list_headers("Content-Range")}
+        responses[206] = {
+            **good,
+            "headers": headers,
+            "description": "The range of it that was asked for",
+        }
+        good["headers"] = {
+            **good["headers"],
+            **_list_headers("Accept-Ranges", "Content-Disposition"),
+        }
         meanings[416] = "No byte of the answer lies in the range"
     if needs_token:
         meanings[401] = "The token is missing or wrong"
     for status, meaning in meanings.items():
-        responses[status] = _error(status, meaning)
+        responses[status] = {
+            "description": meaning,
+            "content": {JSON: {"schema": refer("Message")}},
+        }
+        if status in _OF_ERRORS:
+            header = {_OF_ERRORS[status]: {"required": True, "schema": _TEXT}}
+            responses[status]["headers"] = header
     return {str(status): responses[status] for status in sorted(responses)}
 
 
-def _meanings(raised: Errors) -> dict[int, str]:
-    """What each status of some errors means, in the words of the errors themselves."""
-    found: dict[int, list[str]] = {}
-    for each in raised:
-        purpose = (each.__doc__ or "").strip().partition("\n")[0]
-        status = next(STATUSES[base] for base in each.__mro__ if base in STATUSES)
-        found.setdefault(status, []).append(purpose)
-    return {status: "\n\n".join(dict.fromkeys(found[status])) for status in found}
-
-
-# Fields that some answers with an error must have (RFC 9110, sections 10.2.3, 11.6.1, 14.4).
-_OF_ERRORS = {401: "WWW-Authenticate", 416: "Content-Range", 503: "Retry-After"}
-
-
-def _error(status: int, meaning: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "description": meaning,
-        "content": {JSON: {"schema": reference("Message")}},
-    }
-    if status in _OF_ERRORS:
-        name = _OF_ERRORS[status]
-        entry["headers"] = {name: {"required": True, "schema": _TEXT}}
-    return entry
-
-
-def _headers(*names: str) -> dict[str, Any]:
+def _list_headers(*names: str) -> dict[str, Any]:
     return {name: {"schema": _TEXT} for name in names}
+
+
+def _object(properties: dict[str, Schema], optional: tuple[str, ...] = (), **more: Any) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "required": required, "properties": properties, **more}
+
+
+_EXTENTS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_SHAPE: Schema = {
+    **_EXTENTS,
+    "type": ["array", "null"],
+    "description": "Extents; empty = a scalar, null = an empty dataspace.",
+}
+_FILTERS: Schema = {
+    "type": ["array", "null"],
+    "description": "The pipeline, in order; null = none.",
+    "items": _object({"id": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}),
+}
+_ATTRIBUTES: Schema = {"type": "array", "items": refer("Attribute")}
+_LINKS = ("SoftLink", "ExternalLink")
+_OBJECTS = ("Group", "Dataset", "Datatype")
+_NUMBER: Schema = {"type": ["number", "null"]}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+
+
+def _kind(kind: str, described: str, **properties: Schema) -> Schema:
+    return _object(
+        {
+            "name": {"type": "string", "description": "The last member of its path."},
+            "kind": {"const": kind},
+            **properties,
+        },
+        optional=("children",),
+        description=described,
+    )
+
+
+def _one_of(*names: str) -> Schema:
+    return {"oneOf": [refer(name) for name in names]}
+
+
+_TYPE: Schema = _object(
+    {
+        "class": {"type": "integer", "description": "`H5T_class_t` of libhdf5.", "examples": [0]},
+        "dtype": {
+            "type": ["string", "object"],
+            "description": "NumPy's name; of a compound, by member.",
+            "examples": ["<i4"],
+        },
+        "size": {"type": "integer", "minimum": 0, "description": "In bytes.", "examples": [4]},
+        "order": {"type": "integer", "description": "Of bytes: 0 little-endian, 1 big-endian."},
+        "sign": {"type": "integer", "description": "0 unsigned, 1 two's complement."},
+        "cset": {"type": "integer", "description": "0 ASCII, 1 UTF-8."},
+        "strpad": {"type": "integer", "description": "0 NULLTERM, 1 NULLPAD, 2 SPACEPAD."},
+        "vlen": {"type": "boolean", "description": "Of variable length?"},
+        "tag": {"type": "string", "description": "Of an opaque type."},
+        "members": {
+            "description": "Of a compound, in order; of an enumeration, values by name.",
+            "oneOf": [
+                {
+                    "type": "array",
+                    "items": {"allOf": [refer("Type"), _object({"name": {"type": "string"}})]},
+                },
+                {"type": "object", "additionalProperties": {"type": "integer"}},
+            ],
+        },
+        "base": refer("Type"),
+        "dims": _EXTENTS,
+    },
+    optional=("order", "sign", "cset", "strpad", "vlen", "tag", "members", "base", "dims"),
+    description="An HDF5 type.",
+)
+
+_STATISTICS: Schema = _object(
+    dict.fromkeys(("min", "max", "mean", "std", "positive_min", "strict_positive_min"), _NUMBER),
+    description="Of the finite values; all null where there are none.",
+)
+
+_HISTOGRAM: Schema = _object(
+    {
+        "counts": {"type": "array", "items": _COUNT, "maxItems": MAX_BINS},
+        "edges": {"type": "array", "items": {"type": "number"}, "maxItems": MAX_BINS + 1},
+        "below": {**_COUNT, "description": "Values below the range."},
+        "above": {**_COUNT, "description": "Values above the range."},
+        "not_finite": {**_COUNT, "description": "NaN and infinities."},
+    },
+    description="Bins hold their lower edge; the last one holds both.",
+)
+
+_ENTRY: Schema = _object(
+    {
+        "name": {"type": "string"},
+        "file": {"type": "string", "description": "What to ask for, as text."},
+        "encoded": {"type": "string", "description": "The same as it stands in a URL."},
+        "kind": {"enum": [str(each) for each in EntryKind]},
+        "size": {"type": ["integer", "null"], "description": "In bytes; null of a directory."},
+        "modified": {"type": ["string", "null"], "format": "date-time"},
+    }
+)
+
+_DIRECTORY: Schema = _object(
+    {
+        "dir": {"type": "string"},
+        "entries": {"type": "array", "items": refer("DirectoryEntry")},
+        "next": {
+            "type": ["string", "null"],
+            "description": "The `after` of the next page; null on the last one.",
+        },
+    }
+)
+
+_REQUEST: Schema = _object(
+    {
+        "route": {"type": "string", "description": "Its name, such as `meta`."},
+        "params": {
+            "type": "object",
+            "description": "By name; a list is a parameter that is repeated, null one left out.",
+        },
+    },
+    optional=("params",),
+    additionalProperties=False,
+    examples=[{"route": "meta", "params": {"file": "demo.nxs", "path": "/entry"}}],
+)
+
+_BATCHED: Schema = _object(
+    {
+        "status": {"type": "integer", "minimum": 100, "maximum": 599},
+        "missing_sources": {"type": "string", "description": "As the field `Missing-Sources`"},
+        "body": {"description": "What the route answers; an error is an object with `message`."},
+    },
+    optional=("missing_sources",),
+)
+
+SCHEMAS: dict[str, Schema] = {
+    "Message": _object(
+        {"message": {"type": "string", "minLength": 1, "description": "What is wrong, for people."}}
+    ),
+    "Type": _TYPE,
+    "Attribute": _object({"name": {"type": "string"}, "shape": _SHAPE, "type": refer("Type")}),
+    "Group": _kind(
+        "group",
+        "A group; as a child of another one it is without its own children.",
+        attributes=_ATTRIBUTES,
+        children={"type": "array", "items": _one_of(*_OBJECTS, *_LINKS, "Unknown")},
+    ),
+    "Dataset": _kind(
+        "dataset",
+        "A dataset.",
+        attributes=_ATTRIBUTES,
+        shape=_SHAPE,
+        chunks={**_EXTENTS, "type": ["array", "null"], "description": "Null = not chunked."},
+        filters=_FILTERS,
+        type=refer("Type"),
+    ),
+    "Datatype": _kind("datatype", "A committed type.", attributes=_ATTRIBUTES, type=refer("Type")),
+    "SoftLink": _kind(
+        "soft_link", "A soft link that is shown itself.", target_path={"type": "string"}
+    ),
+    "ExternalLink": _kind(
+        "external_link",
+        "An external link that is shown itself.",
+        target_file={"type": "string"},
+        target_path={"type": "string"},
+    ),
+    "Unknown": _kind("other", "A child that is damaged."),
+    "Entity": _one_of(*_OBJECTS, *_LINKS),
+    "Attributes": {"type": "object", "description": "Values by name, as `/data` has them."},
+    "Paths": {
+        "type": "array",
+        "description": "The group itself first.",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "examples": [["/", "/entry", "/entry/images"]],
+    },
+    "Statistics": _STATISTICS,
+    "Histogram": _HISTOGRAM,
+    "DirectoryEntry": _ENTRY,
+    "Directory": _DIRECTORY,
+    "BatchRequest": _REQUEST,
+    "BatchAnswer": _BATCHED,
+    "Health": _object({"status": {"const": "ok"}}),
+}

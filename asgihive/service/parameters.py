@@ -1,9 +1,13 @@
-"""The parameters of the routes: from a query string to frozen records; pure."""
+"""The parameters of the routes: one table says what each accepts, parses it, and documents it."""
 
+import base64
+import binascii
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
@@ -11,8 +15,13 @@ from starlette.types import Scope
 from asgihive.asgi import QueryFields, choose_media_type, get_route_path, parse_query
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import DocumentEncoder, Encoder
-from asgihive.encoders.registry import find_encoder, get_aliases, list_encoders, map_accepted_types
-from asgihive.errors import BadParameter, FileMissing, UnknownParameter
+from asgihive.encoders.registry import (
+    find_encoder,
+    list_document_encoders,
+    list_encoders,
+    map_accepted_types,
+)
+from asgihive.errors import BadParameter, BadParameters, FileMissing, UnknownParameter
 from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.views import Method, ViewRequest
@@ -20,128 +29,481 @@ from asgihive.settings import parse_boolean
 
 DEFAULT_BINS = 100
 
+DEFAULT_LISTED_FILES = 200
+MAX_LISTED_FILES = 1000
+"""Entries on one page of a directory."""
+
+FILE_PREFIX = "/file/"
+"""Of the URLs that name a file themselves: `/file/{path}`."""
+
+Schema = dict[str, Any]
+
 # Integers of 64 bits, signed or not, are compared exactly; other numbers are doubles.
 _LEAST, _GREATEST = -(2**63), 2**64 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _COUNT = re.compile(r"[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
-FILE_PREFIX = "/file/"
-"""Of the URLs that name a file themselves: `/file/{path}`."""
-
-_DOCUMENT = ("file", "path", "format")
-PARAMETERS: Mapping[str, frozenset[str]] = {
-    "meta": frozenset({*_DOCUMENT, "resolve_links"}),
-    "attr": frozenset({*_DOCUMENT, "attr_keys", "compound"}),
-    "paths": frozenset({*_DOCUMENT, "resolve_links"}),
-    "data": frozenset(
-        {*_DOCUMENT, "selection", "dtype", "flatten", "header", "compound"}
-        | {"max_points", "shape", "method"}
-    ),
-    "stats": frozenset({*_DOCUMENT, "selection"}),
-    "histogram": frozenset({*_DOCUMENT, "selection", "bins", "range"}),
-    "files": frozenset({"dir", "after", "limit", "format"}),
-    "file": frozenset({"file"}),
-    "batch": frozenset({"format"}),
-}
-"""The parameters of each route."""
-
-# Clients send parameters of one route to all.
-_KNOWN = frozenset().union(*PARAMETERS.values())
-
+# Unknown parameters of a query that are compared with the known ones.
 _MOST_JUDGED = 32
-"""How many unknown parameters of a query are compared with the known ones."""
 
+# Letters below which a name has no typing errors, and from which it may have two.
 _SHORT_NAME, _LONG_NAME = 4, 8
-"""Letters below which a name has no typing errors, and from which it may have two."""
 
+# Requests whose parameters are kept, and the longest query among them: 4 MiB in all.
+_KEPT_REQUESTS, _LONGEST_KEPT = 1024, 2048
+
+
+@dataclass(frozen=True, slots=True)
+class QueryParameter:
+    """A parameter of a query: what it accepts, and what its documentation says."""
+
+    name: str
+    description: str
+    schema: Schema | Callable[[], Schema]
+    """The JSON Schema (2020-12), without examples; called once all formats are registered."""
+    example: Any
+    parse: Callable[[str], Any] = str
+    """Makes the value of a text; raises ValueError with what is accepted."""
+    default: Any = None
+    required: str = ""
+    """What is accepted, where the parameter may not be left out."""
+    is_repeated: bool = False
+    """Whether all fields of the name count, and not only the first."""
+    is_empty_absent: bool = True
+    """Whether a field without a value is as good as none."""
+    style: Mapping[str, Any] = field(default_factory=dict)
+    """How OpenAPI writes several values."""
+
+    def read(self, query: QueryFields) -> Any:
+        """Return the value that a query has.
+
+        Raises:
+            BadParameter
+        """
+        if self.is_repeated:
+            return query.all(self.name)
+        text = query.first(self.name)
+        if text is None or (self.is_empty_absent and not text):
+            if self.required:
+                raise BadParameter(self.name, text, self.required)
+            return self.default
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise BadParameter(self.name, text, str(error)) from None
+
+    def document(self) -> dict[str, Any]:
+        """Return the parameter as OpenAPI has it."""
+        schema = self.schema() if callable(self.schema) else self.schema
+        # Not as the parameter's own example: Swagger UI would fill it in, and so send it.
+        documented = {
+            "name": self.name,
+            "in": "query",
+            "description": self.description,
+            "schema": {**schema, "examples": [self.example]},
+            **self.style,
+        }
+        return {**documented, "required": True} if self.required else documented
+
+
+T = TypeVar("T")
+
+
+def choose(choices: Mapping[str, T]) -> Callable[[str], T]:
+    """Return what parses one of a few words."""
+
+    def parse(text: str) -> T:
+        if text not in choices:
+            *others, last = choices
+            raise ValueError(f"{', '.join(others)} and {last} are accepted")
+        return choices[text]
+
+    return parse
+
+
+def parse_count(text: str, accepted: str, most: int | None = None) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        ValueError: `accepted`.
+    """
+    number = int(text) if _COUNT.fullmatch(text := text.strip()) else 0
+    if number < 1 or (most is not None and number > most):
+        raise ValueError(accepted)
+    return number
+
+
+def parse_range(text: str) -> ValueRange:
+    """Return the range of values that `min,max` means; integers of 64 bits are exact.
+
+    Raises:
+        ValueError
+    """
+    numbers: list[float] = []
+    for each in map(str.strip, text.split(",")):
+        if _INTEGER.fullmatch(each) and _LEAST <= int(each) <= _GREATEST:
+            numbers.append(int(each))
+        elif _NUMBER.fullmatch(each) and math.isfinite(float(each)):
+            numbers.append(float(each))
+        else:
+            numbers.append(math.nan)
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ValueError("two finite numbers `min,max`, min below max, are accepted")
+    return ValueRange(*numbers)
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    accepted = "comma-separated whole numbers of at least 1 are accepted, one per dimension"
+    return tuple(parse_count(each, accepted) for each in text.split(","))
+
+
+def _parse_method(text: str) -> Method:
+    if text not in list(Method):
+        raise ValueError(f"{', '.join(Method)} are accepted")
+    return Method(text)
+
+
+def _parse_resolution(text: str) -> LinkResolution:
+    resolution = _RESOLUTIONS.get(text.lower())
+    if resolution is None:
+        raise ValueError("none, only_valid and all are accepted")
+    return resolution
+
+
+def _parse_document_format(text: str) -> DocumentEncoder:
+    if text not in (documents := list_document_encoders()):
+        raise ValueError(f"{', '.join(documents)} are accepted here")
+    return documents[text]
+
+
+def _parse_cursor(text: str) -> bytes:
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("the `next` of the page before is accepted") from None
+
+
+def _enumerate(values: Sequence[str], default: str) -> Schema:
+    return {"type": "string", "enum": list(values), "default": default}
+
+
+# h5grove's parameter was a boolean once.
 _RESOLUTIONS = {each.value: each for each in LinkResolution} | {
-    # h5grove's parameter was a boolean once.
     "true": LinkResolution.ALL,
     "false": LinkResolution.NONE,
 }
+_BOOLEAN: Schema = {"type": "boolean", "default": False}
+
+FILE = QueryParameter(
+    "file",
+    "The file, relative to the served directory.",
+    {"type": "string", "minLength": 1},
+    "demo.nxs",
+    required="the path of an HDF5 file, relative to the served directory, is accepted",
+)
+PATH = QueryParameter(
+    "path",
+    "The HDF5 path; a missing leading slash is accepted.",
+    {"type": "string", "default": "/"},
+    "/entry/images/data",
+    default="/",
+)
+RESOLVE_LINKS = QueryParameter(
+    "resolve_links",
+    "Whether the last link of the path is followed: never, if it can be, or else 404; `true` is "
+    "`all`, `false` is `none`; in any case.",
+    _enumerate(list(_RESOLUTIONS), LinkResolution.ONLY_VALID.value),
+    LinkResolution.ALL.value,
+    _parse_resolution,
+    LinkResolution.ONLY_VALID,
+    is_empty_absent=False,
+)
+ATTR_KEYS = QueryParameter(
+    "attr_keys",
+    "Names of attributes, by default all.",
+    {"type": "array", "items": {"type": "string"}},
+    ["NX_class"],
+    is_repeated=True,
+    style={"style": "form", "explode": True},
+)
+COMPOUND = QueryParameter(
+    "compound",
+    "Whether compounds in JSON are lists in the order of their members, or objects by the names "
+    "of these.",
+    _enumerate(["list", "object"], "list"),
+    "object",
+    choose({"list": False, "object": True}),
+    default=False,
+)
+DOCUMENT_FORMAT = QueryParameter(
+    "format",
+    "The format; without it `Accept` chooses.",
+    lambda: _enumerate(list(list_document_encoders()), "json"),
+    "json",
+    _parse_document_format,
+)
+FORMAT = QueryParameter(
+    "format",
+    "The format; without it `Accept` chooses. One that does not fit the values is 422.",
+    lambda: _enumerate(list(list_encoders()), "json"),
+    "npy",
+    find_encoder,
+)
+SELECTION = QueryParameter(
+    "selection",
+    "Integers and slices as of NumPy, comma-separated, one per dimension; `...` stands for all "
+    "others. An integer drops its dimension. Empty = all.",
+    {"type": "string"},
+    "0,10:20,:",
+)
+DTYPE = QueryParameter(
+    "dtype",
+    "`safe` converts to what a JavaScript typed array holds.",
+    _enumerate(["origin", "safe"], "origin"),
+    "safe",
+    choose({"origin": False, "safe": True}),
+    default=False,
+)
+FLATTEN = QueryParameter(
+    "flatten",
+    "As one dimension; also `1`, `yes`, `on` and `0`, `no`, `off`, in any case.",
+    _BOOLEAN,
+    True,
+    parse_boolean,
+    default=False,
+    is_empty_absent=False,
+)
+HEADER = QueryParameter(
+    "header",
+    "Whether CSV begins with a row of names, as that of compounds always does: the dataset's, of "
+    "two dimensions with the column's number, `name[0]`. Written as `flatten` is.",
+    _BOOLEAN,
+    True,
+    parse_boolean,
+    default=False,
+    is_empty_absent=False,
+)
+MAX_POINTS = QueryParameter(
+    "max_points",
+    "A view: at most so many points, each of which tells of equally many elements along every "
+    "axis. Not together with `shape`.",
+    {"type": "integer", "minimum": 1},
+    10000,
+    lambda text: parse_count(text, "a whole number of at least 1 is accepted"),
+)
+SHAPE = QueryParameter(
+    "shape",
+    "A view: at most so many points along each axis that is selected.",
+    {"type": "array", "items": {"type": "integer", "minimum": 1}},
+    [10, 64, 96],
+    _parse_shape,
+    style={"style": "form", "explode": False},
+)
+METHOD = QueryParameter(
+    "method",
+    "What a point of a view tells of its elements.",
+    _enumerate([str(each) for each in Method], str(Method.MEAN)),
+    str(Method.MINMAX),
+    _parse_method,
+)
+BINS = QueryParameter(
+    "bins",
+    "How many.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_BINS, "default": DEFAULT_BINS},
+    DEFAULT_BINS,
+    lambda text: parse_count(text, f"a whole number from 1 to {MAX_BINS} is accepted", MAX_BINS),
+    default=DEFAULT_BINS,
+)
+RANGE = QueryParameter(
+    "range",
+    "The least and the greatest value that is counted, by default those there are.",
+    {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+    [0, 1000],
+    parse_range,
+    style={"style": "form", "explode": False},
+)
+DIRECTORY = QueryParameter(
+    "dir",
+    "The directory, relative to the served one, which is the default.",
+    {"type": "string", "default": ""},
+    "",
+    default="",
+)
+AFTER = QueryParameter(
+    "after",
+    "The `next` of the page before.",
+    {"type": "string"},
+    "ZGVtbw",
+    _parse_cursor,
+    default=b"",
+)
+LIMIT = QueryParameter(
+    "limit",
+    "Entries on a page, at most.",
+    {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_LISTED_FILES,
+        "default": DEFAULT_LISTED_FILES,
+    },
+    DEFAULT_LISTED_FILES,
+    lambda text: parse_count(
+        text, f"a whole number from 1 to {MAX_LISTED_FILES} is accepted", MAX_LISTED_FILES
+    ),
+    default=DEFAULT_LISTED_FILES,
+)
+BATCH_FORMAT = QueryParameter(
+    "format",
+    "The format; without it `Accept` chooses, or else that of the request.",
+    _enumerate(["json", "msgpack"], "json"),
+    "json",
+    choose({"json": "json", "msgpack": "msgpack"}),
+)
+
+PARAMETERS: Mapping[str, tuple[QueryParameter, ...]] = {
+    "meta": (FILE, PATH, RESOLVE_LINKS, DOCUMENT_FORMAT),
+    "attr": (FILE, PATH, ATTR_KEYS, COMPOUND, DOCUMENT_FORMAT),
+    "paths": (FILE, PATH, RESOLVE_LINKS, DOCUMENT_FORMAT),
+    "data": (
+        *(FILE, PATH, SELECTION, FORMAT, DTYPE, FLATTEN, HEADER, COMPOUND),
+        *(MAX_POINTS, SHAPE, METHOD),
+    ),
+    "stats": (FILE, PATH, SELECTION, DOCUMENT_FORMAT),
+    "histogram": (FILE, PATH, SELECTION, DOCUMENT_FORMAT, BINS, RANGE),
+    "files": (DIRECTORY, AFTER, LIMIT, DOCUMENT_FORMAT),
+    "file": (FILE,),
+    "batch": (BATCH_FORMAT,),
+}
+"""The parameters of each route."""
+
+_NAMES = {route: sorted(each.name for each in table) for route, table in PARAMETERS.items()}
+
+# Clients send parameters of one route to all.
+_KNOWN = frozenset(name for names in _NAMES.values() for name in names)
 
 
-@dataclass(frozen=True, slots=True)
-class EntityParameters:
-    """Of every route: which entity of which file."""
+def parse_parameters(route: str, query: QueryFields) -> dict[str, Any]:
+    """Return the values of a route's parameters by name.
 
-    file: str
-    path: str
-
-    @classmethod
-    def of(cls, query: QueryFields) -> "EntityParameters":
-        file = query.first("file")
-        if not file:
-            accepted = "the path of an HDF5 file, relative to the served directory, is accepted"
-            raise BadParameter("file", file, accepted)
-        path = query.first("path") or "/"
-        return cls(file, path)
-
-
-@dataclass(frozen=True, slots=True)
-class DataParameters:
-    """Of `/data`: which values, and how they are sent.
-
-    view: None = all of them.
-    is_navigation: whether a browser will show the answer as a page.
+    Raises:
+        UnknownParameter: a name resembles that of a parameter.
+        BadParameter: a value is not accepted; `BadParameters` if several are not.
     """
+    refuse_misspelt(query, route)
+    values: dict[str, Any] = {}
+    problems: list[BadParameter] = []
+    for parameter in PARAMETERS[route]:
+        try:
+            values[parameter.name] = parameter.read(query)
+        except BadParameter as problem:
+            problems.append(problem)
+    if problems:
+        raise problems[0] if len(problems) == 1 else BadParameters(problems)
+    return values
 
-    entity: EntityParameters
-    selection: str | None
-    encoder: Encoder
-    safe: bool
-    flatten: bool
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What a request reads of a file, and in which format it is answered."""
+
+    route: str
+    values: Mapping[str, Any]
+    """The values of the parameters by name."""
+    encoder: Encoder | DocumentEncoder
+    """The format: by `format`, else by `Accept`, else JSON."""
+    has_format: bool
+    """Whether the query names the format, so that `Accept` has no say in it."""
+    canonical: tuple[object, ...]
+    """What is asked for, in one form, and in which format; its `repr` says all of it."""
     view: ViewRequest | None = None
+    """Of `/data`: how few points are wanted; None = all values."""
     is_navigation: bool = False
-
-    @classmethod
-    def of(cls, raw: bytes, accept: str, fetch_mode: str | None = None) -> "DataParameters":
-        query = parse_query(raw)
-        refuse_misspelt(query, "data")
-        entity = EntityParameters.of(query)
-        dtype = query.first("dtype") or "origin"
-        if dtype not in {"origin", "safe"}:
-            raise BadParameter("dtype", dtype, "origin and safe are accepted")
-        return cls(
-            entity=entity,
-            selection=query.first("selection"),
-            encoder=_value_encoder(query, accept),
-            safe=dtype == "safe",
-            flatten=_boolean(query, "flatten"),
-            view=view_request(query),
-            is_navigation=is_navigation(accept, fetch_mode),
-        )
+    """Whether a browser will show the answer as a page."""
 
     @property
-    def canonical(self) -> tuple[object, ...]:
-        """What is asked for, in one form, and in which format."""
-        selection = "".join((self.selection or "").split())
-        entity, encoder = self.entity, self.encoder.name
-        # Of one format, each form is an encoder of its own.
-        form = self.encoder is json.BY_NAME or self.encoder is csv.WITH_HEADER
-        flags = (self.safe, self.flatten, form)
-        return ("data", encoder, entity.file, entity.path, selection, *flags, self.view)
+    def file(self) -> str:
+        """The name of the file, as the client knows it."""
+        name: str = self.values["file"]
+        return name
+
+    @property
+    def path(self) -> str:
+        """The path of the entity in the file."""
+        path: str = self.values["path"]
+        return path
 
 
-@dataclass(frozen=True, slots=True)
-class HistogramParameters:
-    """Of `/histogram`: of which values, in how many bins.
+def read_request(scope: Scope, route: str) -> ReadRequest:
+    """Return what a request asks for; the same object for a request that is repeated.
 
-    range: None = from the least finite value to the greatest.
+    Raises:
+        BadParameter
     """
+    accept, mode = b"", b""
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            # All fields are one (RFC 9110, section 5.3).
+            accept = b"%b,%b" % (accept, value) if accept else value
+        elif name == b"sec-fetch-mode":
+            mode = value
+    query: bytes = scope["query_string"]
+    if len(query) + len(accept) > _LONGEST_KEPT:
+        return _parse_request.__wrapped__(route, query, accept, mode, 0)
+    # Another format that is registered makes another answer.
+    return _parse_request(route, query, accept, mode, len(list_encoders()))
 
-    entity: EntityParameters
-    selection: str | None
-    bins: int
-    range: ValueRange | None
 
-    @classmethod
-    def of(cls, query: QueryFields) -> "HistogramParameters":
-        text = query.first("bins")
-        accepted = f"a whole number from 1 to {MAX_BINS} is accepted"
-        bins = DEFAULT_BINS if not text else count("bins", text, accepted, MAX_BINS)
-        return cls(EntityParameters.of(query), query.first("selection"), bins, _range(query))
+@lru_cache(_KEPT_REQUESTS)
+def _parse_request(
+    route: str, raw: bytes, accept: bytes, mode: bytes, _formats: int
+) -> ReadRequest:
+    values = parse_parameters(route, parse_query(raw))
+    text, encoder = accept.decode("latin-1"), values.pop("format")
+    has_format, view = encoder is not None, None
+    if encoder is None:
+        offered = map_accepted_types() if route == "data" else document_types()
+        # JSON first: it is what any type (`*/*`) means.
+        chosen = choose_media_type(text, (json.ENCODER.media_type, *offered)) if accept else None
+        encoder = json.ENCODER if chosen is None else offered[chosen]
+    if encoder is json.ENCODER and values.pop("compound", False):
+        encoder = json.BY_NAME
+    elif encoder is csv.ENCODER and values.pop("header", False):
+        encoder = csv.WITH_HEADER
+    if route == "data":
+        view = make_view_request(values)
+    selection = values.get("selection")
+    # Of one format, each form is an encoder of its own.
+    form = encoder is json.BY_NAME or encoder is csv.WITH_HEADER
+    told = {**values, "selection": "".join((selection or "").split())}
+    for name in ("max_points", "shape", "method", "compound", "header"):
+        told.pop(name, None)
+    canonical = (route, encoder.name, form, *told.values(), view)
+    is_navigated = is_navigation(text, mode.decode("latin-1").strip().lower() or None)
+    return ReadRequest(route, values, encoder, has_format, canonical, view, is_navigated)
+
+
+def document_types() -> Mapping[str, Encoder]:
+    """Return the formats of documents by media type, aliases included."""
+    documents = list_document_encoders()
+    return {name: each for name, each in map_accepted_types().items() if each.name in documents}
+
+
+def make_view_request(values: Mapping[str, Any]) -> ViewRequest | None:
+    """Return the view that `max_points` or `shape`, and `method`, mean; None without them.
+
+    Raises:
+        BadParameter: they do not go together.
+    """
+    points, shape, method = values["max_points"], values["shape"], values["method"]
+    if points and shape:
+        text = ",".join(map(str, shape))
+        raise BadParameter("shape", text, "it is not accepted together with max_points")
+    if points or shape:
+        return ViewRequest(points, shape, method or Method.MEAN)
+    if method:
+        raise BadParameter("method", method, "it is accepted with max_points or shape only")
+    return None
 
 
 def refuse_misspelt(query: QueryFields, route: str) -> None:
@@ -158,7 +520,7 @@ def refuse_misspelt(query: QueryFields, route: str) -> None:
     """
     unknown = [name for name in query.fields if name not in _KNOWN]
     for name in unknown[:_MOST_JUDGED]:
-        for known in sorted(PARAMETERS[route]):
+        for known in _NAMES[route]:
             if _resembles(_letters(name), _letters(known)):
                 raise UnknownParameter(name, known)
 
@@ -204,7 +566,7 @@ def is_navigation(accept: str, fetch_mode: str | None) -> bool:
     return choose_media_type(accept, ("application/json", "text/html")) == "text/html"
 
 
-def file_in_path(scope: Scope) -> str | None:
+def find_file_in_path(scope: Scope) -> str | None:
     """Return the file that `/file/{path}` names, None for other URLs.
 
     The server has decoded the path. Where that was not UTF-8, the bytes are taken from
@@ -236,157 +598,3 @@ def _undecoded(scope: Scope, name: str) -> str:
     if len(rest) == len(raw) or rest.decode("utf-8", "replace") != name:
         return name
     return rest.decode("utf-8", "surrogateescape")
-
-
-def view_request(query: QueryFields) -> ViewRequest | None:
-    """`max_points` or `shape`, and `method`; None without any of them. Empty means absent.
-
-    Raises:
-        BadParameter
-    """
-    points, shape, method = (query.first(name) or "" for name in ("max_points", "shape", "method"))
-    if points and shape:
-        raise BadParameter("shape", shape, "it is not accepted together with max_points")
-    if method and not points and not shape:
-        raise BadParameter("method", method, "it is accepted with max_points or shape only")
-    if not points and not shape:
-        return None
-    try:
-        chosen = Method(method or Method.MEAN)
-    except ValueError:
-        accepted = f"{', '.join(Method)} are accepted"
-        raise BadParameter("method", method, accepted) from None
-    if points:
-        accepted = "a whole number of at least 1 is accepted"
-        return ViewRequest(max_points=count("max_points", points, accepted), method=chosen)
-    accepted = "comma-separated whole numbers of at least 1 are accepted, one per dimension"
-    members = tuple(count("shape", each, accepted, text=shape) for each in shape.split(","))
-    return ViewRequest(shape=members, method=chosen)
-
-
-def link_resolution(query: QueryFields) -> LinkResolution:
-    """`resolve_links`, in any case; `only_valid` when absent.
-
-    Raises:
-        BadParameter
-    """
-    text = query.first("resolve_links")
-    if text is None:
-        return LinkResolution.ONLY_VALID
-    resolution = _RESOLUTIONS.get(text.lower())
-    if resolution is None:
-        raise BadParameter("resolve_links", text, "none, only_valid and all are accepted")
-    return resolution
-
-
-def document_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
-    """The encoder of metadata: by `format`, else by `Accept`, else JSON.
-
-    Raises:
-        BadParameter
-    """
-    documents = {
-        name: each for name, each in list_encoders().items() if isinstance(each, DocumentEncoder)
-    }
-    name = query.first("format")
-    if name:
-        if name not in documents:
-            raise BadParameter("format", name, f"{', '.join(documents)} are accepted here")
-        return documents[name]
-    offered = {
-        media_type: each
-        for each in documents.values()
-        for media_type in (each.media_type, *get_aliases(each))
-    }
-    first = documents["json"]
-    chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
-    return first if chosen is None else offered[chosen]
-
-
-def attribute_encoder(query: QueryFields, accept: str) -> DocumentEncoder:
-    """The same of attributes, whose values may be compounds.
-
-    Raises:
-        BadParameter
-    """
-    by_member = compounds_by_name(query)
-    encoder = document_encoder(query, accept)
-    return json.BY_NAME if by_member and encoder is json.ENCODER else encoder
-
-
-def _value_encoder(query: QueryFields, accept: str) -> Encoder:
-    """The encoder of values: by `format`, else by `Accept`, else JSON; in the form asked for.
-
-    Raises:
-        BadParameter
-    """
-    name, has_header = query.first("format"), _boolean(query, "header")
-    by_member = compounds_by_name(query)
-    if name:
-        encoder = find_encoder(name)
-    else:
-        offered = map_accepted_types()
-        first = find_encoder("json")
-        # JSON first: it is what any type (`*/*`) means.
-        chosen = choose_media_type(accept, (first.media_type, *offered)) if accept else None
-        encoder = first if chosen is None else offered[chosen]
-    if encoder is json.ENCODER and by_member:
-        return json.BY_NAME
-    if encoder is csv.ENCODER and has_header:
-        return csv.WITH_HEADER
-    return encoder
-
-
-def compounds_by_name(query: QueryFields) -> bool:
-    """Whether compounds in JSON are objects, by the names of their members.
-
-    Raises:
-        BadParameter
-    """
-    compound = query.first("compound") or "list"
-    if compound not in {"list", "object"}:
-        raise BadParameter("compound", compound, "list and object are accepted")
-    return compound == "object"
-
-
-def count(
-    parameter: str, member: str, accepted: str, most: int | None = None, text: str | None = None
-) -> int:
-    """A whole number of at least 1; `text` is the whole value that `member` is part of."""
-    member = member.strip()
-    number = int(member) if _COUNT.fullmatch(member) else 0
-    if number < 1 or (most is not None and number > most):
-        raise BadParameter(parameter, member if text is None else text, accepted)
-    return number
-
-
-def _range(query: QueryFields) -> ValueRange | None:
-    text = query.first("range")
-    if not text:
-        return None
-    accepted = "two finite numbers `min,max`, min below max, are accepted"
-    numbers = [_number(member.strip()) for member in text.split(",")]
-    if len(numbers) != 2:
-        raise BadParameter("range", text, accepted)
-    low, high = numbers
-    if low is None or high is None or not low < high:
-        raise BadParameter("range", text, accepted)
-    return ValueRange(low, high)
-
-
-def _number(text: str) -> float | None:
-    """A finite number, integers of 64 bits exactly; None when it is none."""
-    if _INTEGER.fullmatch(text) and _LEAST <= int(text) <= _GREATEST:
-        return int(text)
-    number = float(text) if _NUMBER.fullmatch(text) else math.nan
-    return number if math.isfinite(number) else None
-
-
-def _boolean(query: QueryFields, name: str) -> bool:
-    text = query.first(name)
-    if text is None:
-        return False
-    try:
-        return parse_boolean(text)
-    except ValueError as error:
-        raise BadParameter(name, text, str(error)) from None

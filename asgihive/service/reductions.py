@@ -15,17 +15,21 @@ from asgihive.hdf5.reader import Held
 from asgihive.hdf5.selection import Selection
 from asgihive.hdf5.statistics import Statistics, summarise
 from asgihive.hdf5.virtual import make_fill_values
-from asgihive.hdf5.virtual_sources import search_sources
-from asgihive.service.parameters import EntityParameters, HistogramParameters
-from asgihive.service.representations import Representation
-from asgihive.service.selecting import found, is_kept, planned, selected
+from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
+from asgihive.service.data import (
+    is_worth_keeping,
+    open_asked_dataset,
+    plan_selection,
+    select_elements,
+)
+from asgihive.service.parameters import ReadRequest
 from asgihive.service.store import Store
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbers:
+class Numbers:
     """A selection of real numbers that is about to be read."""
 
     store: Store
@@ -34,6 +38,8 @@ class _Numbers:
     """None = an empty dataspace."""
     element: Array | None
     """The one element that all are copies of, where nothing but fill values is there."""
+    sources: SourcesFound
+    """What they come from."""
 
     async def reduce(self, work: Callable[[Array], T], merge: Callable[[T, T], T]) -> T | None:
         """Return what `work` makes of each block in the decode lanes, merged; None of no block."""
@@ -42,7 +48,7 @@ class _Numbers:
         if self.element is not None:
             part = await self.store.lanes.decode.run(partial(work, self.element))
             return _merge_times(part, self.selection.size, merge)
-        blocks = planned(self.held.dataset, self.selection, self.store)
+        blocks = plan_selection(self.held.dataset, self.selection, self.store)
         found: T | None = None
         reduced = self.store.reader.read_blocks(self.held, blocks, lambda _, array: work(array))
         async with reduced as parts:
@@ -61,70 +67,59 @@ def _merge_times(part: T, times: int, merge: Callable[[T, T], T]) -> T:
     return merged
 
 
-async def compute_statistics(
-    store: Store, entity: EntityParameters, selection: str | None, representation: Representation
-) -> dict[str, Any]:
+async def compute_statistics(_request: ReadRequest, numbers: Numbers) -> dict[str, Any]:
     """Return what `/stats` shows of the finite values of the selection.
 
     Raises:
-        NotModified
-        KindMismatch: the values are not real numbers.
-        and whatever reading raises.
+        Exception: whatever reading raises.
     """
-    numbers = await _numbers(store, entity, selection, representation)
-    try:
-        statistics = await numbers.reduce(summarise, Statistics.merge)
-    finally:
-        numbers.held.lease.release()
+    statistics = await numbers.reduce(summarise, Statistics.merge)
     return (statistics or Statistics()).describe()
 
 
-async def compute_histogram(
-    store: Store, parameters: HistogramParameters, representation: Representation
-) -> dict[str, Any]:
+async def compute_histogram(request: ReadRequest, numbers: Numbers) -> dict[str, Any]:
     """Return what `/histogram` shows: how many finite values of the selection each bin holds.
 
     Without a range the values are read twice, the first time for their range, unless their
     type has few values.
 
     Raises:
-        NotModified
-        KindMismatch: the values are not real numbers.
-        and whatever reading raises.
+        Exception: whatever reading raises.
     """
-    numbers = await _numbers(store, parameters.entity, parameters.selection, representation)
-    dtype, given = numbers.held.dataset.dtype, parameters.range
-    try:
-        if given is None and needs_range(dtype):
-            given = await numbers.reduce(find_range, ValueRange.merge) or ValueRange()
-        histogram = Histogram(parameters.bins, dtype, given)
-        counts = await numbers.reduce(histogram.count, operator.add)
-        return histogram.describe(counts)
-    finally:
-        numbers.held.lease.release()
+    dtype, given = numbers.held.dataset.dtype, request.values["range"]
+    if given is None and needs_range(dtype):
+        given = await numbers.reduce(find_range, ValueRange.merge) or ValueRange()
+    histogram = Histogram(request.values["bins"], dtype, given)
+    return histogram.describe(await numbers.reduce(histogram.count, operator.add))
 
 
-async def _numbers(
-    store: Store, entity: EntityParameters, selection: str | None, representation: Representation
-) -> _Numbers:
-    def begin(lease: Lease) -> Portions[tuple[Dataset, Selection | None, Array | None]]:
-        dataset = yield from found(entity, lease)
+async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, Lease]:
+    """Return the real numbers that a request selects, and the lease that holds them.
+
+    Raises:
+        KindMismatch: the values are not real numbers.
+        Exception: whatever opening raises.
+    """
+
+    def prepare(
+        lease: Lease,
+    ) -> Portions[tuple[Dataset, Selection | None, Array | None, SourcesFound]]:
+        dataset = yield from open_asked_dataset(request, lease)
         if dataset.dtype.kind not in "biuf":
             kind = f"dataset of {dataset.dtype}"
-            raise KindMismatch(entity.file, dataset.path, kind, "a dataset of real numbers")
-        chosen = selected(dataset, selection)
-        axes = None if chosen is None else chosen.axes
+            raise KindMismatch(request.file, dataset.path, kind, "a dataset of real numbers")
+        selection = select_elements(request, dataset)
+        axes = None if selection is None else selection.axes
         sources = yield from search_sources(lease, dataset, axes)
-        representation.identify(lease, sources)
         element = None
         if dataset.virtual is not None and sources.is_nothing_there:
             # However many there are, they are all the same.
             shape = (1, *dataset.item_shape)
             element = make_fill_values(dataset.layout.properties, shape, dataset.dtype)
-        return dataset, chosen, element
+        return dataset, selection, element, sources
 
-    (dataset, chosen, element), lease = await store.read(
-        lambda lease: store.in_portions(lease, begin)
+    (dataset, selection, element, sources), lease = await store.read(
+        lambda lease: store.in_portions(lease, prepare)
     )
-    keep = chosen is not None and is_kept(store, dataset, chosen)
-    return _Numbers(store, Held(dataset, lease, keep), chosen, element)
+    held = Held(dataset, lease, is_worth_keeping(store, dataset, selection))
+    return Numbers(store, held, selection, element, sources), lease

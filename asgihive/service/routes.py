@@ -1,71 +1,61 @@
-"""The routes of the HDF5 service."""
+"""The routes of the HDF5 service: what each makes of a request, and how it is answered."""
 
-import functools
+import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import anyio
+import anyio.lowlevel
 import orjson
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import (
-    BufferedResponse,
-    QueryFields,
-    Router,
-    StreamedResponse,
-    parse_query,
-    run_while_connected,
-)
+from asgihive.asgi import BufferedResponse, Router, StreamedResponse, run_while_connected
 from asgihive.concurrency import Portions
 from asgihive.context import measured
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import list_encoders
-from asgihive.errors import AnswerTooLarge, KindMismatch
+from asgihive.errors import AnswerTooLarge, KindMismatch, ReadTimeout
 from asgihive.hdf5.attributes import read_attributes
 from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.paths import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
+from asgihive.service.answers import Answer, BytesPlace, Key
 from asgihive.service.batch import Batch
+from asgihive.service.data import answer_values
 from asgihive.service.files import Files
-from asgihive.service.parameters import (
-    FILE_PREFIX,
-    DataParameters,
-    EntityParameters,
-    HistogramParameters,
-    attribute_encoder,
-    document_encoder,
-    link_resolution,
-    refuse_misspelt,
+from asgihive.service.parameters import FILE_PREFIX, ReadRequest, read_request
+from asgihive.service.reductions import compute_histogram, compute_statistics, prepare_numbers
+from asgihive.service.store import MAX_DOCUMENT_BYTES, Store
+from asgihive.service.versions import (
+    COMPRESS_OVER_BYTES,
+    Version,
+    Wanted,
+    answer_preconditions,
+    finish_response,
+    get_coding,
+    parse_wanted,
 )
-from asgihive.service.plain import PlainKey
-from asgihive.service.read_timeout import AtHand, TimedRoute
-from asgihive.service.reductions import compute_histogram, compute_statistics
-from asgihive.service.representations import NotModified, Representation
-from asgihive.service.store import DocumentRequest, Store
-from asgihive.service.values import answer_data
 from asgihive.service.views import answer_view
 
 MAX_LISTED_PATHS = 1_000_000
 """Paths in one answer of `/paths`."""
 
-# From a query to what makes the answer's content in portions in the library lane.
-Content = Callable[[Lease, "DocumentSize"], Portions[Any]]
-Question = Callable[[QueryFields], Content]
+# Makes the content of a document in portions in the library lane.
+MakeContent = Callable[[ReadRequest, Lease, "DocumentSize"], Portions[Any]]
 
-# From a query to what makes the answer's content block by block.
-Reduction = Callable[[QueryFields, Representation], Callable[[], Awaitable[Any]]]
 
-# From a query and `Accept` to the format of a document.
-EncoderOf = Callable[[QueryFields, str], DocumentEncoder]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a route that reads files."""
 
-# The parameters that documents and reductions depend on, beside their format.
-_PARAMETERS = (
-    *("file", "path", "resolve_links", "attr_keys", "compound"),
-    *("selection", "bins", "range"),
-)
+    request: ReadRequest
+    wanted: Wanted
+    key: Key
+    """By which its answer is kept."""
 
 
 class Routes:
@@ -76,182 +66,225 @@ class Routes:
         list_encoders()  # found and imported now, not on the event loop of the first request
         self.router = Router(optional_trailing_slash=True)
         self.router.add("/", _ok, name="ok")
-        self._add_document("meta", self._meta)
-        self._add_document("attr", self._attr, attribute_encoder)
-        self._add_document("paths", self._paths)
-        self._add("data", self._data, self._data_at_hand)
-        self._add("stats", self._reduction("stats", self._stats))
-        self._add("histogram", self._reduction("histogram", self._histogram))
-        files = Files(store)
-        self._add("files", files.list)
-        self._add("file", files.send)
-        self._add("file", files.send, path=f"{FILE_PREFIX}{{path:path}}")
+        for name, make in _DOCUMENTS.items():
+            self._add(name, ReadRoute(store, name, partial(self._answer_document, make)))
+        self._add("data", ReadRoute(store, "data", self._answer_data))
+        for name in ("stats", "histogram"):
+            self._add(name, ReadRoute(store, name, self._answer_reduction))
+        files, seconds = Files(store), store.settings.read_timeout_seconds
+        self._add("files", TimedRoute(files.list, seconds))
+        self._add("file", TimedRoute(files.send, seconds))
+        self._add("file", TimedRoute(files.send, seconds), path=f"{FILE_PREFIX}{{path:path}}")
         # Each of its requests has as long as it has by itself.
         self.router.add("/batch", Batch(store, self.router), methods=("POST",), name="batch")
 
-    def _add(
-        self, name: str, app: ASGIApp, at_hand: AtHand | None = None, path: str | None = None
-    ) -> None:
-        timed = TimedRoute(app, self.store.settings.read_timeout_seconds, at_hand)
-        self.router.add(path or f"/{name}", timed, name=name)
+    def _add(self, name: str, app: ASGIApp, path: str | None = None) -> None:
+        self.router.add(path or f"/{name}", app, name=name)
 
-    def _add_document(
-        self, name: str, question: Question, encoder_of: EncoderOf = document_encoder
-    ) -> None:
-        """A route whose answers are documents, kept while their files are unchanged."""
-
-        def representation_of(scope: Scope) -> Representation:
-            accept = _accept(scope)
-            # Only what may change the answer, or any client's own `Accept` would be a miss.
-            key = (name, scope["query_string"], accept if b"msgpack" in accept else b"")
-            return Representation.of(self.store, scope, key, is_compressible=True)
-
-        def at_hand(scope: Scope) -> ASGIApp | None:
-            representation = representation_of(scope)
-            answer = self.store.answers.at_hand(representation.key)
-            if answer is None:
-                return None
-            try:
-                response = representation.at_hand(answer)
-            except NotModified as unchanged:
-                response = unchanged.response()
-            self.store.answers.hits += response is not None
-            return response
-
-        @functools.wraps(question)
-        async def make(scope: Scope, receive: Receive, send: Send) -> None:
-            representation = representation_of(scope)
-            answer = await self.store.answers.find(representation.key)
-            if answer is None:
-                query = parse_query(scope["query_string"])
-                refuse_misspelt(query, name)
-                encoder = encoder_of(query, _accept(scope).decode("latin-1"))
-                request = DocumentRequest(
-                    key=representation.key,
-                    canonical=_canonical(name, query, encoder),
-                    make=partial(_made, encoder, question(query), self.store.most_document_bytes),
-                    media_type=encoder.media_type,
-                )
-                answer = await self.store.answer(request)
-            await _send(representation.finished_answer(answer), scope, receive, send)
-
-        self._add(name, make, at_hand)
-
-    def _meta(self, query: QueryFields) -> Content:
-        entity, resolution = EntityParameters.of(query), link_resolution(query)
-
-        def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
-            file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, MAX_LINK_HOPS)
-            return (yield from Describer(lease, MAX_LINK_HOPS, size.keep).describe(found))
-
-        return content
-
-    def _attr(self, query: QueryFields) -> Content:
-        entity, names = EntityParameters.of(query), query.all("attr_keys")
-
-        def content(lease: Lease, size: DocumentSize) -> Portions[Any]:
-            file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, LinkResolution.ONLY_VALID, MAX_LINK_HOPS)
-            if not isinstance(found, Resolved):
-                kind = kind_of(found).replace("_", " ")
-                needed = "a group, a dataset or a datatype"
-                raise KindMismatch(entity.file, found.path, f"{kind} without a target", needed)
-            return (yield from read_attributes(found, list(names) or None, size.most))
-
-        return content
-
-    def _paths(self, query: QueryFields) -> Content:
-        entity, resolution = EntityParameters.of(query), link_resolution(query)
-
-        def content(lease: Lease, _: DocumentSize) -> Portions[Any]:
-            file = self.store.open(lease, entity.file)
-            found = walk(lease, file, entity.path, resolution, MAX_LINK_HOPS)
-            return (
-                yield from list_paths(lease, found, resolution, MAX_LINK_HOPS, MAX_LISTED_PATHS)
-            )
-
-        return content
-
-    def _data_at_hand(self, scope: Scope) -> ASGIApp | None:
-        return self.store.plain.find((scope["query_string"], _accept(scope)), scope)
-
-    async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accept = _accept(scope)
-        key = (scope["query_string"], accept)
-        mode = _fetch_mode(scope)
-        parameters = DataParameters.of(scope["query_string"], accept.decode("latin-1"), mode)
-        media_type = parameters.encoder.media_type
-        representation = Representation.of(
-            self.store,
-            scope,
-            parameters.canonical,
-            is_compressible=self.store.settings.compress_arrays or not _is_array(media_type),
-        )
-        response = self._values(key, parameters, representation, receive)
-        await _send(response, scope, receive, send)
-
-    async def _values(
-        self,
-        key: PlainKey,
-        parameters: DataParameters,
-        representation: Representation,
-        receive: Receive,
+    async def _answer_document(
+        self, make: MakeContent, asked: Asked, _receive: Receive
     ) -> ASGIApp | None:
-        await representation.check_known()
-        view = parameters.view
-        response: BufferedResponse | StreamedResponse | None
-        if view is None or view.method is Method.NEAREST:
-            response = await answer_data(self.store, parameters, representation)
-        else:
-            response = await answer_view(self.store, parameters, view, representation, receive)
+        answers, wanted, key = self.store.answers, asked.wanted, asked.key
+        answer = await answers.find(key)
+        if answer is None:
+            answer = await answers.find_or_make(key, partial(self._make_document, make, asked))
+        unchanged = answer_preconditions(wanted, answer.version)
+        if unchanged is not None:
+            return unchanged
+        coding = get_coding(wanted, answer.version)
+        name = None if coding is None else coding.name
+        response = answer.responses.get(name)
         if response is None:
+            plain = answer.responses[None]
+            response = cast(
+                "BufferedResponse",
+                await finish_response(wanted, answer.version, plain, self.store.run_in_decode_lane),
+            )
+            answers.keep_response(key, answer, name, response)
+        return response
+
+    async def _make_document(self, make: MakeContent, asked: Asked) -> Answer:
+        store, request = self.store, asked.request
+        encoder = cast("DocumentEncoder", request.encoder)
+        most = min(MAX_DOCUMENT_BYTES, store.settings.max_response_bytes)
+
+        def make_body(lease: Lease) -> Portions[bytes]:
+            size = DocumentSize(encoder, most)
+            return _encode(encoder, (yield from make(request, lease, size)))
+
+        body, lease = await store.read(lambda lease: store.in_portions(lease, make_body))
+        lease.release()
+        if len(body) > most:
+            raise AnswerTooLarge(len(body), most, "ask for a part of it")
+        is_large = len(body) > COMPRESS_OVER_BYTES
+        version = await store.make_version(request, lease, is_large=is_large)
+        # As it is: other codings are made of it.
+        plain = replace(asked.wanted, coding=None)
+        response = BufferedResponse(body, headers={"content-type": encoder.media_type})
+        finished = await finish_response(plain, version, response, self.store.run_in_decode_lane)
+        answer = Answer(version, {None: cast("BufferedResponse", finished)})
+        store.answers.keep(asked.key, answer)
+        return answer
+
+    async def _answer_data(self, asked: Asked, receive: Receive) -> ASGIApp | None:
+        store, request, wanted = self.store, asked.request, asked.wanted
+        unchanged = await self._find_unchanged(asked)
+        if unchanged is not None:
+            return unchanged
+        view, place = request.view, None
+        if view is None or view.method is Method.NEAREST:
+            version, response, place = await answer_values(store, request, wanted)
+        else:
+            answered = await answer_view(store, request, wanted, view, receive)
+            if answered is None:
+                return None
+            version, response = answered
+        return await self._finish(asked, version, response, place)
+
+    async def _answer_reduction(self, asked: Asked, receive: Receive) -> ASGIApp | None:
+        """Answer with few numbers made of many values, while the client waits."""
+        unchanged = await self._find_unchanged(asked)
+        if unchanged is not None:
+            return unchanged
+        request, encoder = asked.request, cast("DocumentEncoder", asked.request.encoder)
+        compute = compute_statistics if request.route == "stats" else compute_histogram
+
+        async def answer() -> tuple[Version, BufferedResponse]:
+            numbers, lease = await prepare_numbers(self.store, request)
+            try:
+                version = await self.store.make_version(request, lease, numbers.sources)
+                unchanged = answer_preconditions(asked.wanted, version)
+                if unchanged is not None:
+                    return version, unchanged
+                body = _encode(encoder, await compute(request, numbers))
+            finally:
+                lease.release()
+            return version, BufferedResponse(body, headers={"content-type": encoder.media_type})
+
+        answered = await run_while_connected(receive, answer)
+        return None if answered is None else await self._finish(asked, *answered)
+
+    async def _find_unchanged(self, asked: Asked) -> BufferedResponse | None:
+        """Return a 304, if what is in memory says so. Raises HTTPException: 412."""
+        if not asked.wanted.is_conditional:
             return None
-        finished = await representation.finished(response)
-        source = representation.plain
-        if source is not None and isinstance(finished, BufferedResponse) and finished.status == 200:
-            # Nothing but that file, which is looked at each time, may have a say in the answer.
-            is_alone = representation.depends.keys() == {source.file.place.asked}
-            if is_alone and not self.store.settings.compress_arrays:
-                self.store.plain.keep(key, finished, source)
+        known = await self.store.answers.find(asked.key)
+        return None if known is None else answer_preconditions(asked.wanted, known.version)
+
+    async def _finish(
+        self,
+        asked: Asked,
+        version: Version,
+        response: BufferedResponse | StreamedResponse,
+        place: BytesPlace | None = None,
+    ) -> ASGIApp:
+        """Return a response as it is sent, and keep what is known of it.
+
+        Raises:
+            HTTPException: 412.
+        """
+        wanted, answers = asked.wanted, self.store.answers
+        if response.status == 304:
+            return response
+        if isinstance(response, StreamedResponse):
+            version = replace(version, is_large=True)
+        elif response.status == 200:
+            version = replace(version, is_large=len(response.body) > COMPRESS_OVER_BYTES)
+            unchanged = answer_preconditions(wanted, version)
+            if unchanged is not None:
+                return unchanged
+        finished = await finish_response(wanted, version, response, self.store.run_in_decode_lane)
+        is_whole = isinstance(finished, BufferedResponse) and finished.status == 200
+        answer = Answer(version)
+        if place is not None and is_whole and wanted.coding is None:
+            # Not its bytes: they are in memory where they lie.
+            short = cast("BufferedResponse", finished).with_body(b"")
+            answer = Answer(version, {None: short}, place)
+        answers.keep(asked.key, answer)
         return finished
 
-    def _reduction(self, name: str, question: Reduction) -> ASGIApp:
-        """A route whose answers are few numbers made of many values, while the client waits."""
 
-        @functools.wraps(question)
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            query = parse_query(scope["query_string"])
-            refuse_misspelt(query, name)
-            encoder = document_encoder(query, _accept(scope).decode("latin-1"))
-            key = _canonical(name, query, encoder)
-            representation = Representation.of(self.store, scope, key, is_compressible=True)
-            work = question(query, representation)
+class TimedRoute:
+    """An ASGI application: another one, which has to begin its answer in time.
 
-            async def answer() -> ASGIApp | None:
-                await representation.check_known()
-                content = await run_while_connected(receive, work)
-                if content is None:
-                    return None
-                body = _encoded(encoder, content)
-                headers = {"content-type": encoder.media_type}
-                return await representation.finished(BufferedResponse(body, headers=headers))
+    All that the service does before counts: waiting for a lane, for another request that makes the
+    same answer, for a file to stop changing. What has begun is bounded by how long its client may
+    take (`asgihive.asgi.gate`), and for each further block by the reader.
 
-            await _send(answer(), scope, receive, send)
+    Args:
+        app: cancelled when its time is over, so that its work ends at the next step.
+        seconds: until the first byte.
 
-        return application
+    Raises:
+        ReadTimeout: nothing was sent by then.
+    """
 
-    def _stats(
-        self, query: QueryFields, representation: Representation
-    ) -> Callable[[], Awaitable[Any]]:
-        entity, selection = EntityParameters.of(query), query.first("selection")
-        return partial(compute_statistics, self.store, entity, selection, representation)
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
 
-    def _histogram(
-        self, query: QueryFields, representation: Representation
-    ) -> Callable[[], Awaitable[Any]]:
-        parameters = HistogramParameters.of(query)
-        return partial(compute_histogram, self.store, parameters, representation)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(self._seconds) as limit:
+
+            async def begin(message: Message) -> None:
+                if limit.cancel_called:
+                    # Too late by a moment: nothing may be sent of an answer that is cancelled.
+                    await anyio.lowlevel.checkpoint()
+                limit.deadline = math.inf
+                await send(message)
+
+            await self._app(scope, receive, begin)
+        if limit.cancelled_caught:
+            raise ReadTimeout(self._seconds)
+
+
+class ReadRoute:
+    """An ASGI application: a route whose answers are made of the values in a file.
+
+    A kept answer that is in memory is sent at once: a bound of time would cost a third of it.
+
+    Args:
+        store: the store.
+        name: of the route.
+        answer: makes the answer to a request; None where the client has gone.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        answer: Callable[[Asked, Receive], Awaitable[ASGIApp | None]],
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self._store.settings
+        request = read_request(scope, self._name)
+        wanted = parse_wanted(
+            scope,
+            settings.cache_control,
+            has_format=request.has_format,
+            is_compressible=settings.compress_arrays or is_compressible(request.encoder),
+        )
+        asked = Asked(request, wanted, (request.canonical, request.has_format))
+        response = self._store.answers.find_response(asked.key, wanted)
+        if response is not None:
+            await response(scope, receive, send)
+            return
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await self._answer(asked, receive)
+            if response is not None:
+                await response(scope, receive, send)
+
+        await TimedRoute(answer, settings.read_timeout_seconds)(scope, receive, send)
+
+
+def is_compressible(encoder: object) -> bool:
+    """Return whether a format is compressed, though its length is not known beforehand then."""
+    return getattr(encoder, "is_compressible", True)
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})
@@ -261,31 +294,34 @@ async def _ok(scope: Scope, receive: Receive, send: Send) -> None:
     await _OK(scope, receive, send)
 
 
-async def _send(
-    answer: Awaitable[ASGIApp | None], scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Send what comes of `answer`; nothing to a client that went away."""
-    try:
-        response = await answer
-    except NotModified as unchanged:
-        response = unchanged.response()
-    if response is not None:
-        await response(scope, receive, send)
+def _describe_entity(request: ReadRequest, lease: Lease, size: "DocumentSize") -> Portions[Any]:
+    file = lease.open_asked(request.file)
+    found = walk(lease, file, request.path, request.values["resolve_links"], MAX_LINK_HOPS)
+    return (yield from Describer(lease, MAX_LINK_HOPS, size.keep).describe(found))
 
 
-def _canonical(name: str, query: QueryFields, encoder: DocumentEncoder) -> tuple[object, ...]:
-    """What is asked for, in whatever order, and in which format."""
-    return (name, encoder.name, *map(query.all, _PARAMETERS))
+def _read_attributes(request: ReadRequest, lease: Lease, size: "DocumentSize") -> Portions[Any]:
+    file = lease.open_asked(request.file)
+    found = walk(lease, file, request.path, LinkResolution.ONLY_VALID, MAX_LINK_HOPS)
+    if not isinstance(found, Resolved):
+        kind = kind_of(found).replace("_", " ")
+        needed = "a group, a dataset or a datatype"
+        raise KindMismatch(request.file, found.path, f"{kind} without a target", needed)
+    names = list(request.values["attr_keys"]) or None
+    return (yield from read_attributes(found, names, size.most))
 
 
-def _is_array(media_type: str) -> bool:
-    """Whether it is of numbers as they are, of which compression takes the length away."""
-    return media_type == "application/octet-stream" or media_type.startswith("image/")
+def _list_paths(request: ReadRequest, lease: Lease, _: "DocumentSize") -> Portions[Any]:
+    resolution = request.values["resolve_links"]
+    found = walk(lease, lease.open_asked(request.file), request.path, resolution, MAX_LINK_HOPS)
+    return (yield from list_paths(lease, found, resolution, MAX_LINK_HOPS, MAX_LISTED_PATHS))
 
 
-def _accept(scope: Scope) -> bytes:
-    """All `Accept` fields as one (RFC 9110, section 5.3)."""
-    return b",".join(value for name, value in scope["headers"] if name == b"accept")
+_DOCUMENTS: dict[str, MakeContent] = {
+    "meta": _describe_entity,
+    "attr": _read_attributes,
+    "paths": _list_paths,
+}
 
 
 @dataclass(slots=True)
@@ -300,8 +336,8 @@ class DocumentSize:
     used: int = 0
 
     def keep(self, part: Any) -> Any:
-        """The part, for a document. Raises AnswerTooLarge."""
-        body = _encoded(self.encoder, part)
+        """Return the part, for a document. Raises AnswerTooLarge."""
+        body = _encode(self.encoder, part)
         self.used += len(body)
         if self.used > self.most:
             raise AnswerTooLarge(self.used, self.most, "ask for its members one by one")
@@ -309,19 +345,6 @@ class DocumentSize:
         return orjson.Fragment(body) if self.encoder.media_type == "application/json" else part
 
 
-def _made(encoder: DocumentEncoder, content: Content, most: int, lease: Lease) -> Portions[bytes]:
-    return _encoded(encoder, (yield from content(lease, DocumentSize(encoder, most))))
-
-
-def _fetch_mode(scope: Scope) -> str | None:
-    """What a browser asks for, in its own words (W3C Fetch Metadata, section 2.2)."""
-    for name, value in scope["headers"]:
-        if name == b"sec-fetch-mode":
-            mode: str = value.decode("latin-1").strip().lower()
-            return mode
-    return None
-
-
 @measured("encode")
-def _encoded(encoder: DocumentEncoder, content: Any) -> bytes:
+def _encode(encoder: DocumentEncoder, content: Any) -> bytes:
     return encoder.document(content)

@@ -5,17 +5,14 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import TypeVar, cast
 
 import anyio
 
-from asgihive.asgi import BufferedResponse, Validators
-from asgihive.concurrency import Lanes, Portions
+from asgihive.concurrency import InFlight, Lanes, Portions
 from asgihive.errors import (
-    AnswerTooLarge,
     DescriptorsExhausted,
     FileChanged,
     FileMissing,
@@ -27,11 +24,12 @@ from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.file_bytes import without_waiting
 from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.reader import InFlight, Reader
+from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
-from asgihive.service.answers import Answer, AnswerCache, Key
-from asgihive.service.plain import PlainAnswers
-from asgihive.service.versions import validators_of, versions_seed
+from asgihive.hdf5.virtual_sources import SourcesFound
+from asgihive.service.answers import AnswerCache
+from asgihive.service.parameters import ReadRequest
+from asgihive.service.versions import Version, make_seed, make_version
 from asgihive.settings import H5Settings
 
 T = TypeVar("T")
@@ -45,9 +43,6 @@ MAX_DOCUMENT_BYTES = 256 << 20
 MAX_WAITING_REQUESTS = 1000
 """Requests that wait for a thread; further ones are answered 503."""
 
-COMPRESS_OVER_BYTES = 1 << 10
-"""A body that is not longer is sent as it is: coding it would take longer than sending it."""
-
 IDLE_FILE_SECONDS = 30.0
 """How long a file stays open that no request uses."""
 
@@ -56,20 +51,8 @@ TRIM_MEMORY_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class DocumentRequest:
-    """What is asked of a file, and answered by a document.
-
-    key: by which the answer is kept.
-    canonical: what is asked for, in one form, and the format: the part of its entity-tag.
-    make: makes the document, in portions in the library lane.
-    """
-
-    key: Key
-    canonical: tuple[object, ...]
-    make: Callable[[Lease], Portions[bytes]]
-    media_type: str
+# Files whose identities are made an entity-tag of on the event loop.
+_MOST_FILES_ON_LOOP = 256
 
 
 class Store:
@@ -103,11 +86,8 @@ class Store:
             InFlight(settings.max_in_flight_bytes),
             settings.read_timeout_seconds,
         )
-        # Both together keep no more than the setting says.
-        plain_bytes = settings.answer_cache_bytes // 4
-        self.answers = AnswerCache(settings.answer_cache_bytes - plain_bytes, self.lanes.decode)
-        self.plain = PlainAnswers(self.pool, plain_bytes)
-        self.versions_seed = versions_seed(settings)
+        self.answers = AnswerCache(settings.answer_cache_bytes, self.pool, self.lanes.decode)
+        self._seed = make_seed(settings)
 
     @property
     def most_document_bytes(self) -> int:
@@ -207,39 +187,25 @@ class Store:
         lease.objects.append(_checked_portions(work, lease))
         return await self.lanes.library.run_in_portions(cast("Portions[T]", lease.objects[-1]))
 
-    async def answer(self, request: DocumentRequest) -> Answer:
-        """The answer to a request, not found in memory, made in the library lane.
+    async def make_version(
+        self,
+        request: ReadRequest,
+        lease: Lease,
+        sources: SourcesFound | None = None,
+        *,
+        is_large: bool | None = None,
+    ) -> Version:
+        """Return the version of the answer to a request, as `versions.make_version` does."""
+        make = partial(
+            make_version, self._seed, request.canonical, lease, sources, is_large=is_large
+        )
+        if len(lease.depends) <= _MOST_FILES_ON_LOOP:
+            return make()
+        return await self.lanes.decode.run(make, patient=True)
 
-        However many ask at once, it is made once; what cannot be kept, by each of them.
-
-        Raises:
-            AnswerTooLarge, Overloaded: and whatever `request.make` raises.
-        """
-        key = request.key
-        if not self.settings.answer_cache_bytes:
-            return await self._make(request)
-        if not await self.answers.join(key):
-            return await self.answers.find(key) or await self._make(request)
-        try:
-            return await self._make(request)
-        finally:
-            self.answers.land(key)
-
-    async def _make(self, request: DocumentRequest) -> Answer:
-        def make(lease: Lease) -> Portions[tuple[bytes, Validators]]:
-            body = yield from request.make(lease)
-            return body, validators_of(self.versions_seed, request.canonical, lease)
-
-        (body, validators), lease = await self.read(lambda lease: self.in_portions(lease, make))
-        lease.release()
-        if len(body) > self.most_document_bytes:
-            raise AnswerTooLarge(len(body), self.most_document_bytes, "ask for a part of it")
-        response = BufferedResponse(body, headers={"content-type": request.media_type})
-        is_large = len(body) > COMPRESS_OVER_BYTES
-        answer = Answer(validators, lease.depends, is_large, response)
-        if lease.settled:
-            self.answers.keep(request.key, answer)
-        return answer
+    async def run_in_decode_lane(self, work: Callable[[], bytes]) -> bytes:
+        """Return what `work`, for an answer that is made already, returns in a decode lane."""
+        return await self.lanes.decode.run(work, patient=True)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,72 +1,296 @@
-"""Which version of an answer this is: validators out of the files that took part in it."""
+"""What a request wants of an answer, which version there is, and what follows from both; pure.
 
+A status, its headers and a content coding are decided from two frozen values alone: `Wanted`, which
+is read from the request, and `Version`, which is made of the files that an answer depends on.
+"""
+
+import os
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from hashlib import blake2b
-from importlib.metadata import version
+from importlib.metadata import version as version_of_distribution
+from typing import Any
+from urllib.parse import quote
 
-from asgihive.asgi import Validators
+from starlette.types import Scope
+
+from asgihive.asgi import (
+    BodyChunk,
+    BufferedResponse,
+    ByteRange,
+    Coding,
+    StreamedResponse,
+    Validators,
+    choose_coding,
+    closing,
+    compress_chunks,
+)
+from asgihive.asgi.conditional import (
+    RequestFields,
+    check_preconditions,
+    choose_range,
+    is_conditional,
+    parse_conditional_headers,
+    select_304_headers,
+)
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.virtual_sources import SourcesFound
 from asgihive.settings import H5Settings
 
+COMPRESS_OVER_BYTES = 1 << 10
+"""A body that is not longer is sent as it is: coding it would take longer than sending it."""
+
+SourceFiles = Mapping[str, Identity | None]
+"""Every file that has a say in an answer, by its absolute path; None where there was no file."""
+
 # Another version of these may make other bytes of the same values.
-_MAKERS = tuple(version(name) for name in ("asgihive", "h5py", "msgpack", "numpy", "orjson"))
+_MAKERS = tuple(
+    version_of_distribution(name) for name in ("asgihive", "h5py", "msgpack", "numpy", "orjson")
+)
 
 _TAG_BYTES = 16
 
+# Of the name of a missing source, bytes that are shown in a field, and what is not encoded there.
+_LONGEST_SOURCE = 500
+_SHOWN = "/:!$&'()*+@[]{}^~"
 
-def versions_seed(settings: H5Settings) -> bytes:
-    """What all entity-tags of a service have in common: the rules by which answers are made."""
+# What is compressed without a thread.
+_INLINE_BYTES = 1 << 14
+
+# Runs work where it does not block the event loop.
+Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request wants of an answer."""
+
+    method: str
+    fields: RequestFields
+    """Its conditional headers, and those of ranges and codings."""
+    coding: Coding | None
+    """In which an answer that is large enough is sent; None = as it is."""
+    common: Mapping[str, str]
+    """Headers that each form of the answer has."""
+    is_conditional: bool
+    """Whether it has preconditions."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it wants the whole answer, whichever version there is."""
+        return not self.is_conditional and "range" not in self.fields
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which version of an answer there is, as far as that is known."""
+
+    validators: Validators = field(default_factory=Validators)
+    """Those of the answer as it is, in no content coding."""
+    source_files: SourceFiles = field(default_factory=dict)
+    """The files that it is made of."""
+    is_large: bool | None = None
+    """Whether it is worth compression; None = that is seen at the end."""
+    missing_sources: str | None = None
+    """The value of the header of that name; None = no source is missing."""
+
+
+def parse_wanted(
+    scope: Scope, cache_control: str, *, has_format: bool, is_compressible: bool
+) -> Wanted:
+    """Return what a request wants.
+
+    Args:
+        cache_control: of all answers, may be empty.
+        has_format: whether it names a format, so that `Accept` has no say in it.
+        is_compressible: whether `Accept-Encoding` has a say in it.
+    """
+    fields = parse_conditional_headers(scope)
+    coding = None
+    if is_compressible and "accept-encoding" in fields:
+        coding = choose_coding(
+            fields["accept-encoding"], cache_control, fields.get("cache-control")
+        )
+    common = _make_common(cache_control, has_format=has_format, is_compressible=is_compressible)
+    return Wanted(scope["method"], fields, coding, common, bool(fields) and is_conditional(fields))
+
+
+@cache
+def _make_common(
+    cache_control: str, *, has_format: bool, is_compressible: bool
+) -> Mapping[str, str]:
+    headers = {}
+    if cache_control:
+        headers["cache-control"] = cache_control
+    vary = ["accept"] * (not has_format) + ["accept-encoding"] * is_compressible
+    if vary:
+        headers["vary"] = ", ".join(vary)
+    return headers
+
+
+def make_seed(settings: H5Settings) -> bytes:
+    """Return what all entity-tags of a service have in common: how answers are made."""
     rules = (_MAKERS, settings.follow_symlinks)
     return blake2b(repr(rules).encode(), digest_size=_TAG_BYTES).digest()
 
 
-def validators_of(seed: bytes, request: tuple[object, ...], lease: Lease) -> Validators:
-    """Those of the answer to `request` that is made of all that `lease` depends on.
+def make_version(
+    seed: bytes,
+    canonical: tuple[object, ...],
+    lease: Lease,
+    sources: SourcesFound | None = None,
+    *,
+    is_large: bool | None = None,
+) -> Version:
+    """Return the version of an answer that is made of all that `lease` depends on.
 
-    None while a file of it is live, or was written so lately that a further change might not
-    show in its identity: what cannot be told from the next version must not be called the same.
+    It has no validators while a file of it is live, or was written so lately that a further change
+    might not show in its identity: what cannot be told from the next version must not be called
+    the same.
 
     Args:
-        seed: from `versions_seed`.
-        request: what was asked for, in one form, and the format of the answer; the `repr`
-            says all of it.
+        seed: from `make_seed`.
+        canonical: what is asked for, in one form, and the format of the answer.
+        lease: of the files; computed on what it holds now.
+        sources: what the values come from; None = the lease depends on all of it.
+        is_large: whether the answer is worth compression, if that is known.
     """
+    missing = None if sources is None else format_missing_sources(sources)
+    if sources is not None and not sources.depends_on_all:
+        return Version(is_large=is_large, missing_sources=missing)
+    files = dict(lease.depends)
     if not lease.settled:
-        return Validators()
+        return Version(Validators(), files, is_large, missing)
     root = lease.pool.sandbox.root
-    files = sorted(
-        (path.removeprefix(root), _content(identity)) for path, identity in lease.depends.items()
-    )
-    content = repr((request, files)).encode()
-    tag = f'"{blake2b(content, digest_size=_TAG_BYTES, key=seed).hexdigest()}"'
-    dated = _dated(lease)
-    if not dated:
-        return Validators(tag)
-    modified, changed = (max(times) for times in zip(*dated, strict=True))
-    return Validators.from_times(tag, modified, changed, time.time_ns(), exact=len(dated) == 1)
-
-
-def _content(identity: Identity | None) -> tuple[int, ...]:
-    """Without the device: machines that share a network file system number it as they like."""
-    if identity is None:
-        return ()
-    return identity.inode, identity.size, identity.mtime_ns, identity.ctime_ns
-
-
-def _dated(lease: Lease) -> list[tuple[int, int]]:
-    """When each file was modified and changed; nothing if that does not tell of every change.
-
-    A symbolic link may lead to an older file from now on, and what was missing may turn up
-    with an old date.
-    """
-    direct = {
-        file.place.asked for file in lease.files.values() if file.place.asked == file.place.real
+    told, dated, direct = [], [], True
+    names = {
+        each.place.asked for each in lease.files.values() if each.place.asked == each.place.real
     }
-    if not lease.depends.keys() <= direct:
-        return []
-    return [
-        (identity.mtime_ns, identity.ctime_ns)
-        for identity in lease.depends.values()
-        if identity is not None
-    ]
+    for path, identity in files.items():
+        # Without the device: machines that share a network file system number it as they like.
+        content: tuple[int, ...] = ()
+        if identity is not None:
+            content = (identity.inode, identity.size, identity.mtime_ns, identity.ctime_ns)
+            dated.append((identity.mtime_ns, identity.ctime_ns))
+        # A symbolic link may lead to an older file from now on, and what was missing may turn up
+        # with an old date: then the dates do not tell of every change.
+        direct = direct and path in names
+        told.append((path.removeprefix(root), content))
+    text = repr((canonical, sorted(told))).encode()
+    tag = f'"{blake2b(text, digest_size=_TAG_BYTES, key=seed).hexdigest()}"'
+    validators = Validators(tag)
+    if direct and dated:
+        modified, changed = (max(times) for times in zip(*dated, strict=True))
+        validators = Validators.from_times(
+            tag, modified, changed, time.time_ns(), exact=len(dated) == 1
+        )
+    return Version(validators, files, is_large, missing)
+
+
+def format_missing_sources(sources: SourcesFound) -> str | None:
+    """Return `Missing-Sources`: how many of how many, and the first one, percent-encoded.
+
+    With `; others=unknown` where not all sources were looked for. None where none is missing.
+    """
+    if not sources.missing:
+        return None
+    first = quote(os.fsencode(sources.first_missing)[:_LONGEST_SOURCE], safe=_SHOWN)
+    value = f"{sources.missing} of {sources.searched}; first={first}"
+    return value if sources.is_all else f"{value}; others=unknown"
+
+
+def get_coding(wanted: Wanted, version: Version, status: int = 200) -> Coding | None:
+    """Return the coding of a response; ranges are of the answer as it is, whose bytes count."""
+    return wanted.coding if version.is_large and status == 200 else None
+
+
+def make_headers(wanted: Wanted, version: Version, coding: Coding | None) -> dict[str, str]:
+    """Return the headers that a response has by its version."""
+    validators = version.validators
+    if coding is not None:
+        validators = validators.with_coding(coding.name)
+    headers = {**wanted.common, **validators.to_headers()}
+    if coding is not None:
+        headers["content-encoding"] = coding.name
+    if version.missing_sources is not None:
+        headers["missing-sources"] = version.missing_sources
+    return headers
+
+
+def answer_preconditions(wanted: Wanted, version: Version) -> BufferedResponse | None:
+    """Return the 304 for a client that has this version, None if it is to be sent.
+
+    A client that has the answer in one of the forms that this request may get has it. That is
+    said by its entity-tag even before it is known which form it would get now.
+
+    Raises:
+        HTTPException: 412.
+    """
+    if not wanted.is_conditional:
+        return None
+    tags, form = wanted.fields.get("if-none-match"), get_coding(wanted, version)
+    if tags is not None and "if-match" not in wanted.fields:
+        for coding in (wanted.coding, None):
+            name = None if coding is None else coding.name
+            if version.validators.with_coding(name).is_listed_in(tags):
+                return _make_not_modified(wanted, version, coding)
+    if version.is_large is not None:
+        coded = version.validators.with_coding(None if form is None else form.name)
+        if check_preconditions(wanted.fields, coded):
+            return _make_not_modified(wanted, version, form)
+    return None
+
+
+def _make_not_modified(wanted: Wanted, version: Version, coding: Coding | None) -> BufferedResponse:
+    headers = select_304_headers(make_headers(wanted, version, coding))
+    return BufferedResponse(b"", 304, headers)
+
+
+def choose_wanted_range(wanted: Wanted, version: Version, size: int) -> ByteRange | None:
+    """Return the part of a body of `size` bytes that is wanted; None = all of it.
+
+    Raises:
+        HTTPException: 416.
+    """
+    # Of HEAD, a range means nothing (RFC 9110 §14.2); and the bytes of a coded answer cannot be
+    # counted before they are there.
+    if wanted.method != "GET" or "range" not in wanted.fields or get_coding(wanted, version):
+        return None
+    return choose_range(wanted.fields, version.validators, size)
+
+
+async def finish_response(
+    wanted: Wanted, version: Version, response: BufferedResponse | StreamedResponse, run: Run
+) -> BufferedResponse | StreamedResponse:
+    """Return a response with the headers of its version, and in its content coding.
+
+    Args:
+        run: runs the compression of what is large.
+    """
+    coding = get_coding(wanted, version, response.status)
+    given = response.headers
+    if coding is not None:  # a range of it cannot be had
+        given = {name: value for name, value in given.items() if name != "accept-ranges"}
+    headers = {**given, **make_headers(wanted, version, coding)}
+    if isinstance(response, StreamedResponse):
+        if coding is None:
+            return replace(response, headers=headers)
+        chunks = _compress(response.body_chunks, coding, run)
+        return replace(response, body_chunks=chunks, content_length=None, headers=headers)
+    body = response.body
+    if coding is not None:
+        compress = partial(coding.compress, body)
+        body = compress() if len(body) <= _INLINE_BYTES else await run(compress)
+    return BufferedResponse(body, response.status, headers)
+
+
+@asynccontextmanager
+async def _compress(
+    chunks: AbstractAsyncContextManager[AsyncIterator[BodyChunk]], coding: Coding, run: Any
+) -> AsyncIterator[AsyncIterator[BodyChunk]]:
+    async with chunks as plain, closing(compress_chunks(plain, coding, run)) as coded:
+        yield coded

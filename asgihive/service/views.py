@@ -4,18 +4,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, run_while_connected
-from asgihive.concurrency import Portions
+from asgihive.concurrency import Portions, WorkAhead
 from asgihive.context import measured
-from asgihive.encoders.protocol import Values
+from asgihive.encoders.protocol import Encoder, Values
 from asgihive.errors import AnswerTooLarge
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.reader import Held, ReadAhead
+from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import (
     View,
     ViewBlock,
@@ -24,90 +25,93 @@ from asgihive.hdf5.views import (
     plan_view,
     plan_view_blocks,
 )
-from asgihive.hdf5.virtual_sources import search_sources
-from asgihive.service.bodies import encode, headers_of, whole_response
-from asgihive.service.parameters import DataParameters
-from asgihive.service.representations import Representation
-from asgihive.service.selecting import (
-    answer_dtype,
-    block_bytes_of,
+from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
+from asgihive.service.data import (
     check_values,
-    found,
-    is_kept,
-    item_bytes_of,
-    selected,
+    encode,
+    is_worth_keeping,
+    make_value_headers,
+    make_values,
+    make_whole_response,
+    measure_blocks,
+    open_asked_dataset,
+    select_elements,
 )
+from asgihive.service.parameters import ReadRequest
 from asgihive.service.store import Store
+from asgihive.service.versions import (
+    COMPRESS_OVER_BYTES,
+    Version,
+    Wanted,
+    answer_preconditions,
+)
 
 
 async def answer_view(
-    store: Store,
-    parameters: DataParameters,
-    request: ViewRequest,
-    representation: Representation,
-    receive: Receive,
-) -> BufferedResponse | StreamedResponse | None:
-    """The view that `request` means; None when the client went away before it was there.
+    store: Store, request: ReadRequest, wanted: Wanted, view_request: ViewRequest, receive: Receive
+) -> tuple[Version, BufferedResponse | StreamedResponse] | None:
+    """Answer with the view that is asked for; None when the client went away before it was there.
 
     Not for `nearest`, which is a selection like others. A view of many points is streamed.
 
+    Returns:
+        The version, and the response, which may be a 304.
+
     Raises:
-        NotModified
+        HTTPException: 412.
         FormatMismatch, BadParameter, AnswerTooLarge: and whatever reading raises.
     """
 
-    def begin(lease: Lease) -> Portions[tuple[Dataset, Values, View | None]]:
-        dataset = yield from found(parameters.entity, lease)
-        values, view = _planned(store, parameters, request, dataset)
+    def prepare(lease: Lease) -> Portions[tuple[Dataset, Values, View | None, SourcesFound]]:
+        dataset = yield from open_asked_dataset(request, lease)
+        values, view = _plan(store, request, view_request, dataset)
         axes = None if view is None else view.selection.axes
         sources = yield from search_sources(lease, dataset, axes)
-        representation.identify(
-            lease,
-            sources,
-            length=parameters.encoder.length(values),
-            is_streamed=values.size > parameters.encoder.block_elements,
-        )
-        return dataset, values, view
+        return dataset, values, view, sources
 
-    (dataset, values, view), lease = await store.read(lambda lease: store.in_portions(lease, begin))
-    encoder = parameters.encoder
+    (dataset, values, view, sources), lease = await store.read(
+        lambda lease: store.in_portions(lease, prepare)
+    )
+    encoder: Any = request.encoder
     try:
-        if view is None or not values.size:
+        is_streamed = values.size > encoder.block_elements
+        length = encoder.length(values)
+        is_large = True if is_streamed else None if length is None else length > COMPRESS_OVER_BYTES
+        version = await store.make_version(request, lease, sources, is_large=is_large)
+        unchanged = answer_preconditions(wanted, version)
+        if unchanged is not None or view is None or not values.size:
             lease.release()
-            return whole_response(encoder, values, [], view)
-        held = Held(dataset, lease, is_kept(store, dataset, view.selection))
-        reading = _ViewRead(store, parameters, held, values, view)
-        if values.size > encoder.block_elements:
-            return StreamedResponse(
-                body_chunks=reading.body(),
-                content_length=encoder.length(values),
-                headers=headers_of(encoder, values, view),
+            return version, unchanged or make_whole_response(encoder, values, [], view)
+        held = Held(dataset, lease, is_worth_keeping(store, dataset, view.selection))
+        reading = _ViewRead(store, encoder, held, values, view)
+        if is_streamed:
+            headers = make_value_headers(encoder, values, view)
+            return version, StreamedResponse(
+                body_chunks=reading.body(), content_length=length, headers=headers
             )
         pieces = await run_while_connected(receive, reading.whole)
-        return None if pieces is None else whole_response(encoder, values, pieces, view)
+        if pieces is None:
+            return None
+        return version, make_whole_response(encoder, values, pieces, view)
     except BaseException:
         lease.release()
         raise
 
 
 @measured("plan")
-def _planned(
-    store: Store, parameters: DataParameters, request: ViewRequest, dataset: Dataset
+def _plan(
+    store: Store, request: ReadRequest, view_request: ViewRequest, dataset: Dataset
 ) -> tuple[Values, View | None]:
-    """What will be answered; without a view of an empty dataspace."""
-    name = dataset.path.rsplit("/", 1)[-1]
-    selection = selected(dataset, parameters.selection)
-    if selection is None:
-        view, shape, dtype = None, None, dataset.dtype
-    else:
-        view = plan_view(selection, dataset.dtype, request, dataset.item_shape)
+    """Return what will be answered; without a view of an empty dataspace."""
+    selection, view = select_elements(request, dataset), None
+    shape, dtype = None, dataset.dtype
+    if selection is not None:
+        view = plan_view(selection, dataset.dtype, view_request, dataset.item_shape)
         shape, dtype = view.shape, view.dtype
-    values = Values(name, shape, answer_dtype(dtype, safe=parameters.safe))
-    if parameters.flatten and shape:
-        values = Values(name, (values.size,), values.dtype)
+    values = make_values(request, dataset, shape, dtype)
     if values.nbytes > store.settings.max_response_bytes:
         raise AnswerTooLarge(values.nbytes, store.settings.max_response_bytes)
-    check_values(parameters, values)
+    check_values(request, values)
     return values, view
 
 
@@ -116,7 +120,7 @@ class _ViewRead:
     """A view that is being read, reduced and encoded."""
 
     store: Store
-    parameters: DataParameters
+    encoder: Encoder
     held: Held
     values: Values
     view: View
@@ -133,7 +137,7 @@ class _ViewRead:
             yield pieces
 
     async def _with_ends(self, points: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        encoder = self.parameters.encoder
+        encoder = self.encoder
         # With the first points, so that what goes wrong before them can still be answered.
         yield encoder.head(self.values) + await anext(points)
         async for piece in points:
@@ -145,8 +149,8 @@ class _ViewRead:
     @asynccontextmanager
     async def _points(self) -> AsyncIterator[AsyncIterator[bytes]]:
         store, dataset, view = self.store, self.held.dataset, self.view
-        block_bytes = block_bytes_of(dataset, view.selection, store)
-        chunks, item_bytes = dataset.layout.chunks, item_bytes_of(dataset)
+        item_bytes, block_bytes = measure_blocks(dataset, view.selection, store)
+        chunks = dataset.layout.chunks
         blocks = plan_view_blocks(view, chunks, item_bytes, block_bytes)
         try:
             async with (
@@ -157,7 +161,7 @@ class _ViewRead:
         finally:
             self.held.lease.release()
 
-    async def _reduced(self, ahead: ReadAhead[tuple[ViewBlock, Array]]) -> AsyncIterator[bytes]:
+    async def _reduced(self, ahead: WorkAhead[tuple[ViewBlock, Array]]) -> AsyncIterator[bytes]:
         """What the blocks, one after the other, are reduced and encoded to."""
         reducer = ViewReducer(self.view, self.held.dataset.dtype)
         decode = self.store.lanes.decode
@@ -180,4 +184,4 @@ class _ViewRead:
             points = points.astype(self.values.dtype, order="C", copy=False)
         if self.values.shape is not None and len(self.values.shape) < len(self.view.shape):
             points = points.reshape(-1)
-        return points.size, encode(self.parameters.encoder, self.values, points, first)
+        return points.size, encode(self.encoder, self.values, points, first)

@@ -9,7 +9,7 @@ from asgihive.encoders.npy import Npy
 from asgihive.hdf5.filters.builtin import decode_deflate_by_isal
 from asgihive.hdf5.filters.contract import FilterDecoder
 from asgihive.hdf5.filters.pipeline import DECODERS
-from asgihive.service import bodies
+from asgihive.service import data
 
 # At the end of a chunk, and of an answer.
 _NOT_WRITTEN = 500
@@ -31,5 +31,5 @@ def _encode_in_part(encoder: Npy, values: Any, array: Any, first: int) -> memory
 if __name__ == "__main__":
     DECODERS[1] = FilterDecoder(1, _decode_in_part)
     setattr(Npy, "block", _encode_in_part)  # noqa: B010  # mypy: methods are no variables
-    setattr(bodies, "zero_padding", lambda array: array)  # noqa: B010  # mypy: of another module
+    setattr(data, "zero_padding", lambda array: array)  # noqa: B010  # mypy: of another module
     runpy.run_module("tests.fuzz.asking", run_name="__main__")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.hdf5 import identity
-from asgihive.hdf5.identity import Identity, identity_on_loop
+from asgihive.hdf5.identity import Identity, StatGuard
 
 FINE, COARSE = 20_000_000, 2_000_000_000
 STAMP = 1_700_000_000_123_456_789
@@ -58,11 +58,11 @@ def test_waiting_as_long_as_told_is_enough(ctime_ns: int, age: int) -> None:
 def test_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_bytes(b"abc")
-    found = identity_on_loop(str(file))
+    found = StatGuard().find_identity(str(file))
     assert found is not None
     assert found == Identity.of(os.stat(file))
     assert found.size == 3
     file.write_bytes(b"abcd")
-    assert identity_on_loop(str(file)) != found
-    assert identity_on_loop(str(tmp_path / "absent")) is None
-    assert identity_on_loop(str(file / "beneath")) is None
+    assert StatGuard().find_identity(str(file)) != found
+    assert StatGuard().find_identity(str(tmp_path / "absent")) is None
+    assert StatGuard().find_identity(str(file / "beneath")) is None

@@ -330,7 +330,7 @@ async def test_few_requests_of_a_batch_are_under_way_at_once(
     app: H5App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = most = 0
-    piece = batch._Asker.piece
+    piece = batch.Batch._answer
 
     async def counted(*arguments: Any) -> bytes:
         nonlocal running, most
@@ -341,7 +341,7 @@ async def test_few_requests_of_a_batch_are_under_way_at_once(
         finally:
             running -= 1
 
-    monkeypatch.setattr(batch._Asker, "piece", counted)
+    monkeypatch.setattr(batch.Batch, "_answer", counted)
     # None of them is in memory.
     asked = [{"route": "attr", "params": {**FILE, "path": "/" * n}} for n in range(1, 60)]
     assert len((await post(app, asked)).json()) == 59

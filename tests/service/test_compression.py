@@ -18,7 +18,7 @@ import zstandard
 from asgihive.asgi import Coding
 from asgihive.concurrency import Lane
 from asgihive.encoders.json import Json
-from asgihive.service import H5App, representations, store
+from asgihive.service import H5App, data, routes, views
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http
 from tests.service import versions
@@ -200,7 +200,7 @@ async def test_how_small_is_a_bound(
 ) -> None:
     size = len((await ask(H5App(root), route, path="words")).body)
     for most, coded in ((size - 1, True), (size, False)):
-        for module in (store, representations):
+        for module in (data, routes, views):
             monkeypatch.setattr(module, "COMPRESS_OVER_BYTES", most)
         app = H5App(root)
         answer = await ask(app, route, accepting("gzip"), path="words")
@@ -257,7 +257,8 @@ async def test_compressed_documents_count_as_kept(app: H5App) -> None:
     before = kept.bytes
     assert len(plain.body) <= before < 2 * len(plain.body)
     coded = await ask(app, "/attr", accepting("gzip"))
-    assert kept.bytes == before + len(coded.body)
+    # With what a response takes beside its body.
+    assert len(coded.body) <= kept.bytes - before <= len(coded.body) + 2000
     assert len(kept) == 1
 
 

@@ -86,11 +86,21 @@ async def _refused(app: Any, status: int, url: str, **parameters: Any) -> str:
     return _message(answer)
 
 
+def _places(document: Any) -> list[list[str]]:
+    return [each["where"] for each in document["errors"]]
+
+
 def _message(answer: httpx.Response) -> str:
     assert answer.headers["content-type"] == "application/json"
     assert int(answer.headers["content-length"]) == len(answer.content)
     document = answer.json()
-    assert document.keys() == {"message"}
+    if "errors" in document:
+        assert answer.status_code == 422
+        assert document.keys() == {"message", "errors"}
+        assert "; ".join(each["message"] for each in document["errors"]) == document["message"]
+        assert all(where == "query" and name for where, name in _places(document))
+    else:
+        assert document.keys() == {"message"}
     assert isinstance(document["message"], str)
     assert document["message"]
     return str(document["message"])

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5.directory import list_directory
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.service import H5App, files
+from asgihive.service import H5App
+from asgihive.service.parameters import DEFAULT_LISTED_FILES, MAX_LISTED_FILES
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.efforts import at_most
@@ -315,18 +316,17 @@ async def test_what_comes_and_goes_between_pages(root: Path) -> None:
     assert await names(app, limit=8, after=first["next"]) == ["m", "mm", "none.h5", "o", "p"]
 
 
-async def test_how_long_a_page_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MAX_LISTED_FILES", 3)
-    monkeypatch.setattr(files, "DEFAULT_LIMIT", 3)
-    app = H5App(root)
-    assert len(await names(app)) == 3
+async def test_how_long_a_page_is(tmp_path: Path) -> None:
+    for number in range(MAX_LISTED_FILES + 1):
+        (tmp_path / f"{number}.h5").touch()
+    app = H5App(tmp_path)
+    assert len(await names(app)) == len(await names(app, limit="")) == DEFAULT_LISTED_FILES
     assert len(await names(app, limit=2)) == 2
-    for limit in ("4", "0", "-1", "x", "1.5", "9" * 30):
+    assert len(await names(app, limit=MAX_LISTED_FILES)) == MAX_LISTED_FILES
+    for limit in (str(MAX_LISTED_FILES + 1), "0", "-1", "x", "1.5", "9" * 30):
         message = await refused(app, 422, limit=limit)
         assert "limit" in message
-        assert "from 1 to 3" in message
-    monkeypatch.undo()
-    assert len(await names(H5App(root), limit="")) == 6
+        assert f"from 1 to {MAX_LISTED_FILES}" in message
 
 
 @pytest.mark.parametrize("after", ["a", "=", "é", "a.b", "\0", "%"])

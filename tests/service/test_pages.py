@@ -13,7 +13,7 @@ from hypothesis import given
 
 from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.json import BY_NAME, Json
-from asgihive.service import H5App, selecting
+from asgihive.service import H5App, data
 from asgihive.service.parameters import is_navigation
 from asgihive.settings import H5Settings
 from tests.encoders.strategies import whole
@@ -100,16 +100,16 @@ async def test_the_bound_is_what_counts(root: Path, monkeypatch: pytest.MonkeyPa
     app = H5App(root)
     values = Values("small", (1000,), np.dtype("<i8"))
     size = Json().estimate_length(values)
-    monkeypatch.setattr(selecting, "MAX_PAGE_BYTES", size)
+    monkeypatch.setattr(data, "MAX_PAGE_BYTES", size)
     assert (await get(app, "small", FIREFOX)).status_code == 200
-    monkeypatch.setattr(selecting, "MAX_PAGE_BYTES", size - 1)
+    monkeypatch.setattr(data, "MAX_PAGE_BYTES", size - 1)
     assert (await get(app, "small", FIREFOX)).status_code == 413
     assert (await get(app, "small", "*/*")).status_code == 200
 
 
 async def test_a_view_may_be_too_large(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = H5App(root)
-    monkeypatch.setattr(selecting, "MAX_PAGE_BYTES", 1000)
+    monkeypatch.setattr(data, "MAX_PAGE_BYTES", 1000)
     for method, points, status in (
         ("mean", "500", 413),
         ("nearest", "500", 413),

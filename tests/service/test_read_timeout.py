@@ -17,7 +17,7 @@ from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.directory import WholeFile
 from asgihive.hdf5.file_bytes import allow_waiting
 from asgihive.service import H5App, files
-from asgihive.service.read_timeout import TimedRoute
+from asgihive.service.routes import TimedRoute
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.gates import Gate

@@ -9,11 +9,11 @@ import pytest
 from asgihive.asgi import Validators
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Lease
-from asgihive.service.versions import validators_of, versions_seed
+from asgihive.service.versions import make_seed, make_version
 from asgihive.settings import H5Settings
 from tests.hdf5.serving import leased
 
-SEED = versions_seed(H5Settings())
+SEED = make_seed(H5Settings())
 REQUEST = ("data", "bin", "x.h5", "/x", "", False, None)
 
 
@@ -34,7 +34,7 @@ def opened(lease: Lease) -> Lease:
 
 
 def tag_of(lease: Lease, *, seed: bytes = SEED, request: tuple[object, ...] = REQUEST) -> str:
-    tag = validators_of(seed, request, lease).etag
+    tag = make_version(seed, request, lease).validators.etag
     assert tag is not None
     return tag
 
@@ -80,8 +80,8 @@ def test_every_file_counts_in_any_order(root: Path) -> None:
 
 
 def test_the_request_and_the_rules_count(root: Path) -> None:
-    other = versions_seed(H5Settings(follow_symlinks=True))
-    assert other == versions_seed(H5Settings(follow_symlinks=True))
+    other = make_seed(H5Settings(follow_symlinks=True))
+    assert other == make_seed(H5Settings(follow_symlinks=True))
     with leased(root) as lease:
         tags = {
             tag_of(opened(lease)),
@@ -96,7 +96,7 @@ def test_the_request_and_the_rules_count(root: Path) -> None:
 
 def test_what_may_still_change_unseen_has_none(root: Path) -> None:
     with leased(root) as lease:
-        assert validators_of(SEED, REQUEST, opened(lease)) != Validators()
+        assert make_version(SEED, REQUEST, opened(lease)).validators != Validators()
         for file in lease.files.values():
             file.settled = False
-        assert validators_of(SEED, REQUEST, lease) == Validators()
+        assert make_version(SEED, REQUEST, lease).validators == Validators()

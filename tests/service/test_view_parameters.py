@@ -1,17 +1,18 @@
 """Parameters of views and histograms: what is accepted, and what the errors say."""
 
+from typing import Any
+
 import pytest
 
-from asgihive.asgi import parse_query
 from asgihive.errors import BadParameter
 from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method, ViewRequest
-from asgihive.service.parameters import (
-    DEFAULT_BINS,
-    DataParameters,
-    HistogramParameters,
-    view_request,
-)
+from asgihive.service.parameters import DEFAULT_BINS, ReadRequest, read_request
+from tests.asgi.exchange import http
+
+
+def parse(route: str, query: str) -> ReadRequest:
+    return read_request(http(f"/{route}?file=a.h5&{query}").scope, route)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,7 @@ from asgihive.service.parameters import (
     ],
 )
 def test_views(query: str, expected: ViewRequest | None) -> None:
-    assert view_request(parse_query(query.encode())) == expected
-    assert DataParameters.of(f"file=a.h5&{query}".encode(), "").view == expected
+    assert parse("data", query).view == expected
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_views(query: str, expected: ViewRequest | None) -> None:
 )
 def test_views_that_are_refused(query: str, parameter: str, sentence: str) -> None:
     with pytest.raises(BadParameter) as caught:
-        view_request(parse_query(query.encode()))
+        parse("data", query)
     assert caught.value.parameter == parameter
     assert f"Parameter `{parameter}` is" in str(caught.value)
     assert sentence in str(caught.value)
 
 
-def histogram(query: str) -> HistogramParameters:
-    return HistogramParameters.of(parse_query(f"file=a.h5&{query}".encode()))
+def histogram(query: str) -> dict[str, Any]:
+    return dict(parse("histogram", query).values)
 
 
 @pytest.mark.parametrize(
@@ -69,17 +69,17 @@ def histogram(query: str) -> HistogramParameters:
     ],
 )
 def test_ranges(query: str, low: float, high: float) -> None:
-    found = histogram(f"range={query.replace('+', '%2B')}").range
+    found = histogram(f"range={query.replace('+', '%2B')}")["range"]
     assert found == ValueRange(low, high)
     assert [type(x) for x in (found.low, found.high)] == [type(low), type(high)]
 
 
 def test_bins() -> None:
     assert histogram("") == histogram("bins=&range=")
-    assert histogram("").bins == DEFAULT_BINS
-    assert histogram("").range is None
-    assert histogram(f"bins={MAX_BINS}").bins == MAX_BINS
-    assert histogram("selection=2,:").selection == "2,:"
+    assert histogram("")["bins"] == DEFAULT_BINS
+    assert histogram("")["range"] is None
+    assert histogram(f"bins={MAX_BINS}")["bins"] == MAX_BINS
+    assert histogram("selection=2,:")["selection"] == "2,:"
 
 
 @pytest.mark.parametrize(

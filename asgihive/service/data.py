@@ -1,0 +1,574 @@
+"""The way of `/data`: parameters → `Prepared` → blocks → encoded pieces → response."""
+
+import math
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from asgihive.asgi import (
+    BufferedResponse,
+    ByteRange,
+    StreamedResponse,
+    closing,
+    format_content_disposition,
+)
+from asgihive.concurrency import Portions, WorkAhead
+from asgihive.context import measured
+from asgihive.encoders.json import Json
+from asgihive.encoders.protocol import Encoder, Values, is_numeric
+from asgihive.encoders.registry import check_fit
+from asgihive.errors import (
+    AnswerTooLarge,
+    FileChanged,
+    FormatMismatch,
+    NeedsThread,
+    PageTooLarge,
+)
+from asgihive.hdf5.buffers import find_bytes
+from asgihive.hdf5.datasets import Array, Dataset
+from asgihive.hdf5.links import MAX_LINK_HOPS
+from asgihive.hdf5.opening import dataset_key, open_dataset
+from asgihive.hdf5.plan import Block, measure_chunk_row, plan_blocks, plan_run
+from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.reader import Held
+from asgihive.hdf5.selection import Selection, parse_selection, select_all
+from asgihive.hdf5.views import View, plan_view
+from asgihive.hdf5.virtual_sources import SourcesFound, search_sources, sources_at_hand
+from asgihive.padding import has_padding, zero_padding
+from asgihive.service.answers import BytesPlace
+from asgihive.service.parameters import ReadRequest
+from asgihive.service.store import Store
+from asgihive.service.versions import (
+    COMPRESS_OVER_BYTES,
+    Version,
+    Wanted,
+    answer_preconditions,
+    choose_wanted_range,
+)
+
+MAX_PAGE_BYTES = 64 << 20
+"""Most JSON that a browser is sent as a page: it would hold several times as much, and stop."""
+
+# Large enough that a thread's cost is nothing, small enough that others get their turn.
+_BLOCK_BYTES = 4 << 20
+
+# Elements of variable length are pointers: the size of what they point to is not known before.
+_POINTED_BYTES = 4096
+
+# What is read and encoded without a thread; a lane costs as much as encoding this much.
+_INLINE_BYTES = 1 << 16
+
+# Of a chunk that is in memory, what the event loop copies behind a head: less than a millisecond.
+_COPIED_BYTES = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPart:
+    """A range of a body, and what of the body is needed for it."""
+
+    range: ByteRange
+    size: int
+    """Bytes of the whole body."""
+    skip: int
+    """Bytes before the range, of the head or of the first element."""
+    elements: tuple[int, int]
+    """From which to before which element is needed, of those of the dataset."""
+
+    def cut(self, piece: bytes, before: int) -> bytes:
+        """Return the range's share of a piece that comes so many bytes behind the first."""
+        first = self.skip - before
+        return piece[max(0, first) : max(0, first + self.range.length)]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a request reads of a dataset: computed once, and handed on."""
+
+    request: ReadRequest
+    dataset: Dataset
+    lease: Lease
+    sources: SourcesFound
+    """What its values come from."""
+    selection: Selection | None
+    """Of the dataset; None = an empty dataspace."""
+    view: View | None
+    values: Values
+    """What is sent."""
+    encoder: Encoder
+    head: bytes
+    """What is sent before the values."""
+    length: int | None
+    """Of the body in bytes, where that is known."""
+    count: int
+    """How many elements of the dataset are read."""
+    keep: bool
+    """Whether its chunks are worth a place in the cache."""
+    block: Block | None
+    """The first block; None when nothing is read."""
+    blocks: Iterator[Block]
+    """Those after it."""
+    part: BodyPart | None = None
+    """The range of the body that is sent; None = all of it."""
+
+    @property
+    def item_size(self) -> int:
+        """How many values an element of the dataset is."""
+        return math.prod(self.dataset.item_shape)
+
+    @property
+    def is_one_piece(self) -> bool:
+        """Whether the whole body is little enough to be sent at once."""
+        is_last = self.block is None or self.block.size == self.count
+        return is_last and self.count * self.item_size <= self.encoder.block_elements
+
+    @property
+    def is_as_stored(self) -> bool:
+        """Whether the body is all values as they lie in memory, so that encoding is no work."""
+        return is_raw(self.encoder) and self.values.dtype == self.dataset.dtype
+
+    def encode(self, block: Block, array: Array) -> list[bytes]:
+        """Return the pieces of a block as it was read."""
+        # What is too large for the safe type is infinite there; signalling NaNs are as good as
+        # others.
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = array.astype(self.values.dtype, order="C", copy=False)
+        shape = (*block.shape, *self.dataset.item_shape)
+        flattened = self.values.shape is not None and len(self.values.shape) < len(shape)
+        array = array.reshape(-1 if flattened else shape)
+        return encode(self.encoder, self.values, array, block.first * self.item_size)
+
+
+def is_raw(encoder: Encoder) -> bool:
+    """Return whether a body is a head and then the elements as they lie in memory, no more."""
+    return getattr(encoder, "is_raw", False)
+
+
+def open_asked_dataset(request: ReadRequest, lease: Lease) -> Portions[Dataset]:
+    """Return the dataset that a request asks for, held by `lease`. In the library lane."""
+    file = lease.open_asked(request.file)
+    dataset = yield from open_dataset(lease, file, request.path, MAX_LINK_HOPS)
+    lease.objects.append(dataset)
+    return dataset
+
+
+def select_elements(request: ReadRequest, dataset: Dataset) -> Selection | None:
+    """Return what a request selects; None of an empty dataspace. Raises BadSelection."""
+    selection = parse_selection(request.values["selection"], dataset.shape or ())
+    return None if dataset.shape is None else selection
+
+
+def is_worth_keeping(store: Store, dataset: Dataset, selection: Selection | None) -> bool:
+    """Return whether chunks go into the cache: a long selection would sweep it clean."""
+    if selection is None:
+        return False
+    return selection.size * dataset.item_bytes <= store.pool.chunks.max_bytes // 4
+
+
+def measure_blocks(dataset: Dataset, selection: Selection, store: Store) -> tuple[int, int]:
+    """Return the bytes of an element, as far as they are known, and those of a block at most."""
+    item_bytes = dataset.item_bytes
+    if dataset.dtype.hasobject:
+        item_bytes = max(item_bytes, _POINTED_BYTES)
+    row = measure_chunk_row(selection, dataset.layout.chunks, item_bytes)
+    return item_bytes, min(max(_BLOCK_BYTES, row), store.reader.read_ahead_bytes)
+
+
+def plan_selection(dataset: Dataset, selection: Selection, store: Store) -> Iterator[Block]:
+    """Return the blocks in which a selection is read."""
+    item_bytes, block_bytes = measure_blocks(dataset, selection, store)
+    return plan_blocks(selection, dataset.layout.chunks, item_bytes, block_bytes)
+
+
+def choose_dtype(dtype: np.dtype[Any], *, safe: bool) -> np.dtype[Any]:
+    """Return the type in which elements are sent.
+
+    Args:
+        safe: as a JavaScript typed array holds them, little-endian.
+
+    Raises:
+        FormatMismatch: they are not numbers.
+    """
+    if not is_numeric(dtype):
+        if safe:
+            accepted = f"safe converts numbers, and these values are {dtype}; use origin"
+            raise FormatMismatch("dtype", "safe", accepted)
+        return dtype
+    # Without what h5py notes beside numbers, such as the names of an enum.
+    plain: np.dtype[Any] = np.dtype(dtype.str)
+    if not safe:
+        return plain
+    if plain.kind == "f" and not 4 <= plain.itemsize <= 8:
+        return np.dtype("<f4" if plain.itemsize < 4 else "<f8")
+    return plain.newbyteorder("<")
+
+
+def make_values(
+    request: ReadRequest, dataset: Dataset, shape: tuple[int, ...] | None, dtype: np.dtype[Any]
+) -> Values:
+    """Return what is sent of elements in a shape and type. Raises FormatMismatch."""
+    if request.values["flatten"] and shape:
+        shape = (math.prod(shape),)
+    name = dataset.path.rsplit("/", 1)[-1]
+    return Values(name, shape, choose_dtype(dtype, safe=request.values["dtype"]))
+
+
+def check_values(request: ReadRequest, values: Values) -> None:
+    """Make sure that values can be sent as asked for, before any of them is read.
+
+    Raises:
+        FormatMismatch: the format cannot hold them.
+        PageTooLarge: a browser would show them as a page.
+    """
+    encoder: Any = request.encoder
+    check_fit(encoder, values)
+    if request.is_navigation and isinstance(encoder, Json):
+        size = encoder.estimate_length(values)
+        if size > MAX_PAGE_BYTES:
+            raise PageTooLarge(size, MAX_PAGE_BYTES)
+
+
+@measured("plan")
+def plan_values(
+    store: Store, request: ReadRequest, dataset: Dataset, lease: Lease, selection: Selection | None
+) -> Prepared:
+    """Return what is read of a dataset, once it is certain that it may be."""
+    view = None
+    if selection is not None and request.view is not None:
+        view = plan_view(selection, dataset.dtype, request.view, dataset.item_shape)
+        selection = view.nearest
+    shape = None if selection is None else (*selection.shape, *dataset.item_shape)
+    values = make_values(request, dataset, shape, dataset.dtype)
+    count = 0
+    blocks: Iterator[Block] = iter(())
+    if selection is not None:
+        count = selection.size
+        size = count * dataset.item_bytes
+        if size > store.settings.max_response_bytes:
+            raise AnswerTooLarge(size, store.settings.max_response_bytes)
+    check_values(request, values)
+    if selection is not None:
+        blocks = plan_selection(dataset, selection, store)
+    encoder: Any = request.encoder
+    return Prepared(
+        request=request,
+        dataset=dataset,
+        lease=lease,
+        sources=sources_at_hand(dataset),
+        selection=selection,
+        view=view,
+        values=values,
+        encoder=encoder,
+        head=encoder.head(values),
+        length=encoder.length(values),
+        count=count,
+        keep=is_worth_keeping(store, dataset, selection),
+        block=next(blocks, None),
+        blocks=blocks,
+    )
+
+
+def narrow(store: Store, prepared: Prepared, wanted: ByteRange) -> Prepared:
+    """Return what is read for a range of the body alone."""
+    head, values, selection = prepared.head, prepared.values, prepared.selection
+    item_bytes = max(1, prepared.item_size * values.dtype.itemsize)
+    start, stop = max(0, wanted.start - len(head)), max(0, wanted.stop - len(head))
+    first, last = start // item_bytes, -(-stop // item_bytes)
+    size = len(head) + values.nbytes
+    skip = wanted.start
+    if wanted.start >= len(head):
+        head, skip = b"", start - first * item_bytes
+    part = BodyPart(wanted, size, skip, (first, last))
+    blocks: Iterator[Block] = iter(())
+    if selection is not None:
+        item, most = measure_blocks(prepared.dataset, selection, store)
+        blocks = plan_run(selection, part.elements, prepared.dataset.layout.chunks, item, most)
+    return replace(
+        prepared,
+        head=head,
+        count=last - first,
+        block=next(blocks, None),
+        blocks=blocks,
+        part=part,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer whose first block is read and encoded."""
+
+    prepared: Prepared
+    version: Version
+    pieces: list[bytes]
+
+
+async def answer_values(
+    store: Store, request: ReadRequest, wanted: Wanted
+) -> tuple[Version, BufferedResponse | StreamedResponse, BytesPlace | None]:
+    """Answer with the values that are asked for; whole when they are one piece, else streamed.
+
+    Returns:
+        The version, the response, which may be a 304, and the place of its bytes.
+
+    Raises:
+        HTTPException: 412 or 416.
+        and whatever reading raises.
+    """
+    begun = await _begin_at_hand(store, request, wanted)
+    if begun is None:
+        begun = (await store.read(partial(_begin, store, request, wanted)))[0]
+    if isinstance(begun, tuple):
+        return *begun, None
+    prepared, lease = begun.prepared, begun.prepared.lease
+    try:
+        headers = make_value_headers(prepared.encoder, prepared.values, prepared.view)
+        if is_raw(prepared.encoder):
+            headers["accept-ranges"] = "bytes"
+        part, status, length = prepared.part, 200, prepared.length
+        if part is not None:
+            headers["content-range"] = part.range.format_content_range(part.size)
+            status, length = 206, part.range.length
+        if not prepared.is_one_piece:
+            chunks = _stream(store, prepared, begun.pieces)
+            response = StreamedResponse(
+                body_chunks=chunks, content_length=length, status=status, headers=headers
+            )
+            return begun.version, response, None
+        place = _find_place(prepared)
+        lease.release()
+        tail = prepared.encoder.tail(prepared.values)
+        body = join_pieces([prepared.head, *begun.pieces, tail])
+        if part is not None:
+            body = part.cut(body, 0)
+        return begun.version, BufferedResponse(body, status, headers), place
+    except BaseException:
+        lease.release()
+        raise
+
+
+async def _begin(
+    store: Store, request: ReadRequest, wanted: Wanted, lease: Lease
+) -> Begun | tuple[Version, BufferedResponse]:
+    """Do everything before the first byte; what a 304 needs is all of it, where it is one."""
+
+    def prepare(lease: Lease) -> Portions[tuple[Prepared, Array | None]]:
+        dataset = yield from open_asked_dataset(request, lease)
+        selection = select_elements(request, dataset)
+        prepared = plan_values(store, request, dataset, lease, selection)
+        axes = None if prepared.selection is None else prepared.selection.axes
+        sources = yield from search_sources(lease, dataset, axes)
+        prepared, block = replace(prepared, sources=sources), prepared.block
+        if block is None or dataset.virtual is not None or not wanted.is_whole:
+            return prepared, None
+        # What has to be read here anyway, or is so little that another visit would cost more.
+        is_little = block.size * dataset.item_bytes <= _INLINE_BYTES
+        if dataset.has_many_chunks(block.axes) or not (dataset.needs_library or is_little):
+            return prepared, None
+        return prepared, dataset.read(lease, block.axes)
+
+    prepared, array = await store.in_portions(lease, prepare)
+    return await _read_first(store, prepared, wanted, array)
+
+
+async def _begin_at_hand(
+    store: Store, request: ReadRequest, wanted: Wanted
+) -> Begun | tuple[Version, BufferedResponse] | None:
+    """Do the same for values of a file that is open already that need no libhdf5.
+
+    A thread is needed to read and decode them, and it need not be libhdf5's; for few plain
+    bytes that are in memory not even that. None when the values are not like that.
+    """
+    lease = Lease(store.pool)
+    try:
+        dataset = store.pool.at_hand(request.file, dataset_key(request.path), lease)
+        if isinstance(dataset, Dataset):
+            lease.objects.append(dataset)
+            if not dataset.needs_library:
+                selection = select_elements(request, dataset)
+                prepared = plan_values(store, request, dataset, lease, selection)
+                return await _read_first(store, prepared, wanted, None)
+    except (FileChanged, NeedsThread):
+        pass
+    except BaseException:
+        lease.release()
+        raise
+    if lease.files:
+        lease.release()
+    return None
+
+
+async def _read_first(
+    store: Store, prepared: Prepared, wanted: Wanted, array: Array | None
+) -> Begun | tuple[Version, BufferedResponse]:
+    """Read the first block, unless `array` is what was read, and encode it."""
+    dataset, lease, encoder = prepared.dataset, prepared.lease, prepared.encoder
+    is_large: bool | None = True
+    if prepared.is_one_piece:
+        is_large = None if prepared.length is None else prepared.length > COMPRESS_OVER_BYTES
+    version = await store.make_version(prepared.request, lease, prepared.sources, is_large=is_large)
+    unchanged = answer_preconditions(wanted, version)
+    if unchanged is not None:
+        lease.release()
+        return version, unchanged
+    if prepared.length is not None and is_raw(encoder):
+        chosen = choose_wanted_range(wanted, version, prepared.length)
+        prepared = prepared if chosen is None else narrow(store, prepared, chosen)
+    block = prepared.block
+    if block is None:
+        return Begun(prepared, version, [])
+    if array is None and not dataset.needs_library:
+        array = _read_at_once(store, dataset, block, lease)
+    encode_block = partial(prepared.encode, block)
+    if array is None:
+        held = Held(dataset, lease, prepared.keep)
+        pieces = await store.reader.read(held, block.axes, encode_block, patient=False)
+    elif _is_encoded_at_once(prepared, array):
+        pieces = encode_block(array)
+    else:
+        pieces = await store.lanes.decode.run(partial(encode_block, array), patient=True)
+    return Begun(prepared, version, pieces)
+
+
+def _read_at_once(store: Store, dataset: Dataset, block: Block, lease: Lease) -> Array | None:
+    """Return few plain bytes, or those of a chunk, if they are in memory.
+
+    Raises:
+        FileChanged
+    """
+    array = None
+    if dataset.chunked is not None:
+        array = dataset.chunked.read_kept(block.axes, _INLINE_BYTES)
+    elif dataset.contiguous is not None:
+        run = dataset.contiguous.find_run(block.axes)
+        if run is not None and run[1] <= _INLINE_BYTES:
+            array = dataset.contiguous.read_cached(run)
+    if array is not None:
+        try:
+            store.pool.stat_guard.ask(Lease.check, lease)
+        except NeedsThread:
+            return None
+    return array
+
+
+def _is_encoded_at_once(prepared: Prepared, array: Array) -> bool:
+    """Return whether that is too little work for a thread, or none."""
+    if array.nbytes <= _INLINE_BYTES:
+        return not array.dtype.hasobject
+    is_one_block = array.size <= prepared.encoder.block_elements
+    is_no_work = prepared.is_as_stored and not has_padding(array.dtype)
+    return is_no_work and is_one_block and find_bytes(array) is not None
+
+
+def _find_place(prepared: Prepared) -> BytesPlace | None:
+    """Return where the body lies, if it is all values as they lie in a file or chunk.
+
+    Nothing but that file, which is looked at each time, may have a say in the answer.
+    """
+    dataset, block, file = prepared.dataset, prepared.block, prepared.dataset.file
+    if block is None or prepared.part is not None or not prepared.is_as_stored:
+        return None
+    if prepared.lease.depends.keys() != {file.place.asked} or not file.settled or file.live:
+        return None
+    if dataset.contiguous is not None:
+        values = dataset.contiguous.find_run(block.axes)
+        if values is None or values[1] > _INLINE_BYTES:
+            return None
+        return BytesPlace(prepared.head, weakref.ref(file), values, dataset.dtype)
+    chunk = None if dataset.chunked is None else dataset.chunked.find_kept_chunk(block.axes)
+    # Behind a head it is copied.
+    if chunk is None or (prepared.head and block.size * dataset.item_bytes > _COPIED_BYTES):
+        return None
+    return BytesPlace(prepared.head, weakref.ref(file), chunk, dataset.dtype)
+
+
+@asynccontextmanager
+async def _stream(
+    store: Store, prepared: Prepared, pieces: list[bytes]
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body, piece by piece, while the next blocks are read; the lease ends with it."""
+    held = Held(prepared.dataset, prepared.lease, prepared.keep)
+    try:
+        async with (
+            store.reader.read_blocks(held, prepared.blocks, prepared.encode) as ahead,
+            closing(_send_pieces(prepared, pieces, ahead)) as sent,
+        ):
+            yield sent
+    finally:
+        prepared.lease.release()
+
+
+async def _send_pieces(
+    prepared: Prepared, pieces: list[bytes], ahead: WorkAhead[list[bytes]]
+) -> AsyncIterator[bytes]:
+    part, before = prepared.part, 0
+    pieces.insert(0, prepared.head)
+    while pieces:
+        # Let go of each before the next one is asked for.
+        pieces.reverse()
+        while pieces:
+            piece = pieces.pop()
+            if part is not None:
+                before, piece = before + len(piece), part.cut(piece, before)
+            if piece:
+                yield piece
+            del piece
+        pieces = await anext(ahead, [])
+    tail = prepared.encoder.tail(prepared.values)
+    if tail:
+        yield tail
+
+
+def make_value_headers(encoder: Encoder, values: Values, view: View | None) -> dict[str, str]:
+    """Return what a response with these values says of them; of a view, also what it shows."""
+    headers = {"content-type": encoder.media_type}
+    if encoder.extension is not None:
+        name = f"{values.name or 'data'}.{encoder.extension}"
+        headers["content-disposition"] = format_content_disposition(name)
+    if view is not None:
+        headers["x-asgihive-shape"] = ",".join(map(str, view.selection.shape))
+        headers["x-asgihive-factors"] = ",".join(map(str, view.factors))
+        headers["x-asgihive-method"] = view.method
+    return headers
+
+
+@measured("encode")
+def encode(encoder: Encoder, values: Values, array: Array, first: int) -> list[bytes]:
+    """Return the pieces of some elements of `values`, of which `first` come before these."""
+    array, most, pieces = zero_padding(array), encoder.block_elements, []
+    cuts: Iterator[tuple[Array, int]] = iter([(array, 0)])
+    if array.size > most:  # in whole rows of one axis
+        blocks = plan_blocks(select_all(array.shape), None, 1, most)
+        cuts = (
+            (
+                array[tuple(slice(axis.start, axis.stop) for axis in block.axes)].reshape(
+                    block.shape
+                ),
+                block.first,
+            )
+            for block in blocks
+        )
+    for piece, before in cuts:
+        encoded = encoder.block(values, piece, first + before)
+        # ASGI takes bytes, and servers differ in what else they put up with.
+        if not isinstance(encoded, bytes):
+            encoded = find_bytes(encoded) or bytes(encoded)
+        pieces.append(encoded)
+    return pieces
+
+
+def make_whole_response(
+    encoder: Encoder, values: Values, pieces: list[bytes], view: View | None
+) -> BufferedResponse:
+    """Return the response of which these are all pieces."""
+    body = join_pieces([encoder.head(values), *pieces, encoder.tail(values)])
+    return BufferedResponse(body, headers=make_value_headers(encoder, values, view))
+
+
+def join_pieces(pieces: list[bytes]) -> bytes:
+    """Return one piece of all; without a copy, where only one of them is not empty."""
+    filled = [piece for piece in pieces if piece]
+    return filled[0] if len(filled) == 1 else b"".join(filled)
