@@ -360,7 +360,7 @@ class H5Settings(Settings, frozen=True, kw_only=True):
     `from_environment`) and an option of `asgihive serve`.
 
     Raises:
-        ValueError: a value is out of range; the message names it and says what is accepted.
+        ValueError: a value is not accepted; the message names it and says which are.
     """
 
     chunk_cache_bytes: Annotated[
@@ -447,7 +447,7 @@ class H5Settings(Settings, frozen=True, kw_only=True):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
-        """Return the settings of the `ASGIHIVE_…` variables; what is given in code wins.
+        """Return the settings of the `ASGIHIVE_…` variables; values given in code win.
 
         A variable that is no setting is warned of, once in a process.
 

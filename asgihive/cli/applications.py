@@ -25,7 +25,7 @@ _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # How many of the user's own frames are shown of an exception.
 _FRAMES = 6
 
-# What is listed; anything else is looked into if it calls an `app` inside, as middleware does.
+# These are listed; any other object is searched if it has an `app` inside, as middleware does.
 _KINDS = (Hive, HiveMiddleware, Router, Starlette, StarletteRouter)
 
 
@@ -49,7 +49,7 @@ class Target:
     """Where the search for the module begins."""
     module: str
     attribute: str
-    """Of the module; may be dotted."""
+    """Its name in the module; may be dotted."""
     file: str = ""
     """The file that the module has to be, if APP names a file."""
 
@@ -194,13 +194,13 @@ class Application:
     """One of the applications that APP consists of."""
 
     prefix: str
-    """Of its URLs."""
+    """The beginning of its URLs."""
     name: str
-    """Of its class."""
+    """The name of its class."""
     hive: Hive | None = None
-    """Itself, if it is one."""
+    """The application itself, if it is a hive."""
     routes: tuple[RouteRecord, ...] = ()
-    """If it is no hive, with their whole URLs."""
+    """Its routes with their whole URLs, if it is no hive."""
     has_more: bool = False
     """Whether it keeps routes that cannot be listed."""
     surrounds: bool = False

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 USAGE, FAILURE = 2, 1
-"""Exit codes: what was asked for cannot be used; or it was begun, and cannot be done."""
+"""Exit codes: the arguments cannot be used; or the command has begun, and has failed."""
 
 
 class OutputFailed(Exception):
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: error: {line} (see {self.prog} --help)\n")
 
     def refuse_unknown(self, unknown: Sequence[str]) -> NoReturn:
-        """End with one line on stderr: what is unknown, and what may have been meant.
+        """End with one line on stderr: the unknown arguments, and names that resemble them.
 
         Raises:
             SystemExit: 2.
@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         self.error(f"there is no option {', '.join(near)}")
 
     def fail(self, message: str) -> NoReturn:
-        """End with one line on stderr, where the arguments are not what is wrong."""
+        """End with one line on stderr, where the mistake is not in the arguments."""
         self.complain(message)
         self.exit(FAILURE)
 

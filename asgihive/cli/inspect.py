@@ -108,7 +108,7 @@ def _inspect(options: argparse.Namespace) -> int:
         parser.error(printable(str(error), _LONGEST_LINE))
     found: list[tuple[str, Inspection]] = []
     problems: list[str] = []
-    with hold_log():  # what is refused is told of in what is shown
+    with hold_log():  # the output itself says which sources are refused
         for file in files:
             try:
                 found.append((file, _read(file, path, options.root, settings)))
@@ -279,7 +279,7 @@ def _list_storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
 
 
 def _list_cells(child: Inspection) -> list[str]:
-    """Return the row of a child; its note says where it leads, what is slow and what is wrong."""
+    """Return the row of a child; its note says where it leads, why it is slow, and its problem."""
     storage, kind = child.storage, child.kind.replace("_", " ")
     notes = [_describe_target(link) for link in child.links]
     if child.problem is not None and not _is_dangling(child):

@@ -53,7 +53,7 @@ def listening_at_path(path: str) -> Iterator[socket.socket]:
             listener.listen(_BACKLOG)
             yield listener
         finally:
-            # Not what somebody else has put there meanwhile.
+            # Another program may have put a file there meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(made, os.lstat(path)):
                     os.unlink(path)

@@ -23,8 +23,8 @@ from asgihive.settings import (
 )
 
 SETTINGS_HELP = f"""\
-What is given here wins over environment variables, these over the file of --config, and that
-over the defaults. A setting's variable is its name in upper case after {ENVIRONMENT_PREFIX},
+An option wins over an environment variable, this over the file of --config, and that over the
+default. A setting's variable is its name in upper case after {ENVIRONMENT_PREFIX},
 such as {ENVIRONMENT_PREFIX}MAX_OPEN_FILES (for --cors, {ENVIRONMENT_PREFIX}CORS_ORIGINS, and for
 --allowed-host, {ENVIRONMENT_PREFIX}ALLOWED_HOSTS, both with commas between several).
 The file is TOML. Its keys are the names of the options, without the dashes before them:
@@ -49,9 +49,11 @@ _PATH = Reading(metavar="PATH", is_path=True)
 
 
 class ServerOptions(Settings, frozen=True, kw_only=True):
-    """Where and how to serve."""
+    """The options of a server that are no settings of the service."""
 
-    host: Annotated[str, Meta(description="Listen at this address.")] = "127.0.0.1"
+    host: Annotated[
+        str, Meta(description="Listen at this address."), Reading(metavar="ADDRESS")
+    ] = "127.0.0.1"
     port: Annotated[
         int,
         Meta(ge=0, le=65535, description="Listen at this port; 0 takes any free one."),
@@ -92,7 +94,7 @@ class ServerOptions(Settings, frozen=True, kw_only=True):
     ] = "off"
     log_level: Annotated[
         Literal["critical", "error", "warning", "info", "debug"],
-        Meta(description="Write what is at least so important to stderr."),
+        Meta(description="Write messages of this level and above to stderr."),
     ] = "warning"
 
 
@@ -119,14 +121,14 @@ class _Served(Settings, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """What a command was asked for, on the command line, in the environment and in a file."""
+    """The options of a command, from the command line, the environment and a file."""
 
     server: ServerOptions
     settings: H5Settings
     directory: str | None = None
-    """None where none was named."""
+    """The directory to serve; None where none was named."""
     held: tuple[logging.LogRecord, ...] = ()
-    """What was logged before it is known how and where to log."""
+    """Messages from before it is known how and where to log."""
 
 
 def add_server_options(parser: argparse.ArgumentParser, *, has_directory: bool) -> None:
@@ -155,7 +157,7 @@ def add_server_options(parser: argparse.ArgumentParser, *, has_directory: bool) 
 
 
 def _add_option(group: Any, setting: Setting) -> None:
-    """Let argparse read a setting; what is not given stays out of the namespace."""
+    """Let argparse read a setting; options that are not given stay out of the namespace."""
     rest: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
     if setting.base is not bool:
         rest = {

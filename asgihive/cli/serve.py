@@ -157,10 +157,10 @@ def _announce(
     listener: socket.socket,
     write_text: Callable[[Sequence[str]], str],
 ) -> ServerCommand:
-    """Say first of all what is served where; and for whom, if that may not be meant.
+    """Say first of all which directory is served where, and warn if it is open to a network.
 
     Args:
-        given: what was asked for.
+        given: the options of the command.
         root: the served directory.
         listener: where it is served.
         write_text: makes the text for people of the URLs that `list_urls` gives.
@@ -187,7 +187,7 @@ def _announce(
         tell(write_text(urls))
     if is_open and not is_loopback(listener):
         _logger.warning(
-            "Everybody who reaches port %d may read every file of %s: set ASGIHIVE_TOKEN, or "
+            "All who reach port %d may read every file of %s: set ASGIHIVE_TOKEN, or "
             "listen at 127.0.0.1",
             listener.getsockname()[1],
             root,

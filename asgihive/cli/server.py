@@ -56,7 +56,7 @@ def build_app(root: str, settings: H5Settings, prefix: str) -> ASGIApp:
         else:
             await router(scope, receive, send)
 
-    # What is not below the prefix is counted and logged, too.
+    # Requests that are not below the prefix are counted and logged, too.
     return service.gate.make_outer(mounted)
 
 
@@ -229,14 +229,14 @@ _ADVICE = (
 def make_protocol(base: type[asyncio.Protocol] = AutoHTTPProtocol) -> type[asyncio.Protocol]:
     """Return uvicorn's protocol with refusals in JSON, or as it is where that is impossible.
 
-    uvicorn refuses what is no HTTP before it asks an application.
+    uvicorn refuses a request that is no HTTP before it asks an application.
 
     Args:
         base: `H11Protocol`, `HttpToolsProtocol`, or the one that uvicorn chooses.
     """
     method = getattr(base, _HOOK, None)
     if method is None or list(inspect.signature(method).parameters) != ["self", "msg"]:
-        _logger.info("This uvicorn answers in plain text what is no HTTP")
+        _logger.info("This uvicorn answers requests that are no HTTP in plain text")
         return base
 
     def send_400_response(self: Any, msg: str) -> None:
@@ -250,7 +250,7 @@ JSONProtocol = make_protocol()
 
 
 def _refuse(protocol: Any, message: str, error: BaseException | None) -> None:
-    """Answer what is no HTTP, and close the connection.
+    """Answer a request that is no HTTP, and close the connection.
 
     Nothing is answered where another response has begun: it would become a part of that one.
 
