@@ -29,8 +29,12 @@ class Timings:
         """Return the stages that took time so far, in the order of `STAGES`."""
         if not self._seconds:
             return {}
+        spent = {}
         with self._lock:
-            return {stage: self._seconds[stage] for stage in STAGES if self._seconds.get(stage)}
+            for stage in STAGES:
+                if seconds := self._seconds.get(stage):
+                    spent[stage] = seconds
+        return spent
 
 
 @dataclass(frozen=True, slots=True)

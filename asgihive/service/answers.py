@@ -59,12 +59,14 @@ class Answer:
 
     def measure(self) -> int:
         """Return about how many bytes of memory it takes."""
-        # Unless it is coded, a response has the body itself.
-        bodies = {id(each.body): len(each.body) for each in self.responses.values()}
-        size = sum(bodies.values()) + _RESPONSE_BYTES * len(self.responses)
+        size = 0
+        for response in self.responses.values():
+            size += _RESPONSE_BYTES + len(response.body)
         if self.place is not None:
             size += _RESPONSE_BYTES + len(self.place.head)
-        return size + sum(len(path) + _FILE_BYTES for path in self.version.source_files)
+        for path in self.version.source_files:
+            size += _FILE_BYTES + len(path)
+        return size
 
 
 class AnswerCache:
@@ -106,13 +108,15 @@ class AnswerCache:
             if not self._is_unchanged(answer, most=_MOST_STATS_ON_LOOP):
                 self._kept.drop(key)
                 return None
-            response = answer_preconditions(wanted, answer.version)
+            response = None
+            if wanted.is_conditional:
+                response = answer_preconditions(wanted, answer.version)
             if response is None:
                 coding = get_coding(wanted, answer.version)
                 response = answer.responses.get(None if coding is None else coding.name)
                 if response is not None and answer.place is not None:
                     body = None
-                    if "range" not in wanted.fields:
+                    if not wanted.has_range:
                         body = _read_place(self._pool, answer.version, answer.place)
                     response = None if body is None else response.with_body(body)
         except NeedsThread:
@@ -165,8 +169,7 @@ class AnswerCache:
         is_known = kept is not None and kept.version.validators == answer.version.validators
         # A response that was sent before is worth more than the version alone.
         if answer.responses or not is_known:
-            size = answer.measure() + sum(len(each) for each in _list_texts(key))
-            self._kept.put(key, answer, size)
+            self._kept.put(key, answer, answer.measure() + len(repr(key)))
 
     def keep_response(
         self, key: Key, answer: Answer, coding: str | None, response: BufferedResponse
@@ -222,10 +225,3 @@ def _read_place(pool: FilePool, version: Version, place: BytesPlace) -> bytes | 
         if file.revoked:
             pool.discard([file])
     return place.head + values if place.head else values
-
-
-def _list_texts(key: object) -> list[str | bytes]:
-    """Return all texts in a key."""
-    if isinstance(key, str | bytes):
-        return [key]
-    return [text for each in key for text in _list_texts(each)] if isinstance(key, tuple) else []

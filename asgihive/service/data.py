@@ -100,6 +100,10 @@ class Prepared:
     values: Values
     """What is sent."""
     encoder: Encoder
+    is_raw: bool
+    """Whether the body is the head and then the elements as they lie in memory, no more."""
+    item_size: int
+    """How many values an element of the dataset is."""
     head: bytes
     """What is sent before the values."""
     length: int | None
@@ -116,11 +120,6 @@ class Prepared:
     """The range of the body that is sent; None = all of it."""
 
     @property
-    def item_size(self) -> int:
-        """How many values an element of the dataset is."""
-        return math.prod(self.dataset.item_shape)
-
-    @property
     def is_one_piece(self) -> bool:
         """Whether the whole body is little enough to be sent at once."""
         is_last = self.block is None or self.block.size == self.count
@@ -129,7 +128,7 @@ class Prepared:
     @property
     def is_as_stored(self) -> bool:
         """Whether the body is all values as they lie in memory, so that encoding is no work."""
-        return is_raw(self.encoder) and self.values.dtype == self.dataset.dtype
+        return self.is_raw and self.values.dtype == self.dataset.dtype
 
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """Return the pieces of a block as it was read."""
@@ -141,11 +140,6 @@ class Prepared:
         flattened = self.values.shape is not None and len(self.values.shape) < len(shape)
         array = array.reshape(-1 if flattened else shape)
         return encode(self.encoder, self.values, array, block.first * self.item_size)
-
-
-def is_raw(encoder: Encoder) -> bool:
-    """Return whether a body is a head and then the elements as they lie in memory, no more."""
-    return getattr(encoder, "is_raw", False)
 
 
 def open_asked_dataset(request: ReadRequest, lease: Lease) -> Portions[Dataset]:
@@ -250,9 +244,8 @@ def plan_values(
         size = count * dataset.item_bytes
         if size > store.settings.max_response_bytes:
             raise AnswerTooLarge(size, store.settings.max_response_bytes)
-    check_values(request, values)
-    if selection is not None:
         blocks = plan_selection(dataset, selection, store)
+    check_values(request, values)
     encoder: Any = request.encoder
     return Prepared(
         request=request,
@@ -263,6 +256,8 @@ def plan_values(
         view=view,
         values=values,
         encoder=encoder,
+        is_raw=getattr(encoder, "is_raw", False),
+        item_size=math.prod(dataset.item_shape),
         head=encoder.head(values),
         length=encoder.length(values),
         count=count,
@@ -326,7 +321,7 @@ async def answer_values(
     prepared, lease = begun.prepared, begun.prepared.lease
     try:
         headers = make_value_headers(prepared.encoder, prepared.values, prepared.view)
-        if is_raw(prepared.encoder):
+        if prepared.is_raw:
             headers["accept-ranges"] = "bytes"
         part, status, length = prepared.part, 200, prepared.length
         if part is not None:
@@ -362,7 +357,9 @@ async def _begin(
         axes = None if prepared.selection is None else prepared.selection.axes
         sources = yield from search_sources(lease, dataset, axes)
         prepared, block = replace(prepared, sources=sources), prepared.block
-        if block is None or dataset.virtual is not None or not wanted.is_whole:
+        if block is None or dataset.virtual is not None:
+            return prepared, None
+        if wanted.is_conditional or wanted.has_range:  # it may be that nothing is read, or little
             return prepared, None
         # What has to be read here anyway, or is so little that another visit would cost more.
         is_little = block.size * dataset.item_bytes <= _INLINE_BYTES
@@ -405,16 +402,17 @@ async def _read_first(
     store: Store, prepared: Prepared, wanted: Wanted, array: Array | None
 ) -> Begun | tuple[Version, BufferedResponse]:
     """Read the first block, unless `array` is what was read, and encode it."""
-    dataset, lease, encoder = prepared.dataset, prepared.lease, prepared.encoder
+    dataset, lease = prepared.dataset, prepared.lease
     is_large: bool | None = True
     if prepared.is_one_piece:
         is_large = None if prepared.length is None else prepared.length > COMPRESS_OVER_BYTES
     version = await store.make_version(prepared.request, lease, prepared.sources, is_large=is_large)
-    unchanged = answer_preconditions(wanted, version)
-    if unchanged is not None:
-        lease.release()
-        return version, unchanged
-    if prepared.length is not None and is_raw(encoder):
+    if wanted.is_conditional:
+        unchanged = answer_preconditions(wanted, version)
+        if unchanged is not None:
+            lease.release()
+            return version, unchanged
+    if wanted.has_range and prepared.length is not None and prepared.is_raw:
         chosen = choose_wanted_range(wanted, version, prepared.length)
         prepared = prepared if chosen is None else narrow(store, prepared, chosen)
     block = prepared.block
@@ -570,5 +568,5 @@ def make_whole_response(
 
 def join_pieces(pieces: list[bytes]) -> bytes:
     """Return one piece of all; without a copy, where only one of them is not empty."""
-    filled = [piece for piece in pieces if piece]
+    filled = list(filter(None, pieces))
     return filled[0] if len(filled) == 1 else b"".join(filled)

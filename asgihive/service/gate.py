@@ -177,19 +177,16 @@ class ServiceGate(Gate):
         route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
         passage = scope.get(_PASSAGE)
         if isinstance(passage, Passage):
-            passage.label = self.get_label(route)
+            if (label := f"/{route}") in self._routes:
+                passage.label = label
             await self._admit(scope, receive, send, passage, route)
         else:
             passage = self.make_passage(scope, send)
-            passage.label = self.get_label(route)
+            if (label := f"/{route}") in self._routes:
+                passage.label = label
             await self.observe(
                 partial(self._admit, scope, receive, passage.send, passage, route), scope, passage
             )
-
-    def get_label(self, route: str) -> str:
-        """Return the name of a route in metrics."""
-        path = f"/{route}"
-        return path if path in self._routes else OTHER
 
     def make_passage(self, scope: Scope, send: Send) -> "Passage":
         """Return what is noted of a request from now on."""
@@ -340,9 +337,10 @@ class Passage:
             self.is_complete = True
 
     def _complete(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        # Not twice, where the response has come from a reader process.
-        headers = [each for each in given if each[0] != NO_SNIFFING[0]]
-        headers.append(NO_SNIFFING)
+        headers = list(given)
+        # It is there where the response has come from a reader process.
+        if NO_SNIFFING not in headers:
+            headers.append(NO_SNIFFING)
         if self.is_private:
             # One field: of several, some caches read only the first.
             stated = b", ".join(value for name, value in headers if name == b"cache-control")
@@ -358,8 +356,10 @@ class Passage:
         if self.timings is not None and self._timing_headers is not None:
             # What is known before the first byte (W3C Server Timing, section 4), in milliseconds.
             spent = {**self.timings.get_spent(), "total": perf_counter() - self.began}
-            parts = [f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in spent.items()]
-            headers.append((b"server-timing", ", ".join(parts).encode()))
+            text = ""
+            for stage, seconds in spent.items():
+                text += f"{stage};dur={seconds * 1000:.3f}, "
+            headers.append((b"server-timing", text[:-2].encode()))
             headers += self._timing_headers
         return headers
 

@@ -420,18 +420,10 @@ class ReadRequest:
     """Of `/data`: how few points are wanted; None = all values."""
     is_navigation: bool = False
     """Whether a browser will show the answer as a page."""
-
-    @property
-    def file(self) -> str:
-        """The name of the file, as the client knows it."""
-        name: str = self.values["file"]
-        return name
-
-    @property
-    def path(self) -> str:
-        """The path of the entity in the file."""
-        path: str = self.values["path"]
-        return path
+    file: str = ""
+    """The name of the file, as the client knows it."""
+    path: str = ""
+    """The path of the entity in the file."""
 
 
 def read_request(scope: Scope, route: str) -> ReadRequest:
@@ -479,8 +471,11 @@ def _parse_request(
     for name in ("max_points", "shape", "method", "compound", "header"):
         told.pop(name, None)
     canonical = (route, encoder.name, form, *told.values(), view)
-    is_navigated = is_navigation(text, mode.decode("latin-1").strip().lower() or None)
-    return ReadRequest(route, values, encoder, has_format, canonical, view, is_navigated)
+    is_page = "text/html" in text and is_navigation(
+        text, mode.decode("latin-1").strip().lower() or None
+    )
+    file, path = values.get("file", ""), values.get("path", "")
+    return ReadRequest(route, values, encoder, has_format, canonical, view, is_page, file, path)
 
 
 def document_types() -> Mapping[str, Encoder]:
@@ -518,6 +513,8 @@ def refuse_misspelt(query: QueryFields, route: str) -> None:
     Raises:
         UnknownParameter
     """
+    if query.fields.keys() <= _KNOWN:
+        return
     unknown = [name for name in query.fields if name not in _KNOWN]
     for name in unknown[:_MOST_JUDGED]:
         for known in _NAMES[route]:

@@ -88,9 +88,10 @@ class Routes:
         answer = await answers.find(key)
         if answer is None:
             answer = await answers.find_or_make(key, partial(self._make_document, make, asked))
-        unchanged = answer_preconditions(wanted, answer.version)
-        if unchanged is not None:
-            return unchanged
+        if wanted.is_conditional:
+            unchanged = answer_preconditions(wanted, answer.version)
+            if unchanged is not None:
+                return unchanged
         coding = get_coding(wanted, answer.version)
         name = None if coding is None else coding.name
         response = answer.responses.get(name)
@@ -128,9 +129,10 @@ class Routes:
 
     async def _answer_data(self, asked: Asked, receive: Receive) -> ASGIApp | None:
         store, request, wanted = self.store, asked.request, asked.wanted
-        unchanged = await self._find_unchanged(asked)
-        if unchanged is not None:
-            return unchanged
+        if wanted.is_conditional:
+            unchanged = await self._find_unchanged(asked)
+            if unchanged is not None:
+                return unchanged
         view, place = request.view, None
         if view is None or view.method is Method.NEAREST:
             version, response, place = await answer_values(store, request, wanted)
@@ -143,9 +145,10 @@ class Routes:
 
     async def _answer_reduction(self, asked: Asked, receive: Receive) -> ASGIApp | None:
         """Answer with few numbers made of many values, while the client waits."""
-        unchanged = await self._find_unchanged(asked)
-        if unchanged is not None:
-            return unchanged
+        if asked.wanted.is_conditional:
+            unchanged = await self._find_unchanged(asked)
+            if unchanged is not None:
+                return unchanged
         request, encoder = asked.request, cast("DocumentEncoder", asked.request.encoder)
         compute = compute_statistics if request.route == "stats" else compute_histogram
 
@@ -166,8 +169,6 @@ class Routes:
 
     async def _find_unchanged(self, asked: Asked) -> BufferedResponse | None:
         """Return a 304, if what is in memory says so. Raises HTTPException: 412."""
-        if not asked.wanted.is_conditional:
-            return None
         known = await self.store.answers.find(asked.key)
         return None if known is None else answer_preconditions(asked.wanted, known.version)
 
@@ -190,9 +191,10 @@ class Routes:
             version = replace(version, is_large=True)
         elif response.status == 200:
             version = replace(version, is_large=len(response.body) > COMPRESS_OVER_BYTES)
-            unchanged = answer_preconditions(wanted, version)
-            if unchanged is not None:
-                return unchanged
+            if wanted.is_conditional:
+                unchanged = answer_preconditions(wanted, version)
+                if unchanged is not None:
+                    return unchanged
         finished = await finish_response(wanted, version, response, self.store.run_in_decode_lane)
         is_whole = isinstance(finished, BufferedResponse) and finished.status == 200
         answer = Answer(version)
@@ -266,7 +268,9 @@ class ReadRoute:
             scope,
             settings.cache_control,
             has_format=request.has_format,
-            is_compressible=settings.compress_arrays or is_compressible(request.encoder),
+            # Where it is, its length is not known beforehand.
+            is_compressible=settings.compress_arrays
+            or getattr(request.encoder, "is_compressible", True),
         )
         asked = Asked(request, wanted, (request.canonical, request.has_format))
         response = self._store.answers.find_response(asked.key, wanted)
@@ -280,11 +284,6 @@ class ReadRoute:
                 await response(scope, receive, send)
 
         await TimedRoute(answer, settings.read_timeout_seconds)(scope, receive, send)
-
-
-def is_compressible(encoder: object) -> bool:
-    """Return whether a format is compressed, though its length is not known beforehand then."""
-    return getattr(encoder, "is_compressible", True)
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})

@@ -69,7 +69,6 @@ Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 class Wanted:
     """What a request wants of an answer."""
 
-    method: str
     fields: RequestFields
     """Its conditional headers, and those of ranges and codings."""
     coding: Coding | None
@@ -78,11 +77,8 @@ class Wanted:
     """Headers that each form of the answer has."""
     is_conditional: bool
     """Whether it has preconditions."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it wants the whole answer, whichever version there is."""
-        return not self.is_conditional and "range" not in self.fields
+    has_range: bool
+    """Whether it asks for a part, which is granted where the bytes of an answer can be counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +112,9 @@ def parse_wanted(
             fields["accept-encoding"], cache_control, fields.get("cache-control")
         )
     common = _make_common(cache_control, has_format=has_format, is_compressible=is_compressible)
-    return Wanted(scope["method"], fields, coding, common, bool(fields) and is_conditional(fields))
+    # Of HEAD, a range means nothing (RFC 9110 §14.2).
+    has_range = "range" in fields and scope["method"] == "GET"
+    return Wanted(fields, coding, common, bool(fields) and is_conditional(fields), has_range)
 
 
 @cache
@@ -159,7 +157,9 @@ def make_version(
         sources: what the values come from; None = the lease depends on all of it.
         is_large: whether the answer is worth compression, if that is known.
     """
-    missing = None if sources is None else format_missing_sources(sources)
+    missing = None
+    if sources is not None and sources.missing:
+        missing = format_missing_sources(sources)
     if sources is not None and not sources.depends_on_all:
         return Version(is_large=is_large, missing_sources=missing)
     files = dict(lease.depends)
@@ -167,9 +167,10 @@ def make_version(
         return Version(Validators(), files, is_large, missing)
     root = lease.pool.sandbox.root
     told, dated, direct = [], [], True
-    names = {
-        each.place.asked for each in lease.files.values() if each.place.asked == each.place.real
-    }
+    names = set()
+    for each in lease.files.values():
+        if each.place.asked == each.place.real:
+            names.add(each.place.asked)
     for path, identity in files.items():
         # Without the device: machines that share a network file system number it as they like.
         content: tuple[int, ...] = ()
@@ -184,20 +185,18 @@ def make_version(
     tag = f'"{blake2b(text, digest_size=_TAG_BYTES, key=seed).hexdigest()}"'
     validators = Validators(tag)
     if direct and dated:
-        modified, changed = (max(times) for times in zip(*dated, strict=True))
+        modified, changed = map(max, zip(*dated, strict=True))
         validators = Validators.from_times(
             tag, modified, changed, time.time_ns(), exact=len(dated) == 1
         )
     return Version(validators, files, is_large, missing)
 
 
-def format_missing_sources(sources: SourcesFound) -> str | None:
+def format_missing_sources(sources: SourcesFound) -> str:
     """Return `Missing-Sources`: how many of how many, and the first one, percent-encoded.
 
-    With `; others=unknown` where not all sources were looked for. None where none is missing.
+    With `; others=unknown` where not all sources were looked for.
     """
-    if not sources.missing:
-        return None
     first = quote(os.fsencode(sources.first_missing)[:_LONGEST_SOURCE], safe=_SHOWN)
     value = f"{sources.missing} of {sources.searched}; first={first}"
     return value if sources.is_all else f"{value}; others=unknown"
@@ -256,9 +255,8 @@ def choose_wanted_range(wanted: Wanted, version: Version, size: int) -> ByteRang
     Raises:
         HTTPException: 416.
     """
-    # Of HEAD, a range means nothing (RFC 9110 §14.2); and the bytes of a coded answer cannot be
-    # counted before they are there.
-    if wanted.method != "GET" or "range" not in wanted.fields or get_coding(wanted, version):
+    # The bytes of a coded answer cannot be counted before they are there.
+    if not wanted.has_range or get_coding(wanted, version):
         return None
     return choose_range(wanted.fields, version.validators, size)
 
