@@ -78,7 +78,7 @@ def search_sources(
     """
     if axes is None:
         return SourcesFound(depends_on_all=True)
-    found = sources_at_hand(dataset)
+    found = find_plain_sources(dataset)
     if dataset.virtual is not None:
         with dataset.diagnosed(lease, axes):
             search = _Search(dataset, found)
@@ -86,7 +86,7 @@ def search_sources(
     return found
 
 
-def sources_at_hand(dataset: Dataset) -> SourcesFound:
+def find_plain_sources(dataset: Dataset) -> SourcesFound:
     """Return what `search_sources` finds of a dataset that is not virtual, without looking."""
     return SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL)
 

@@ -38,7 +38,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from asgihive.hdf5.views import View, plan_view
-from asgihive.hdf5.virtual_sources import SourcesFound, search_sources, sources_at_hand
+from asgihive.hdf5.virtual_sources import SourcesFound, find_plain_sources, search_sources
 from asgihive.padding import has_padding, zero_padding
 from asgihive.service.answers import BytesPlace
 from asgihive.service.parameters import ReadRequest
@@ -251,7 +251,7 @@ def plan_values(
         request=request,
         dataset=dataset,
         lease=lease,
-        sources=sources_at_hand(dataset),
+        sources=find_plain_sources(dataset),
         selection=selection,
         view=view,
         values=values,

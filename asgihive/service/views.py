@@ -1,4 +1,4 @@
-"""Views: a large selection as few points, each of which tells of a bin of elements."""
+"""Views: a large selection as few points, each computed from a bin of elements."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -87,9 +87,9 @@ async def answer_view(
         if is_streamed:
             headers = make_value_headers(encoder, values, view)
             return version, StreamedResponse(
-                body_chunks=reading.body(), content_length=length, headers=headers
+                body_chunks=reading.stream(), content_length=length, headers=headers
             )
-        pieces = await run_while_connected(receive, reading.whole)
+        pieces = await run_while_connected(receive, reading.read_all)
         if pieces is None:
             return None
         return version, make_whole_response(encoder, values, pieces, view)
@@ -102,7 +102,7 @@ async def answer_view(
 def _plan(
     store: Store, request: ReadRequest, view_request: ViewRequest, dataset: Dataset
 ) -> tuple[Values, View | None]:
-    """Return what will be answered; without a view of an empty dataspace."""
+    """Return the values of the answer and its view, None of an empty dataspace."""
     selection, view = select_elements(request, dataset), None
     shape, dtype = None, dataset.dtype
     if selection is not None:
@@ -125,18 +125,18 @@ class _ViewRead:
     values: Values
     view: View
 
-    async def whole(self) -> list[bytes]:
-        """All pieces but head and tail; the lease ends with it."""
-        async with self._points() as points:
+    async def read_all(self) -> list[bytes]:
+        """Return all pieces but head and tail; the lease ends with it."""
+        async with self._read_points() as points:
             return [piece async for piece in points]
 
     @asynccontextmanager
-    async def body(self) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body, piece by piece; the lease ends with it."""
-        async with self._points() as points, closing(self._with_ends(points)) as pieces:
+    async def stream(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Iterate over the body, piece by piece; the lease ends with it."""
+        async with self._read_points() as points, closing(self._add_ends(points)) as pieces:
             yield pieces
 
-    async def _with_ends(self, points: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _add_ends(self, points: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         encoder = self.encoder
         # With the first points, so that what goes wrong before them can still be answered.
         yield encoder.head(self.values) + await anext(points)
@@ -147,7 +147,7 @@ class _ViewRead:
             yield tail
 
     @asynccontextmanager
-    async def _points(self) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def _read_points(self) -> AsyncIterator[AsyncIterator[bytes]]:
         store, dataset, view = self.store, self.held.dataset, self.view
         item_bytes, block_bytes = measure_blocks(dataset, view.selection, store)
         chunks = dataset.layout.chunks
@@ -155,14 +155,16 @@ class _ViewRead:
         try:
             async with (
                 store.reader.read_blocks(self.held, blocks, lambda *read: read) as ahead,
-                closing(self._reduced(ahead)) as points,
+                closing(self._reduce_blocks(ahead)) as points,
             ):
                 yield points
         finally:
             self.held.lease.release()
 
-    async def _reduced(self, ahead: WorkAhead[tuple[ViewBlock, Array]]) -> AsyncIterator[bytes]:
-        """What the blocks, one after the other, are reduced and encoded to."""
+    async def _reduce_blocks(
+        self, ahead: WorkAhead[tuple[ViewBlock, Array]]
+    ) -> AsyncIterator[bytes]:
+        """Yield the pieces that the blocks, one after the other, are reduced and encoded to."""
         reducer = ViewReducer(self.view, self.held.dataset.dtype)
         decode = self.store.lanes.decode
         first = 0
@@ -179,7 +181,7 @@ class _ViewRead:
         points = reducer.add(block, array)
         if not points.size:
             return 0, []
-        # What is too large for the safe type is infinite there.
+        # A value that is too large for the safe type is infinite there.
         with np.errstate(over="ignore", invalid="ignore"):
             points = points.astype(self.values.dtype, order="C", copy=False)
         if self.values.shape is not None and len(self.values.shape) < len(self.view.shape):
