@@ -86,8 +86,8 @@ def trim_freed_memory() -> None:
     """Give what is freed and kept back to the system, whole pages of it (malloc_trim(3)).
 
     glibc does so by itself only at the end of its heap, where one small block that lives holds
-    all that is free below. Who needs memory meanwhile waits, some 30 ms where 100 MiB are given
-    back: for once in a while. Elsewhere it does nothing.
+    all that is free below. A thread that needs memory meanwhile waits, some 30 ms where 100 MiB are
+    given back: for once in a while. Elsewhere it does nothing.
     """
     malloc_trim = _find_in_allocator("malloc_trim")
     if malloc_trim is not None:
@@ -95,7 +95,7 @@ def trim_freed_memory() -> None:
 
 
 class _ZeroedMemory:
-    """How many threads want new memory to be zero; when none does, it is as the process began."""
+    """Counts the threads that want new memory to be zero; without any, it is as at the start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -69,12 +69,12 @@ ChunkKey = tuple[OpenFile, int, int]
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
-    """A chunk that a thread is decoding."""
+class _Decoding:
+    """A chunk that a thread decodes, for which others wait."""
 
-    landed: threading.Event = field(default_factory=threading.Event)
+    done: threading.Event = field(default_factory=threading.Event)
     chunk: Bytes | None = None
-    """None until it has landed; afterwards when it was never written, or failed."""
+    """None until it is decoded; afterwards when it was never written, or failed."""
 
 
 class ChunkCache:
@@ -91,14 +91,14 @@ class ChunkCache:
         """Chunks that were decoded for the request that asked."""
         self._lock = threading.Lock()
         self._chunks: BytesCache[ChunkKey, Bytes] = BytesCache(max_bytes)
-        self._flights: dict[ChunkKey, _Flight] = {}
+        self._decoding: dict[ChunkKey, _Decoding] = {}
 
     def __len__(self) -> int:
         return len(self._chunks)
 
     @property
     def bytes(self) -> int:
-        """What is kept, with the overhead of keeping it."""
+        """The bytes of all chunks, with the overhead of keeping them."""
         return self._chunks.bytes
 
     def get_or_decode(
@@ -120,19 +120,19 @@ class ChunkCache:
             if kept is not None:
                 self.hits += 1
                 return kept
-            flight = self._flights.get(key)
-            if flight is None:
+            other = self._decoding.get(key)
+            if other is None:
                 self.misses += 1
-                mine = self._flights[key] = _Flight()
+                mine = self._decoding[key] = _Decoding()
             else:
                 self.hits += 1
-        if flight is not None:
-            flight.landed.wait()
+        if other is not None:
+            other.done.wait()
             # What another thread failed to decode says more when it fails here.
-            return decode() if flight.chunk is None else flight.chunk
+            return decode() if other.chunk is None else other.chunk
         try:
             chunk = decode()
-            # Not for nothing: what is as large as the cache is not kept.
+            # A chunk as large as the cache is not kept.
             is_kept = keep and chunk is not None and chunk.nbytes < self.max_bytes
             if chunk is not None and is_kept and find_bytes(chunk) is None:
                 # Servers take a bytes object without a copy, each time.
@@ -141,10 +141,10 @@ class ChunkCache:
             return chunk
         finally:
             with self._lock:
-                del self._flights[key]
+                del self._decoding[key]
                 if keep and mine.chunk is not None and not key[0].revoked:
                     self._chunks.put(key, mine.chunk, mine.chunk.nbytes)
-            mine.landed.set()
+            mine.done.set()
 
     def find_kept(self, key: ChunkKey) -> Bytes | None:
         """Return the chunk if it is kept; for the event loop, which waits for no other thread."""

@@ -2,9 +2,9 @@
 
 The index is read from the file's bytes: libhdf5 lists slowly, reports the chunks of an
 extensible array by rotated coordinates, and its one fast way to a single chunk overruns buffers
-(h5py 3.16, HDF5 2.0). One chunk is looked for by itself; as soon as so many were looked for that
-listing all of them would have been no slower, they are listed, and the list is kept. What the
-bytes do not say plainly is asked of libhdf5, in the library lane.
+(h5py 3.16, HDF5 2.0). A single chunk is found by descending the index. As soon as so many
+were looked for that listing all would have been no slower, all are listed, and the list is kept.
+Where the bytes are of a rare kind, libhdf5 is asked, in the library lane.
 """
 
 import ctypes
@@ -53,7 +53,7 @@ MAX_LISTED = 1 << 20
 # So few that listing them costs no more than a few chunks that are looked for.
 _FEW_CHUNKS = 256
 
-# How many chunks are listed in the time that one takes that is looked for by itself.
+# How many chunks are listed in the time that finding a single one takes.
 _LISTED_PER_LOOKUP = 256
 
 # Looked for one by one, rather than together.
@@ -106,7 +106,7 @@ class ChunkIndex:
 
     @property
     def bytes(self) -> int:
-        """What the table may take."""
+        """The most memory that the table may take."""
         count = self.grid.size if self.stored is None else self.stored.at_most
         return LISTED_BYTES * min(count, MAX_LISTED)
 
@@ -143,7 +143,7 @@ class ChunkIndex:
                 if table is not None:
                     return table
         except (DamagedMetadata, OSError, OverflowError):
-            # What is damaged may be another chunk's.
+            # The damaged part may belong to another chunk.
             self._is_unlisted = True
         return self._locate_each(self.stored, axes, go_on)
 
@@ -479,7 +479,7 @@ class _Rotation:
 
 
 def _find_rotation(dataset: h5d.DatasetID, grid: ChunkGrid) -> _Rotation | None:
-    """Return how to put right what is said of this dataset; None where it is right."""
+    """Return how this dataset's coordinates are rotated; None where they are right."""
     most = dataset.get_space().get_simple_extent_dims(True)
     growing = [axis for axis, extent in enumerate(most) if extent == h5s.UNLIMITED]
     if len(growing) != 1 or growing == [0] or not is_rotating():

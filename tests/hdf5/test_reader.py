@@ -292,8 +292,8 @@ async def test_two_hundred_who_want_one_chunk_decode_it_once(
             return decode(self, stored, mask)
 
         monkeypatch.setattr(Pipeline, "decode", once_all_wait)
-        flight = cache._Flight
-        monkeypatch.setattr(cache, "_Flight", lambda: flight(Counted()))
+        flight = cache._Decoding
+        monkeypatch.setattr(cache, "_Decoding", lambda: flight(Counted()))
     results: list[int] = []
     async with leasing(root, chunk_cache_bytes=cache_bytes) as lease:
         held = await held_of(reader, lease, "main.h5", "data")
