@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from asgihive.hdf5.file_bytes import allow_waiting
-
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Array = np.ndarray[Any, Any]
 
@@ -21,22 +19,11 @@ Array = np.ndarray[Any, Any]
 _NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-def read_into(descriptor: int, target: memoryview, offset: int) -> int:
-    """Fill `target` with bytes of a file from `offset` on; return how many there were."""
-    allow_waiting()
-    done = 0
-    while done < len(target):
-        read = os.preadv(descriptor, [target[done:]], offset + done)
-        if not read:
-            break
-        done += read
-    return done
-
-
 def read_cached_bytes(descriptor: int, size: int, offset: int) -> bytes | None:
     """Return `size` bytes of a file if the kernel has them in memory; else None.
 
-    For the event loop, which must not wait for a disk. Linux only.
+    For the event loop, which must not wait for a disk. Linux only. They are fewer only where the
+    file ends.
     """
     if not _NOWAIT:
         return None
@@ -45,7 +32,9 @@ def read_cached_bytes(descriptor: int, size: int, offset: int) -> bytes | None:
         read = os.preadv(descriptor, [buffer], offset, _NOWAIT)
     except OSError:
         return None
-    return bytes(buffer) if read == size else None
+    if read < size and offset + read < os.fstat(descriptor).st_size:
+        return None
+    return bytes(buffer[:read])
 
 
 # The most that glibc takes such a hint from, less what it adds itself (mallopt(3)).

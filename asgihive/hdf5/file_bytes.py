@@ -18,8 +18,7 @@ import h5py
 import numpy as np
 
 from asgihive.errors import NeedsThread
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+from asgihive.hdf5.buffers import Bytes, read_cached_bytes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -31,8 +30,6 @@ _SUPERBLOCK_BYTES = 104
 _PAGE_BYTES = 1 << 14
 _MAX_PAGES = 1024
 _KEPT_PAGES = 32
-
-_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 # Children of a node of a version 1 B-tree of chunks, halved, where the file does not say it.
 DEFAULT_TREE_K = 32
@@ -89,7 +86,10 @@ def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
         NeedsThread: they are not in memory, and the thread must not wait (preadv2(2), RWF_NOWAIT).
     """
     if _this_thread.must_not_wait:
-        return _read_cached(descriptor, size, offset)
+        cached = read_cached_bytes(descriptor, size, offset)
+        if cached is None:
+            raise NeedsThread
+        return cached
     stored = os.pread(descriptor, size, offset)
     while len(stored) < size:
         more = os.pread(descriptor, size - len(stored), offset + len(stored))
@@ -99,17 +99,16 @@ def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
     return stored
 
 
-def _read_cached(descriptor: int, size: int, offset: int) -> bytes:
-    if not _NOWAIT:
-        raise NeedsThread
-    buffer = bytearray(size)
-    try:
-        read = os.preadv(descriptor, [buffer], offset, _NOWAIT)
-    except OSError:
-        raise NeedsThread from None
-    if read < size and offset + read < os.fstat(descriptor).st_size:
-        raise NeedsThread
-    return bytes(buffer[:read])
+def read_into(descriptor: int, target: memoryview, offset: int) -> int:
+    """Fill `target` with bytes of a file from `offset` on; return how many there were."""
+    allow_waiting()
+    done = 0
+    while done < len(target):
+        read = os.preadv(descriptor, [target[done:]], offset + done)
+        if not read:
+            break
+        done += read
+    return done
 
 
 class DamagedMetadata(ValueError):  # translated at once by those who know the chunk

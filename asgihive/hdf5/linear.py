@@ -17,8 +17,8 @@ from h5py import h5p, h5t
 
 from asgihive.context import measured
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
-from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes, read_into
-from asgihive.hdf5.file_bytes import read_bytes
+from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes
+from asgihive.hdf5.file_bytes import read_bytes, read_into
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import find_run, plan_windows
@@ -89,7 +89,9 @@ class ContiguousStorage:
         """Return the elements of a run, flat, if the kernel has them in memory; else None."""
         offset, size = run
         stored = read_cached_bytes(self.file.descriptor, size, offset)
-        return None if stored is None else np.frombuffer(stored, self.dtype)
+        if stored is None or len(stored) < size:
+            return None
+        return np.frombuffer(stored, self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,6 +215,8 @@ def _read_place(pool: FilePool, version: Version, place: BytesPlace) -> bytes | 
         else:
             offset, size = place.values
             values = read_cached_bytes(file.descriptor, size, offset)
+            if values is not None and len(values) < size:
+                values = None
             if values is not None and has_padding(place.dtype):
                 values = zero_padding(np.frombuffer(values, place.dtype)).tobytes()
         if values is None or pool.stat_guard.ask(OpenFile.changed, file):
