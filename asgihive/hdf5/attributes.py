@@ -19,12 +19,14 @@ from asgihive.errors import (
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain
 from asgihive.hdf5.global_heap import read_strings
 from asgihive.hdf5.headers import AttributeMessage, parse_attribute
-from asgihive.hdf5.known_types import find_type
 from asgihive.hdf5.links import Resolved
 from asgihive.hdf5.names import encoded, text
 from asgihive.hdf5.open_file import libhdf5_reason, refusal_of
-from asgihive.hdf5.type_descriptions import AttributeHeader
+from asgihive.hdf5.type_descriptions import find_type
 from asgihive.hdf5.types import NoEquivalent, memory_type, relabel_sequences, without_dimensions
+
+# Name, extent (None = empty dataspace) and type of an attribute.
+AttributeHeader = tuple[bytes, tuple[int, ...] | None, h5t.TypeID]
 
 
 def attribute_headers(entity_id: Any) -> Portions[list[AttributeHeader]]:

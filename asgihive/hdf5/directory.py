@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from asgihive.errors import FileChanged, FileError, FileMissing, FileUnreadable
-from asgihive.hdf5.file_bytes import read_bytes
+from asgihive.hdf5.file_bytes import read_bytes, signature_offset
 from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Released
@@ -26,7 +26,6 @@ from asgihive.hdf5.sandbox import (
     open_regular,
     translated,
 )
-from asgihive.hdf5.swmr import signature_offset
 
 
 class EntryKind(StrEnum):

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from h5py import h5a, h5d, h5g, h5l
+from h5py import h5a, h5d, h5g, h5l, h5t
 
 from asgihive.concurrency import Portions
 from asgihive.errors import AsgihiveError, FileUnreadable
@@ -16,7 +16,6 @@ from asgihive.hdf5.headers import (
     parse_attribute,
     read_header,
 )
-from asgihive.hdf5.known_types import find_type, learn_type
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.links import (
     CHANGING,
@@ -35,7 +34,7 @@ from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_datasets import interpret_dataset
 from asgihive.hdf5.stored_links import Link
-from asgihive.hdf5.type_descriptions import Descriptions
+from asgihive.hdf5.type_descriptions import find_type, learn_type
 from asgihive.hdf5.types import NoEquivalent
 
 # What libhdf5's refusals look like through h5py.
@@ -61,7 +60,6 @@ class Describer:
         self._lease = lease
         self._max_hops = max_hops
         self._keep = keep
-        self._known = Descriptions()
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
         """The metadata of `entity`; a group with its children, one level deep.
@@ -145,11 +143,15 @@ class Describer:
             described["shape"] = shape
             described["chunks"] = layout.chunks
             described["filters"] = _describe_filters(layout.filters)
-            described["type"] = self._known.type(found.id.get_type())
+            described["type"] = _describe_type(found.id.get_type())
         elif not isinstance(found.id, h5g.GroupID):
-            described["type"] = self._known.type(found.id)
+            described["type"] = _describe_type(found.id)
         headers = yield from attribute_headers(found.id)
-        described["attributes"] = self._known.attributes(headers)
+        described["attributes"] = [
+            {"name": text(name), "shape": shape, "type": _describe_type(type_id)}
+            for name, shape, type_id in headers
+        ]
+        described["attributes"].sort(key=_get_name)
         return described
 
 
@@ -187,6 +189,12 @@ def _describe_attribute(
             raise NotPlain
         known = learn_type(attribute.type, h5a.open(found.id, attribute.name).get_type())
     return {"name": text(attribute.name), "shape": attribute.shape, "type": known.description}
+
+
+def _describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
+    """Describe a type that libhdf5 has open, once in the process for each encoding."""
+    encoding = type_id.encode()
+    return (find_type(encoding) or learn_type(encoding, type_id)).description
 
 
 def _get_name(described: dict[str, Any]) -> str:

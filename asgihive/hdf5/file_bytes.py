@@ -256,6 +256,20 @@ class FileBytes:
         return os.fstat(self.descriptor).st_size
 
 
+def signature_offset(descriptor: int, size: int) -> int | None:
+    """Where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
+
+    HDF5 File Format Specification, section II.A: the superblock is at the offset 0, 512,
+    1024, 2048 and so on.
+    """
+    offset = 0
+    while offset + len(_SIGNATURE) <= size:
+        if os.pread(descriptor, len(_SIGNATURE), offset) == _SIGNATURE:
+            return offset
+        offset = max(512, 2 * offset)
+    return None
+
+
 def read_superblock(descriptor: int, base: int, end: int, *, is_live: bool) -> FileBytes:
     """Return the bytes of a file as its superblock explains them (section II.A).
 

@@ -26,7 +26,7 @@ from asgihive.errors import (
     Overloaded,
 )
 from asgihive.hdf5.cache import BytesCache, ChunkCache
-from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait
+from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait, signature_offset
 from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
 from asgihive.hdf5.identity import Identity, StatGuard
 from asgihive.hdf5.open_file import (
@@ -47,7 +47,6 @@ from asgihive.hdf5.swmr import (
     is_being_written,
     reading_live,
     seems_written,
-    signature_offset,
     was_left_open,
 )
 from asgihive.hdf5.types import NoEquivalent

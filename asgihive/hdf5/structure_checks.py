@@ -16,9 +16,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from asgihive.hdf5.file_bytes import signature_offset
 from asgihive.hdf5.headers import MAX_MESSAGES
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.hdf5.swmr import signature_offset
 
 MAX_TREE_DEPTH = 32
 """Levels of a version 2 B-tree; 10^12 links take some ten."""

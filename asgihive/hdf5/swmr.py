@@ -9,7 +9,7 @@ import time
 import h5py
 from h5py import h5p
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+from asgihive.hdf5.file_bytes import signature_offset
 
 # Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
 # that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
@@ -28,20 +28,6 @@ _LEASING_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xf
 # Before each attempt it sleeps twice as long, from a nanosecond on, and h5py lets nobody else
 # run meanwhile: of the 100 attempts that are libhdf5's own limit, the last ones take centuries.
 _ATTEMPTS = 22  # 4 ms in all
-
-
-def signature_offset(descriptor: int, size: int) -> int | None:
-    """Where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
-
-    HDF5 File Format Specification, section II.A: the superblock is at the offset 0, 512,
-    1024, 2048 and so on.
-    """
-    offset = 0
-    while offset + len(_SIGNATURE) <= size:
-        if os.pread(descriptor, len(_SIGNATURE), offset) == _SIGNATURE:
-            return offset
-        offset = max(512, 2 * offset)
-    return None
 
 
 def is_written(descriptor: int, base: int) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import h5py
 import numpy as np
 
 from asgihive.asgi import (
@@ -62,6 +63,7 @@ _POINTED_BYTES = 4096
 
 # What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16
+_INLINE_STRINGS = 1 << 8
 
 # Of a chunk that is in memory, what the event loop copies behind a head: less than a millisecond.
 _COPIED_BYTES = 1 << 21
@@ -455,10 +457,17 @@ def _read_at_once(store: Store, dataset: Dataset, block: Block, lease: Lease) ->
 def _is_encoded_at_once(prepared: Prepared, array: Array) -> bool:
     """Return whether that is too little work for a thread, or none."""
     if array.nbytes <= _INLINE_BYTES:
-        return not array.dtype.hasobject
+        return not array.dtype.hasobject or _is_little_text(array)
     is_one_block = array.size <= prepared.encoder.block_elements
     is_no_work = prepared.is_as_stored and not has_padding(array.dtype)
     return is_no_work and is_one_block and find_bytes(array) is not None
+
+
+def _is_little_text(array: Array) -> bool:
+    """Return whether the values are strings of few bytes."""
+    if array.size > _INLINE_STRINGS or h5py.check_string_dtype(array.dtype) is None:
+        return False
+    return sum(map(len, array.flat)) <= _INLINE_BYTES
 
 
 def _find_place(prepared: Prepared) -> BytesPlace | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from time import perf_counter
+from time import thread_time
 from typing import TypeVar, cast
 
 import anyio
@@ -235,7 +235,7 @@ class Store:
 
 def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
     """Raise NeedsThread where `work` would wait, or take longer than `_INLINE_SECONDS`."""
-    portions, ends = _checked_portions(work, lease), perf_counter() + _INLINE_SECONDS
+    portions, ends = _checked_portions(work, lease), thread_time() + _INLINE_SECONDS
     with without_waiting():
         while True:
             try:
@@ -243,7 +243,7 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
             except StopIteration as finished:
                 result: T = finished.value
                 return result
-            if perf_counter() > ends:
+            if thread_time() > ends:
                 raise NeedsThread
 
 

@@ -1,0 +1,64 @@
+"""What is in memory is answered on the event loop, without a thread."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from asgihive import H5App
+from asgihive.concurrency import Lane
+from tests.service.asking import ask
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for number in range(4):
+            group = file.create_group(f"entry/group {number}")
+            group.attrs["NX_class"] = "NXdata"
+            data = group.create_dataset("data", data=np.arange(100.0) + number)
+            data.attrs["units"] = np.bytes_("mm")
+            group.create_dataset("chunked", data=np.arange(100), chunks=(10,), compression="gzip")
+            group["title"] = f"title {number}"
+    return tmp_path
+
+
+async def test_an_open_file_needs_no_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = H5App(root)
+    assert (await ask(app, "/meta")).status == 200
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        pytest.fail("a thread was asked for")
+
+    monkeypatch.setattr(Lane, "run", refuse)
+    for number in range(4):
+        group = f"entry/group {number}"
+        described = (await ask(app, "/meta", path=group)).json
+        assert [each["name"] for each in described["children"]] == ["chunked", "data", "title"]
+        assert (await ask(app, "/attr", path=group)).json == {"NX_class": "NXdata"}
+        assert (await ask(app, "/attr", path=f"{group}/data")).json == {"units": "mm"}
+        assert (await ask(app, "/meta", path=f"{group}/data")).json["shape"] == [100]
+        answer = await ask(app, "/data", path=f"{group}/data", format="bin")
+        assert answer.body == (np.arange(100.0) + number).tobytes()
+        assert (await ask(app, "/data", path=f"{group}/title")).json == f"title {number}"
+        answer = await ask(app, "/data", path=f"{group}/chunked", selection="5:15")
+        assert answer.json == list(range(5, 15))
+        assert (await ask(app, "/meta", path=f"{group}/nothing")).status == 404
+
+
+async def test_what_is_not_in_memory_is_read_by_a_thread(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = H5App(root)
+    assert (await ask(app, "/meta")).status == 200
+
+    def nothing(*_: Any) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr("os.preadv", nothing)
+    answer = await ask(app, "/data", path="entry/group 1/data", format="bin")
+    assert answer.body == (np.arange(100.0) + 1).tobytes()
