@@ -19,14 +19,61 @@ import h11
 import msgspec
 
 from asgihive.errors import Overloaded
-from asgihive.isolation.protocol import FIGURES, PROBE, LogNote, ProbeAnswer, Setup
 from asgihive.service.figures import Figures
 
 if TYPE_CHECKING:
-    from asgihive.isolation.relay import Relay
+    from asgihive.isolation.front import Relay
 
 MODULE = "asgihive.isolation.reader"
 """What a reader process runs."""
+
+# What the front and a reader process say to each other beside HTTP.
+
+PROBE = "/asgihive-reader"
+"""The path at which a reader process says what its threads do: no route of the service."""
+
+CLIENT = b"asgihive-client"
+"""The request header with the address of the client, which the reader process takes turns by."""
+MEASURED = b"asgihive-measured"
+"""The request header that asks for `TIMINGS`."""
+FIGURES = b"asgihive-figures"
+"""The response header with the members of `Figures`, in their order."""
+TIMINGS = b"asgihive-timings"
+"""The response header with the seconds that each stage took before the response began."""
+PREFIX = b"asgihive-"
+"""No client's header that begins so is handed on."""
+
+
+class Setup(msgspec.Struct):
+    """What a reader process serves: the first line of the control socket, as JSON."""
+
+    root: bytes
+    """The served directory, without symbolic links."""
+    settings: dict[str, Any]
+    """Of `H5Settings`, by name."""
+    log_level: int
+    """Of what it logs."""
+    patience_seconds: float
+    """After so long a process whose event loop is stuck ends itself."""
+
+
+class LogNote(msgspec.Struct):
+    """A logged record, with its traceback in the text: the lines in the other direction."""
+
+    logger: str
+    """Empty: no record; the process has started and serves."""
+    level: int
+    text: str
+
+
+class ProbeAnswer(msgspec.Struct):
+    """What the threads of a reader process do."""
+
+    stalled_seconds: float = 0.0
+    """For so long all threads of a lane have been in one call each, so that none could begin."""
+    longest_seconds: float = 0.0
+    """For so long the longest call has run."""
+
 
 # A process that a system call holds up cannot end before that is over.
 _END_SECONDS = 5.0
@@ -230,10 +277,10 @@ class ReaderProcess:
             self.figures = Figures(*map(int, raw.split(b",")))
 
     def has_ended_within(self, seconds: float) -> bool:
-        """Return whether it ends by itself within some seconds."""
+        """Return whether it ends within some seconds, or was killed as it hung."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
-        return not self.is_running()
+        return self.hung_seconds is not None or not self.is_running()
 
     async def probe(self) -> None:
         """Ask what its threads do, unless that was asked and is not answered; see `look`.

@@ -21,7 +21,7 @@ from asgihive.asgi import BufferedResponse
 from asgihive.concurrency import Lane
 from asgihive.context import RequestContext, Timings, request_context
 from asgihive.hdf5.buffers import share_one_arena
-from asgihive.isolation.protocol import (
+from asgihive.isolation.process import (
     CLIENT,
     FIGURES,
     MEASURED,

@@ -19,13 +19,12 @@ from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
 from asgihive.hdf5.identity import Content, Identity
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.isolation.process import ReaderEnded, ReaderProcess
-from asgihive.isolation.protocol import Setup
+from asgihive.isolation.process import ReaderEnded, ReaderProcess, Setup
 from asgihive.service.figures import Figures
 from asgihive.settings import H5Settings
 
 if TYPE_CHECKING:
-    from asgihive.isolation.relay import Relay
+    from asgihive.isolation.front import Relay
 
 _logger = logging.getLogger(__name__)
 
@@ -208,10 +207,12 @@ class Readers:
         return sum(each > horizon for each in self.ends)
 
     async def _spare_or_discard(self, reader: ReaderProcess, *, is_well: bool = True) -> None:
-        if is_well and not self.spare and not self._is_stopping:
-            self.spare.append(reader)
-        else:
+        if not is_well or self._is_stopping:
             await self._discard(reader)
+            return
+        self.spare.append(reader)
+        while len(self.spare) > (2 if self.active is None else 1):
+            await self._discard(self.spare.popleft())
 
     async def _discard(self, reader: ReaderProcess) -> None:
         if reader in self.all:

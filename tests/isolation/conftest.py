@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 def app(
     root: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[H5App]:
-    """With the settings of `@limited(…)`; its workers have faults, and are gone at the end."""
+    """With the settings of `@limited(…)`; its processes have faults, and are gone at the end."""
     monkeypatch.setattr(process, "MODULE", doubles.MODULE)
     given = {"isolation": "process", "decode_lanes": 2, **getattr(request, "param", {})}
     app = H5App(root, H5Settings(**given))

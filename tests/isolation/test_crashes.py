@@ -1,4 +1,4 @@
-"""Files that crash or hang a worker: who is to blame, who is refused, who notices nothing."""
+"""Files that crash or hang a reader process: which one is refused, and what others notice."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ VALUES = {"path": "values", "format": "bin"}
         pytest.param("exit", "/meta", "code 3", marks=pytest.mark.slow),
     ],
 )
-async def test_a_file_that_crashes_its_worker_is_refused(
+async def test_a_file_that_crashes_its_reader_is_refused(
     app: H5App, root: Path, fault: str, route: str, reason: str
 ) -> None:
     query = VALUES if route == "/data" else {}
@@ -202,7 +202,7 @@ async def test_when_many_crash_requests_are_refused_for_a_while(app: H5App, root
     await check_good(app)
 
 
-async def test_whoever_kills_a_worker_blames_nobody(app: H5App) -> None:
+async def test_killing_a_reader_blames_no_file(app: H5App) -> None:
     await check_good(app)
     [pid] = pids(app)
     os.kill(pid, 9)
@@ -211,7 +211,7 @@ async def test_whoever_kills_a_worker_blames_nobody(app: H5App) -> None:
     assert pid not in pids(app)
 
 
-async def test_what_a_worker_logs_is_logged_here(
+async def test_what_a_reader_logs_is_logged_here(
     app: H5App, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     doubles.write(root / "odd.h5", "mistake")
@@ -225,7 +225,7 @@ async def test_what_a_worker_logs_is_logged_here(
     assert "ZeroDivisionError" in record.getMessage()
 
 
-async def test_a_worker_that_does_not_start_is_said(
+async def test_a_reader_that_does_not_start_is_said(
     app: H5App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")

@@ -1,4 +1,4 @@
-"""`/metrics` of a service in isolation tells of its workers."""
+"""`/metrics` of a service in isolation tells of its reader processes."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def state(found: Numbers) -> tuple[float | None, ...]:
     return of(found, "open_files"), *lanes
 
 
-async def test_of_a_worker_and_of_the_one_after_it(app: H5App, root: Path) -> None:
+async def test_of_a_reader_and_of_the_one_after_it(app: H5App, root: Path) -> None:
     assert state(await metrics(app)) == (0, 0, 0)
     await check_good(app)
     found = await metrics(app)

@@ -1,4 +1,4 @@
-"""Worker processes: when they start, what they know, and that none outlives anybody."""
+"""Reader processes: when they start, what they know, and that none outlives its service."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ async def test_there_is_a_spare_one(app: H5App) -> None:
 
 
 @pytest.mark.slow
-async def test_a_spare_one_that_ends_is_replaced_though_nobody_asks(app: H5App) -> None:
+async def test_a_spare_one_that_ends_is_replaced_though_no_request_comes(app: H5App) -> None:
     with anyio.fail_after(servers.PATIENCE):
         async with app.running():
             await check_good(app)
@@ -171,7 +171,7 @@ def test_it_ends_with_its_parent(root: Path, how: str) -> None:
             parent.kill()
         else:
             parent.stdin.close()
-        # The worker has it open, too.
+        # The reader process has it open, too.
         assert parent.stdout.read() == b""
         assert parent.wait(servers.PATIENCE) == (-signal.SIGKILL if how == "kill" else 0)
 

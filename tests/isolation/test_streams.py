@@ -1,4 +1,4 @@
-"""Answers that are on their way when a worker ends, and clients that do not wait for theirs."""
+"""Responses that are under way when a reader process ends, and clients that leave theirs."""
 
 import hashlib
 import logging
@@ -139,7 +139,7 @@ async def test_a_file_that_crashes_its_reader_amid_an_answer_is_refused(
     await check_good(app)
 
 
-async def test_an_answer_that_breaks_off_is_logged_once(
+async def test_a_response_that_breaks_off_is_logged_once(
     app: H5App, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = slow()
@@ -161,7 +161,7 @@ async def test_an_answer_that_breaks_off_is_logged_once(
     assert len(caplog.records) == 1
 
 
-async def test_a_slow_client_fills_no_memory_and_holds_up_nobody(app: H5App) -> None:
+async def test_a_slow_client_fills_no_memory_and_holds_up_no_one(app: H5App) -> None:
     clients = [slow() for _ in range(5)]
     with anyio.fail_after(servers.PATIENCE):
         async with anyio.create_task_group() as tasks:
