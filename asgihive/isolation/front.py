@@ -17,9 +17,7 @@ from asgihive.hdf5.names import encoded
 from asgihive.hive import Component, ModuleHooks
 from asgihive.isolation.process import (
     CLIENT,
-    FIGURES,
     MEASURED,
-    PREFIX,
     TIMINGS,
     Connection,
     ReaderEnded,
@@ -51,9 +49,9 @@ _END_SECONDS = 0.25
 _DROPPED_FROM_REQUEST = frozenset(
     {b"authorization", b"cookie", b"proxy-authorization", b"content-length"}
     | {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding"}
-    | {b"upgrade", b"expect", b"host"}
+    | {b"upgrade", b"expect", b"host", CLIENT, MEASURED}
 )
-_DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", FIGURES, TIMINGS})
+_DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", TIMINGS})
 
 
 class ClientGone(Exception):  # no error: there is no client to answer
@@ -149,7 +147,7 @@ class Relay:
     async def _ask(self, reader: ReaderProcess) -> Connection:
         self._reader = reader
         connection = self._connection = reader.connect()
-        await connection.send(self._request, h11.EndOfMessage())
+        await connection.send(self._request)
         # Only now: what a process never got cannot have ended it.
         reader.waiting[self] = None
         return connection
@@ -161,7 +159,7 @@ class Relay:
         if reader is not None:
             reader.waiting.pop(self, None)
             if not self.has_begun:
-                reader.abandoned.append(self.file)
+                reader.abandoned.append((time.monotonic(), self.file))
         if reader is not None and connection is not None and self.is_complete:
             reader.put_back(connection)
         elif connection is not None:
@@ -192,10 +190,9 @@ class Relay:
             reader = self._reader
             if not limit.cancelled_caught or reader is None:
                 return
-            stalled, _ = reader.look()
-            await reader.probe()
+            stalled, _ = reader.measure_calls()
             first = next((each for each in reader.waiting if not each.has_begun), self)
-            is_behind_others = first is not self or bool(reader.abandoned)
+            is_behind_others = first is not self or bool(reader.find_abandoned())
             if self._is_alone or stalled < pause or not is_behind_others:
                 continue
             if self._readers.set_aside(reader):
@@ -211,10 +208,7 @@ class Relay:
         """
         reader, seconds = self._reader, self._readers.timeout_seconds
         if reader is not None:
-            try:
-                _, longest = reader.look()
-            except ReaderEnded:
-                longest = 0.0
+            _, longest = reader.measure_calls()
             if longest >= _HUNG_PART * seconds:
                 reader.hung_seconds = seconds
                 reader.kill()
@@ -274,12 +268,10 @@ class Relay:
     async def _begin_response(self, response: h11.Response) -> None:
         if response.status_code == 504:  # as it says itself
             await self._give_up()
-        told = dict(response.headers)
-        if self._reader is not None:
-            self._reader.note_figures(told.get(FIGURES, b""))
         timings = request_context.get().timings
         if timings is not None:
-            for each in filter(None, told.get(TIMINGS, b"").decode("latin-1").split(",")):
+            spent = dict(response.headers).get(TIMINGS, b"").decode("latin-1")
+            for each in filter(None, spent.split(",")):
                 stage, _, seconds = each.partition("=")
                 timings.add(stage, float(seconds))
         headers = [each for each in response.headers if each[0] not in _DROPPED_FROM_RESPONSE]
@@ -314,7 +306,7 @@ def _make_request(scope: Scope, named: str | None) -> h11.Request:
     headers: list[tuple[Any, Any]] = [
         (name, value.strip())
         for name, value in scope["headers"]
-        if name not in _DROPPED_FROM_REQUEST and not name.startswith(PREFIX)
+        if name not in _DROPPED_FROM_REQUEST
     ]
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     headers.append((b"host", hosts[0] if hosts else b"reader"))

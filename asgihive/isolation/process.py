@@ -27,21 +27,28 @@ if TYPE_CHECKING:
 MODULE = "asgihive.isolation.reader"
 """What a reader process runs."""
 
-# What the front and a reader process say to each other beside HTTP.
-
-PROBE = "/asgihive-reader"
-"""The path at which a reader process says what its threads do: no route of the service."""
-
 CLIENT = b"asgihive-client"
-"""The request header with the address of the client, which the reader process takes turns by."""
+"""The request header with the address of the client; clients take turns in a reader process."""
 MEASURED = b"asgihive-measured"
 """The request header that asks for `TIMINGS`."""
-FIGURES = b"asgihive-figures"
-"""The response header with the members of `Figures`, in their order."""
 TIMINGS = b"asgihive-timings"
 """The response header with the seconds that each stage took before the response began."""
-PREFIX = b"asgihive-"
-"""No client's header that begins so is handed on."""
+
+BEAT_SECONDS = 0.5
+"""How often the event loop of a reader process says that it runs."""
+
+# Without a beat for so long, the event loop hangs, or the machine is very busy.
+_SILENT_SECONDS = 4 * BEAT_SECONDS
+
+# A process that a system call holds up cannot end before that is over.
+_END_SECONDS = 5.0
+
+_RECEIVE_BYTES = 1 << 18
+_MAX_LINE_BYTES = 1 << 18
+_MAX_IDLE_CONNECTIONS = 64
+_MAX_ABANDONED = 16
+# `sun_path` holds 104 bytes on macOS and 108 on Linux.
+_MAX_FOLDER_BYTES = 90
 
 
 class Setup(msgspec.Struct):
@@ -54,43 +61,25 @@ class Setup(msgspec.Struct):
     log_level: int
     """Of what it logs."""
     patience_seconds: float
-    """After so long a process whose event loop is stuck ends itself."""
+    """After so long a process whose event loop hangs ends itself."""
 
 
-class LogNote(msgspec.Struct):
-    """A logged record, with its traceback in the text: the lines in the other direction."""
+class LogNote(msgspec.Struct, tag=True):
+    """A line in the other direction: a logged record, with its traceback in the text."""
 
     logger: str
-    """Empty: no record; the process has started and serves."""
     level: int
     text: str
 
 
-class ProbeAnswer(msgspec.Struct):
-    """What the threads of a reader process do."""
+class Beat(msgspec.Struct, tag=True):
+    """A line in the other direction: the event loop runs, and what the process does."""
 
     stalled_seconds: float = 0.0
     """For so long all threads of a lane have been in one call each, so that none could begin."""
     longest_seconds: float = 0.0
     """For so long the longest call has run."""
-
-
-# A process that a system call holds up cannot end before that is over.
-_END_SECONDS = 5.0
-
-_RECEIVE_BYTES = 1 << 18
-# Where no call is longer, nothing of what was given up is left in a thread.
-_SHORT_CALL_SECONDS = 1.0
-_MAX_IDLE_CONNECTIONS = 64
-_MAX_ABANDONED = 16
-_MAX_LOG_BYTES = 1 << 18
-# `sun_path` holds 104 bytes on macOS and 108 on Linux.
-_MAX_FOLDER_BYTES = 90
-
-_PROBE_HEAD = (
-    h11.Request(method="GET", target=PROBE, headers=[("host", "reader")]),
-    h11.EndOfMessage(),
-)
+    figures: Figures = Figures()
 
 
 class ReaderEnded(Exception):  # no error: the request is made again, or fails otherwise
@@ -104,14 +93,14 @@ class Connection:
         self.socket = connected
         self._protocol = h11.Connection(h11.CLIENT)
 
-    async def send(self, *events: h11.Request | h11.EndOfMessage) -> None:
+    async def send(self, request: h11.Request) -> None:
         """Send a request, which has no body.
 
         Raises:
-            h11.LocalProtocolError: it is not well-formed.
             ReaderEnded
         """
-        unsent = memoryview(b"".join(self._protocol.send(each) or b"" for each in events))
+        head = self._protocol.send(request) or b""
+        unsent = memoryview(head + (self._protocol.send(h11.EndOfMessage()) or b""))
         while unsent:
             try:
                 unsent = unsent[self.socket.send(unsent) :]
@@ -126,28 +115,19 @@ class Connection:
         Raises:
             ReaderEnded: no more will come.
         """
-        while True:
+        received = b""
+        while not received:
             # First, so that a response of gigabytes gives other requests their turns.
             await anyio.wait_readable(self.socket)
-            if self.receive_now():
-                return
-
-    def receive_now(self) -> bool:
-        """Take the bytes that are there, and return whether there are some.
-
-        Raises:
-            ReaderEnded: no more will come.
-        """
-        try:
-            received = self.socket.recv(_RECEIVE_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise ReaderEnded from error
-        if not received:
-            raise ReaderEnded
+            try:
+                received = self.socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise ReaderEnded from error
+            if not received:
+                raise ReaderEnded
         self._protocol.receive_data(received)
-        return True
 
     def parse_event(self) -> Any:
         """Return the next event of the response; `h11.NEED_DATA` where bytes are missing.
@@ -171,7 +151,7 @@ class Connection:
 class ReaderProcess:
     """A running reader process.
 
-    Starting it, `wait` and `close` block: not for the event loop.
+    Starting it, `has_ended_within`, `wait` and `close` block: not for the event loop.
 
     Args:
         setup: what it serves.
@@ -183,53 +163,49 @@ class ReaderProcess:
     def __init__(self, setup: Setup) -> None:
         self.waiting: dict[Relay, None] = {}
         """The requests that it has, in the order in which it was asked."""
-        self.abandoned: deque[str | None] = deque(maxlen=_MAX_ABANDONED)
-        """The files of requests that were given up before their responses began."""
-        self.figures = Figures()
-        """What it said last of its files, lanes and caches."""
+        self.abandoned: deque[tuple[float, str | None]] = deque(maxlen=_MAX_ABANDONED)
+        """When requests were given up before their responses began, and their files."""
         self.ready = threading.Event()
         """Set when it serves."""
+        self.beat = Beat()
+        """What it said last."""
         self.hung_seconds: float | None = None
         """After how long it was killed, because it hung; None = it was not."""
+        self._heard = 0.0
         self._idle: deque[Connection] = deque()
-        self._probe: Connection | None = None
-        self._probed = 0.0
-        self._calls = ProbeAnswer()
         # Only this user can enter the directory, and so connect.
-        folder = tempfile.mkdtemp(prefix="asgihive-")
-        if len(os.fsencode(folder)) > _MAX_FOLDER_BYTES:
-            os.rmdir(folder)
-            folder = tempfile.mkdtemp(prefix="asgihive-", dir="/tmp")  # a short path
-        self._folder = folder
-        self._path = os.path.join(folder, "reader")
+        self._folder = tempfile.mkdtemp(prefix="asgihive-")
+        if len(os.fsencode(self._folder)) > _MAX_FOLDER_BYTES:
+            os.rmdir(self._folder)
+            self._folder = tempfile.mkdtemp(prefix="asgihive-", dir="/tmp")  # short
+        self._path = os.path.join(self._folder, "reader")
         self._control, theirs = socket.socketpair()
         listener = socket.socket(socket.AF_UNIX)
         try:
             # It listens before the process runs, so that nothing has to wait for it to be ready.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _RECEIVE_BYTES)
             listener.bind(self._path)
             listener.listen(4096)
             numbers = (listener.fileno(), theirs.fileno())
+            root = os.fsdecode(setup.root)
+            # Modules are found where this process finds them, but not in the served directory.
+            folders = (each for each in sys.path if each and os.path.realpath(each) != root)
             self._process = subprocess.Popen(  # noqa: S603  # this interpreter
                 # -P: modules in the directory that happens to be the current one are not ours.
                 [sys.executable, "-P", "-m", MODULE, *map(str, numbers)],
                 pass_fds=numbers,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": _list_module_folders(os.fsdecode(setup.root))},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
             )
         except BaseException:
             self._control.close()
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
         finally:
             listener.close()
             theirs.close()
         with contextlib.suppress(OSError):  # it has ended already, as is seen later
             self._control.sendall(msgspec.json.encode(setup) + b"\n")
-        name = f"logs of reader {self.pid}"
-        threading.Thread(
-            target=_log, args=(self._control, self.ready), name=name, daemon=True
-        ).start()
+        threading.Thread(target=self._listen, name=f"reader {self.pid}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -256,11 +232,10 @@ class ReaderProcess:
         connected.setblocking(False)
         try:
             connected.connect(self._path)
-        except BlockingIOError:
-            connected.close()
-            raise Overloaded("too many requests wait for the reader process") from None
         except OSError as error:
             connected.close()
+            if isinstance(error, BlockingIOError):
+                raise Overloaded("too many requests wait for the reader process") from None
             raise ReaderEnded from error
         return Connection(connected)
 
@@ -271,10 +246,23 @@ class ReaderProcess:
         else:
             connection.socket.close()
 
-    def note_figures(self, raw: bytes) -> None:
-        """Take over what a response says of its files, lanes and caches."""
-        with contextlib.suppress(ValueError, TypeError):  # of another process than it was
-            self.figures = Figures(*map(int, raw.split(b",")))
+    def measure_calls(self) -> tuple[float, float]:
+        """Return for how long no call could begin there, and how long one lasts, in seconds."""
+        silent = time.monotonic() - self._heard if self.ready.is_set() else 0.0
+        if silent > _SILENT_SECONDS:
+            return silent, silent
+        return self.beat.stalled_seconds, self.beat.longest_seconds
+
+    def find_abandoned(self) -> list[str | None]:
+        """Return the files of requests that were given up, but may still be in a thread."""
+        _, longest = self.measure_calls()
+        began = time.monotonic() - longest - 2 * BEAT_SECONDS
+        return [file for since, file in self.abandoned if since > began]
+
+    def kill(self) -> None:
+        """End it, without waiting for that."""
+        if self._process.poll() is None:
+            self._process.kill()
 
     def has_ended_within(self, seconds: float) -> bool:
         """Return whether it ends within some seconds, or was killed as it hung."""
@@ -282,58 +270,8 @@ class ReaderProcess:
             self._process.wait(seconds)
         return self.hung_seconds is not None or not self.is_running()
 
-    async def probe(self) -> None:
-        """Ask what its threads do, unless that was asked and is not answered; see `look`.
-
-        Raises:
-            ReaderEnded
-        """
-        if self._probe is not None or not self.ready.is_set():
-            return
-        try:
-            self._probe = self.connect()
-        except Overloaded:  # it is asked the next time
-            return
-        self._probed = time.monotonic()
-        await self._probe.send(*_PROBE_HEAD)
-
-    def look(self) -> tuple[float, float]:
-        """Return for how long nothing could begin there, and how long one call lasts, in seconds.
-
-        It is what the last probe was told, or how long that has waited.
-
-        Raises:
-            ReaderEnded
-        """
-        if self._probe is None:
-            return self._calls.stalled_seconds, self._calls.longest_seconds
-        connection, is_answered = self._probe, False
-        while connection.receive_now():
-            event = connection.parse_event()
-            while event is not h11.NEED_DATA and not is_answered:
-                if isinstance(event, h11.Response):
-                    self.note_figures(dict(event.headers).get(FIGURES, b""))
-                elif isinstance(event, h11.Data):
-                    with contextlib.suppress(msgspec.DecodeError):
-                        self._calls = msgspec.json.decode(event.data, type=ProbeAnswer)
-                is_answered = isinstance(event, h11.EndOfMessage)
-                event = h11.NEED_DATA if is_answered else connection.parse_event()
-            if is_answered:
-                self._probe = None
-                self.put_back(connection)
-                if self._calls.longest_seconds < _SHORT_CALL_SECONDS:
-                    self.abandoned.clear()
-                return self._calls.stalled_seconds, self._calls.longest_seconds
-        unanswered = time.monotonic() - self._probed
-        return unanswered, unanswered
-
-    def kill(self) -> None:
-        """End it, without waiting for that."""
-        if self._process.poll() is None:
-            self._process.kill()
-
     def wait(self) -> str:
-        """Wait for a process that closed its end, kill it where it does not end, say how it did."""
+        """Return how it ended; it is killed where it does not end."""
         try:
             code = self._process.wait(0.5)
         except subprocess.TimeoutExpired:
@@ -355,29 +293,22 @@ class ReaderProcess:
         """Kill it, and release all that leads to it; harmless when repeated."""
         self.kill()
         self.wait()
-        with contextlib.suppress(OSError):  # the thread that reads it ends by this
+        with contextlib.suppress(OSError):  # the thread that listens ends by this
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
-        if self._probe is not None:
-            self._probe.socket.close()
         while self._idle:
             self._idle.pop().socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-
-def _log(control: socket.socket, ready: threading.Event) -> None:
-    """Log what the reader process logs, until it ends."""
-    decoder = msgspec.json.Decoder(LogNote)
-    with contextlib.suppress(OSError, ValueError), control.makefile("rb") as lines:
-        while line := lines.readline(_MAX_LOG_BYTES):
-            with contextlib.suppress(msgspec.DecodeError):
-                note = decoder.decode(line)
-                if not note.logger:
-                    ready.set()
-                    continue
-                logging.getLogger(note.logger).log(note.level, "%s", note.text)
-
-
-def _list_module_folders(root: str) -> str:
-    """Return where this process finds modules, but not the served directory."""
-    return os.pathsep.join(each for each in sys.path if each and os.path.realpath(each) != root)
+    def _listen(self) -> None:
+        """Take over what the process says, until it ends; in a thread."""
+        decoder = msgspec.json.Decoder(LogNote | Beat)
+        with contextlib.suppress(OSError, ValueError), self._control.makefile("rb") as lines:
+            while line := lines.readline(_MAX_LINE_BYTES):
+                with contextlib.suppress(msgspec.DecodeError):  # of another process than it was
+                    said = decoder.decode(line)
+                    if isinstance(said, LogNote):
+                        logging.getLogger(said.logger).log(said.level, "%s", said.text)
+                        continue
+                    self.beat, self._heard = said, time.monotonic()
+                    self.ready.set()

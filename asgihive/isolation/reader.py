@@ -4,6 +4,7 @@
 control socket as arguments.
 """
 
+import asyncio
 import faulthandler
 import logging
 import os
@@ -17,25 +18,20 @@ import msgspec
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from asgihive.asgi import BufferedResponse
-from asgihive.concurrency import Lane
 from asgihive.context import RequestContext, Timings, request_context
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.isolation.process import (
+    BEAT_SECONDS,
     CLIENT,
-    FIGURES,
     MEASURED,
-    PROBE,
     TIMINGS,
+    Beat,
     LogNote,
-    ProbeAnswer,
     Setup,
 )
 from asgihive.service.app import H5App
 from asgihive.service.figures import Figures
 from asgihive.settings import H5Settings
-
-_WATCH_SECONDS = 1.0
 
 # The front reads lines of at most 256 KiB, and JSON may take six bytes for a character.
 _MAX_LOG_CHARACTERS = 40_000
@@ -45,72 +41,84 @@ _KEEP_ALIVE_SECONDS = 10**8
 
 
 class ReaderApp:
-    """An ASGI application: a service which takes from headers what the front knows of a request.
-
-    Only the front can connect. Each response says what files, lanes and caches are doing.
-    """
+    """An ASGI application: a service which takes from headers what the front knows of a request."""
 
     def __init__(self, app: H5App) -> None:
-        self._app = app
+        self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        told = dict(scope["headers"])
-        timings = Timings() if MEASURED in told else None
-
-        async def send_noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                figures = ",".join(map(str, Figures.of(self._app.store)))
-                headers = [*message["headers"], (FIGURES, figures.encode())]
-                if timings is not None:
-                    spent = (f"{stage}={took:.6f}" for stage, took in timings.get_spent().items())
-                    headers.append((TIMINGS, ",".join(spent).encode()))
-                message = {**message, "headers": headers}
-            await send(message)
-
-        if scope["path"] == PROBE:
-            await self._describe_threads()(scope, receive, send_noted)
-            return
-        client = told.get(CLIENT)
-        headers = [each for each in scope["headers"] if each[0] not in {CLIENT, MEASURED}]
-        # For `context.measured`; the service itself puts the client there.
-        request_context.set(RequestContext(timings=timings))
-        address = None if client is None else (client.decode("latin-1"), 0)
-        await self._app({**scope, "client": address, "headers": headers}, receive, send_noted)
-
-    def _describe_threads(self) -> BufferedResponse:
-        lanes = (self._app.store.lanes.library, self._app.store.lanes.decode)
-        longest = max((max(each.get_call_seconds(), default=0.0) for each in lanes), default=0.0)
-        answer = ProbeAnswer(max(map(_measure_stall, lanes)), longest)
-        return BufferedResponse(msgspec.json.encode(answer))
+        if scope["type"] == "http":
+            told = dict(scope["headers"])
+            if CLIENT in told:
+                scope = {**scope, "client": (told[CLIENT].decode("latin-1"), 0)}
+            if MEASURED in told:
+                # For `context.measured`; the service itself puts the client there.
+                timings = Timings()
+                request_context.set(RequestContext(timings=timings))
+                send = _add_timings(send, timings)
+        await self.app(scope, receive, send)
 
 
-def _measure_stall(lane: Lane) -> float:
-    """Return for how many seconds all threads of a lane have been in the calls they are in."""
-    calls = lane.get_call_seconds()
-    return min(calls) if len(calls) >= lane.threads else 0.0
+def _add_timings(send: Send, timings: Timings) -> Send:
+    async def send_measured(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            spent = (f"{stage}={took:.6f}" for stage, took in timings.get_spent().items())
+            header = (TIMINGS, ",".join(spent).encode())
+            message = {**message, "headers": [*message["headers"], header]}
+        await send(message)
+
+    return send_measured
 
 
 class ReaderServer(uvicorn.Server):
-    """A server that says when it serves, and ends with the front only.
+    """A server that says what it does, and ends with the front only.
 
     Responses that are under way are completed where all processes of a service get a signal at
     once, as by Ctrl-C.
     """
 
-    def __init__(self, config: uvicorn.Config, control: socket.socket) -> None:
+    def __init__(self, app: H5App, control: socket.socket, patience_seconds: float) -> None:
+        config = uvicorn.Config(
+            ReaderApp(app),
+            access_log=False,
+            backlog=4096,
+            date_header=False,
+            lifespan="on",
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            ws="none",
+        )
         super().__init__(config)
+        self._store = app.store
         self._control = control
+        self._patience = patience_seconds
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ignore a signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve, and tell the front."""
+        """Serve, and tell the front from then on."""
         await super().startup(sockets)
-        self._control.sendall(msgspec.json.encode(LogNote("", 0, "")) + b"\n")
+        self._beating = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            # Ends a process whose event loop hangs, even in a call that nothing interrupts, where
+            # the front has been killed meanwhile; stderr says where it hung.
+            faulthandler.dump_traceback_later(self._patience, exit=True)
+            lanes = (self._store.lanes.library, self._store.lanes.decode)
+            calls = [each.get_call_seconds() for each in lanes]
+            stalls = [
+                min(running)
+                for lane, running in zip(lanes, calls, strict=True)
+                if len(running) >= lane.threads
+            ]
+            longest = max((each for running in calls for each in running), default=0.0)
+            beat = Beat(max(stalls, default=0.0), longest, Figures.of(self._store))
+            self._control.sendall(msgspec.json.encode(beat) + b"\n")
+            await asyncio.sleep(BEAT_SECONDS)
 
 
 class ControlHandler(logging.Handler):
@@ -164,31 +172,8 @@ def main() -> None:
     folder = os.path.dirname(listener.getsockname())
     threading.Thread(target=_end_with_front, args=(control, folder), daemon=True).start()
     _send_logs(control, setup.log_level)
-
-    async def watch() -> None:
-        """End a process whose event loop hangs, even in a call that nothing interrupts.
-
-        Nothing else would, where the front has been killed meanwhile. Where it hung is written to
-        stderr.
-        """
-        faulthandler.dump_traceback_later(setup.patience_seconds, exit=True)
-
     app = H5App(os.fsdecode(setup.root), msgspec.convert(setup.settings, H5Settings))
-    config = uvicorn.Config(
-        ReaderApp(app),
-        access_log=False,
-        backlog=4096,
-        callback_notify=watch,
-        date_header=False,
-        lifespan="on",
-        log_config=None,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_notify=int(_WATCH_SECONDS),
-        ws="none",
-    )
-    ReaderServer(config, control).run(sockets=[listener])
+    ReaderServer(app, control, setup.patience_seconds).run(sockets=[listener])
 
 
 if __name__ == "__main__":

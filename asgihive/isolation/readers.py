@@ -19,7 +19,7 @@ from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
 from asgihive.hdf5.identity import Content, Identity
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.isolation.process import ReaderEnded, ReaderProcess, Setup
+from asgihive.isolation.process import ReaderProcess, Setup
 from asgihive.service.figures import Figures
 from asgihive.settings import H5Settings
 
@@ -217,7 +217,7 @@ class Readers:
     async def _discard(self, reader: ReaderProcess) -> None:
         if reader in self.all:
             self.all.discard(reader)
-            self._counted = Figures.sum([self._counted, reader.figures.at_end()])
+            self._counted = Figures.sum([self._counted, reader.beat.figures.at_end()])
         with anyio.CancelScope(shield=True):
             await run_in_worker(reader.close)
 
@@ -276,7 +276,7 @@ class Readers:
             self._aside.remove(reader)
         waiting = list(reader.waiting)
         begun = [each for each in waiting if each.has_begun]
-        files = [each.file for each in waiting if not each.has_begun] + list(reader.abandoned)
+        files = [each.file for each in waiting if not each.has_begun] + reader.find_abandoned()
         if burial.was_ready:
             burial.suspects.update({*waiting} - {*begun} if files else begun)
         with anyio.CancelScope(shield=True):
@@ -311,7 +311,7 @@ class Readers:
 
     def figures(self) -> Figures:
         """Return what all processes have come to, and those before them."""
-        return Figures.sum([self._counted, *(each.figures for each in list(self.all))])
+        return Figures.sum([self._counted, *(each.beat.figures for each in list(self.all))])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -354,11 +354,7 @@ class Readers:
         """End a process that hangs, bury one that has ended, and let one that is well serve."""
         if reader in self._burials:
             return
-        try:
-            stalled, longest = reader.look()
-            await reader.probe()
-        except ReaderEnded:
-            stalled = longest = 0.0
+        stalled, longest = reader.measure_calls()
         if longest > self.timeout_seconds:
             reader.hung_seconds = self.timeout_seconds
             reader.kill()

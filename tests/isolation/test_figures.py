@@ -2,18 +2,28 @@
 
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from asgihive.service import H5App
 from asgihive.service.figures import Figures
 from tests.isolation import doubles
-from tests.isolation.isolated import ask, check_good, pids, refused
+from tests.isolation.isolated import ask, check_good, pids, readers, refused
+from tests.service import servers
 from tests.service.test_metrics import Numbers, client, numbers, of
 
 pytestmark = pytest.mark.anyio
 
 
 async def metrics(app: H5App) -> Numbers:
+    """Return what is told once each process has said what it has come to by now."""
+    for reader in list(readers(app).all):
+        for _ in range(2):  # the first one may have been on its way
+            beat = reader.beat
+            with anyio.fail_after(servers.PATIENCE):
+                while reader.beat is beat:
+                    await anyio.lowlevel.checkpoint()
     async with client(app) as http:
         return numbers(await http.get("/metrics"))
 
