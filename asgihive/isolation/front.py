@@ -172,7 +172,7 @@ class Relay:
         self._attempts += 1
         readers = self._readers
         if self._is_suspect or readers.has_records():
-            self._content = await readers.identify(self.file)
+            [self._content] = await readers.identify(self.file)
             self._is_suspect |= readers.is_suspect(self.file, self._content)
         if not self._is_suspect:
             return await readers.find_serving()
@@ -231,18 +231,18 @@ class Relay:
             if self.has_begun:
                 raise AnswerBroken("its reader broke it off, as is logged", is_logged=True)
             return
-        burial = await self._readers.bury(reader)
+        report = await self._readers.report_end(reader)
         await self.end()
-        reason, is_guilty = burial.reason, was_alone and burial.was_ready
+        reason, is_guilty = report.reason, was_alone and report.was_ready
         if is_guilty:
             reason = self._readers.ban(self._content, reason)
         if self.has_begun:
             raise AnswerBroken(f"its reader crashed: {reason}")
         if is_guilty:
             raise ReaderCrashed(self.file or "", reason)
-        if not burial.was_ready and self._attempts == _MAX_ATTEMPTS:
+        if not report.was_ready and self._attempts == _MAX_ATTEMPTS:
             raise Overloaded(f"no reader can be started: {reason}")
-        self._is_suspect |= self in burial.suspects
+        self._is_suspect |= self in report.suspects
 
     async def _hand_on(self, connection: Connection) -> None:
         """Send the client what has come."""

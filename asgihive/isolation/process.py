@@ -34,11 +34,11 @@ MEASURED = b"asgihive-measured"
 TIMINGS = b"asgihive-timings"
 """The response header with the seconds that each stage took before the response began."""
 
-BEAT_SECONDS = 0.5
+STATUS_SECONDS = 0.5
 """How often the event loop of a reader process says that it runs."""
 
-# Without a beat for so long, the event loop hangs, or the machine is very busy.
-_SILENT_SECONDS = 4 * BEAT_SECONDS
+# Without a status for so long, the event loop hangs, or the machine is very busy.
+_SILENT_SECONDS = 4 * STATUS_SECONDS
 
 # A process that a system call holds up cannot end before that is over.
 _END_SECONDS = 5.0
@@ -72,7 +72,7 @@ class LogNote(msgspec.Struct, tag=True):
     text: str
 
 
-class Beat(msgspec.Struct, tag=True):
+class Status(msgspec.Struct, tag=True):
     """A line in the other direction: the event loop runs, and what the process does."""
 
     stalled_seconds: float = 0.0
@@ -167,7 +167,7 @@ class ReaderProcess:
         """When requests were given up before their responses began, and their files."""
         self.ready = threading.Event()
         """Set when it serves."""
-        self.beat = Beat()
+        self.status = Status()
         """What it said last."""
         self.hung_seconds: float | None = None
         """After how long it was killed, because it hung; None = it was not."""
@@ -251,12 +251,12 @@ class ReaderProcess:
         silent = time.monotonic() - self._heard if self.ready.is_set() else 0.0
         if silent > _SILENT_SECONDS:
             return silent, silent
-        return self.beat.stalled_seconds, self.beat.longest_seconds
+        return self.status.stalled_seconds, self.status.longest_seconds
 
     def find_abandoned(self) -> list[str | None]:
         """Return the files of requests that were given up, but may still be in a thread."""
         _, longest = self.measure_calls()
-        began = time.monotonic() - longest - 2 * BEAT_SECONDS
+        began = time.monotonic() - longest - 2 * STATUS_SECONDS
         return [file for since, file in self.abandoned if since > began]
 
     def kill(self) -> None:
@@ -302,7 +302,7 @@ class ReaderProcess:
 
     def _listen(self) -> None:
         """Take over what the process says, until it ends; in a thread."""
-        decoder = msgspec.json.Decoder(LogNote | Beat)
+        decoder = msgspec.json.Decoder(LogNote | Status)
         with contextlib.suppress(OSError, ValueError), self._control.makefile("rb") as lines:
             while line := lines.readline(_MAX_LINE_BYTES):
                 with contextlib.suppress(msgspec.DecodeError):  # of another process than it was
@@ -310,5 +310,5 @@ class ReaderProcess:
                     if isinstance(said, LogNote):
                         logging.getLogger(said.logger).log(said.level, "%s", said.text)
                         continue
-                    self.beat, self._heard = said, time.monotonic()
+                    self.status, self._heard = said, time.monotonic()
                     self.ready.set()

@@ -21,13 +21,13 @@ from starlette.types import Message, Receive, Scope, Send
 from asgihive.context import RequestContext, Timings, request_context
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.isolation.process import (
-    BEAT_SECONDS,
     CLIENT,
     MEASURED,
+    STATUS_SECONDS,
     TIMINGS,
-    Beat,
     LogNote,
     Setup,
+    Status,
 )
 from asgihive.service.app import H5App
 from asgihive.service.figures import Figures
@@ -101,9 +101,9 @@ class ReaderServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve, and tell the front from then on."""
         await super().startup(sockets)
-        self._beating = asyncio.create_task(self._beat())
+        self._telling = asyncio.create_task(self._tell_status())
 
-    async def _beat(self) -> None:
+    async def _tell_status(self) -> None:
         while True:
             # Ends a process whose event loop hangs, even in a call that nothing interrupts, where
             # the front has been killed meanwhile; stderr says where it hung.
@@ -116,9 +116,9 @@ class ReaderServer(uvicorn.Server):
                 if len(running) >= lane.threads
             ]
             longest = max((each for running in calls for each in running), default=0.0)
-            beat = Beat(max(stalls, default=0.0), longest, Figures.of(self._store))
-            self._control.sendall(msgspec.json.encode(beat) + b"\n")
-            await asyncio.sleep(BEAT_SECONDS)
+            status = Status(max(stalls, default=0.0), longest, Figures.of(self._store))
+            self._control.sendall(msgspec.json.encode(status) + b"\n")
+            await asyncio.sleep(STATUS_SECONDS)
 
 
 class ControlHandler(logging.Handler):

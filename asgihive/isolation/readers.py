@@ -54,7 +54,7 @@ _SUSPICIOUS, _DOUBTFUL = 2, 1
 
 
 @dataclass(slots=True)
-class Burial:
+class CrashReport:
     """The end of a reader process, which the requests that it had wait to hear of."""
 
     suspects: set["Relay"] = field(default_factory=set)
@@ -116,7 +116,7 @@ class Readers:
         )
         self._aside: list[ReaderProcess] = []
         self._scores: dict[Content, tuple[float, int]] = {}
-        self._burials: weakref.WeakKeyDictionary[ReaderProcess, Burial] = (
+        self._reports: weakref.WeakKeyDictionary[ReaderProcess, CrashReport] = (
             weakref.WeakKeyDictionary()
         )
         self._counted = Figures()  # by processes that have ended
@@ -173,7 +173,7 @@ class Readers:
         alone.release_on_behalf_of(relay)
         if not alone.borrowed_tokens:
             alone.total_tokens = 1
-        if reader not in self._burials:
+        if reader not in self._reports:
             await self._spare_or_discard(reader, is_well=is_well)
 
     async def _take(self) -> ReaderProcess:
@@ -182,7 +182,7 @@ class Readers:
                 reader = self.spare.pop()
                 if reader.is_running():
                     return reader
-                await self.bury(reader)
+                await self.report_end(reader)
                 continue
             recent = self._count_recent_ends()
             if recent >= _MANY_ENDS:
@@ -217,7 +217,7 @@ class Readers:
     async def _discard(self, reader: ReaderProcess) -> None:
         if reader in self.all:
             self.all.discard(reader)
-            self._counted = Figures.sum([self._counted, reader.beat.figures.at_end()])
+            self._counted = Figures.sum([self._counted, reader.status.figures.at_end()])
         with anyio.CancelScope(shield=True):
             await run_in_worker(reader.close)
 
@@ -227,9 +227,9 @@ class Readers:
         """Return whether any file is refused or suspected."""
         return bool(self.bans or self._scores)
 
-    async def identify(self, file: str | None) -> Content | None:
-        """Return what is in a client's file now, None if there is no such file."""
-        return None if file is None else await run_in_worker(self._identify, file)
+    async def identify(self, *files: str | None) -> list[Content | None]:
+        """Return what is in clients' files now, None for each that there is not."""
+        return await run_in_worker(lambda: [self._identify(each) for each in files])
 
     def is_suspect(self, file: str | None, content: Content | None) -> bool:
         """Return whether requests for a file are to be made alone.
@@ -260,16 +260,16 @@ class Readers:
         self.bans[content] = (time.monotonic() + self.quarantine_seconds, f"{reason}; {refused}")
         return self.bans[content][1]
 
-    async def bury(self, reader: ReaderProcess) -> Burial:
+    async def report_end(self, reader: ReaderProcess) -> CrashReport:
         """Find out how a process ended, and which of its requests may have ended it; once for each.
 
         Suspected are those whose responses had not begun; where there are none, the others.
         """
-        burial = self._burials.get(reader)
-        if burial is not None:
-            await burial.done.wait()
-            return burial
-        burial = self._burials[reader] = Burial(was_ready=reader.ready.is_set())
+        report = self._reports.get(reader)
+        if report is not None:
+            await report.done.wait()
+            return report
+        report = self._reports[reader] = CrashReport(was_ready=reader.ready.is_set())
         if self.active is reader:
             self.active = None
         if reader in self._aside:
@@ -277,33 +277,33 @@ class Readers:
         waiting = list(reader.waiting)
         begun = [each for each in waiting if each.has_begun]
         files = [each.file for each in waiting if not each.has_begun] + reader.find_abandoned()
-        if burial.was_ready:
-            burial.suspects.update({*waiting} - {*begun} if files else begun)
+        if report.was_ready:
+            report.suspects.update({*waiting} - {*begun} if files else begun)
         with anyio.CancelScope(shield=True):
             self.ends.append(time.monotonic())
-            burial.reason = await run_in_worker(reader.wait)
-            if burial.was_ready:
+            report.reason = await run_in_worker(reader.wait)
+            if report.was_ready:
                 doubtful = [each.file for each in begun]
                 suspicious = files or (doubtful if len(doubtful) == 1 else [])
-                await run_in_worker(self._score, suspicious, doubtful)
+                until = time.monotonic() + self.quarantine_seconds
+                for score, names in ((_DOUBTFUL, doubtful), (_SUSPICIOUS, suspicious)):
+                    for content in filter(None, {*await self.identify(*names)}):
+                        before = self._scores.get(content, (0.0, 0))[1]
+                        self._scores[content] = (until, before + score)
             await self._discard(reader)
             asked = ", ".join(sorted({each.file for each in waiting if each.file}))
             text = "The reader %d is replaced: %s; it was asked for: %s"
-            _logger.error(text, reader.pid, burial.reason, ascii(asked) if asked else "nothing")
-            burial.done.set()
-        return burial
+            _logger.error(text, reader.pid, report.reason, ascii(asked) if asked else "nothing")
+            report.done.set()
+        return report
 
-    def _score(self, suspicious: list[str | None], doubtful: list[str | None]) -> None:
-        until = time.monotonic() + self.quarantine_seconds
-        for files, score in ((doubtful, _DOUBTFUL), (suspicious, _SUSPICIOUS)):
-            for content in {self._identify(each) for each in files if each is not None}:
-                if content is not None:
-                    before = self._scores.get(content, (0.0, 0))[1]
-                    self._scores[content] = (until, before + score)
-
-    def _identify(self, file: str) -> Content | None:
+    def _identify(self, file: str | None) -> Content | None:
         try:
-            return Identity.of(os.stat(self._sandbox.place(file).real)).content
+            return (
+                None
+                if file is None
+                else Identity.of(os.stat(self._sandbox.place(file).real)).content
+            )
         except (FileMissing, OSError):
             return None
 
@@ -311,7 +311,7 @@ class Readers:
 
     def figures(self) -> Figures:
         """Return what all processes have come to, and those before them."""
-        return Figures.sum([self._counted, *(each.beat.figures for each in list(self.all))])
+        return Figures.sum([self._counted, *(each.status.figures for each in list(self.all))])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -338,7 +338,7 @@ class Readers:
     async def _watch(self) -> None:
         while True:
             for reader in list(self.all):
-                await self._look_after(reader)
+                await self._check(reader)
             # One after the other, as starting takes a second of a processor.
             is_starting = any(not each.ready.is_set() for each in self.all)
             wanted = 2 if self.active is None else 1
@@ -350,9 +350,9 @@ class Readers:
                     _logger.warning("No spare reader can be started: %s", error)
             await anyio.sleep(_WATCH_SECONDS)
 
-    async def _look_after(self, reader: ReaderProcess) -> None:
-        """End a process that hangs, bury one that has ended, and let one that is well serve."""
-        if reader in self._burials:
+    async def _check(self, reader: ReaderProcess) -> None:
+        """End a process that hangs, note the end of one, and let one serve that is well again."""
+        if reader in self._reports:
             return
         stalled, longest = reader.measure_calls()
         if longest > self.timeout_seconds:
@@ -361,7 +361,7 @@ class Readers:
         if not reader.is_running() or reader.hung_seconds is not None:
             if reader in self.spare:  # otherwise, another request has taken it meanwhile
                 self.spare.remove(reader)
-            await self.bury(reader)
+            await self.report_end(reader)
         elif reader in self._aside and not reader.waiting and not stalled:
             self._aside.remove(reader)
             await self._spare_or_discard(reader)

@@ -20,9 +20,9 @@ async def metrics(app: H5App) -> Numbers:
     """Return what is told once each process has said what it has come to by now."""
     for reader in list(readers(app).all):
         for _ in range(2):  # the first one may have been on its way
-            beat = reader.beat
+            status = reader.status
             with anyio.fail_after(servers.PATIENCE):
-                while reader.beat is beat:
+                while reader.status is status:
                     await anyio.lowlevel.checkpoint()
     async with client(app) as http:
         return numbers(await http.get("/metrics"))
