@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Place
@@ -38,13 +39,8 @@ def write(path: Path, fault: str = "", values: Any = VALUES) -> None:
         raw.write(fault.encode().ljust(16, b"\0"))
 
 
-def _fault(path: str | int) -> str:
-    descriptor = os.open(path, os.O_RDONLY) if isinstance(path, str) else path
-    try:
-        return os.pread(descriptor, 16, 0).rstrip(b"\0").decode("ascii", "replace")
-    finally:
-        if isinstance(path, str):
-            os.close(descriptor)
+def _fault(descriptor: int) -> str:
+    return os.pread(descriptor, 16, 0).rstrip(b"\0").decode("ascii", "replace")
 
 
 def _wait_at_the_gate(gate: str) -> None:
@@ -73,13 +69,13 @@ AT_READING: dict[str, Callable[[str], object]] = {
 
 
 def _install() -> None:
-    open_id, read, release = FilePool._open_id, Dataset.read, Lease.release
+    open_handle, read, release = FilePool._open_handle, Dataset.read, Lease.release
 
-    def faulty_open(self: FilePool, place: Place, *arguments: Any) -> Any:
-        act = AT_OPENING.get(_fault(place.real))
+    def faulty_open(self: FilePool, place: Place, identity: Identity, descriptor: int) -> Any:
+        act = AT_OPENING.get(_fault(descriptor))
         if act is not None:
             act(os.path.join(self.sandbox.root, GATE))
-        return open_id(self, place, *arguments)
+        return open_handle(self, place, identity, descriptor)
 
     def faulty_read(self: Dataset, lease: Lease, *arguments: Any, **options: Any) -> Any:
         file: OpenFile = self.file
@@ -100,7 +96,7 @@ def _install() -> None:
     pool: Any = FilePool
     dataset: Any = Dataset
     lease: Any = Lease
-    pool._open_id, dataset.read, lease.release = faulty_open, faulty_read, noted_release
+    pool._open_handle, dataset.read, lease.release = faulty_open, faulty_read, noted_release
 
 
 if __name__ == "__main__":
