@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,12 @@ def app(
 ) -> Iterator[H5App]:
     """With the settings of `@limited(…)`; its processes have faults, and are gone at the end."""
     monkeypatch.setattr(process, "MODULE", doubles.MODULE)
-    given = {"isolation": "process", "decode_lanes": 2, **getattr(request, "param", {})}
+    given: dict[str, Any] = {
+        "isolation": "process",
+        "decode_lanes": 2,
+        "read_timeout_seconds": 120.0,
+    }
+    given |= getattr(request, "param", {})
     app = H5App(root, H5Settings(**given))
     yield app
     close(app)
