@@ -51,6 +51,15 @@ def same_json_values(asked: Asked, data: DataFolder, place: Place) -> None:
             raise BenchmarkError(f"{server.name}: wrong numbers for {place}")
 
 
+def same_answers(asked: Asked, decode: Callable[[bytes], object]) -> None:
+    """All servers give one answer, which `decode` makes comparable."""
+    (first, request), *others = asked
+    agreed = decode(first.answer(request))
+    for server, request in others:
+        if decode(server.answer(request)) != agreed:
+            raise BenchmarkError(f"{server.name} and {first.name} differ on {request!r}")
+
+
 def same_metadata(asked: Asked, data: DataFolder, place: Place) -> None:
     """All servers say the same of a group, and it is what h5py finds there."""
     with h5py.File(data.file(place), "r") as file:

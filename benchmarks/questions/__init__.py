@@ -17,11 +17,13 @@ from benchmarks.questions import (
     meta_small,
     meta_wide,
     selections,
+    session,
     stats_2g,
     typed_handler,
 )
 
 QUESTIONS: tuple[Question, ...] = (
+    session.QUESTION,
     meta_small.QUESTION,
     meta_wide.COLD,
     meta_wide.WARM,
