@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks import results
+from benchmarks.chart import draw_chart
 from benchmarks.client import BenchmarkError
 from benchmarks.data import DataFolder
 from benchmarks.load import CONNECTIONS, best_load
@@ -26,6 +28,9 @@ SERVERS = tuple(dict.fromkeys(name for question in QUESTIONS for name in questio
 
 def main() -> int:
     options = _options()
+    if options.chart:
+        _draw(options.chart)
+        return 0
     # So that `kill` unwinds as Ctrl-C does and every server is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     load = best_load()
@@ -56,6 +61,8 @@ def main() -> int:
     report = "\n\n".join([_markdown(rows, about, options.quick), *skipped])
     print(report)
     _save(options.out, report, _record(rows, about, options.quick, skipped))
+    if options.record:
+        results.record(rows, _machine(about), [question.name for question in QUESTIONS])
     return 1 if ended else 0
 
 
@@ -76,7 +83,29 @@ def _options() -> argparse.Namespace:
         default=Path(tempfile.gettempdir(), "asgihive-benchmarks"),
         help="where the table and its JSON are saved (%(default)s)",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="put the rows into benchmarks/RESULTS.md too, in place of the same questions' rows",
+    )
+    parser.add_argument(
+        "--chart",
+        type=Path,
+        metavar="SVG",
+        help="measure nothing; draw what README shows of benchmarks/RESULTS.md, and make "
+        "README's table anew from it",
+    )
+    options = parser.parse_args()
+    if options.record and options.quick:
+        parser.error("a quick run is too short to be recorded")
+    return options
+
+
+def _draw(chart: Path) -> None:
+    table = results.parse_table(results.RESULTS.read_text(encoding="utf-8"))
+    chart.write_text(draw_chart(results.list_headlines(table)), encoding="utf-8")
+    readme = results.README.read_text(encoding="utf-8")
+    results.README.write_text(results.replace_headlines(readme, table), encoding="utf-8")
 
 
 def _skipped(absent: Mapping[str, str], heavy: Sequence[str]) -> Sequence[str]:
@@ -98,9 +127,12 @@ def _data_folder(kept: Path | None) -> Iterator[DataFolder]:
 
 def _markdown(rows: Sequence[Row], about: Mapping[str, str], quick: bool) -> str:
     kind = "Quick run, turns too short to be quoted. " if quick else ""
+    return f"{render(rows)}\n\n{kind}{_machine(about)}"
+
+
+def _machine(about: Mapping[str, str]) -> str:
     return (
-        f"{render(rows)}\n\n"
-        f"{kind}{about['machine']}; {about['python']}; {about['packages']}; "
+        f"{about['machine']}; {about['python']}; {about['packages']}; "
         f"HDF5 {about['hdf5']}; load: {about['load']}. One uvicorn worker each."
     )
 

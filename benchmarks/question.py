@@ -29,8 +29,13 @@ class Target:
 class Figure:
     """One measured number of a question, one row of the table.
 
-    `turns` says what becomes of the turns' values: the median, or the worst of all. Figures of
-    one name and several peers are several rows about one measurement.
+    Figures of one name and several peers are several rows about one measurement.
+
+    Attributes:
+        turns: what becomes of the turns' values: the median, or the worst of all.
+        stages: where the peer is no server, but a ceiling that is computed from rates: work that
+            each answer needs one after the other, on the same cores, and the servers that do each
+            part of it. The fastest of them counts.
     """
 
     name: str
@@ -39,6 +44,7 @@ class Figure:
     target: Target | None = None
     turns: Literal["median", "worst"] = "median"
     peer: str = H5GROVE
+    stages: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True, slots=True)

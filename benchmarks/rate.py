@@ -57,6 +57,7 @@ class RateQuestion:
         targets: what is to be reached, by peer (None: for information): a row of the table each.
         asked: the peers that are not asked for `target_of`.
         without_http: the peers that are no servers.
+        stages: the peers that are computed from the rates of servers (`Figure.stages`).
         probed: whether the slowest `/` beside the load is a figure, too.
     """
 
@@ -69,6 +70,7 @@ class RateQuestion:
     servers: Mapping[str, Launch] = field(default_factory=lambda: HDF5_SERVERS)
     asked: Mapping[str, Requests] = field(default_factory=dict)
     without_http: Mapping[str, WithoutHttp] = field(default_factory=dict)
+    stages: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     heavy: bool = False
     probed: bool = True
@@ -79,7 +81,14 @@ class RateQuestion:
     def figures(self) -> tuple[Figure, ...]:
         first, *_ = self.targets
         rates = [
-            Figure(name=REQUESTS, unit="/s", better="higher", target=target, peer=peer)
+            Figure(
+                name=REQUESTS,
+                unit="/s",
+                better="higher",
+                target=target,
+                peer=peer,
+                stages=self.stages.get(peer, ()),
+            )
             for peer, target in self.targets.items()
         ]
         return (

@@ -7,7 +7,7 @@ from benchmarks.data import DataFolder
 from benchmarks.load import Load
 from benchmarks.question import Figure, Question, Turn
 from benchmarks.servers import CEILING, Server, running
-from benchmarks.table import Row
+from benchmarks.table import Row, serial_ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +57,35 @@ def run_question(
             for turn in effort.turns_of(question, load)
             for server in _alternating(servers, turn.number)
         ]
-    return [
-        Row(
-            question.name,
-            figure,
-            {
-                name: [
-                    values[figure.name]
-                    for server, values in measured
-                    if server == name and figure.name in values
-                ]
-                for name in launches
-            },
-        )
-        for figure in shown(question.figures, launches)
-        if any(figure.name in values for _, values in measured)
-    ]
+    rows = []
+    for figure in shown(question.figures, launches):
+        turns = {
+            name: [
+                values[figure.name]
+                for server, values in measured
+                if server == name and figure.name in values
+            ]
+            for name in launches
+        }
+        if figure.stages:
+            turns[figure.peer] = list(serial_ceiling(figure.stages, turns))
+        if any(turns.values()):
+            rows.append(Row(question.name, figure, turns))
+    return rows
 
 
 def shown(figures: Sequence[Figure], names: Container[str]) -> Iterator[Figure]:
     """The figures whose peer was there; without any peer one of each name, for the subject."""
-    with_peer = {figure.name for figure in figures if figure.peer in names}
+
+    def has_peer(figure: Figure) -> bool:
+        if figure.stages:
+            return all(any(name in names for name in stage) for stage in figure.stages)
+        return figure.peer in names
+
+    with_peer = {figure.name for figure in figures if has_peer(figure)}
     alone: set[str] = set()
     for figure in figures:
-        if figure.peer in names:
+        if has_peer(figure):
             yield figure
         elif figure.name not in with_peer | alone:
             alone.add(figure.name)

@@ -51,12 +51,42 @@ def summary(figure: Figure, values: Sequence[float]) -> float:
     return min(values) if figure.better == "higher" else max(values)
 
 
+def serial_ceiling(
+    stages: Sequence[Sequence[str]], turns: Mapping[str, Sequence[float]]
+) -> Sequence[float]:
+    """Return the rate in each turn of work that is done in stages, one after the other.
+
+    Two stages of the rates a and b have the rate 1 / (1/a + 1/b).
+
+    Args:
+        stages: the servers that do each stage; the fastest of them counts.
+        turns: rates by server; servers that were not measured are left out.
+
+    Returns:
+        A rate for each turn in which every stage was measured.
+    """
+    measured = [[turns[name] for name in stage if turns.get(name)] for stage in stages]
+    if not all(measured):
+        return []
+    fastest = [[max(rates) for rates in zip(*stage, strict=True)] for stage in measured]
+    return [1 / sum(1 / rate for rate in rates) for rates in zip(*fastest, strict=True)]
+
+
 def render(rows: Sequence[Row]) -> str:
-    """The comparison as a Markdown table, padded so that it reads as plain text too."""
-    cells = [HEADER, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
-    # Names to the left, figures to the right.
-    align = [str.ljust, str.ljust, *[str.rjust] * (len(HEADER) - 2)]
+    """Return the comparison as a Markdown table."""
+    return render_cells([HEADER, *(list_cells(row) for row in rows)], names=2)
+
+
+def render_cells(cells: Sequence[Sequence[str]], *, names: int) -> str:
+    """Return a Markdown table, padded so that it reads as plain text too.
+
+    Args:
+        cells: the lines, the first with the columns' names.
+        names: how many columns are aligned to the left; the others hold figures.
+    """
+    columns = len(cells[0])
+    widths = [max(len(line[column]) for line in cells) for column in range(columns)]
+    align = [str.ljust] * names + [str.rjust] * (columns - names)
     rule = [
         ":" + "-" * (width - 1) if side is str.ljust else "-" * (width - 1) + ":"
         for width, side in zip(widths, align, strict=True)
@@ -68,7 +98,8 @@ def render(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (padded[0], rule, *padded[1:]))
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def list_cells(row: Row) -> tuple[str, ...]:
+    """Return the row as text, a cell for each column of `HEADER`."""
     unit = row.figure.unit
     ratio = _ABSENT if row.ratio is None else f"{_number(row.ratio)}x"
     return (

@@ -1,6 +1,7 @@
 """Detector-like frames, in stacks of one frame a chunk, and what such stacks are made of."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,27 @@ def bitshuffle_lz4_frames(data: DataFolder) -> Sequence[Place]:
 def zstd_frames(data: DataFolder) -> Sequence[Place]:
     """The same as zstd."""
     return _compressed(data, "zstd_frames", lambda: _plugin("Zstd"))
+
+
+def plain_frames(data: DataFolder, places: Sequence[Place]) -> None:
+    """Write the stacks of `places` once more, contiguous and without filters."""
+    kind = plain_place(places[0]).file.partition("/")[0]
+
+    def write(folder: Path, _: np.random.Generator) -> None:
+        for path in sorted({place.file for place in places}):
+            with (
+                h5py.File(data.root / path, "r") as stored,
+                h5py.File(folder / Path(path).name, "w") as file,
+            ):
+                file["stack"] = stored["stack"][()]
+
+    data.require(kind, write)
+
+
+def plain_place(place: Place) -> Place:
+    """Return where `plain_frames` writes a frame."""
+    kind, _, name = place.file.partition("/")
+    return replace(place, file=f"{kind}_plain/{name}")
 
 
 def frame_stack(file: h5py.File, frames: int, **filters: Any) -> h5py.Dataset:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import h5py
-import orjson
 
 from benchmarks import verify
 from benchmarks.client import request_bytes
@@ -103,8 +102,8 @@ class Session:
     def verify(self, servers: Sequence[Server]) -> None:
         for request in self._sessions[-1]:
             sent = request_bytes(request.target)
-            decode = orjson.loads if request.is_json else bytes
-            verify.same_answers([(server, sent) for server in servers], decode)
+            asked = [(server, sent) for server in servers]
+            verify.same_answers(asked, is_json=request.is_json)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         latencies: defaultdict[str, list[float]] = defaultdict(list)

@@ -1,5 +1,6 @@
 """What is asked for, the seeded data, and which turns and rows a run has."""
 
+from collections import Counter
 from pathlib import Path
 
 import h5py
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from asgihive.hdf5.selection import parse_selection
 from benchmarks.data import DataFolder, Place
-from benchmarks.kinds import arrays, large
+from benchmarks.kinds import arrays, large, nexus
 from benchmarks.load import AsyncioLoad
 from benchmarks.question import H5GROVE, Figure, Question
-from benchmarks.questions import QUESTIONS
+from benchmarks.questions import QUESTIONS, session
 from benchmarks.run import FULL, QUICK, shown
 
 LENGTH = 20
@@ -89,13 +90,48 @@ def test_each_of_many_chunks_is_asked_for_whole(
 @pytest.mark.parametrize("question", QUESTIONS, ids=[each.name for each in QUESTIONS])
 def test_a_question_measures_asgihive_and_all_peers_of_its_figures(question: Question) -> None:
     assert "asgihive" in question.servers
-    peers = {figure.peer for figure in question.figures}
-    assert peers <= {*question.servers, H5GROVE}
+    named = [
+        name
+        for figure in question.figures
+        for names in (figure.stages or [[figure.peer]])
+        for name in names
+    ]
+    assert set(named) <= {*question.servers, H5GROVE}
     assert len({(figure.name, figure.peer) for figure in question.figures}) == len(question.figures)
 
 
 def test_names_of_questions_differ() -> None:
     assert len({each.name for each in QUESTIONS}) == len(QUESTIONS)
+
+
+def test_each_turn_of_a_session_has_files_of_its_own(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path)
+    sessions = nexus.nexus_files(data)
+    assert len({root.file for roots in sessions for root in roots}) == nexus.SESSIONS * nexus.FILES
+    assert FULL.turns + 1 == nexus.SESSIONS
+    for root in sessions[0]:
+        requests = session.list_requests(data, root)
+        counts = Counter(request.figure for request in requests)
+        assert counts[session.FIRST] == 1
+        assert counts[session.META] == counts[session.ATTR] == nexus.ENTITIES
+        assert counts[session.VALUES] > nexus.ENTITIES / 2
+        assert len({request.target for request in requests}) == len(requests)
+        assert {request.is_json for request in requests} == {False, True}
+
+
+def test_nexus_files_hold_each_kind_of_storage_and_text(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path)
+    found = set()
+
+    def add(_: str, entity: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(entity, h5py.Group):
+            found.add(entity.attrs.get_id("NX_class").dtype.kind)
+        else:
+            found.add((entity.dtype.kind, entity.ndim > 0, entity.compression))
+
+    with h5py.File(data.file(nexus.nexus_files(data)[0][0]), "r") as file:
+        file.visititems(add)
+    assert {"S", "O", ("f", True, None), ("i", True, "gzip"), ("O", False, None)} <= found
 
 
 def test_heavy_questions_are_left_out_of_a_quick_run() -> None:
@@ -115,3 +151,11 @@ def test_rows_of_peers_that_are_not_there_are_left_out() -> None:
     ]
     assert list(shown(figures, ["asgihive", "one"])) == [figures[0], figures[2]]
     assert list(shown(figures, ["two"])) == figures[1:3]
+
+
+def test_a_ceiling_in_stages_needs_a_server_of_each_stage() -> None:
+    stages = (("decoders",), ("nginx", "contiguous"))
+    figure = Figure(name="a", unit="/s", better="higher", peer="in series", stages=stages)
+    other = Figure(name="a", unit="/s", better="higher", peer="one")
+    assert list(shown([other, figure], ["one", "decoders", "contiguous"])) == [other, figure]
+    assert list(shown([other, figure], ["one", "decoders"])) == [other]

@@ -11,10 +11,13 @@ import pytest
 from benchmarks import peers, rate, verify
 from benchmarks.client import BenchmarkError, request_bytes
 from benchmarks.data import DataFolder, Place
+from benchmarks.kinds import nexus
 from benchmarks.load import AsyncioLoad
 from benchmarks.peers import decoders, hsds, nginx, programs, tiled
 from benchmarks.question import HDF5_SERVERS, Turn
+from benchmarks.questions import session
 from benchmarks.servers import (
+    CEILING,
     SUBJECT,
     Launch,
     Server,
@@ -76,6 +79,22 @@ def test_decoders_alone_make_what_h5py_reads(data: DataFolder) -> None:
 
 def test_decoders_alone_have_a_rate(data: DataFolder) -> None:
     assert decoders.frames_per_second(data, PLACES, 0.01, seed=0) > 0
+
+
+@pytest.mark.slow
+def test_servers_agree_on_all_that_a_session_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nexus, "SESSIONS", 2)
+    monkeypatch.setattr(nexus, "FILES", 1)
+    question, folder = session.Session(), DataFolder(tmp_path)
+    question.prepare(folder)
+    with running(question.servers, folder.root, {}) as servers:
+        question.verify([server for server in servers if server.name != CEILING])
+        measured = question.measure(servers[0], Turn(AsyncioLoad(), 1, 0))
+        assert measured.keys() == {figure.name for figure in question.figures}
+        with pytest.raises(BenchmarkError, match=r"^ceiling: .* is not JSON"):
+            question.verify(servers)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.question import Figure, Target
-from benchmarks.table import HEADER, Row, render, summary
+from benchmarks.table import HEADER, Row, render, serial_ceiling, summary
 
 RATE = Figure(name="requests", unit="/s", better="higher", target=Target(ratio=4))
 TIME = Figure(name="time", unit="ms", better="lower", target=Target(ratio=8))
@@ -74,6 +74,13 @@ def test_rows_of_several_peers_share_what_was_measured() -> None:
     assert [each.ratio for each in rows] == [1.5, 3, None]
     assert [each.met for each in rows] == [False, True, None]
     assert "two 10/s" in render(rows)
+
+
+def test_stages_on_the_same_cores_take_turns() -> None:
+    turns = {"decoders": [600, 300], "nginx": [300, 100], "contiguous": [200, 150], "other": [1]}
+    assert serial_ceiling((("decoders",), ("nginx", "contiguous")), turns) == [200, 100]
+    assert serial_ceiling((("decoders",), ("nginx", "absent")), turns) == [200, 75]
+    assert serial_ceiling((("decoders",), ("absent",)), turns) == []
 
 
 def test_table_is_padded_markdown() -> None:
