@@ -54,6 +54,9 @@ _logger = logging.getLogger(__name__)
 # Files whose identities are made an entity-tag of on the event loop.
 _MOST_FILES_ON_LOOP = 256
 
+INLINE_SECONDS = 1e-3
+"""What an answer may take on the event loop: ten times what a change of threads costs."""
+
 
 class Store:
     """Everything that requests share.
@@ -234,8 +237,8 @@ class Store:
 
 
 def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
-    """Raise NeedsThread where `work` would wait, or take longer than `_INLINE_SECONDS`."""
-    portions, ends = _checked_portions(work, lease), thread_time() + _INLINE_SECONDS
+    """Raise NeedsThread where `work` would wait, or take longer than `INLINE_SECONDS`."""
+    portions, ends = _checked_portions(work, lease), thread_time() + INLINE_SECONDS
     with without_waiting():
         while True:
             try:
@@ -245,10 +248,6 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
                 return result
             if thread_time() > ends:
                 raise NeedsThread
-
-
-# About ten times what it costs to change to a worker thread and back.
-_INLINE_SECONDS = 1e-3
 
 
 def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
