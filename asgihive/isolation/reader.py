@@ -164,12 +164,13 @@ def main() -> None:
     faulthandler.enable()
     share_one_arena()
     listener, control = (socket.socket(fileno=int(each)) for each in sys.argv[1:])
+    folder = os.path.dirname(listener.getsockname())
     with control.makefile("rb", buffering=0) as lines:
         line = lines.readline()
-    if not line:
+    if not line:  # the front has been killed
+        shutil.rmtree(folder, ignore_errors=True)
         return
     setup = msgspec.json.decode(line, type=Setup)
-    folder = os.path.dirname(listener.getsockname())
     threading.Thread(target=_end_with_front, args=(control, folder), daemon=True).start()
     _send_logs(control, setup.log_level)
     app = H5App(os.fsdecode(setup.root), msgspec.convert(setup.settings, H5Settings))
