@@ -78,7 +78,7 @@ def _refused(exchange: Exchange) -> str | None:
 def _refusal(status: int, said: Any) -> str | None:
     if status not in _ERRORS:
         return f"the status is {status}: {said!r}"
-    if not isinstance(said, dict) or said.keys() != {"message"}:
+    if not isinstance(said, dict) or said.keys() - {"errors"} != {"message"}:
         return f"an error without its message: {said!r}"
     # Those of them that say what is damaged, and not that nobody thought of it.
     message = str(said["message"])

@@ -7,7 +7,6 @@ counted, and printed with the seed; with isolation not even that reaches a clien
 """
 
 import os
-import re
 import signal
 import threading
 import time
@@ -32,8 +31,7 @@ FEW = 200
 
 SERVER_PATIENCE = 1000.0
 
-ABORTED = "Exception in ASGI application"  # what uvicorn says of it
-NEXT_LINE = re.compile(r"^\d{4}-\d\d-\d\d ", re.MULTILINE)  # of a log, behind a traceback
+ABORTED = "An answer that had begun was broken off: "  # what is logged of it
 
 # By seed: metadata that was read again for ever, since libhdf5 was told that a writer is there;
 # links and attributes that cannot be listed; a file whose damage libhdf5 reports as it is closed.
@@ -102,8 +100,7 @@ def test_over_a_socket(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = "".join(server.lines)
     assert "Unexpected error" not in log
     assert log.count(ABORTED) == aborted, log
-    for traceback in log.split(ABORTED)[1:]:
-        assert "asgihive.errors." in NEXT_LINE.split(traceback)[0].splitlines()[-1], traceback
+    assert "Traceback" not in log
 
 
 def _ask_over(wire: Wire, root: Path, effort: Effort) -> Report:
