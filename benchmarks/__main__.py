@@ -15,7 +15,7 @@ from benchmarks import results
 from benchmarks.chart import draw_chart
 from benchmarks.client import BenchmarkError
 from benchmarks.data import DataFolder
-from benchmarks.load import CONNECTIONS, best_load
+from benchmarks.load import CONNECTIONS, choose_load
 from benchmarks.machine import describe
 from benchmarks.peers import missing
 from benchmarks.questions import QUESTIONS
@@ -33,7 +33,7 @@ def main() -> int:
         return 0
     # So that `kill` unwinds as Ctrl-C does and every server is ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    load = best_load()
+    load = choose_load()
     effort = QUICK if options.quick else FULL
     chosen = [each for each in QUESTIONS if not options.only or each.name in options.only]
     asked = [question for question in chosen if effort.takes(question)]
@@ -109,7 +109,7 @@ def _draw(chart: Path) -> None:
 
 
 def _skipped(absent: Mapping[str, str], heavy: Sequence[str]) -> Sequence[str]:
-    """A line for each peer that is not here, and one for the questions that are left out."""
+    """Return a line for each peer that is not here, and one for the questions that are left out."""
     lines = [f"Skipped: {name}: {why}." for name, why in absent.items()]
     if heavy:
         lines.append(f"Left out of a quick run: {', '.join(heavy)}.")

@@ -24,10 +24,10 @@ class ConnectionEndedError(BenchmarkError):
 _NO_HEADERS: Mapping[str, str] = {}
 
 
-def request_bytes(
+def make_request(
     target: str, method: str = "GET", body: bytes = b"", headers: Mapping[str, str] = _NO_HEADERS
 ) -> bytes:
-    """A request (RFC 9112) on a connection that is kept alive; a body is JSON by default."""
+    """Return a request (RFC 9112) on a connection that is kept alive; a body is JSON by default."""
     fields = {"Host": "127.0.0.1"}
     if body:
         fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -39,7 +39,7 @@ class AnswerParser:
     """Parses one connection's answers.
 
     Args:
-        sink: is given each piece of body as it arrives.
+        sink: is given each body chunk as it arrives.
         on_answer: is called with the status at the end of each answer.
     """
 
@@ -61,9 +61,9 @@ class _Exchange:
     size: int = 0
     status: int = 0
 
-    def add(self, piece: bytes) -> None:
-        self.size += len(piece)
-        self.sink(piece)
+    def add(self, received: bytes) -> None:
+        self.size += len(received)
+        self.sink(received)
 
     def finish(self, status: int) -> None:
         self.status = status
@@ -98,7 +98,7 @@ class Connection:
         return exchange.size
 
     def exchange(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer to a request, whatever it is.
+        """Return status and body of the answer to a request, of any status.
 
         Raises:
             BenchmarkError: the connection ended before the answer.
@@ -108,10 +108,10 @@ class Connection:
 
     def stream(self, target: str, sink: Sink = len) -> int:
         """Ask for `target`; the rest as `send`."""
-        return self.send(request_bytes(target), sink)
+        return self.send(make_request(target), sink)
 
     def answer(self, request: bytes) -> bytes:
-        """The whole body of the answer to a request. Raises as `send` does."""
+        """Return the whole body of the answer to a request. Raises as `send` does."""
         body = bytearray()
         self.send(request, body.extend)
         return bytes(body)
@@ -130,5 +130,5 @@ class Connection:
 
 
 def _named(request: bytes) -> str:
-    """Method and target."""
+    """Return its method and target."""
     return request.partition(b" HTTP/")[0].decode()

@@ -13,7 +13,7 @@ SEED = 20_250_701
 # A folder of another version is left alone and its data is made anew beside it.
 VERSION = "v1"
 
-_PIECE_BYTES = 8 << 20
+_READ_BYTES = 8 << 20
 
 # One member of a selection, as NumPy takes it and as a request names it.
 Member = int | slice
@@ -28,7 +28,7 @@ class Place:
     selection: tuple[Member, ...] = ()
 
     def target(self, route: str, **parameters: str) -> str:
-        """The request target (RFC 9112, section 3.2) that asks `route` for this place."""
+        """Return the request target (RFC 9112, section 3.2) that asks `route` for this place."""
         query = {"file": self.file, "path": self.path, **parameters}
         if self.selection:
             query["selection"] = ",".join(_text(member) for member in self.selection)
@@ -50,15 +50,15 @@ class DataFolder:
         return self.root / place.file
 
     def read(self, place: Place) -> np.ndarray:
-        """The values at `place` as h5py reads them: the truth that answers are held against."""
+        """Return the values at `place` as h5py reads them, with which answers are compared."""
         with h5py.File(self.file(place), "r") as file:
             return np.asarray(file[place.path][place.selection])
 
     def bring_to_memory(self, places: Iterable[Place]) -> None:
-        """Read the files once, since whoever is asked first would else wait for the disk."""
+        """Read the files once, since the first request would else wait for the disk."""
         for path in {self.file(place) for place in places}:
             with path.open("rb", buffering=0) as file:
-                while file.read(_PIECE_BYTES):
+                while file.read(_READ_BYTES):
                     pass
 
     def require(self, kind: str, write: Callable[[Path, np.random.Generator], None]) -> None:

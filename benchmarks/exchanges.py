@@ -46,7 +46,7 @@ class ExchangeQuestion:
         )
 
     def prepare(self, data: DataFolder) -> None:
-        """Nothing: the servers need no files."""
+        """Do nothing: the servers need no files."""
 
     def verify(self, servers: Sequence[Server]) -> None:
         for each in self.exchanges:

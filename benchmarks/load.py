@@ -38,8 +38,8 @@ class Load(Protocol):
         """
 
 
-def best_load() -> Load:
-    """wrk where it is installed, else the asyncio generator."""
+def choose_load() -> Load:
+    """Return wrk where it is installed, else the asyncio generator."""
     program = shutil.which("wrk")
     return WrkLoad(program) if program else AsyncioLoad()
 

@@ -13,7 +13,7 @@ _LIBRARIES = ("h5py", "numpy", "isal", "imagecodecs", "bitshuffle", "hdf5plugin"
 
 
 def describe(load: str, connections: int) -> Mapping[str, str]:
-    """Machine, versions and load, in the order in which they are shown."""
+    """Return machine, versions and load, in the order in which they are shown."""
     packages = {name: found for name in (*_PACKAGES, *_LIBRARIES) if (found := _version(name))}
     return {
         "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()}",

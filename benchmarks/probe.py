@@ -43,7 +43,7 @@ class Probe:
 
 @contextmanager
 def probing(port: int) -> Iterator[Probe]:
-    """Start a probe and wait until it has its first answer; ends it in any case."""
+    """Start a probe and wait until it has its first answer; end it in any case."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.probe", str(port)],
         cwd=REPOSITORY,

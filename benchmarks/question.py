@@ -91,4 +91,4 @@ class Question(Protocol):
         """
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
-        """One turn: values by their figure's name; a figure may be left out of later turns."""
+        """Measure one turn: values by their figure's name; later turns may leave figures out."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.probe import probing
 from benchmarks.question import H5GROVE, HDF5_SERVERS, Figure, Target, Turn
@@ -26,26 +26,26 @@ class WithoutHttp(Protocol):
     """A ceiling that is no server: it does the work in the measuring process."""
 
     def decoded(self, data: DataFolder, place: Place) -> bytes:
-        """What it makes of a place."""
+        """Return what it makes of a place."""
 
     def frames_per_second(
         self, data: DataFolder, places: Sequence[Place], seconds: float, seed: int
     ) -> float:
-        """How many random places it does in a second."""
+        """Return how many random places it does in a second."""
 
 
 def values(place: Place) -> str:
-    """The target that asks for the bytes of a place's values."""
+    """Return the target that asks for the bytes of a place's values."""
     return place.target("/data", format="bin")
 
 
 def metadata(place: Place) -> str:
-    """The target that asks for a place's metadata."""
+    """Return the target that asks for a place's metadata."""
     return place.target("/meta")
 
 
 def numbers(place: Place) -> str:
-    """The target that asks for a place's values as JSON."""
+    """Return the target that asks for a place's values as JSON."""
     return place.target("/data", format="json")
 
 
@@ -94,7 +94,7 @@ class RateQuestion:
         return (
             Figure(name=FIRST, unit="ms", better="lower", peer=first),
             *rates,
-            *([slowest_figure(SLOWEST)] if self.probed else []),
+            *([make_slowest_figure(SLOWEST)] if self.probed else []),
         )
 
     def prepare(self, data: DataFolder) -> None:
@@ -122,7 +122,7 @@ class RateQuestion:
         requests = self._requests(server, self._places)
         # Every place is asked for once before the load: a short turn would else measure a
         # mixture of first and later answers that depends on its length.
-        measured = {FIRST: median_latency(server, requests)} if turn.number == 0 else {}
+        measured = {FIRST: measure_median_latency(server, requests)} if turn.number == 0 else {}
         measured[REQUESTS] = turn.load.requests_per_second(
             server.port, requests, turn.seconds, turn.number
         )
@@ -135,22 +135,22 @@ class RateQuestion:
     def _requests(self, server: Server, places: Sequence[Place]) -> Sequence[bytes]:
         if server.name in self.asked:
             return self.asked[server.name](server, places)
-        return [request_bytes(self.target_of(place)) for place in places]
+        return [make_request(self.target_of(place)) for place in places]
 
     def _verify_without_http(self, name: str, place: Place) -> None:
         if self.without_http[name].decoded(self._data, place) != self._data.read(place).tobytes():
             raise BenchmarkError(f"{name}: wrong bytes for {place}")
 
 
-def slowest_figure(name: str) -> Figure:
-    """The row of the slowest `/` that others get beside a load."""
+def make_slowest_figure(name: str) -> Figure:
+    """Return the row of the slowest `/` that others get beside a load."""
     return Figure(
         name=name, unit="ms", better="lower", target=SLOWEST_TARGET, turns="worst", peer=H5GROVE
     )
 
 
-def median_latency(server: Server, requests: Sequence[bytes]) -> float:
-    """Milliseconds for an answer, asked one after the other."""
+def measure_median_latency(server: Server, requests: Sequence[bytes]) -> float:
+    """Return the median milliseconds for an answer, asked one after the other."""
     latencies = []
     with server.connect() as connection:
         for request in requests:

@@ -7,7 +7,7 @@ from benchmarks.data import DataFolder
 from benchmarks.load import Load
 from benchmarks.question import Figure, Question, Turn
 from benchmarks.servers import CEILING, Server, running
-from benchmarks.table import Row, serial_ceiling
+from benchmarks.table import Row, compute_serial_ceiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class Effort:
     def takes(self, question: Question) -> bool:
         return self._turns(question) > 0
 
-    def turns_of(self, question: Question, load: Load) -> Sequence[Turn]:
-        """The turns of each server; the first also probes, where that is not too long."""
+    def list_turns(self, question: Question, load: Load) -> Sequence[Turn]:
+        """Return the turns of each server; the first also probes, where that is not too long."""
         probe = self.heavy_turns > 0
         return [
             Turn(load, self.seconds, number, probe=probe and number == 0)
@@ -40,7 +40,7 @@ QUICK = Effort(turns=1, heavy_turns=0, seconds=1)
 def run_question(
     question: Question, names: Sequence[str], data: DataFolder, load: Load, effort: Effort
 ) -> list[Row]:
-    """One row for each figure of the question that was measured.
+    """Return one row for each figure of the question that was measured.
 
     Of the question's servers those in `names` are measured. They are started anew for each
     question, so that none meets the memory, the caches or the settings of another.
@@ -54,11 +54,11 @@ def run_question(
         question.verify([server for server in servers if server.name != CEILING])
         measured = [
             (server.name, question.measure(server, turn))
-            for turn in effort.turns_of(question, load)
+            for turn in effort.list_turns(question, load)
             for server in _alternating(servers, turn.number)
         ]
     rows = []
-    for figure in shown(question.figures, launches):
+    for figure in list_shown(question.figures, launches):
         turns = {
             name: [
                 values[figure.name]
@@ -68,14 +68,14 @@ def run_question(
             for name in launches
         }
         if figure.stages:
-            turns[figure.peer] = list(serial_ceiling(figure.stages, turns))
+            turns[figure.peer] = list(compute_serial_ceiling(figure.stages, turns))
         if any(turns.values()):
             rows.append(Row(question.name, figure, turns))
     return rows
 
 
-def shown(figures: Sequence[Figure], names: Container[str]) -> Iterator[Figure]:
-    """The figures whose peer was there; without any peer one of each name, for the subject."""
+def list_shown(figures: Sequence[Figure], names: Container[str]) -> Iterator[Figure]:
+    """Return the figures whose peer was there; one of each name where no peer was."""
 
     def has_peer(figure: Figure) -> bool:
         if figure.stages:

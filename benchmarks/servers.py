@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.client import BenchmarkError, Connection, request_bytes
+from benchmarks.client import BenchmarkError, Connection, make_request
 
 SUBJECT, CEILING = "asgihive", "ceiling"
 _START_SECONDS = 60
@@ -31,11 +31,11 @@ class Server:
         return Connection(self.port, timeout_seconds)
 
     def get(self, target: str) -> bytes:
-        """The body of one answer over a new connection."""
-        return self.answer(request_bytes(target))
+        """Return the body of one answer over a new connection."""
+        return self.answer(make_request(target))
 
     def answer(self, request: bytes) -> bytes:
-        """As `get`, for any request."""
+        """Do as `get`, for any request."""
         with self.connect() as connection:
             return connection.answer(request)
 
@@ -44,7 +44,7 @@ class Server:
         Path(f"/proc/{self.process_id}/clear_refs").write_text("5")
 
     def peak_memory(self) -> int:
-        """The most bytes that were resident at once (VmHWM, proc_pid_status(5))."""
+        """Return the most bytes that were resident at once (VmHWM, proc_pid_status(5))."""
         for line in Path(f"/proc/{self.process_id}/status").read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "VmHWM":
@@ -53,17 +53,17 @@ class Server:
 
 
 # Starts the server of a name, for a directory and with an environment, and ends it at the end.
-# Whatever listens on a port can be a peer: what starts it need not be `on_uvicorn`.
+# Any program that listens on a port can be a peer: its start need not be `on_uvicorn`.
 Launch = Callable[[str, Path, Mapping[str, str]], AbstractContextManager[Server]]
 
 
 def on_uvicorn(app: str) -> Launch:
-    """uvicorn with one worker, which serves a module of `benchmarks.apps`."""
+    """Start uvicorn with one worker, which serves a module of `benchmarks.apps`."""
     return partial(_uvicorn, app)
 
 
 def with_setting(launch: Launch, variable: str, value: str) -> Launch:
-    """The same with one more environment variable: to hold a server against itself."""
+    """Start the same with one more environment variable: to hold a server against itself."""
 
     def changed(
         name: str, directory: Path, environment: Mapping[str, str]
@@ -77,7 +77,7 @@ def with_setting(launch: Launch, variable: str, value: str) -> Launch:
 def without_server(
     name: str, _directory: Path, _environment: Mapping[str, str]
 ) -> Iterator[Server]:
-    """For what a question measures without a server: its process is this one, its port 0."""
+    """Start nothing, for what is measured in this process; the port is 0."""
     yield Server(name, os.getpid(), 0)
 
 
@@ -107,13 +107,13 @@ def _uvicorn(
         line = started.stdout.readline()
         if not line:
             raise BenchmarkError(f"{name} did not start")
-        yield until_it_answers(name, started, int(line))
+        yield wait_until_answering(name, started, int(line))
 
 
-def until_it_answers(
+def wait_until_answering(
     name: str, started: subprocess.Popen[bytes], port: int, target: str = "/", word: bytes = b""
 ) -> Server:
-    """The server, as soon as it answers `target` with any status, and a body with `word` in it.
+    """Return the server once it answers `target` with any status and a body with `word` in it.
 
     Raises:
         BenchmarkError: it ends before that, or needs too long.
@@ -123,7 +123,7 @@ def until_it_answers(
     while True:
         try:
             with server.connect() as connection:
-                if word in connection.exchange(request_bytes(target))[1]:
+                if word in connection.exchange(make_request(target))[1]:
                     return server
             error = "it is not ready"
         except (BenchmarkError, OSError) as problem:
@@ -144,7 +144,7 @@ def process(
     """Run a command beside this process; it has ended, or was killed, when the context has.
 
     Args:
-        quiet: whether what it says is dropped: peers log each request, and nobody reads it.
+        quiet: whether what it says is dropped: peers log each request, which is not read.
         end: the signal that ends it and its own processes.
     """
     output = subprocess.DEVNULL if quiet else None

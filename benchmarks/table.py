@@ -20,13 +20,13 @@ class Row:
     turns: Mapping[str, Sequence[float]]
 
     def value(self, server: str) -> float | None:
-        """The one value that stands for a server's turns; `None` when it was not measured."""
+        """Return the value that stands for a server's turns; `None` if it was not measured."""
         values = self.turns.get(server)
-        return summary(self.figure, values) if values else None
+        return summarize(self.figure, values) if values else None
 
     @property
     def ratio(self) -> float | None:
-        """How many times better asgihive is than the peer; below 1 it is worse."""
+        """Return how many times better asgihive is than the peer; below 1 it is worse."""
         ours, theirs = self.value(SUBJECT), self.value(self.figure.peer)
         if not ours or not theirs:
             return None
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is reached; `None` without a target or without its figure."""
+        """Return whether the target is reached; `None` without a target or without its figure."""
         target = self.figure.target
         if target is None:
             return None
@@ -44,14 +44,14 @@ class Row:
         return None if ratio is None or target.ratio is None else ratio >= target.ratio
 
 
-def summary(figure: Figure, values: Sequence[float]) -> float:
-    """The median of the turns, or the worst where the figure asks for that."""
+def summarize(figure: Figure, values: Sequence[float]) -> float:
+    """Return the median of the turns, or the worst where the figure asks for that."""
     if figure.turns == "median":
         return statistics.median(values)
     return min(values) if figure.better == "higher" else max(values)
 
 
-def serial_ceiling(
+def compute_serial_ceiling(
     stages: Sequence[Sequence[str]], turns: Mapping[str, Sequence[float]]
 ) -> Sequence[float]:
     """Return the rate in each turn of work that is done in stages, one after the other.
@@ -132,7 +132,7 @@ def _quantity(value: float | None, unit: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits and no exponent: 0.123, 4.56, 78.9, 1,230."""
+    """Return three significant digits and no exponent: 0.123, 4.56, 78.9, 1,230."""
     if value >= 100:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.3g}"

@@ -19,8 +19,8 @@ Asked = Sequence[tuple[Server, bytes]]
 Check = Callable[[Asked, DataFolder, Place], None]
 
 
-def same_bytes(asked: Asked, data: DataFolder, place: Place) -> None:
-    """Each answer holds exactly the bytes of the values.
+def check_bytes(asked: Asked, data: DataFolder, place: Place) -> None:
+    """Check that each answer holds exactly the bytes of the values.
 
     Raises:
         BenchmarkError: as all functions here, at the first answer that is wrong.
@@ -31,8 +31,8 @@ def same_bytes(asked: Asked, data: DataFolder, place: Place) -> None:
             raise BenchmarkError(f"{server.name}: wrong bytes for {place}")
 
 
-def same_long_bytes(server: Server, data: DataFolder, place: Place, target: str) -> None:
-    """As `same_bytes`, for an answer that is too long to be held in memory."""
+def check_long_bytes(server: Server, data: DataFolder, place: Place, target: str) -> None:
+    """Check as `check_bytes`, for an answer that is too long to be held in memory."""
     received, expected = _Checksum(), _Checksum()
     with server.connect() as connection:
         connection.stream(target, received.add)
@@ -43,16 +43,16 @@ def same_long_bytes(server: Server, data: DataFolder, place: Place, target: str)
         raise BenchmarkError(f"{server.name}: wrong bytes for {place}")
 
 
-def same_json_values(asked: Asked, data: DataFolder, place: Place) -> None:
-    """Each JSON answer holds exactly the numbers."""
+def check_json_values(asked: Asked, data: DataFolder, place: Place) -> None:
+    """Check that each JSON answer holds exactly the numbers."""
     expected = data.read(place)
     for server, request in asked:
         if not np.array_equal(np.array(_json(server, request)), expected):
             raise BenchmarkError(f"{server.name}: wrong numbers for {place}")
 
 
-def same_answers(asked: Asked, *, is_json: bool) -> None:
-    """All servers give the same bytes, or the same JSON, which may differ in its bytes."""
+def check_answers(asked: Asked, *, is_json: bool) -> None:
+    """Check that all give the same bytes, or the same JSON, which may differ in its bytes."""
     read = _json if is_json else Server.answer
     (first, request), *others = asked
     agreed = read(first, request)
@@ -61,8 +61,8 @@ def same_answers(asked: Asked, *, is_json: bool) -> None:
             raise BenchmarkError(f"{server.name} and {first.name} differ on {request!r}")
 
 
-def same_metadata(asked: Asked, data: DataFolder, place: Place) -> None:
-    """All servers say the same of a group, and it is what h5py finds there."""
+def check_metadata(asked: Asked, data: DataFolder, place: Place) -> None:
+    """Check that all servers say the same of a group, and what h5py finds there."""
     with h5py.File(data.file(place), "r") as file:
         expected = dict(_children(file[place.path]))
     answers = [(server, _json(server, request)) for server, request in asked]
@@ -82,8 +82,8 @@ def same_metadata(asked: Asked, data: DataFolder, place: Place) -> None:
             raise BenchmarkError(f"{server.name}: wrong metadata of {place}")
 
 
-def same_statistics(asked: Asked, data: DataFolder, place: Place) -> None:
-    """The statistics are those of all frames, summed here in integers, frame by frame."""
+def check_statistics(asked: Asked, data: DataFolder, place: Place) -> None:
+    """Check that the statistics are those of all frames, summed here in integers."""
     expected = _statistics(data, place)
     for server, request in asked:
         answer = _json(server, request)
@@ -130,6 +130,6 @@ class _Checksum:
     crc: int = 0
     size: int = 0
 
-    def add(self, piece: bytes | memoryview) -> None:
-        self.crc = zlib.crc32(piece, self.crc)
-        self.size += memoryview(piece).nbytes
+    def add(self, received: bytes | memoryview) -> None:
+        self.crc = zlib.crc32(received, self.crc)
+        self.size += memoryview(received).nbytes

@@ -17,7 +17,7 @@ class Timing(CornerstoneHooks):
 
 
 def hive_of(hooks: type[CornerstoneHooks]) -> Hive:
-    """The hive with three cornerstones of these hooks."""
+    """Return the hive with three cornerstones of these hooks."""
     cornerstones = [
         Component(
             kind="cornerstone",

@@ -6,7 +6,7 @@ from benchmarks.apps.greeting import PATH, greet
 
 
 def endpoint() -> Component:
-    """The endpoint with the greeting."""
+    """Return the endpoint with the greeting."""
     router = Router()
     router.get(PATH)(greet)
     return Component(kind="endpoint", container="endpoints", name="greetings", router=router)

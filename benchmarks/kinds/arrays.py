@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from benchmarks.data import SEED, DataFolder, Place
-from benchmarks.kinds.frames import detector_frame
+from benchmarks.kinds.frames import make_detector_frame
 
 PICKS = 64
 """Random selections of each kind."""
@@ -17,7 +17,7 @@ _VOLUME_CHUNKS = (8, 128, 128)
 
 
 def contiguous_16k(data: DataFolder, files: int = 4, datasets: int = 100) -> Sequence[Place]:
-    """Contiguous datasets of 16 KiB (float32)."""
+    """Make contiguous datasets of 16 KiB (float32)."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         for index in range(files):
@@ -34,7 +34,7 @@ def contiguous_16k(data: DataFolder, files: int = 4, datasets: int = 100) -> Seq
 
 
 def float_tables(data: DataFolder, files: int = 2) -> Sequence[Place]:
-    """Contiguous tables of 64 MiB (float64)."""
+    """Make contiguous tables of 64 MiB (float64)."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         for index in range(files):
@@ -46,7 +46,7 @@ def float_tables(data: DataFolder, files: int = 2) -> Sequence[Place]:
 
 
 def million_numbers(data: DataFolder) -> Sequence[Place]:
-    """1,024 rows of 1,024 numbers, anywhere in the tables."""
+    """Choose 1,024 rows of 1,024 numbers, anywhere in the tables."""
     random = np.random.default_rng(SEED)
     tables = float_tables(data)
     starts = random.integers(_ROWS - 1024, size=PICKS).tolist()
@@ -57,10 +57,10 @@ def million_numbers(data: DataFolder) -> Sequence[Place]:
 
 
 def volume(data: DataFolder) -> Place:
-    """512 MiB (uint16) in gzip+shuffle chunks of 256 KiB, whose borders no selection minds."""
+    """Make 512 MiB (uint16) in gzip+shuffle chunks of 256 KiB, whose borders no selection minds."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
-        frames = [detector_frame(random, counts=8) for _ in range(8)]
+        frames = [make_detector_frame(random, counts=8) for _ in range(8)]
         with h5py.File(folder / "volume.h5", "w") as file:
             volume = file.create_dataset(
                 "volume",
@@ -79,12 +79,12 @@ def volume(data: DataFolder) -> Place:
 
 
 def slabs(data: DataFolder) -> Sequence[Place]:
-    """Slabs of 8x512x512 (4 MiB) anywhere in the volume: 16 to 50 chunks each."""
+    """Choose slabs of 8x512x512 (4 MiB) anywhere in the volume: 16 to 50 chunks each."""
     return _boxes(volume(data), (8, 512, 512), (1, 1, 1))
 
 
 def strided(data: DataFolder) -> Sequence[Place]:
-    """Every fourth value of boxes of 64x128x128 anywhere in the volume: 8 to 36 chunks each."""
+    """Choose every fourth value of boxes of 64x128x128 in the volume: 8 to 36 chunks each."""
     return _boxes(volume(data), (64, 128, 128), (4, 4, 4))
 
 

@@ -17,7 +17,7 @@ FILES, FRAMES = 4, 16
 
 
 def contiguous_4m(data: DataFolder) -> Sequence[Place]:
-    """Frames of 4 MiB (uint32) in contiguous stacks."""
+    """Make frames of 4 MiB (uint32) in contiguous stacks."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         for index in range(FILES):
@@ -31,23 +31,23 @@ def contiguous_4m(data: DataFolder) -> Sequence[Place]:
 
 
 def gzip_frames(data: DataFolder) -> Sequence[Place]:
-    """1024x1024 uint16, each one gzip+shuffle chunk."""
+    """Make frames of 1024x1024 uint16, each one gzip+shuffle chunk."""
     return _compressed(data, "gzip_frames", lambda: {"compression": "gzip", "shuffle": True})
 
 
 def bitshuffle_lz4_frames(data: DataFolder) -> Sequence[Place]:
-    """The same as bitshuffle-LZ4, as the detectors of today write it."""
+    """Make the same as bitshuffle-LZ4, as the detectors of today write it."""
     return _compressed(data, "bitshuffle_lz4_frames", lambda: _plugin("Bitshuffle", cname="lz4"))
 
 
 def zstd_frames(data: DataFolder) -> Sequence[Place]:
-    """The same as zstd."""
+    """Make the same as zstd."""
     return _compressed(data, "zstd_frames", lambda: _plugin("Zstd"))
 
 
-def plain_frames(data: DataFolder, places: Sequence[Place]) -> None:
+def write_plain_frames(data: DataFolder, places: Sequence[Place]) -> None:
     """Write the stacks of `places` once more, contiguous and without filters."""
-    kind = plain_place(places[0]).file.partition("/")[0]
+    kind = locate_plain_frame(places[0]).file.partition("/")[0]
 
     def write(folder: Path, _: np.random.Generator) -> None:
         for path in sorted({place.file for place in places}):
@@ -60,20 +60,20 @@ def plain_frames(data: DataFolder, places: Sequence[Place]) -> None:
     data.require(kind, write)
 
 
-def plain_place(place: Place) -> Place:
-    """Return where `plain_frames` writes a frame."""
+def locate_plain_frame(place: Place) -> Place:
+    """Return where `write_plain_frames` writes a frame."""
     kind, _, name = place.file.partition("/")
     return replace(place, file=f"{kind}_plain/{name}")
 
 
-def frame_stack(file: h5py.File, frames: int, **filters: Any) -> h5py.Dataset:
-    """An empty stack of frames, one a chunk."""
+def make_frame_stack(file: h5py.File, frames: int, **filters: Any) -> h5py.Dataset:
+    """Make an empty stack of frames, one a chunk."""
     shape = (frames, *SHAPE)
     return file.create_dataset("stack", shape, np.uint16, chunks=(1, *SHAPE), **filters)
 
 
-def detector_frame(random: np.random.Generator, counts: float) -> np.ndarray:
-    """Counting noise on a background that falls off from `counts` to the sides."""
+def make_detector_frame(random: np.random.Generator, counts: float) -> np.ndarray:
+    """Make counting noise on a background that falls off from `counts` to the sides."""
     rows = np.linspace(-1, 1, SHAPE[0])[:, None]
     columns = np.linspace(-1, 1, SHAPE[1])
     return random.poisson(counts * np.exp(-(rows**2) - columns**2)).astype(np.uint16)
@@ -84,7 +84,7 @@ def repeat_frames(
 ) -> None:
     """Fill a long stack with few different frames in random order: each is compressed once."""
     for frame in range(different):
-        stack[frame] = detector_frame(random, counts)
+        stack[frame] = make_detector_frame(random, counts)
     chunks = [stack.id.read_direct_chunk((frame, 0, 0)) for frame in range(different)]
     for frame in range(different, len(stack)):
         mask, stored = chunks[int(random.integers(different))]
@@ -97,9 +97,9 @@ def _compressed(
     def write(folder: Path, random: np.random.Generator) -> None:
         for index in range(FILES):
             with h5py.File(folder / f"{index}.h5", "w") as file:
-                stack = frame_stack(file, FRAMES, **filters())
+                stack = make_frame_stack(file, FRAMES, **filters())
                 for frame in range(FRAMES):
-                    stack[frame] = detector_frame(random, counts=8)
+                    stack[frame] = make_detector_frame(random, counts=8)
 
     data.require(kind, write)
     return _places(kind)

@@ -11,7 +11,7 @@ from benchmarks.data import DataFolder, Place
 
 
 def small_groups(data: DataFolder, files: int = 4, groups: int = 50) -> Sequence[Place]:
-    """Groups of 5 datasets with 3 attributes each."""
+    """Make groups of 5 datasets with 3 attributes each."""
 
     def write(folder: Path, _: np.random.Generator) -> None:
         for index in range(files):
@@ -28,7 +28,7 @@ def small_groups(data: DataFolder, files: int = 4, groups: int = 50) -> Sequence
 
 
 def wide_groups(data: DataFolder, files: int = 4) -> Sequence[Place]:
-    """In each file one group of 5,000 datasets with 5 attributes each."""
+    """Make in each file one group of 5,000 datasets with 5 attributes each."""
 
     def write(folder: Path, _: np.random.Generator) -> None:
         first = folder / "0.h5"

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from benchmarks.data import SEED, DataFolder, Place
-from benchmarks.kinds.frames import SHAPE, frame_stack, repeat_frames
+from benchmarks.kinds.frames import SHAPE, make_frame_stack, repeat_frames
 
 PICKS = 64
 CHUNK_COUNTS = (10**3, 10**4, 10**5, 10**6)
@@ -16,7 +16,7 @@ _DOWNLOAD_BYTES = 4 << 30
 
 
 def download(data: DataFolder) -> Sequence[Place]:
-    """4 GiB twice: contiguous and sparse on the disk, and as 2,048 gzip+shuffle frames."""
+    """Make 4 GiB twice: contiguous and sparse on the disk, and as 2,048 gzip+shuffle frames."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         frames = _DOWNLOAD_BYTES >> 22
@@ -28,7 +28,7 @@ def download(data: DataFolder) -> Sequence[Place]:
             for frame in (*range(0, frames, 128), frames - 1):
                 stack[frame] = random.integers(1 << 32, size=SHAPE, dtype=np.uint32)
         with h5py.File(folder / "gzip.h5", "w") as file:
-            stack = frame_stack(file, 2 * frames, compression="gzip", shuffle=True)
+            stack = make_frame_stack(file, 2 * frames, compression="gzip", shuffle=True)
             repeat_frames(stack, random, different=8, counts=0.1)
 
     data.require("download", write)
@@ -36,11 +36,11 @@ def download(data: DataFolder) -> Sequence[Place]:
 
 
 def two_gib(data: DataFolder) -> Place:
-    """2 GiB as 1,024 gzip+shuffle frames with the noise of a detector."""
+    """Make 2 GiB as 1,024 gzip+shuffle frames with the noise of a detector."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         with h5py.File(folder / "gzip.h5", "w") as file:
-            stack = frame_stack(file, 1024, compression="gzip", shuffle=True)
+            stack = make_frame_stack(file, 1024, compression="gzip", shuffle=True)
             repeat_frames(stack, random, different=32, counts=8)
 
     data.require("two_gib", write)
@@ -48,7 +48,7 @@ def two_gib(data: DataFolder) -> Place:
 
 
 def many_chunks(data: DataFolder) -> Sequence[Sequence[Place]]:
-    """By number of chunks: random chunks of 16 values each, of one dataset."""
+    """Choose, by number of chunks: random chunks of 16 values each, of one dataset."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         for chunks in CHUNK_COUNTS:

@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.data import DataFolder, Place
 
 SESSIONS = 6
-"""Sets of files: one for each turn of a full run, so that every request is new, and the last,
-of which the answers are verified."""
+"""Sets of files: one for each turn of a full run, so that every request is new, and the last
+for verification."""
 FILES = 15
 """Of each session."""
 ENTITIES = 40
@@ -20,8 +20,8 @@ _SIZE = 2048
 _UNITS = ("mm", "deg", "keV", "K", "mbar", "A", "s", "counts")
 
 
-def nexus_files(data: DataFolder) -> Sequence[Sequence[Place]]:
-    """The root of each file, by session."""
+def make_nexus_files(data: DataFolder) -> Sequence[Sequence[Place]]:
+    """Make the files and return the root of each, by session."""
 
     def write(folder: Path, random: np.random.Generator) -> None:
         for session in range(SESSIONS):

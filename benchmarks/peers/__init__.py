@@ -6,6 +6,6 @@ from benchmarks.peers import hsds, nginx, tiled
 
 
 def missing() -> Mapping[str, str]:
-    """The peers that cannot take part here, and why."""
+    """Return the peers that cannot take part here, and why."""
     found = {each.NAME: each.missing() for each in (nginx, tiled, hsds)}
     return {name: why for name, why in found.items() if why is not None}

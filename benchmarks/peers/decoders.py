@@ -38,7 +38,7 @@ class _Chunk:
 
 
 def decoded(data: DataFolder, place: Place) -> bytes:
-    """The bytes of one frame, to be held against h5py's."""
+    """Return the bytes of one frame, to be held against h5py's."""
     with _located(data, [place]) as (chunk,):
         return chunk.decode().tobytes()
 
@@ -46,7 +46,7 @@ def decoded(data: DataFolder, place: Place) -> bytes:
 def frames_per_second(
     data: DataFolder, places: Sequence[Place], seconds: float, seed: int
 ) -> float:
-    """How many frames all lanes decode in a second."""
+    """Return how many frames all lanes decode in a second."""
     lanes = H5Settings.from_environment().decode_lanes
     with _located(data, places) as chunks, ThreadPoolExecutor(lanes) as threads:
         start = time.perf_counter()

@@ -17,10 +17,10 @@ from urllib.parse import urlencode
 
 import h5py
 
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import Place
 from benchmarks.peers import programs
-from benchmarks.servers import Launch, Server, process, until_it_answers
+from benchmarks.servers import Launch, Server, process, wait_until_answering
 
 NAME = "HSDS"
 missing = partial(programs.missing, "hsds")
@@ -36,12 +36,12 @@ _SHUFFLE = {"class": "H5Z_FILTER_SHUFFLE", "id": 2, "name": "shuffle"}
 
 
 def serving(kind: str) -> Launch:
-    """HSDS with the stacks of one kind of data, contiguous or gzip+shuffle."""
+    """Start HSDS with the stacks of one kind of data, contiguous or gzip+shuffle."""
     return partial(_launch, kind)
 
 
 def requests(server: Server, places: Sequence[Place]) -> Sequence[bytes]:
-    """How HSDS is asked for frames as bytes."""
+    """Make requests to HSDS for the bytes of frames."""
     stacks = {place.file: _stack_of(server, place.file) for place in places}
     return [_request(place, *stacks[place.file]) for place in places]
 
@@ -52,7 +52,7 @@ def _request(place: Place, dataset: str, shape: Sequence[int]) -> bytes:
     members = [f"{frame}:{frame + 1}", *(f"0:{extent}" for extent in shape[1:])]
     query = {"select": f"[{','.join(members)}]"}
     target = _target(f"/datasets/{dataset}/value", place.file, **query)
-    return request_bytes(target, headers={**_HEADERS, "Accept": _BYTES})
+    return make_request(target, headers={**_HEADERS, "Accept": _BYTES})
 
 
 def _stack_of(server: Server, file: str) -> tuple[str, Sequence[int]]:
@@ -65,7 +65,7 @@ def _stack_of(server: Server, file: str) -> tuple[str, Sequence[int]]:
 def _launch(
     kind: str, name: str, directory: Path, environment: Mapping[str, str]
 ) -> Iterator[Server]:
-    port = programs.free_port()
+    port = programs.find_free_port()
     with tempfile.TemporaryDirectory(prefix="asgihive-hsds-") as store:
         command = [programs.installed("hsds"), "--root_dir", store, "--bucket_name", _BUCKET]
         command += ["--hs_username", _USER, "--hs_password", _PASSWORD, "--count", "1"]
@@ -73,7 +73,7 @@ def _launch(
         command += ["--logfile", f"{store}/log"]
         # Its nodes are processes of their own, which it ends when it is interrupted.
         with process(command, environment, quiet=True, end=signal.SIGINT) as started:
-            server = until_it_answers(name, started, port, "/about", b'"READY"')
+            server = wait_until_answering(name, started, port, "/about", b'"READY"')
             _ingest(server, directory, kind)
             yield server
 
@@ -116,12 +116,12 @@ def _domain_target(path: str, domain: str, **query: str) -> str:
 def _ask(
     server: Server, target: str, method: str = "GET", document: Any = None, content: bytes = b""
 ) -> Any:
-    """The JSON document that it answers, whichever 2xx status it has."""
+    """Return the JSON document that it answers, whichever 2xx status it has."""
     body = content or (b"" if document is None else json.dumps(document).encode())
     kind = _BYTES if content else "application/json"
     headers = {**_HEADERS, **({"Content-Type": kind} if body else {})}
     with server.connect() as connection:
-        status, answer = connection.exchange(request_bytes(target, method, body, headers))
+        status, answer = connection.exchange(make_request(target, method, body, headers))
     # 409: it is there already, as the folders are that it makes for its users.
     if status not in {200, 201, 409}:
         raise BenchmarkError(f"{server.name}: {method} {target}: status {status}: {answer!r}")

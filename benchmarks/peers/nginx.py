@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.peers import programs
-from benchmarks.servers import Server, process, until_it_answers
+from benchmarks.servers import Server, process, wait_until_answering
 
 NAME = "nginx"
 missing = partial(programs.missing, "nginx")
 
-# One worker, as of the others; its temporary folders are nobody else's business.
+# One worker, as of the others; its temporary folders are its own.
 _CONFIGURATION = """\
 {user}
 worker_processes 1;
@@ -44,7 +44,7 @@ http {{
 
 
 def write_files(data: DataFolder, places: Sequence[Place]) -> None:
-    """A plain file for each place, with the bytes that are in the HDF5 file."""
+    """Write a plain file for each place, with the bytes that are in the HDF5 file."""
 
     def write(folder: Path, _: np.random.Generator) -> None:
         for place in places:
@@ -56,25 +56,25 @@ def write_files(data: DataFolder, places: Sequence[Place]) -> None:
 
 
 def requests(_server: Server, places: Sequence[Place]) -> Sequence[bytes]:
-    """How nginx is asked for the places that `write_files` was given."""
-    return [request_bytes(f"/{_kind(place)}/{_name(place)}") for place in places]
+    """Make requests to nginx for the places that `write_files` was given."""
+    return [make_request(f"/{_kind(place)}/{_name(place)}") for place in places]
 
 
 @contextmanager
 def launch(name: str, directory: Path, _environment: Mapping[str, str]) -> Iterator[Server]:
-    """nginx, whose root is the data's folder."""
-    port = programs.free_port()
+    """Start nginx, whose root is the data's folder."""
+    port = programs.find_free_port()
     with tempfile.TemporaryDirectory(prefix="asgihive-nginx-") as folder:
         configuration = Path(folder, "nginx.conf")
         text = _CONFIGURATION.format(folder=folder, root=directory, port=port, user=_user())
         configuration.write_text(text)
         command = [programs.installed("nginx"), "-p", folder, "-e", "stderr"]
         with process([*command, "-c", str(configuration)], {}) as started:
-            yield until_it_answers(name, started, port)
+            yield wait_until_answering(name, started, port)
 
 
 def _user() -> str:
-    # A worker of root's becomes somebody else, who may not read a temporary folder.
+    # A worker that root starts changes to a user who may not read a temporary folder.
     if os.geteuid() != 0:
         return ""
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"

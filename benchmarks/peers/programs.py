@@ -6,12 +6,12 @@ import socket
 
 
 def program(name: str) -> str | None:
-    """Where a program is: as its variable (BENCHMARK_TILED, …) says, else on the PATH."""
+    """Find a program: as its variable (BENCHMARK_TILED, …) says, else on the PATH."""
     return shutil.which(os.environ.get(variable(name), name))
 
 
 def missing(name: str) -> str | None:
-    """Why a program cannot be run; None if it can."""
+    """Return why a program cannot be run, or None if it can."""
     if program(name) is not None:
         return None
     return f"no {name} on the PATH, nor does {variable(name)} name one"
@@ -21,15 +21,15 @@ def variable(name: str) -> str:
     return f"BENCHMARK_{name.upper()}"
 
 
-def free_port() -> int:
-    """A port that nobody listens on; it stays so unless somebody is very quick."""
+def find_free_port() -> int:
+    """Return a free port, which another program could take before it is used."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port
 
 
 def installed(name: str) -> str:
-    """As `program`, for one that was found before."""
+    """Do as `program`, for one that was found before."""
     found = program(name)
     assert found is not None, name
     return found

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import Place
 from benchmarks.peers import programs
-from benchmarks.servers import Launch, Server, process, until_it_answers
+from benchmarks.servers import Launch, Server, process, wait_until_answering
 
 NAME = "tiled"
 missing = partial(programs.missing, "tiled")
@@ -20,19 +20,19 @@ _REGISTERED_SECONDS = 60
 
 
 def serving(kind: str) -> Launch:
-    """tiled for the files of one kind of data: it registers every file before it can be asked."""
+    """Start tiled for the files of one kind of data, and let it register every file."""
     return partial(_launch, kind)
 
 
 def requests(_server: Server, places: Sequence[Place]) -> Sequence[bytes]:
-    """How tiled is asked for frames as bytes."""
+    """Make requests to tiled for the bytes of frames."""
     return [_request(place) for place in places]
 
 
 def _request(place: Place) -> bytes:
     (frame,) = place.selection
     target = f"/api/v1/array/full/{_key(place)}?slice={frame}"
-    return request_bytes(f"{target}&format={quote('application/octet-stream', safe='')}")
+    return make_request(f"{target}&format={quote('application/octet-stream', safe='')}")
 
 
 def _key(place: Place) -> str:
@@ -43,17 +43,17 @@ def _key(place: Place) -> str:
 def _launch(
     kind: str, name: str, directory: Path, environment: Mapping[str, str]
 ) -> Iterator[Server]:
-    port = programs.free_port()
+    port = programs.find_free_port()
     command = [programs.installed("tiled"), "serve", "directory", str(directory / kind)]
     command += ["--public", "--host", "127.0.0.1", "--port", str(port)]
     with process(command, environment, quiet=True) as started:
-        server = until_it_answers(name, started, port)
+        server = wait_until_answering(name, started, port)
         _wait_until_registered(server, len(list((directory / kind).glob("*.h5"))))
         yield server
 
 
 def _wait_until_registered(server: Server, files: int) -> None:
-    """It answers before it has walked through the folder."""
+    """Wait, since it answers before it has walked through the folder."""
     end = time.monotonic() + _REGISTERED_SECONDS
     while (found := _registered(server)) < files:
         if time.monotonic() > end:

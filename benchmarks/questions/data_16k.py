@@ -9,7 +9,7 @@ QUESTION = rate.RateQuestion(
     asks="`/data` of 400 contiguous datasets of 16 KiB as bin, at random",
     make=arrays.contiguous_16k,
     target_of=rate.values,
-    check=verify.same_bytes,
+    check=verify.check_bytes,
     targets={H5GROVE: Target(ratio=8)},
     servers={**HDF5_SERVERS, **CEILING_SERVER},
 )

@@ -21,7 +21,7 @@ QUESTION = rate.RateQuestion(
     "the same bytes from plain files",
     make=_frames,
     target_of=rate.values,
-    check=verify.same_bytes,
+    check=verify.check_bytes,
     targets={
         H5GROVE: Target(ratio=2.5),
         nginx.NAME: Target(ratio=0.7),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePath
 
 from benchmarks import rate, verify
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds.large import download
 from benchmarks.probe import probing
@@ -21,7 +21,7 @@ def _figures(kind: str) -> tuple[Figure, ...]:
     return (
         Figure(name=kind, unit="MiB/s", better="higher"),
         Figure(name=f"{kind}, memory", unit="MiB", better="lower", target=_MEMORY, turns="worst"),
-        rate.slowest_figure(f"{kind}, {rate.SLOWEST}"),
+        rate.make_slowest_figure(f"{kind}, {rate.SLOWEST}"),
     )
 
 
@@ -45,12 +45,12 @@ class Download4G:
         for place in self._places:
             for frame in (0, 100, -1):
                 one = replace(place, selection=(frame,))
-                request = request_bytes(rate.values(one))
-                verify.same_bytes([(server, request) for server in servers], self._data, one)
+                request = make_request(rate.values(one))
+                verify.check_bytes([(server, request) for server in servers], self._data, one)
             # The peer takes long for the whole of it: its length is checked when it is measured.
             for server in servers:
                 if server.name == SUBJECT:
-                    verify.same_long_bytes(server, self._data, place, rate.values(place))
+                    verify.check_long_bytes(server, self._data, place, rate.values(place))
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         if server.name != SUBJECT and turn.number > 0:
@@ -67,7 +67,7 @@ class Download4G:
         return measured
 
     def _download(self, server: Server, place: Place) -> float:
-        """MiB in a second."""
+        """Return MiB in a second."""
         start = time.perf_counter()
         with server.connect(_PATIENCE_SECONDS) as connection:
             size = connection.stream(rate.values(place))

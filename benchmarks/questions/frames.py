@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks import rate, verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import frames
 from benchmarks.peers import decoders, hsds, nginx, tiled
@@ -26,7 +26,7 @@ _PLAIN = "contiguous"
 
 
 def _plain_requests(_server: Server, places: Sequence[Place]) -> Sequence[bytes]:
-    return [request_bytes(rate.values(frames.plain_place(place))) for place in places]
+    return [make_request(rate.values(frames.locate_plain_frame(place))) for place in places]
 
 
 def _question(
@@ -38,8 +38,8 @@ def _question(
 ) -> rate.RateQuestion:
     def make_all(data: DataFolder) -> Sequence[Place]:
         places = make(data)
-        frames.plain_frames(data, places)
-        data.bring_to_memory(map(frames.plain_place, places))
+        frames.write_plain_frames(data, places)
+        data.bring_to_memory(map(frames.locate_plain_frame, places))
         nginx.write_files(data, places)
         return places
 
@@ -49,7 +49,7 @@ def _question(
         "off; in series: the decoders alone, then the same bytes sent without decoding",
         make=make_all,
         target_of=rate.values,
-        check=verify.same_bytes,
+        check=verify.check_bytes,
         targets={
             H5GROVE: Target(ratio=ratio),
             IN_SERIES: Target(ratio=0.85),

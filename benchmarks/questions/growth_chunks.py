@@ -14,7 +14,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from benchmarks import rate, verify
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import DataFolder
 from benchmarks.kinds.large import CHUNK_COUNTS, many_chunks
 from benchmarks.question import HDF5_SERVERS, Figure, Target, Turn
@@ -61,30 +61,30 @@ class GrowthOfChunks:
     def verify(self, servers: Sequence[Server]) -> None:
         for places in self._places:
             for place in places[::8]:
-                request = request_bytes(rate.values(place))
+                request = make_request(rate.values(place))
                 asked = [(server, request) for server in servers]
-                verify.same_bytes(asked, self._data, place)
+                verify.check_bytes(asked, self._data, place)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         measured = {}
         for chunks, places in zip(CHUNK_COUNTS, self._places, strict=True):
-            requests = [request_bytes(rate.values(place)) for place in places]
+            requests = [make_request(rate.values(place)) for place in places]
             path = self._data.file(places[0])
             first, just_written, later = (f"{order}, {chunks:,} chunks" for order in _ORDERS)
             measured[first] = self._first(server, path, requests[turn.number :: 16], wait=True)
             written = requests[turn.number + 8 :: 16]
             measured[just_written] = self._first(server, path, written, wait=False)
-            measured[later] = rate.median_latency(server, requests)
+            measured[later] = rate.measure_median_latency(server, requests)
         return measured
 
     def _first(self, server: Server, path: Path, requests: Sequence[bytes], *, wait: bool) -> float:
-        """Median milliseconds of requests, each the first since its file was touched."""
+        """Return the median milliseconds of requests, each the first since its file was touched."""
         taken = []
         for request in requests:
             os.utime(path)
             if wait:
                 time.sleep(_SETTLED_SECONDS)
-            taken.append(rate.median_latency(server, [request]))
+            taken.append(rate.measure_median_latency(server, [request]))
         return statistics.median(taken)
 
 
@@ -116,7 +116,7 @@ class ListingOfChunks:
 
 
 def _table(path: Path, *, by_library: bool) -> ChunkTable:
-    """Where all chunks of the dataset lie; opened anew, as for a first read."""
+    """List where all chunks of the dataset lie; opened anew, as for a first read."""
     bounds = {"max_open": 1, "idle_seconds": 1, "chunk_cache_bytes": 0, "max_chunk_bytes": 1 << 20}
     pool = FilePool(Sandbox(path.parent), **bounds)
     lease = Lease(pool)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import rate, verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import arrays, frames
 from benchmarks.question import HDF5_SERVERS, Figure, Turn
@@ -42,11 +42,11 @@ class GrowthOfConnections:
 
     def verify(self, servers: Sequence[Server]) -> None:
         for place in self._places[::8]:
-            request = request_bytes(rate.values(place))
-            verify.same_bytes([(server, request) for server in servers], self._data, place)
+            request = make_request(rate.values(place))
+            verify.check_bytes([(server, request) for server in servers], self._data, place)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
-        requests = [request_bytes(rate.values(place)) for place in self._places]
+        requests = [make_request(rate.values(place)) for place in self._places]
         return {
             _figure(number): turn.load.requests_per_second(
                 server.port, requests, turn.seconds, turn.number, number

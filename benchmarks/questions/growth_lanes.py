@@ -22,7 +22,7 @@ QUESTION = rate.RateQuestion(
     asks=f"gzip+shuffle frames, chunk cache off, with {_name(_CORES)}, and with fewer",
     make=frames.gzip_frames,
     target_of=rate.values,
-    check=verify.same_bytes,
+    check=verify.check_bytes,
     targets={_name(lanes): None for lanes in _FEWER},
     servers={
         SUBJECT: HDF5_SERVERS[SUBJECT],

@@ -1,12 +1,12 @@
 """The least that a hive adds to a handler."""
 
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.exchanges import Exchange, ExchangeQuestion
 from benchmarks.question import CEILING_SERVER, STARLETTE, Target
 from benchmarks.servers import SUBJECT, on_uvicorn
 
 GREETINGS = [
-    Exchange(request_bytes(f"/greetings/{number}"), {"greeting": str(number)})
+    Exchange(make_request(f"/greetings/{number}"), {"greeting": str(number)})
     for number in range(100)
 ]
 

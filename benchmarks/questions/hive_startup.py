@@ -75,7 +75,7 @@ class HiveStartup:
         data.require("startup", _write_endpoints)
 
     def verify(self, servers: Sequence[Server]) -> None:
-        """The process that is measured does it: it counts the routes that the hive has."""
+        """Do nothing: the measured process counts the routes that the hive has."""
 
     def measure(
         self,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from benchmarks import rate, verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder
 from benchmarks.kinds.arrays import float_tables
 from benchmarks.probe import probing
@@ -34,8 +34,8 @@ class JsonBeside:
 
     def verify(self, servers: Sequence[Server]) -> None:
         place = self._places[0]
-        request = request_bytes(rate.numbers(place))
-        verify.same_json_values([(server, request) for server in servers], self._data, place)
+        request = make_request(rate.numbers(place))
+        verify.check_json_values([(server, request) for server in servers], self._data, place)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         targets = [rate.numbers(place) for place in self._places]

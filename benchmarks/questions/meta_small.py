@@ -9,7 +9,7 @@ QUESTION = rate.RateQuestion(
     asks="`/meta` of 200 groups of 5 datasets with 3 attributes each, at random",
     make=groups.small_groups,
     target_of=rate.metadata,
-    check=verify.same_metadata,
+    check=verify.check_metadata,
     targets={H5GROVE: Target(ratio=15)},
     servers={**HDF5_SERVERS, **CEILING_SERVER},
 )

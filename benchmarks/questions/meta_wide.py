@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks import rate, verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds.groups import wide_groups
 from benchmarks.probe import probing
@@ -41,7 +41,7 @@ class MetaWide:
         target = Target(ratio=self.ratio)
         return (
             Figure(name=_TIME, unit="ms", better="lower", target=target),
-            rate.slowest_figure(rate.SLOWEST),
+            rate.make_slowest_figure(rate.SLOWEST),
         )
 
     def prepare(self, data: DataFolder) -> None:
@@ -49,8 +49,8 @@ class MetaWide:
 
     def verify(self, servers: Sequence[Server]) -> None:
         first, *others = self._places
-        request = request_bytes(rate.metadata(first))
-        verify.same_metadata([(server, request) for server in servers], self._data, first)
+        request = make_request(rate.metadata(first))
+        verify.check_metadata([(server, request) for server in servers], self._data, first)
         if not self.cold:
             # The peer has no cache, and takes seconds for each.
             for server in servers:
@@ -70,7 +70,7 @@ class MetaWide:
         return measured
 
     def _call(self, server: Server, place: Place) -> float:
-        """Milliseconds from the request to the answer's last byte."""
+        """Return the milliseconds from the request to the answer's last byte."""
         if self.cold:
             os.utime(self._data.file(place))
         with server.connect() as connection:

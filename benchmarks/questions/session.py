@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import h5py
 
 from benchmarks import verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import nexus
 from benchmarks.question import CEILING_SERVER, HDF5_SERVERS, Figure, Target, Turn
@@ -35,7 +35,7 @@ class SessionRequest:
 
     @property
     def is_json(self) -> bool:
-        """Whether equal answers may differ in their bytes."""
+        """Return whether equal answers may differ in their bytes."""
         return "format=bin" not in self.target
 
 
@@ -70,7 +70,7 @@ class Session:
             and lets each server do before what it does once in its life.
     """
 
-    make: Callable[[DataFolder], Sequence[Sequence[Place]]] = nexus.nexus_files
+    make: Callable[[DataFolder], Sequence[Sequence[Place]]] = nexus.make_nexus_files
     name: str = "session"
     asks: str = (
         f"one client opens {nexus.FILES} NeXus files: `/meta` of the root, then of "
@@ -101,15 +101,15 @@ class Session:
 
     def verify(self, servers: Sequence[Server]) -> None:
         for request in self._sessions[-1]:
-            sent = request_bytes(request.target)
+            sent = make_request(request.target)
             asked = [(server, sent) for server in servers]
-            verify.same_answers(asked, is_json=request.is_json)
+            verify.check_answers(asked, is_json=request.is_json)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         latencies: defaultdict[str, list[float]] = defaultdict(list)
         # A turn beyond the prepared ones would ask for what is known.
         session = self._sessions[:-1][turn.number]
-        requests = [(request.figure, request_bytes(request.target)) for request in session]
+        requests = [(request.figure, make_request(request.target)) for request in session]
         with server.connect() as connection:
             begun = time.perf_counter()
             for figure, request in requests:

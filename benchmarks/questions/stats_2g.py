@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks import rate, verify
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.data import DataFolder
 from benchmarks.kinds.frames import gzip_frames
 from benchmarks.kinds.large import two_gib
@@ -28,7 +28,7 @@ class Stats2G:
     figures = (
         Figure(name="time", unit="s", better="lower", target=Target(ratio=4)),
         Figure(name="memory", unit="MiB", better="lower", target=Target(below=250), turns="worst"),
-        rate.slowest_figure(rate.SLOWEST),
+        rate.make_slowest_figure(rate.SLOWEST),
     )
     servers = HDF5_SERVERS
     environment: Mapping[str, str] = {}
@@ -36,15 +36,15 @@ class Stats2G:
 
     def prepare(self, data: DataFolder) -> None:
         self._data, self._place = data, two_gib(data)
-        self._request = request_bytes(self._place.target("/stats"))
+        self._request = make_request(self._place.target("/stats"))
 
     def verify(self, servers: Sequence[Server]) -> None:
         small = replace(gzip_frames(self._data)[0], selection=())
-        asked = [(server, request_bytes(small.target("/stats"))) for server in servers]
-        verify.same_statistics(asked, self._data, small)
+        asked = [(server, make_request(small.target("/stats"))) for server in servers]
+        verify.check_statistics(asked, self._data, small)
         # The peer takes a minute or more, and many GiB, for the large one.
         alone = [(server, self._request) for server in servers if server.name == SUBJECT]
-        verify.same_statistics(alone, self._data, self._place)
+        verify.check_statistics(alone, self._data, self._place)
 
     def measure(self, server: Server, turn: Turn) -> Mapping[str, float]:
         if server.name != SUBJECT and turn.number > 0:

@@ -2,7 +2,7 @@
 
 import orjson
 
-from benchmarks.client import request_bytes
+from benchmarks.client import make_request
 from benchmarks.exchanges import Exchange, ExchangeQuestion
 from benchmarks.question import CEILING_SERVER, Target
 from benchmarks.servers import SUBJECT, on_uvicorn
@@ -20,7 +20,7 @@ def _order(number: int) -> Exchange:
         "total": sum(prices),
         "note": None,
     }
-    return Exchange(request_bytes(target, "POST", orjson.dumps(order)), answer)
+    return Exchange(make_request(target, "POST", orjson.dumps(order)), answer)
 
 
 QUESTION = ExchangeQuestion(

@@ -94,9 +94,9 @@ def _soak(
     if failures:
         raise BenchmarkError("the soak itself failed") from failures[0]
     flat = watch.since(_FLAT_FROM * seconds)
-    found = figures.problems(record, flat, _left_open(server.pid, folder.root))
+    found = figures.problems(record, flat, _list_left_open(server.pid, folder.root))
     found += _ended(server)
-    _report(record, folder, seconds, figures.processes_table(flat))
+    _report(record, folder, seconds, figures.render_processes(flat))
     print("\n".join(["", *(f"WRONG: {each}" for each in found)] if found else ["", "all is well"]))
     return 1 if found else 0
 
@@ -149,14 +149,14 @@ def _wait_until_replaced(pid: int, killed: int) -> None:
         time.sleep(0.1)
 
 
-def _left_open(pid: int, root: Path) -> list[str]:
-    """Of the served files, some time after the last request: none should be."""
+def _list_left_open(pid: int, root: Path) -> list[str]:
+    """Return the served files still open some time after the last request: none should be."""
     time.sleep(_IDLE_SECONDS)
     return [each for worker in workers(pid) for each in open_below(worker, root)]
 
 
 def _ended(server: "subprocess.Popen[bytes]") -> list[str]:
-    """What is wrong with how the server ends."""
+    """Return what is wrong with how the server ends."""
     before = workers(server.pid)
     server.terminate()
     try:
@@ -169,7 +169,7 @@ def _ended(server: "subprocess.Popen[bytes]") -> list[str]:
 
 def _report(record: Record, folder: Folder, seconds: float, processes: str) -> None:
     count = sum(len(each.seconds) for each in record.tallies.values())
-    print(figures.answers_table(record))
+    print(figures.render_answers(record))
     print(
         f"\n{count:,} requests, {count / seconds:.0f} a second, "
         f"{record.received_bytes / 2**30:.2f} GiB; {folder.changes:,} changes of files; "

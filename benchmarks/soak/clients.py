@@ -41,13 +41,13 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body; compressed as it may be."""
+        """Return the body; compressed as it may be."""
         body = gzip.decompress(self.body) if "content-encoding" in self.headers else self.body
         return orjson.loads(body)
 
     @property
     def message(self) -> str:
-        """Of an error. Raises Wrong: it is none of the contract."""
+        """Return that of an error. Raises Wrong: it is none of the contract."""
         try:
             return str(orjson.loads(self.body)["message"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -73,7 +73,7 @@ class Record:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, kind: str, outcome: str, seconds: float, size: int = 0) -> None:
-        """One request of a kind."""
+        """Count one request of a kind."""
         with self._lock:
             tally = self.tallies.setdefault(kind, Tally())
             tally.outcomes[outcome] += 1
@@ -81,12 +81,12 @@ class Record:
             self.received_bytes += size
 
     def blame(self, kind: str, text: str) -> None:
-        """An answer was wrong."""
+        """Note that an answer was wrong."""
         with self._lock:
             self.wrong.append(f"{kind}: {text}")
 
     def killed(self, began: float, ended: float) -> bool:
-        """Whether a worker was killed in a time."""
+        """Return whether a worker was killed in a time."""
         return any(began - _KILL_SECONDS <= each <= ended + _KILL_SECONDS for each in self.kills)
 
 
@@ -111,7 +111,7 @@ class Client:
         method: str = "GET",
         body: bytes | None = None,
     ) -> Answer:
-        """The answer. Raises one of BROKEN."""
+        """Return the answer. Raises one of BROKEN."""
         began = time.monotonic()
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, TIMEOUT_SECONDS)
@@ -133,7 +133,7 @@ class Client:
             self._connection = None
 
     def was_killed(self, ended: float) -> bool:
-        """Whether the worker at the other end may have been killed."""
+        """Return whether the worker at the other end may have been killed."""
         return self.record.killed(self._connected, ended)
 
     def leave_in_the_middle(self, target: str, most_bytes: int, pause: float) -> None:

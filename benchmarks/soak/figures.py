@@ -8,7 +8,7 @@ from benchmarks.soak.processes import Sample, Trend, trend
 
 # What a process may have more at the end of the watched time, by what the line says: a cache that
 # fills up late; the connections of all clients, which the operating system hands to one worker or
-# the other, and some open files. Whatever is leaked with each request is soon thousands.
+# the other, and some open files. What is leaked with each request is soon thousands.
 MOST_GROWTH = {"memory MiB": 24 << 20, "descriptors": 12, "threads": 4}
 
 # Memory is what was needed at once so far, which rises in steps for some minutes, the more rarely
@@ -21,15 +21,15 @@ _FEWEST_SAMPLES = 8
 _SHOWN = 20
 
 
-def answers_table(record: Record) -> str:
-    """A line for each kind of request."""
+def render_answers(record: Record) -> str:
+    """Return a line for each kind of request."""
     header = ("request", "count", "outcomes", "median", "99 %", "longest")
     lines = [header, *(_answers_line(kind, tally) for kind, tally in record.tallies.items())]
     return _aligned(lines)
 
 
-def processes_table(samples: Mapping[int, Sequence[Sample]]) -> str:
-    """Memory, descriptors and threads of each worker, and how they went."""
+def render_processes(samples: Mapping[int, Sequence[Sample]]) -> str:
+    """Render memory, descriptors and threads of each worker, and how they went."""
     header = ("worker", "figure", "first quarter", "last quarter", "per minute")
     lines: list[tuple[str, ...]] = [header]
     for pid, seen in samples.items():
@@ -43,7 +43,7 @@ def processes_table(samples: Mapping[int, Sequence[Sample]]) -> str:
 def problems(
     record: Record, samples: Mapping[int, Sequence[Sample]], left_open: Sequence[str]
 ) -> list[str]:
-    """Whatever must not be; nothing when all is well."""
+    """List what went wrong; nothing when all is well."""
     found = [*record.wrong[:_SHOWN]]
     if len(record.wrong) > _SHOWN:
         found.append(f"and {len(record.wrong) - _SHOWN} more wrong answers")

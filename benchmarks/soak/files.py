@@ -33,7 +33,7 @@ CUT_OFF, AWAY = 0, -1
 
 @cache
 def content(version: int) -> bytes:
-    """A whole file of a version; versions differ in size."""
+    """Return a whole file of a version; versions differ in size."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.attrs["version"] = version
@@ -62,17 +62,17 @@ class History:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self, version: int) -> None:
-        """A change to `version` begins; until it ends, both are there."""
+        """Note that a change to `version` begins; until it ends, both are there."""
         with self._lock:
             self._periods.append(_Period(version, time.monotonic(), float("inf")))
 
     def end(self) -> None:
-        """The last change is done."""
+        """Note that the last change is done."""
         with self._lock:
             self._periods[-1].end = time.monotonic()
 
     def versions(self, began: float, ended: float) -> set[int]:
-        """What it was at any moment of a time."""
+        """Return what it was at any moment of a time."""
         with self._lock:
             found, until = set(), float("inf")
             for each in reversed(self._periods):
@@ -84,7 +84,7 @@ class History:
             return found
 
     def changed(self, began: float, ended: float) -> bool:
-        """Whether a change went on at any moment of a time."""
+        """Return whether a change went on at any moment of a time."""
         with self._lock:
             return any(each.begin <= ended and each.end >= began for each in self._periods[1:])
 
@@ -112,11 +112,11 @@ class Folder:
         return list(self._histories)
 
     def versions(self, name: str, began: float, ended: float) -> set[int]:
-        """What a file was at any moment of a time."""
+        """Return what a file was at any moment of a time."""
         return self._histories[name].versions(began, ended)
 
     def excuses(self, name: str, status: int, began: float, ended: float) -> bool:
-        """Whether an error is what the contract has for what happened to the file meanwhile."""
+        """Return whether the contract has this error for what happened to the file meanwhile."""
         history = self._histories[name]
         found = history.versions(began, ended)
         if status == 404:
@@ -136,7 +136,7 @@ class Folder:
             self.changes += 1
 
     def _overwrite(self, name: str, version: int, _broken: float) -> None:
-        """In place and at once, as `cp` does, but without being empty in between."""
+        """Overwrite it in place and at once, as `cp` does, but without being empty in between."""
         history, new = self._histories[name], content(version)
         history.begin(version)
         descriptor = os.open(self.root / name, os.O_WRONLY | os.O_CREAT)
@@ -148,7 +148,7 @@ class Folder:
         history.end()
 
     def _replace(self, name: str, version: int, _broken: float) -> None:
-        """By another file, as `mv` and `rsync` do."""
+        """Replace it by another file, as `mv` and `rsync` do."""
         beside = self.root / f".{name}.new"
         beside.write_bytes(content(version))
         history = self._histories[name]

@@ -34,12 +34,12 @@ class Trend:
 
     @property
     def growth(self) -> float:
-        """Over the whole time, along that line."""
+        """Return the growth over the whole time, along that line."""
         return self.per_minute * self.minutes
 
 
 def trend(points: Sequence[tuple[float, float]]) -> Trend:
-    """Of (seconds, value), at least two of them, by least squares."""
+    """Compute the trend of (seconds, value), at least two of them, by least squares."""
     times, values = zip(*points, strict=True)
     middle, mean = sum(times) / len(times), sum(values) / len(values)
     spread = sum((each - middle) ** 2 for each in times)
@@ -54,7 +54,7 @@ def trend(points: Sequence[tuple[float, float]]) -> Trend:
 
 
 def sample(pid: int, began: float) -> Sample | None:
-    """A look at a process (proc(5)); None when it is gone."""
+    """Look at a process (proc(5)); None when it is gone."""
     folder = Path(f"/proc/{pid}")
     try:
         resident = int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -66,13 +66,13 @@ def sample(pid: int, began: float) -> Sample | None:
 
 
 def workers(pid: int) -> list[int]:
-    """The worker processes of `asgihive serve`, which `multiprocessing` spawned."""
+    """Return the worker processes of `asgihive serve`, which `multiprocessing` spawned."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(each) for each in children if b"spawn_main" in _command_line(each)]
 
 
 def open_below(pid: int, root: Path) -> list[str]:
-    """The files of a directory that a process has open."""
+    """Return the files of a directory that a process has open."""
     found = []
     for each in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -118,7 +118,7 @@ class Watch:
         return killed
 
     def since(self, seconds: float) -> dict[int, list[Sample]]:
-        """The samples after a time, of those that live now."""
+        """Return the samples after a time, of those that live now."""
         alive = set(workers(self.pid))
         return {
             pid: [each for each in samples if each.seconds >= seconds]

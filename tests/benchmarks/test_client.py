@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks import load
-from benchmarks.client import BenchmarkError, Connection, ConnectionEndedError, request_bytes
+from benchmarks.client import BenchmarkError, Connection, ConnectionEndedError, make_request
 from benchmarks.load import AsyncioLoad
 from benchmarks.probe import CLIENTS, probing
 
@@ -102,7 +102,7 @@ def test_a_load_without_any_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) 
             pass
 
     with serving(read_only) as port, pytest.raises(BenchmarkError, match="nothing was answered"):
-        AsyncioLoad().requests_per_second(port, [request_bytes("/")], 1, 0)
+        AsyncioLoad().requests_per_second(port, [make_request("/")], 1, 0)
 
 
 @pytest.mark.parametrize("connections", [1, 3])
@@ -114,6 +114,6 @@ def test_a_load_has_as_many_connections_as_asked_for(connections: int) -> None:
         answer_always(connection)
 
     with serving(serve) as port:
-        rate = AsyncioLoad().requests_per_second(port, [request_bytes("/")], 1, 0, connections)
+        rate = AsyncioLoad().requests_per_second(port, [make_request("/")], 1, 0, connections)
     assert rate > 0
     assert len(seen) == connections

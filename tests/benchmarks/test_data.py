@@ -15,7 +15,7 @@ from benchmarks.kinds import arrays, large, nexus
 from benchmarks.load import AsyncioLoad
 from benchmarks.question import H5GROVE, Figure, Question
 from benchmarks.questions import QUESTIONS, session
-from benchmarks.run import FULL, QUICK, shown
+from benchmarks.run import FULL, QUICK, list_shown
 
 LENGTH = 20
 members = st.integers(0, LENGTH - 1) | st.builds(
@@ -106,7 +106,7 @@ def test_names_of_questions_differ() -> None:
 
 def test_each_turn_of_a_session_has_files_of_its_own(tmp_path: Path) -> None:
     data = DataFolder(tmp_path)
-    sessions = nexus.nexus_files(data)
+    sessions = nexus.make_nexus_files(data)
     assert len({root.file for roots in sessions for root in roots}) == nexus.SESSIONS * nexus.FILES
     assert FULL.turns + 1 == nexus.SESSIONS
     for root in sessions[0]:
@@ -129,7 +129,7 @@ def test_nexus_files_hold_each_kind_of_storage_and_text(tmp_path: Path) -> None:
         else:
             found.add((entity.dtype.kind, entity.ndim > 0, entity.compression))
 
-    with h5py.File(data.file(nexus.nexus_files(data)[0][0]), "r") as file:
+    with h5py.File(data.file(nexus.make_nexus_files(data)[0][0]), "r") as file:
         file.visititems(add)
     assert {"S", "O", ("f", True, None), ("i", True, "gzip"), ("O", False, None)} <= found
 
@@ -138,10 +138,10 @@ def test_heavy_questions_are_left_out_of_a_quick_run() -> None:
     load = AsyncioLoad()
     for question in QUESTIONS:
         assert QUICK.takes(question) is not question.heavy
-        turns = FULL.turns_of(question, load)
+        turns = FULL.list_turns(question, load)
         assert [turn.number for turn in turns] == list(range(3 if question.heavy else 5))
         assert [turn.number for turn in turns if turn.probe] == [0]
-        assert not any(turn.probe for turn in QUICK.turns_of(question, load))
+        assert not any(turn.probe for turn in QUICK.list_turns(question, load))
 
 
 def test_rows_of_peers_that_are_not_there_are_left_out() -> None:
@@ -149,13 +149,13 @@ def test_rows_of_peers_that_are_not_there_are_left_out() -> None:
         Figure(name=name, unit="/s", better="higher", peer=peer)
         for name, peer in (("a", "one"), ("a", "two"), ("b", "two"), ("b", "three"))
     ]
-    assert list(shown(figures, ["asgihive", "one"])) == [figures[0], figures[2]]
-    assert list(shown(figures, ["two"])) == figures[1:3]
+    assert list(list_shown(figures, ["asgihive", "one"])) == [figures[0], figures[2]]
+    assert list(list_shown(figures, ["two"])) == figures[1:3]
 
 
 def test_a_ceiling_in_stages_needs_a_server_of_each_stage() -> None:
     stages = (("decoders",), ("nginx", "contiguous"))
     figure = Figure(name="a", unit="/s", better="higher", peer="in series", stages=stages)
     other = Figure(name="a", unit="/s", better="higher", peer="one")
-    assert list(shown([other, figure], ["one", "decoders", "contiguous"])) == [other, figure]
-    assert list(shown([other, figure], ["one", "decoders"])) == [other]
+    assert list(list_shown([other, figure], ["one", "decoders", "contiguous"])) == [other, figure]
+    assert list(list_shown([other, figure], ["one", "decoders"])) == [other]

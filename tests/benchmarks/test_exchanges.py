@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import data
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.exchanges import Exchange, ExchangeQuestion
-from benchmarks.load import AsyncioLoad, Load, WrkLoad, best_load
+from benchmarks.load import AsyncioLoad, Load, WrkLoad, choose_load
 from benchmarks.question import Turn
 from benchmarks.questions import QUESTIONS as ALL
 from benchmarks.questions import hive_plain, hive_startup, typed_handler
@@ -38,7 +38,7 @@ def test_every_server_of_a_question_gives_the_right_answers(
 
 
 def test_a_wrong_answer_ends_the_run(tmp_path: Path) -> None:
-    exchanges = [Exchange(request_bytes("/greetings/1"), {"greeting": "2"})]
+    exchanges = [Exchange(make_request("/greetings/1"), {"greeting": "2"})]
     question = replace(hive_plain.QUESTION, exchanges=exchanges)
     with (
         served("hive_plain", tmp_path) as server,
@@ -49,7 +49,7 @@ def test_a_wrong_answer_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "load", {load.name: load for load in (best_load(), AsyncioLoad())}.values()
+    "load", {load.name: load for load in (choose_load(), AsyncioLoad())}.values()
 )
 def test_loads_send_the_requests_as_they_are(load: Load, tmp_path: Path) -> None:
     assert isinstance(load, WrkLoad | AsyncioLoad)
@@ -57,7 +57,7 @@ def test_loads_send_the_requests_as_they_are(load: Load, tmp_path: Path) -> None
         measured = typed_handler.QUESTION.measure(server, Turn(load, 1, 0))
         assert measured["requests"] > 0
         with pytest.raises(BenchmarkError):
-            load.requests_per_second(server.port, [request_bytes("/missing")], 1, 0)
+            load.requests_per_second(server.port, [make_request("/missing")], 1, 0)
 
 
 def test_a_server_that_cannot_start_is_named(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_start_of_many_endpoints(tmp_path: Path) -> None:
 
 
 def test_request_with_a_body() -> None:
-    head, _, body = request_bytes("/a?b=1", "POST", b'{"c":2}').partition(b"\r\n\r\n")
+    head, _, body = make_request("/a?b=1", "POST", b'{"c":2}').partition(b"\r\n\r\n")
     assert body == b'{"c":2}'
     assert head.splitlines()[0] == b"POST /a?b=1 HTTP/1.1"
     assert b"Content-Length: 7" in head.splitlines()

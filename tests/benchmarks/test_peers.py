@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers, rate, verify
-from benchmarks.client import BenchmarkError, request_bytes
+from benchmarks.client import BenchmarkError, make_request
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import nexus
 from benchmarks.load import AsyncioLoad
@@ -69,7 +69,7 @@ def test_peer_sends_what_h5py_reads(
     nginx.write_files(data, PLACES)
     with running({name: launch}, data.root, {}) as (server,):
         for place, request in zip(PLACES, requests(server, PLACES), strict=True):
-            verify.same_bytes([(server, request)], data, place)
+            verify.check_bytes([(server, request)], data, place)
 
 
 def test_decoders_alone_make_what_h5py_reads(data: DataFolder) -> None:
@@ -100,20 +100,20 @@ def test_servers_agree_on_all_that_a_session_asks(
 @pytest.mark.slow
 def test_a_wrong_answer_of_a_server_ends_the_run(data: DataFolder) -> None:
     with running({SUBJECT: HDF5_SERVERS[SUBJECT]}, data.root, {}) as (server,):
-        right = request_bytes(rate.values(PLACES[0]))
-        verify.same_bytes([(server, right)], data, PLACES[0])
+        right = make_request(rate.values(PLACES[0]))
+        verify.check_bytes([(server, right)], data, PLACES[0])
         with pytest.raises(BenchmarkError, match=r"^asgihive: wrong bytes for Place"):
-            verify.same_bytes([(server, right)], data, PLACES[1])
+            verify.check_bytes([(server, right)], data, PLACES[1])
 
 
 @pytest.mark.slow
 def test_statistics_are_held_against_the_frames(data: DataFolder) -> None:
     whole, other = (Place(f"{GZIP}/{index}.h5", "/stack") for index in (0, 1))
     with running({SUBJECT: HDF5_SERVERS[SUBJECT]}, data.root, {}) as (server,):
-        request = request_bytes(whole.target("/stats"))
-        verify.same_statistics([(server, request)], data, whole)
+        request = make_request(whole.target("/stats"))
+        verify.check_statistics([(server, request)], data, whole)
         with pytest.raises(BenchmarkError, match=r"^asgihive: (mean|std|min|max) of Place"):
-            verify.same_statistics([(server, request)], data, other)
+            verify.check_statistics([(server, request)], data, other)
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_setting_reaches_the_server_that_it_is_for(data: DataFolder) -> None:
         SUBJECT: on_uvicorn("asgihive"),
         "small": with_setting(on_uvicorn("asgihive"), "ASGIHIVE_MAX_RESPONSE_BYTES", "1"),
     }
-    request = request_bytes(rate.values(PLACES[0]))
+    request = make_request(rate.values(PLACES[0]))
     with running(launches, data.root, {}) as servers:
         statuses = []
         for server in servers:
@@ -176,7 +176,7 @@ def test_what_is_no_server_is_verified_and_measured_here(
         asks="any",
         make=lambda _: PLACES,
         target_of=rate.values,
-        check=verify.same_bytes,
+        check=verify.check_bytes,
         targets={"alone": None},
         servers={"alone": without_server},
         without_http={"alone": made},

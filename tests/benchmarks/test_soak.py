@@ -201,8 +201,8 @@ def test_the_tables_show_all_of_it() -> None:
     for seconds in (0.01, 0.02, 0.03):
         record.add("attr", "200", seconds, 100)
     record.add("attr", "503", 0.04)
-    assert re.search(r"attr +4 +3 x 200, 1 x 503 .*40\.0 ms", figures.answers_table(record))
-    assert "memory MiB" in figures.processes_table({1: _samples()})
+    assert re.search(r"attr +4 +3 x 200, 1 x 503 .*40\.0 ms", figures.render_answers(record))
+    assert "memory MiB" in figures.render_processes({1: _samples()})
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.question import Figure, Target
-from benchmarks.table import HEADER, Row, render, serial_ceiling, summary
+from benchmarks.table import HEADER, Row, compute_serial_ceiling, render, summarize
 
 RATE = Figure(name="requests", unit="/s", better="higher", target=Target(ratio=4))
 TIME = Figure(name="time", unit="ms", better="lower", target=Target(ratio=8))
@@ -22,13 +22,13 @@ def row(figure: Figure, ours: list[float], theirs: list[float] | None = None) ->
 
 @given(turns)
 def test_summary_is_the_median_unless_the_worst_counts(values: list[float]) -> None:
-    assert summary(RATE, values) == statistics.median(values)
-    assert summary(SLOWEST, values) == max(values)
+    assert summarize(RATE, values) == statistics.median(values)
+    assert summarize(SLOWEST, values) == max(values)
 
 
 def test_worst_of_a_rate_is_the_lowest() -> None:
     rate = Figure(name="rate", unit="/s", better="higher", turns="worst")
-    assert summary(rate, [3, 1, 2]) == 1
+    assert summarize(rate, [3, 1, 2]) == 1
 
 
 @pytest.mark.parametrize(("figure", "expected"), [(RATE, 5.0), (TIME, 0.2)])
@@ -78,9 +78,9 @@ def test_rows_of_several_peers_share_what_was_measured() -> None:
 
 def test_stages_on_the_same_cores_take_turns() -> None:
     turns = {"decoders": [600, 300], "nginx": [300, 100], "contiguous": [200, 150], "other": [1]}
-    assert serial_ceiling((("decoders",), ("nginx", "contiguous")), turns) == [200, 100]
-    assert serial_ceiling((("decoders",), ("nginx", "absent")), turns) == [200, 75]
-    assert serial_ceiling((("decoders",), ("absent",)), turns) == []
+    assert compute_serial_ceiling((("decoders",), ("nginx", "contiguous")), turns) == [200, 100]
+    assert compute_serial_ceiling((("decoders",), ("nginx", "absent")), turns) == [200, 75]
+    assert compute_serial_ceiling((("decoders",), ("absent",)), turns) == []
 
 
 def test_table_is_padded_markdown() -> None:
