@@ -24,8 +24,8 @@ from asgihive.isolation.process import (
     ReaderProcess,
 )
 from asgihive.isolation.readers import Readers
+from asgihive.service.app import ReadingParts
 from asgihive.service.batch import Batch
-from asgihive.service.core import Core
 from asgihive.service.gate import STATUSES
 from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
 from asgihive.service.store import Store
@@ -341,7 +341,7 @@ class Front:
                 await relay.end()
 
 
-def isolate(store: Store, router: Router) -> Core:
+def isolate(store: Store, router: Router) -> ReadingParts:
     """Return the parts of a service whose files are read by reader processes.
 
     A batch is taken apart in the front, so that each of its requests needs the permission that an
@@ -374,4 +374,4 @@ def isolate(store: Store, router: Router) -> Core:
         statuses=STATUSES,
         needs_lifespan=False,
     )
-    return Core(cornerstone, relayed, readers.figures, health=front)
+    return ReadingParts(cornerstone, relayed, readers.figures, health=front)

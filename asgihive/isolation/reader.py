@@ -30,7 +30,7 @@ from asgihive.isolation.process import (
     Status,
 )
 from asgihive.service.app import H5App
-from asgihive.service.figures import Figures
+from asgihive.service.metrics import Figures
 from asgihive.settings import H5Settings
 
 # The front reads lines of at most 256 KiB, and JSON may take six bytes for a character.
@@ -116,7 +116,7 @@ class ReaderServer(uvicorn.Server):
                 if len(running) >= lane.threads
             ]
             longest = max((each for running in calls for each in running), default=0.0)
-            status = Status(max(stalls, default=0.0), longest, Figures.of(self._store))
+            status = Status(max(stalls, default=0.0), longest, Figures.read(self._store))
             self._control.sendall(msgspec.json.encode(status) + b"\n")
             await asyncio.sleep(STATUS_SECONDS)
 

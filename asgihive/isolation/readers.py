@@ -20,7 +20,7 @@ from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
 from asgihive.hdf5.identity import Content, Identity
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.isolation.process import ReaderProcess, Setup
-from asgihive.service.figures import Figures
+from asgihive.service.metrics import Figures
 from asgihive.settings import H5Settings
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Readers:
     async def _discard(self, reader: ReaderProcess) -> None:
         if reader in self.all:
             self.all.discard(reader)
-            self._counted = Figures.sum([self._counted, reader.status.figures.at_end()])
+            self._counted = Figures.sum([self._counted, reader.status.figures.keep_counts()])
         with anyio.CancelScope(shield=True):
             await run_in_worker(reader.close)
 

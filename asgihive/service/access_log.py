@@ -64,8 +64,8 @@ class AccessEntry:
         ]
         return " ".join(words if self.is_complete else [*words, "incomplete"])
 
-    def fields(self) -> dict[str, Any]:
-        """The same as JSON has it, times in milliseconds."""
+    def to_fields(self) -> dict[str, Any]:
+        """Return the same as JSON has it, times in milliseconds."""
         return {
             "client": self.client,
             "method": self.method,
@@ -98,7 +98,7 @@ class JSONFormatter(logging.Formatter):
         }
         entry = record.__dict__.get("access")
         if isinstance(entry, AccessEntry):
-            return json.dumps(fields | entry.fields())
+            return json.dumps(fields | entry.to_fields())
         fields["message"] = record.getMessage()
         fields |= record.__dict__.get("fields", {})
         if record.exc_info:
@@ -111,24 +111,24 @@ def log(entry: AccessEntry) -> None:
     logger.info("%s", entry, extra={"access": entry})
 
 
-def client_of(scope: Scope) -> str:
+def get_client(scope: Scope) -> str:
     """Return the address of the client, `-` where there is none, as at a Unix socket."""
     client = scope.get("client")
-    return printable(str(client[0]).encode()) if client else "-"
+    return make_printable(str(client[0]).encode()) if client else "-"
 
 
-def path_of(scope: Scope) -> str:
+def get_path(scope: Scope) -> str:
     """Return the whole path, percent-encoded: as it was sent, where the server says so."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"], errors="surrogatepass").encode()
-    return printable(raw.partition(b"?")[0])
+    return make_printable(raw.partition(b"?")[0])
 
 
-def query_of(scope: Scope) -> str:
+def get_query(scope: Scope) -> str:
     """Return the query as it was sent, but `token=***` for any token, however it is spelt."""
-    return hide_token_fields(printable(scope.get("query_string", b"")))
+    return hide_token_fields(make_printable(scope.get("query_string", b"")))
 
 
-def printable(raw: bytes) -> str:
+def make_printable(raw: bytes) -> str:
     """Return printable ASCII without blanks and quotes: nothing that a client sends ends a line."""
     return raw.decode() if _PLAIN.fullmatch(raw) else quote(raw, safe=_SAFE)
 

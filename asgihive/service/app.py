@@ -2,16 +2,18 @@
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+
+from starlette.types import ASGIApp
 
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
 from asgihive.hive.discovery import find_component_folder
-from asgihive.service.core import Core
-from asgihive.service.figures import Figures
 from asgihive.service.gate import STATUSES, ServiceGate
 from asgihive.service.health import HEALTH, Health
-from asgihive.service.metrics import METRICS, Metrics, refuse_metrics
+from asgihive.service.metrics import METRICS, Figures, Metrics, refuse_metrics
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.routes import Routes
 from asgihive.service.store import Store
@@ -24,6 +26,20 @@ _CONFIG = HiveConfig(
     hide_endpoint_in_api=True,
     hide_endpoint_in_tag=True,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingParts:
+    """The parts of `H5App` that depend on where its files are read."""
+
+    cornerstone: Component
+    """The shared facility, with its lifespan."""
+    router: Router
+    """The routes of the HDF5 service."""
+    figures: Callable[[], Figures]
+    """Of all processes that read files, asked on the event loop."""
+    health: ASGIApp | None = None
+    """Says whether all is well; None = `Health` of the store."""
 
 
 class H5App(Hive):
@@ -51,19 +67,21 @@ class H5App(Hive):
         folder = find_component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
         self.store = Store(os.path.abspath(os.path.join(folder, root)), self.settings)
         router = Routes(self.store).router
-        core = Core(_store_cornerstone(self.store), router, partial(Figures.of, self.store))
+        parts = ReadingParts(
+            _make_cornerstone(self.store), router, partial(Figures.read, self.store)
+        )
         if self.settings.isolation == "process":
             from asgihive.isolation.front import isolate  # noqa: PLC0415  # only where it is asked for
 
-            core = isolate(self.store, router)
-        metrics = Metrics.of(self.settings, core.figures)
-        core.router.add(HEALTH, core.health or Health(self.store), name="health")
+            parts = isolate(self.store, router)
+        metrics = Metrics.make(self.settings, parts.figures)
+        parts.router.add(HEALTH, parts.health or Health(self.store), name="health")
         if self.settings.metrics:
-            core.router.add(METRICS, metrics or refuse_metrics, name="metrics")
+            parts.router.add(METRICS, metrics or refuse_metrics, name="metrics")
         super().__init__(
             _CONFIG,
-            cornerstones=[core.cornerstone],
-            endpoints=[_routes_endpoint(core.router, metrics)],
+            cornerstones=[parts.cornerstone],
+            endpoints=[_make_endpoint(parts.router, metrics)],
             docs=self.settings.docs,
             entry_points=False,
             optional_trailing_slash=True,
@@ -75,7 +93,7 @@ class H5App(Hive):
         return ServiceDocumentation(router, self.settings) if self.settings.docs else None
 
 
-def _store_cornerstone(store: Store) -> Component:
+def _make_cornerstone(store: Store) -> Component:
     return Component(
         kind="cornerstone",
         container="hdf5",
@@ -87,7 +105,7 @@ def _store_cornerstone(store: Store) -> Component:
     )
 
 
-def _routes_endpoint(router: Router, metrics: Metrics | None) -> Component:
+def _make_endpoint(router: Router, metrics: Metrics | None) -> Component:
     return Component(
         kind="endpoint",
         container="hdf5",

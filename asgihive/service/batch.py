@@ -104,7 +104,7 @@ class BatchMember:
             if (missing := headers.get(b"missing-sources")) is not None:
                 self.missing_sources = missing.decode("latin-1")
             self._check(int(headers.get(b"content-length", b"0")))
-            if not self._form.holds(self.media_type):
+            if not self._form.can_hold(self.media_type):
                 other = "leave `format` out" if self._has_format else "ask for it by itself"
                 raise HTTPException(
                     422,
@@ -137,13 +137,13 @@ class BatchForm(Protocol):
     separator: bytes
     tail: bytes
 
-    def holds(self, media_type: str) -> bool:
+    def can_hold(self, media_type: str) -> bool:
         """Whether a body of that type can be part of it."""
 
     def accept(self, route: str) -> bytes:
         """What the answer of a route should be, as an `Accept` header."""
 
-    def head(self, count: int) -> bytes: ...
+    def make_head(self, count: int) -> bytes: ...
 
     def encode(self, member: BatchMember) -> bytes:
         """Return one member; a body that is encoded anew takes a while."""
@@ -155,13 +155,13 @@ class JsonForm:
     separator = b","
     tail = b"]"
 
-    def holds(self, media_type: str) -> bool:
+    def can_hold(self, media_type: str) -> bool:
         return media_type == JSON
 
     def accept(self, route: str) -> bytes:  # noqa: ARG002  # as `BatchForm`
         return JSON.encode()
 
-    def head(self, count: int) -> bytes:  # noqa: ARG002  # as `BatchForm`
+    def make_head(self, count: int) -> bytes:  # noqa: ARG002  # as `BatchForm`
         return b"["
 
     def encode(self, member: BatchMember) -> bytes:
@@ -177,13 +177,13 @@ class MsgpackForm:
     separator = b""
     tail = b""
 
-    def holds(self, media_type: str) -> bool:  # noqa: ARG002  # as `BatchForm`
+    def can_hold(self, media_type: str) -> bool:  # noqa: ARG002  # as `BatchForm`
         return True
 
     def accept(self, route: str) -> bytes:
         return b"*/*" if route == _VALUES_ROUTE else documents.ENCODER.media_type.encode()
 
-    def head(self, count: int) -> bytes:
+    def make_head(self, count: int) -> bytes:
         header: bytes = msgpack.Packer().pack_array_header(count)
         return header
 
@@ -269,7 +269,7 @@ class Batch:
     async def _answer_all(
         self, scope: Scope, asked: Sequence[BatchRequest], form: BatchForm
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body, while the next requests are answered; none is when the context ends."""
+        """Yield the body, while the next requests are answered; none is when the context ends."""
         answer = partial(self._answer, scope, form)
         async with (
             work_ahead(iter(asked), answer, _AT_ONCE) as members,
@@ -280,7 +280,7 @@ class Batch:
     async def _gather(
         self, batch: Scope, members: WorkAhead[bytes], form: BatchForm, count: int
     ) -> AsyncIterator[bytes]:
-        gathered, size = [form.head(count)], 0
+        gathered, size = [form.make_head(count)], 0
         left = limit = self._store.settings.max_response_bytes
         for number in range(count):
             if size and (size >= _PIECE_BYTES or not members.is_ready):
@@ -357,7 +357,7 @@ def _list_fields(asked: BatchRequest) -> Iterator[tuple[str, str | bytes]]:
 
 
 async def _receive() -> NoReturn:
-    """Of a request without a body, whose client waits as long as the batch's does."""
+    """Wait as a client without a body does, for as long as that of the batch."""
     while True:
         await anyio.sleep_forever()
 

@@ -496,7 +496,7 @@ def _find_place(prepared: Prepared) -> BytesPlace | None:
 async def _stream(
     store: Store, prepared: Prepared, pieces: list[bytes]
 ) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The body, piece by piece, while the next blocks are read; the lease ends with it."""
+    """Yield the body, piece by piece, while the next blocks are read; the lease ends with it."""
     held = Held(prepared.dataset, prepared.lease, prepared.keep)
     try:
         async with (

@@ -67,7 +67,7 @@ class Files:
         self._sending = 0
 
     async def list(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`/files`: a page of a directory, made in a lane."""
+        """Answer `/files`: a page of a directory, made in a lane."""
         request = read_request(scope, "files")
         encoder = cast("DocumentEncoder", request.encoder)
         directory, after, limit = (request.values[name] for name in ("dir", "after", "limit"))
@@ -75,7 +75,7 @@ class Files:
 
         def document() -> tuple[bytes, bool]:
             page = list_directory(sandbox, directory, after, limit)
-            return encoder.document(_described(directory, page)), bool(page.entries)
+            return encoder.document(_describe_page(directory, page)), bool(page.entries)
 
         try:
             body, has_entries = await self._store.lanes.decode.run(document)
@@ -98,7 +98,7 @@ class Files:
         await answer(scope, receive, send)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`/file` and `/file/{path}`: the bytes of one HDF5 file, or a range of them.
+        """Answer `/file` and `/file/{path}`: the bytes of one HDF5 file, or a range of them.
 
         They are read from the descriptor that was checked, block by block. The extension
         `http.response.pathsend` is not used where a server has it: a server that sends a
@@ -107,18 +107,20 @@ class Files:
         name = find_file_in_path(scope)
         if name is None:
             name = parse_parameters("file", parse_query(scope["query_string"]))["file"]
-        with self._one_more():
-            file, lease = await self._store.read(partial(self._opened, name))
+        with self._count_sending():
+            file, lease = await self._store.read(partial(self._open, name))
             lease.release()
             try:
-                response = self._response(file, parse_conditional_headers(scope), scope["method"])
+                response = self._make_response(
+                    file, parse_conditional_headers(scope), scope["method"]
+                )
                 await response(scope, receive, send)
             finally:
                 file.close()
 
     @contextmanager
-    def _one_more(self) -> Iterator[None]:
-        """Each file that is sent is one that is open, whatever the pool holds."""
+    def _count_sending(self) -> Iterator[None]:
+        """Count a file that is sent: it is one that is open, whatever the pool holds."""
         most = self._store.pool.max_open
         if self._sending >= most:
             raise Overloaded(f"{most} files are being sent")
@@ -128,7 +130,7 @@ class Files:
         finally:
             self._sending -= 1
 
-    async def _opened(self, name: str, _lease: Lease) -> WholeFile:
+    async def _open(self, name: str, _lease: Lease) -> WholeFile:
         file = WholeFile(name)
         try:
             await self._store.lanes.decode.run(partial(file.open, self._store.sandbox))
@@ -137,14 +139,14 @@ class Files:
             raise
         return file
 
-    def _response(self, file: WholeFile, fields: RequestFields, method: str) -> ASGIApp:
-        """The answer: the file, a range of it, or that the client has it.
+    def _make_response(self, file: WholeFile, fields: RequestFields, method: str) -> ASGIApp:
+        """Return the response: the file, a range of it, or a 304.
 
         Raises:
             HTTPException: 412 or 416.
         """
         size = file.identity.size
-        validators = _validators(file)
+        validators = _make_validators(file)
         headers = {
             "content-type": MEDIA_TYPE,
             "content-disposition": format_content_disposition(
@@ -165,27 +167,27 @@ class Files:
             headers["content-range"] = part.format_content_range(size)
         wanted = part or ByteRange(0, size)
         return StreamedResponse(
-            body_chunks=closing(self._blocks(file, wanted)),
+            body_chunks=closing(self._read_blocks(file, wanted)),
             content_length=wanted.length,
             status=200 if part is None else 206,
             headers=headers,
         )
 
-    async def _blocks(self, file: WholeFile, wanted: ByteRange) -> AsyncIterator[bytes]:
-        """A lane is held for each block alone, never while a client takes it."""
+    async def _read_blocks(self, file: WholeFile, wanted: ByteRange) -> AsyncIterator[bytes]:
+        """Yield blocks; a lane is held for each block alone, never while a client takes it."""
         seconds = self._store.settings.read_timeout_seconds
         for start in range(wanted.start, wanted.stop, _BLOCK_BYTES):
             length = min(_BLOCK_BYTES, wanted.stop - start)
-            yield await self._block(partial(file.read, start, length), seconds)
+            yield await self._read_block(partial(file.read, start, length), seconds)
 
-    async def _block(self, read: Callable[[], bytes], seconds: float) -> bytes:
+    async def _read_block(self, read: Callable[[], bytes], seconds: float) -> bytes:
         with anyio.move_on_after(seconds):
             return await self._store.lanes.decode.run(read, patient=True)
         raise ReadTimeout(seconds)
 
 
-def _validators(file: WholeFile) -> Validators:
-    """Of a file whose next change might not show, none: no two answers are certainly the same."""
+def _make_validators(file: WholeFile) -> Validators:
+    """Return none where the next change might not show: no two answers are surely the same then."""
     if not file.settled:
         return Validators()
     identity = file.identity
@@ -197,8 +199,8 @@ def _validators(file: WholeFile) -> Validators:
     return Validators.from_times(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
 
 
-def _described(directory: str, page: Page) -> dict[str, Any]:
-    """A page as a document.
+def _describe_page(directory: str, page: Page) -> dict[str, Any]:
+    """Return a page as a document.
 
     `file` is the path to ask with; in `encoded` it is what stands behind `file=`, `dir=` or
     `/file/` in a URL, which also says names that are not UTF-8.
@@ -208,24 +210,24 @@ def _described(directory: str, page: Page) -> dict[str, Any]:
         cursor = base64.urlsafe_b64encode(page.next).decode().rstrip("=")
     return {
         "dir": text(encoded(directory)),
-        "entries": [_entry(each) for each in page.entries],
+        "entries": [_describe_entry(each) for each in page.entries],
         "next": cursor,
     }
 
 
-def _entry(entry: Entry) -> dict[str, Any]:
+def _describe_entry(entry: Entry) -> dict[str, Any]:
     return {
         "name": text(encoded(entry.name)),
         "file": text(encoded(entry.file)),
         "encoded": quote(encoded(entry.file)),
         "kind": str(entry.kind),
         "size": entry.size,
-        "modified": _iso(entry.modified_ns),
+        "modified": _format_time(entry.modified_ns),
     }
 
 
-def _iso(time_ns: int) -> str | None:
-    """ISO 8601 in UTC, to the microsecond; None beyond the years 1 to 9999."""
+def _format_time(time_ns: int) -> str | None:
+    """Return ISO 8601 in UTC, to the microsecond; None beyond the years 1 to 9999."""
     try:
         moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
     except OverflowError:

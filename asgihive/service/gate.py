@@ -247,7 +247,7 @@ class ServiceGate(Gate):
                 passage.varies_by_token = True
                 check_token(scope, self._token)
                 # So that the token is in nothing that is logged, kept or answered.
-                scope = {**scope, "query_string": without_token(scope["query_string"])}
+                scope = {**scope, "query_string": remove_token(scope["query_string"])}
             if PERMISSION in scope.get("state", ()):
                 passage.is_private = not is_open(route)
                 await check_permission(scope)
@@ -258,10 +258,10 @@ class ServiceGate(Gate):
 
     def _describe(self, scope: Scope, passage: "Passage", seconds: float) -> AccessEntry:
         return AccessEntry(
-            client=access_log.client_of(scope),
-            method=access_log.printable(scope["method"].encode()),
-            path=self._hide(access_log.path_of(scope)),
-            query=self._hide(access_log.query_of(scope)),
+            client=access_log.get_client(scope),
+            method=access_log.make_printable(scope["method"].encode()),
+            path=self._hide(access_log.get_path(scope)),
+            query=self._hide(access_log.get_query(scope)),
             http_version=scope.get("http_version", "1.1"),
             status=passage.status,
             sent_bytes=passage.sent_bytes,
@@ -472,7 +472,7 @@ def check_token(scope: Scope, token: bytes) -> None:
         raise HTTPException(401, "This is not the token", {"WWW-Authenticate": challenge})
 
 
-def without_token(query: bytes) -> bytes:
+def remove_token(query: bytes) -> bytes:
     """Return a query without the fields that are the token; the others as they are."""
     return b"&".join(each for each in query.split(b"&") if not access_log.is_token_field(each))
 

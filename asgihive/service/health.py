@@ -48,14 +48,14 @@ class Health:
         self._is_stuck = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = await self.problem()
+        problem = await self.find_problem()
         response = _WELL
         if problem is not None:
             response = answer_error(HTTPException(503, problem, _HEADERS))
         await response(scope, receive, send)
 
-    async def problem(self) -> str | None:
-        """Why the service cannot do its work, None when it can; at most a second old."""
+    async def find_problem(self) -> str | None:
+        """Return why the service cannot do its work, None when it can; at most a second old."""
         while self._looking is not None:
             await self._looking.wait()
         if time.monotonic() - self._looked >= _KEPT_SECONDS:
@@ -76,7 +76,7 @@ class Health:
             request_context.set(_CONTEXT)
             try:
                 with anyio.fail_after(self._timeout):
-                    await lane.run(_nothing)
+                    await lane.run(_do_nothing)
             except TimeoutError:
                 problems.append(f"The {lane.name} threads do not answer in {self._timeout:g} s")
             except Overloaded as error:
@@ -92,7 +92,7 @@ class Health:
         return "; ".join(problems) or None
 
     async def _ask_directory(self) -> str | None:
-        """Why it cannot be read, None when it can."""
+        """Return why the directory cannot be read, None when it can."""
         text = f"it does not answer in {self._timeout:g} s"
         if self._is_stuck:
             return text
@@ -102,7 +102,7 @@ class Health:
         return reasons[0] if reasons else text
 
     def _read_directory(self) -> str | None:
-        """Why it cannot be read, None when it can; in a thread."""
+        """Return why the directory cannot be read, None when it can; in a thread."""
         self._is_stuck = True
         try:
             # A directory that is mounted on demand is, by this.
@@ -115,5 +115,5 @@ class Health:
             self._is_stuck = False
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """What a lane that answers has done at once."""

@@ -6,18 +6,18 @@ answers for all of them, and what a process counted stays counted after its end.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Self
+from typing import NamedTuple, Self
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException, send_error
 from asgihive.concurrency import run_in_worker
-from asgihive.service.figures import Figures
+from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
 try:
@@ -41,6 +41,54 @@ _BUCKETS = (
 )
 # How old what another process says of its lanes, files and requests under way may be.
 _REFRESH_SECONDS = 1.0
+
+
+class Figures(NamedTuple):
+    """What files, lanes and caches have come to: of one process, or the sums of several.
+
+    Hits and misses count from the beginning; the rest is of now, bytes included.
+    """
+
+    open_files: int = 0
+    library_threads: int = 0
+    library_busy: int = 0
+    library_waiting: int = 0
+    decode_threads: int = 0
+    decode_busy: int = 0
+    decode_waiting: int = 0
+    chunk_bytes: int = 0
+    chunk_hits: int = 0
+    chunk_misses: int = 0
+    answer_bytes: int = 0
+    answer_hits: int = 0
+    answer_misses: int = 0
+
+    @classmethod
+    def read(cls, store: Store) -> Self:
+        """Return those of now."""
+        library, decode = store.lanes.library, store.lanes.decode
+        chunks, answers = store.pool.chunks, store.answers
+        return cls(
+            *(len(store.pool),),
+            *(library.threads, library.busy(), library.waiting()),
+            *(decode.threads, decode.busy(), decode.waiting()),
+            *(chunks.bytes, chunks.hits, chunks.misses),
+            *(answers.bytes, answers.hits, answers.misses),
+        )
+
+    @classmethod
+    def sum(cls, parts: Iterable[Self]) -> Self:
+        """Return those of several processes."""
+        return cls(*map(sum, zip(cls(), *parts, strict=True)))
+
+    def keep_counts(self) -> Self:
+        """Return what is left when the process has ended: what it counted."""
+        return type(self)(
+            chunk_hits=self.chunk_hits,
+            chunk_misses=self.chunk_misses,
+            answer_hits=self.answer_hits,
+            answer_misses=self.answer_misses,
+        )
 
 
 class Instruments:
@@ -73,8 +121,8 @@ class Instruments:
         )
         self.kept = gauge("asgihive_cache_bytes", "Bytes kept in memory.", ("cache",))
 
-    async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The text and its media type, as the client accepts it."""
+    async def format(self, accept: str) -> tuple[bytes, str]:
+        """Return the text and its media type, as the client accepts it."""
         encode, media_type = choose_encoder(accept)
         registry = self.registry
         if os.environ.get(SHARED_DIRECTORY):
@@ -84,8 +132,8 @@ class Instruments:
 
 
 @cache
-def _shared_instruments() -> Instruments:
-    """Those of all services of this process: its files hold each number once."""
+def _share_instruments() -> Instruments:
+    """Return those of all services of this process: its files hold each number once."""
     return Instruments()
 
 
@@ -111,34 +159,34 @@ class Metrics:
 
     def __init__(self, figures: Callable[[], Figures]) -> None:
         is_shared = bool(os.environ.get(SHARED_DIRECTORY))
-        self.instruments = _shared_instruments() if is_shared else Instruments()
-        self._count = cache(self._counted)
+        self.instruments = _share_instruments() if is_shared else Instruments()
+        self._count = cache(self._find_instruments)
         self._in_progress = 0
         self._progress = _Followed(self.instruments.in_progress.inc)
         self._figures = figures
-        self._followed = _followed(self.instruments)
+        self._followed = _follow(self.instruments)
 
     @classmethod
-    def of(cls, settings: H5Settings, figures: Callable[[], Figures]) -> Self | None:
-        """If the settings want metrics, and `prometheus-client` is installed."""
+    def make(cls, settings: H5Settings, figures: Callable[[], Figures]) -> Self | None:
+        """Return metrics if the settings want them, and `prometheus-client` is installed."""
         return cls(figures) if settings.metrics and is_installed else None
 
     def begin(self) -> None:
-        """A request came in."""
+        """Count a request that came in."""
         self._in_progress += 1
 
     def end(self, route: str, status: int, sent_bytes: int, seconds: float) -> None:
-        """It was answered. `route` and `status` are of few values: each pair is kept for good."""
+        """Count its answer. `route` and `status` are of few values: each pair is kept for good."""
         requests, sent, duration = self._count(route, status)
         requests.inc()
         sent.inc(sent_bytes)
         duration.observe(seconds)
         self._in_progress -= 1
 
-    def _counted(
+    def _find_instruments(
         self, route: str, status: int
     ) -> "tuple[prometheus.Counter, prometheus.Counter, prometheus.Histogram]":
-        """Looking labels up takes as long as counting."""
+        """Return the instruments of a label, which take as long to find as to count with."""
         instruments = self.instruments
         return (
             instruments.requests.labels(route, str(status)),
@@ -170,19 +218,19 @@ class Metrics:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.refresh()
         accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        body, media_type = await self.instruments.exposition(accept.decode("latin-1"))
+        body, media_type = await self.instruments.format(accept.decode("latin-1"))
         headers = {"content-type": media_type, "cache-control": "no-store"}
         await BufferedResponse(body, headers=headers)(scope, receive, send)
 
 
 async def refuse_metrics(scope: Scope, receive: Receive, send: Send) -> None:
-    """What is at `/metrics` where `prometheus-client` is not installed."""
+    """Answer `/metrics` where `prometheus-client` is not installed."""
     message = "Metrics need the package prometheus-client: pip install 'asgihive[metrics]'"
     await send_error(HTTPException(501, message), scope, receive, send)
 
 
-def _followed(instruments: Instruments) -> dict[str, _Followed]:
-    """By the name that each has among the figures."""
+def _follow(instruments: Instruments) -> dict[str, _Followed]:
+    """Return what follows each figure, by its name."""
     followed = {"open_files": _Followed(instruments.open_files.inc)}
     for lane in ("library", "decode"):
         followed |= {

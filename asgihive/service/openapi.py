@@ -87,7 +87,7 @@ def refer(name: str) -> Schema:
 
 
 @dataclass(frozen=True, slots=True)
-class _Operation:
+class _RouteText:
     """What is said of a route beside its parameters."""
 
     summary: str
@@ -104,10 +104,10 @@ class _Operation:
     has_ranges: bool = False
 
 
-def _list_operations() -> dict[str, _Operation]:
+def _list_operations() -> dict[str, _RouteText]:
     """Return what is said of each path."""
     batched: Schema = {"type": "array", "items": refer("BatchAnswer")}
-    file = _Operation(
+    file = _RouteText(
         "An HDF5 file as it is",
         content={MEDIA_TYPE: {}},
         errors=_FILE,
@@ -115,27 +115,27 @@ def _list_operations() -> dict[str, _Operation]:
         has_ranges=True,
     )
     return {
-        "/": _Operation("Is it there?", content={"text/plain": {"type": "string", "const": "ok"}}),
-        "/meta": _Operation(
+        "/": _RouteText("Is it there?", content={"text/plain": {"type": "string", "const": "ok"}}),
+        "/meta": _RouteText(
             "Metadata of an entity",
             "Of a group, also of its children, one level deep.",
             refer("Entity"),
             errors=_ENTITY,
             is_versioned=True,
         ),
-        "/attr": _Operation(
+        "/attr": _RouteText(
             "Attributes of an entity",
             schema=refer("Attributes"),
             errors=(*_ENTITY, errors.KindMismatch, errors.AttributeMissing),
             is_versioned=True,
         ),
-        "/paths": _Operation(
+        "/paths": _RouteText(
             "Every path below a group",
             schema=refer("Paths"),
             errors=(*_ENTITY, errors.KindMismatch),
             is_versioned=True,
         ),
-        "/data": _Operation(
+        "/data": _RouteText(
             "Values of a dataset, or of a selection or view of it",
             "Of complex numbers JSON has `[re, im]`, of NaN and infinities null. `bin` is the "
             "values as they lie in memory, in C order. `csv` and `msgpack` hold numbers, text "
@@ -147,26 +147,26 @@ def _list_operations() -> dict[str, _Operation]:
             is_versioned=True,
             has_ranges=True,
         ),
-        "/stats": _Operation(
+        "/stats": _RouteText(
             "Statistics of the finite values",
             schema=refer("Statistics"),
             errors=_VALUES,
             is_versioned=True,
         ),
-        "/histogram": _Operation(
+        "/histogram": _RouteText(
             "How many of the finite values are in each bin",
             schema=refer("Histogram"),
             errors=_VALUES,
             is_versioned=True,
         ),
-        "/files": _Operation(
+        "/files": _RouteText(
             "A page of a directory",
             "Sorted by name; hidden files are left out.",
             refer("Directory"),
             errors=_FILE,
         ),
         "/file": file,
-        "/file/{path}": _Operation(
+        "/file/{path}": _RouteText(
             "The same under a URL that ends in its name",
             "For clients that drop or escape queries, or go by the end of a URL.",
             content=file.content,
@@ -174,7 +174,7 @@ def _list_operations() -> dict[str, _Operation]:
             is_versioned=True,
             has_ranges=True,
         ),
-        "/batch": _Operation(
+        "/batch": _RouteText(
             "Many requests in one",
             "Answered in their order, each with its own status. In JSON only answers in JSON are "
             "there, in MessagePack all.",
@@ -182,12 +182,12 @@ def _list_operations() -> dict[str, _Operation]:
             errors=(errors.BadParameter, errors.AnswerTooLarge, errors.Overloaded),
             others={415: "The body is neither JSON nor MessagePack"},
         ),
-        HEALTH: _Operation(
+        HEALTH: _RouteText(
             "Whether the service can do its work",
             content={JSON: refer("Health")},
             others={503: "The directory cannot be read, or the threads do not answer"},
         ),
-        METRICS: _Operation(
+        METRICS: _RouteText(
             "What the service does, for Prometheus",
             content=dict.fromkeys(("text/plain", "application/openmetrics-text"), _TEXT),
             others={501: "prometheus-client is not installed"},
@@ -222,7 +222,7 @@ class ServiceDocumentation(Documentation):
         return document
 
     def _document_operation(
-        self, bare: Mapping[str, Any], path: str, known: _Operation
+        self, bare: Mapping[str, Any], path: str, known: _RouteText
     ) -> dict[str, Any]:
         headers = {
             **(_CONDITIONAL if known.is_versioned else {}),
@@ -278,7 +278,7 @@ def _document_header(name: str, section: str, example: str) -> dict[str, Any]:
     }
 
 
-def _document_responses(known: _Operation, *, needs_token: bool) -> dict[str, Any]:
+def _document_responses(known: _RouteText, *, needs_token: bool) -> dict[str, Any]:
     content = known.content
     if content is None:
         content = {
@@ -329,7 +329,9 @@ def _list_headers(*names: str) -> dict[str, Any]:
     return {name: {"schema": _TEXT} for name in names}
 
 
-def _object(properties: dict[str, Schema], optional: tuple[str, ...] = (), **more: Any) -> Schema:
+def _make_object(
+    properties: dict[str, Schema], optional: tuple[str, ...] = (), **more: Any
+) -> Schema:
     required = [name for name in properties if name not in optional]
     return {"type": "object", "required": required, "properties": properties, **more}
 
@@ -343,7 +345,7 @@ _SHAPE: Schema = {
 _FILTERS: Schema = {
     "type": ["array", "null"],
     "description": "The pipeline, in order; null = none.",
-    "items": _object({"id": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}),
+    "items": _make_object({"id": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}),
 }
 _ATTRIBUTES: Schema = {"type": "array", "items": refer("Attribute")}
 _LINKS = ("SoftLink", "ExternalLink")
@@ -352,8 +354,8 @@ _NUMBER: Schema = {"type": ["number", "null"]}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 
-def _kind(kind: str, described: str, **properties: Schema) -> Schema:
-    return _object(
+def _make_kind(kind: str, described: str, **properties: Schema) -> Schema:
+    return _make_object(
         {
             "name": {"type": "string", "description": "The last member of its path."},
             "kind": {"const": kind},
@@ -364,11 +366,11 @@ def _kind(kind: str, described: str, **properties: Schema) -> Schema:
     )
 
 
-def _one_of(*names: str) -> Schema:
+def _refer_to_one(*names: str) -> Schema:
     return {"oneOf": [refer(name) for name in names]}
 
 
-_TYPE: Schema = _object(
+_TYPE: Schema = _make_object(
     {
         "class": {"type": "integer", "description": "`H5T_class_t` of libhdf5.", "examples": [0]},
         "dtype": {
@@ -388,7 +390,7 @@ _TYPE: Schema = _object(
             "oneOf": [
                 {
                     "type": "array",
-                    "items": {"allOf": [refer("Type"), _object({"name": {"type": "string"}})]},
+                    "items": {"allOf": [refer("Type"), _make_object({"name": {"type": "string"}})]},
                 },
                 {"type": "object", "additionalProperties": {"type": "integer"}},
             ],
@@ -400,12 +402,12 @@ _TYPE: Schema = _object(
     description="An HDF5 type.",
 )
 
-_STATISTICS: Schema = _object(
+_STATISTICS: Schema = _make_object(
     dict.fromkeys(("min", "max", "mean", "std", "positive_min", "strict_positive_min"), _NUMBER),
     description="Of the finite values; all null where there are none.",
 )
 
-_HISTOGRAM: Schema = _object(
+_HISTOGRAM: Schema = _make_object(
     {
         "counts": {"type": "array", "items": _COUNT, "maxItems": MAX_BINS},
         "edges": {"type": "array", "items": {"type": "number"}, "maxItems": MAX_BINS + 1},
@@ -416,7 +418,7 @@ _HISTOGRAM: Schema = _object(
     description="Bins hold their lower edge; the last one holds both.",
 )
 
-_ENTRY: Schema = _object(
+_ENTRY: Schema = _make_object(
     {
         "name": {"type": "string"},
         "file": {"type": "string", "description": "What to ask for, as text."},
@@ -427,7 +429,7 @@ _ENTRY: Schema = _object(
     }
 )
 
-_DIRECTORY: Schema = _object(
+_DIRECTORY: Schema = _make_object(
     {
         "dir": {"type": "string"},
         "entries": {"type": "array", "items": refer("DirectoryEntry")},
@@ -438,7 +440,7 @@ _DIRECTORY: Schema = _object(
     }
 )
 
-_REQUEST: Schema = _object(
+_REQUEST: Schema = _make_object(
     {
         "route": {"type": "string", "description": "Its name, such as `meta`."},
         "params": {
@@ -451,7 +453,7 @@ _REQUEST: Schema = _object(
     examples=[{"route": "meta", "params": {"file": "demo.nxs", "path": "/entry"}}],
 )
 
-_BATCHED: Schema = _object(
+_BATCHED: Schema = _make_object(
     {
         "status": {"type": "integer", "minimum": 100, "maximum": 599},
         "missing_sources": {"type": "string", "description": "As the field `Missing-Sources`"},
@@ -461,18 +463,18 @@ _BATCHED: Schema = _object(
 )
 
 SCHEMAS: dict[str, Schema] = {
-    "Message": _object(
+    "Message": _make_object(
         {"message": {"type": "string", "minLength": 1, "description": "What is wrong, for people."}}
     ),
     "Type": _TYPE,
-    "Attribute": _object({"name": {"type": "string"}, "shape": _SHAPE, "type": refer("Type")}),
-    "Group": _kind(
+    "Attribute": _make_object({"name": {"type": "string"}, "shape": _SHAPE, "type": refer("Type")}),
+    "Group": _make_kind(
         "group",
         "A group; as a child of another one it is without its own children.",
         attributes=_ATTRIBUTES,
-        children={"type": "array", "items": _one_of(*_OBJECTS, *_LINKS, "Unknown")},
+        children={"type": "array", "items": _refer_to_one(*_OBJECTS, *_LINKS, "Unknown")},
     ),
-    "Dataset": _kind(
+    "Dataset": _make_kind(
         "dataset",
         "A dataset.",
         attributes=_ATTRIBUTES,
@@ -481,18 +483,20 @@ SCHEMAS: dict[str, Schema] = {
         filters=_FILTERS,
         type=refer("Type"),
     ),
-    "Datatype": _kind("datatype", "A committed type.", attributes=_ATTRIBUTES, type=refer("Type")),
-    "SoftLink": _kind(
+    "Datatype": _make_kind(
+        "datatype", "A committed type.", attributes=_ATTRIBUTES, type=refer("Type")
+    ),
+    "SoftLink": _make_kind(
         "soft_link", "A soft link that is shown itself.", target_path={"type": "string"}
     ),
-    "ExternalLink": _kind(
+    "ExternalLink": _make_kind(
         "external_link",
         "An external link that is shown itself.",
         target_file={"type": "string"},
         target_path={"type": "string"},
     ),
-    "Unknown": _kind("other", "A child that is damaged."),
-    "Entity": _one_of(*_OBJECTS, *_LINKS),
+    "Unknown": _make_kind("other", "A child that is damaged."),
+    "Entity": _refer_to_one(*_OBJECTS, *_LINKS),
     "Attributes": {"type": "object", "description": "Values by name, as `/data` has them."},
     "Paths": {
         "type": "array",
@@ -507,5 +511,5 @@ SCHEMAS: dict[str, Schema] = {
     "Directory": _DIRECTORY,
     "BatchRequest": _REQUEST,
     "BatchAnswer": _BATCHED,
-    "Health": _object({"status": {"const": "ok"}}),
+    "Health": _make_object({"status": {"const": "ok"}}),
 }

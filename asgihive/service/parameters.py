@@ -518,15 +518,15 @@ def refuse_misspelt(query: QueryFields, route: str) -> None:
     unknown = [name for name in query.fields if name not in _KNOWN]
     for name in unknown[:_MOST_JUDGED]:
         for known in _NAMES[route]:
-            if _resembles(_letters(name), _letters(known)):
+            if _is_like(_strip_name(name), _strip_name(known)):
                 raise UnknownParameter(name, known)
 
 
-def _letters(name: str) -> str:
+def _strip_name(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _resembles(name: str, known: str) -> bool:
+def _is_like(name: str, known: str) -> bool:
     if name == known:
         return True
     most = 0 if len(known) < _SHORT_NAME else 1 if len(known) < _LONG_NAME else 2
@@ -581,13 +581,13 @@ def find_file_in_path(scope: Scope) -> str | None:
     if not name:
         return None
     if "\ufffd" in name:
-        name = _undecoded(scope, name)
+        name = _decode_again(scope, name)
     if ".." in name.split("/"):
         raise FileMissing(name)
     return name
 
 
-def _undecoded(scope: Scope, name: str) -> str:
+def _decode_again(scope: Scope, name: str) -> str:
     """The end of a path with surrogates for what is not UTF-8; `name` if it cannot be told."""
     raw = unquote_to_bytes(scope.get("raw_path") or b"")
     before = scope["path"].removesuffix(name).encode()

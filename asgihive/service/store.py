@@ -22,7 +22,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
 from asgihive.hdf5.file_bytes import without_waiting
-from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
+from asgihive.hdf5.open_file import Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
@@ -92,17 +92,8 @@ class Store:
         self.answers = AnswerCache(settings.answer_cache_bytes, self.pool, self.lanes.decode)
         self._seed = make_seed(settings)
 
-    @property
-    def most_document_bytes(self) -> int:
-        """Of an answer that is made in memory as a whole."""
-        return min(MAX_DOCUMENT_BYTES, self.settings.max_response_bytes)
-
-    def open(self, lease: Lease, file: str) -> OpenFile:
-        """The client's `file`, held by `lease`. In the library lane."""
-        return lease.open_asked(file)
-
     async def read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
-        """What `work` returns under a fresh lease, which is handed on.
+        """Return what `work` returns under a fresh lease, and the lease.
 
         The caller must release the lease. Nothing is returned that may be a mixture of two
         contents of a file: `work` runs again, a few times, when a file changed under it.
@@ -230,7 +221,7 @@ class Store:
                 await self.lanes.library.run(self.pool.close_idle, patient=True)
 
     async def _trim_memory(self) -> None:
-        """What is kept for the next blocks would grow for hours, since small ones live between."""
+        """Give freed memory back: small blocks that live on keep large ones around them."""
         while True:
             await anyio.sleep(TRIM_MEMORY_SECONDS)
             await anyio.to_thread.run_sync(trim_freed_memory)
@@ -251,12 +242,12 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
 
 
 def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
-    with _all_unchanged(lease):
+    with _check_unchanged(lease):
         return (yield from work(lease))
 
 
 @contextmanager
-def _all_unchanged(lease: Lease) -> Iterator[None]:
+def _check_unchanged(lease: Lease) -> Iterator[None]:
     try:
         yield
     except (Unsettled, FileChanged):

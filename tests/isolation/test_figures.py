@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from asgihive.service import H5App
-from asgihive.service.figures import Figures
+from asgihive.service.metrics import Figures
 from tests.isolation import doubles
 from tests.isolation.isolated import ask, check_good, pids, readers, refused
 from tests.service import servers
@@ -71,4 +71,4 @@ def test_of_several_processes() -> None:
     assert Figures.sum([one, other]) == Figures(
         open_files=3, decode_busy=1, chunk_hits=12, answer_misses=3, chunk_bytes=100
     )
-    assert one.at_end() == Figures(chunk_hits=5, answer_misses=3)
+    assert one.keep_counts() == Figures(chunk_hits=5, answer_misses=3)

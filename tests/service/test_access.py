@@ -19,7 +19,7 @@ from asgihive.service.gate import (
     Permission,
     RequestedEntity,
     is_open,
-    without_token,
+    remove_token,
 )
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run, websocket
@@ -272,7 +272,7 @@ def test_what_is_left_of_a_query() -> None:
         (b"a=1&token=x&b=%74", b"a=1&b=%74"),
         (b"t%6fken=x&tokens=1&token", b"tokens=1"),
     ):
-        assert without_token(query) == left
+        assert remove_token(query) == left
 
 
 # Permissions

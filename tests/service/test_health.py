@@ -131,10 +131,10 @@ async def test_who_asks_and_leaves_takes_nobody_along(
     answers: list[str | None] = []
 
     async def ask() -> None:
-        answers.append(await checking.problem())
+        answers.append(await checking.find_problem())
 
     async with anyio.create_task_group() as tasks, anyio.create_task_group() as leaving:
-        leaving.start_soon(checking.problem)
+        leaving.start_soon(checking.find_problem)
         while not stuck:
             await anyio.lowlevel.checkpoint()
         tasks.start_soon(ask)
