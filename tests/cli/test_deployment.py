@@ -272,7 +272,7 @@ def fronting(app: H5App | Permitting) -> Iterator[httpx.Client]:
 
 
 @needs_nginx
-@pytest.mark.parametrize("name", ["cookie", "x-user"])
+@pytest.mark.parametrize("name", [pytest.param("cookie", marks=pytest.mark.slow), "x-user"])
 @pytest.mark.parametrize("cache_control", ["no-cache", "public, max-age=60", ""])
 def test_what_one_user_may_have_is_for_nobody_else(
     directory: Path, name: str, cache_control: str

@@ -77,6 +77,7 @@ def test_what_fastapi_hive_users_write() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.slow_on_trio
 def test_the_port_does_the_same(folder: Path, backend: str) -> None:
     text = AFTER.replace("BACKEND", repr(backend))
     run(sys.executable, folder / "after", "-W", "error", "-c", text)

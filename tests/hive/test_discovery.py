@@ -55,6 +55,7 @@ def failure(hive: Hive) -> str:
 @pytest.mark.parametrize("spelling", ["endpoints", "endpoints/", "./endpoints", "./x/../endpoints"])
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("directory", [".", "/", "service", "service/endpoints"])
+@pytest.mark.slow_on_trio
 async def test_folder_paths_from_any_directory(
     root: Path, spelling: str, absolute: bool, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,7 +120,16 @@ async def test_an_own_permission_is_asked_here(isolated: H5App) -> None:
     assert answer.json[0]["status"] == 403
 
 
-@pytest.mark.parametrize("server", servers.SERVERS)
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(
+            server,
+            marks=[pytest.mark.slow] * (server not in {"uvicorn-httptools", "hypercorn-trio"}),
+        )
+        for server in servers.SERVERS
+    ],
+)
 def test_over_real_servers(root: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         pytest.fail("a file is opened in the parent")

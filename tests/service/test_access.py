@@ -138,6 +138,7 @@ async def test_no_token(app: H5App) -> None:
 
 
 @given(st.binary(max_size=20))
+@pytest.mark.slow_on_trio
 async def test_no_bytes_but_the_token_open_anything(token: bytes) -> None:
     app = H5App(".", H5Settings(token=TOKEN))
     for exchange in (

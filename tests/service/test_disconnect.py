@@ -325,6 +325,7 @@ async def test_the_end_of_an_answer_does_not_wait_for_hdf5(app: H5App, path: str
 
 
 @pytest.mark.anyio
+@pytest.mark.slow_on_trio
 async def test_an_error_does_not_wait_for_hdf5(app: H5App) -> None:
     exchange = _exchange({"file": "links.h5", "path": "link/nothing", "format": "bin"})
     busy = Busy()

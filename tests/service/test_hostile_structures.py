@@ -75,7 +75,7 @@ HEADERS = [overlapping, numerous]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("make", HEADERS)
+@pytest.mark.parametrize("make", [overlapping, pytest.param(numerous, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("victim", "route", "path"),
     [
