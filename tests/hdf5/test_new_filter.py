@@ -17,7 +17,7 @@ CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
 
 @pytest.fixture
 def number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    section = CONTRIBUTING.read_text().partition("## A filter of your own")[2]
+    section = CONTRIBUTING.read_text().partition("## Add a filter")[2]
     code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
     (tmp_path / "backwards.py").write_text(code)
     monkeypatch.setattr(filters, "__path__", [*filters.__path__, str(tmp_path)])
