@@ -1,5 +1,6 @@
 """Errors as responses: `HTTPException`, what is wrong with a request, and the error boundary."""
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -150,7 +151,7 @@ def find_http_exception(
 def answer_error(error: Exception, statuses: Statuses = _NO_STATUSES) -> BufferedResponse:
     """Return the response that answers an exception; a pure function.
 
-    The body is JSON, `{"message": …}`, whatever the message holds. An unexpected exception is
+    The body is JSON, `{"message": …}`, whatever its text holds. An unexpected exception is
     a 500 that does not say what happened. A 503 has `Retry-After: 1`, unless the exception has
     another one.
 
@@ -162,8 +163,12 @@ def answer_error(error: Exception, statuses: Statuses = _NO_STATUSES) -> Buffere
     headers = {"content-type": "application/json"}
     if known.status == 503:
         headers["retry-after"] = "1"
-    message = known.message.encode("utf-8", "replace").decode()
-    body = orjson.dumps({"message": message, **known.details})
+    document = {"message": known.message, **known.details}
+    try:
+        body = orjson.dumps(document)
+    except orjson.JSONEncodeError:  # text of a client or a file that UTF-8 cannot encode
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+        body = text.encode("utf-8", "replace")
     return BufferedResponse(body, known.status, {**headers, **known.headers})
 
 

@@ -200,10 +200,10 @@ async def test_details_are_further_members_of_the_answer() -> None:
 def test_the_response_to_an_error_is_a_pure_function_of_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    error = HTTPException(404, "Gone \udcff", {"X-Y": "z"}, {"more": 1})
+    error = HTTPException(404, "Gone \udcff", {"X-Y": "z"}, {"more": ["\udcff"]})
     response = answer_error(error)
     assert response == answer_error(error)
-    assert (response.status, response.body) == (404, b'{"message":"Gone ?","more":1}')
+    assert (response.status, response.body) == (404, b'{"message":"Gone ?","more":["?"]}')
     assert response.headers == {"content-type": "application/json", "X-Y": "z"}
     assert answer_error(Missing("gone"), STATUSES).status == 404
     assert answer_error(Missing("gone")).body == b'{"message":"Internal server error"}'
