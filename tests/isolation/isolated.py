@@ -37,7 +37,7 @@ def close(app: H5App) -> None:
 
 async def wait_for_spare(app: H5App) -> None:
     """Wait until a process that has no request serves, beside the one that serves now."""
-    with anyio.fail_after(servers.PATIENCE):
+    with anyio.fail_after(4 * servers.PATIENCE):
         while not any(each.ready.is_set() for each in list(readers(app).spare)):
             await anyio.lowlevel.checkpoint()
 

@@ -69,6 +69,7 @@ async def test_a_file_that_hangs_its_reader_twice_is_refused(
         answers[file] = await ask(app, route, file)
 
     async with app.running():
+        await wait_for_spare(app)  # to start takes longer than a request may
         await check_good(app)
         await wait_for_spare(app)
         before = pids(app)
@@ -83,6 +84,7 @@ async def test_a_file_that_hangs_its_reader_twice_is_refused(
             await wait_for_spare(app)  # one that has to start first may come too late
         refused(again, "bad.h5", "hung for more than 4 seconds")
         refused(await ask(app, "/meta", "bad.h5"), "bad.h5", "hung")
+        await wait_for_spare(app)
         await check_good(app)
 
 

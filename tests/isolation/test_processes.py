@@ -56,7 +56,7 @@ async def test_a_lifespan_ends_what_it_began(app: H5App) -> None:
 
 
 async def test_there_is_a_spare_one(app: H5App) -> None:
-    with anyio.fail_after(servers.PATIENCE):
+    with anyio.fail_after(4 * servers.PATIENCE):
         async with app.running():
             await check_good(app)
             await wait_for_spare(app)
@@ -69,7 +69,7 @@ async def test_there_is_a_spare_one(app: H5App) -> None:
 
 @pytest.mark.slow
 async def test_a_spare_one_that_ends_is_replaced_though_no_request_comes(app: H5App) -> None:
-    with anyio.fail_after(servers.PATIENCE):
+    with anyio.fail_after(4 * servers.PATIENCE):
         async with app.running():
             await check_good(app)
             await wait_for_spare(app)
@@ -90,7 +90,7 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
     app: H5App, root: Path, fault: str
 ) -> None:
     doubles.write(root / "bad.h5", fault)
-    with anyio.fail_after(servers.PATIENCE):
+    with anyio.fail_after(4 * servers.PATIENCE):
         async with app.running():
             await check_good(app)
             await wait_for_spare(app)
@@ -113,8 +113,9 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
 @limited(read_timeout_seconds=3.0)
 async def test_one_that_hangs_is_ended_though_its_client_has_gone(app: H5App, root: Path) -> None:
     doubles.write(root / "bad.h5", "hang")
-    with anyio.fail_after(servers.PATIENCE):
+    with anyio.fail_after(4 * servers.PATIENCE):
         async with app.running():
+            await wait_for_spare(app)  # to start takes longer than a request may
             await check_good(app)
             hung = readers(app).active
             assert hung is not None
@@ -125,6 +126,7 @@ async def test_one_that_hangs_is_ended_though_its_client_has_gone(app: H5App, ro
                 tasks.cancel_scope.cancel()
             while is_alive(hung.pid):
                 await anyio.lowlevel.checkpoint()
+            await wait_for_spare(app)
             await check_good(app)
 
 
