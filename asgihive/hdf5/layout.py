@@ -88,16 +88,7 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
     # Only contiguous storage has an offset, and asking is ten times as fast as the properties.
     if dataset.get_offset() is not None and dataset.get_storage_size():
         return _PLAIN
-    try:
-        properties = dataset.get_create_plist()
-    except RuntimeError:
-        if not _has_variable_length(dataset.get_type()):
-            raise
-        message = (
-            "its fill value of variable length is lost, as h5copy loses those, and libhdf5 reads "
-            "nothing without it"
-        )
-        raise NoEquivalent(message) from None
+    properties = find_properties(dataset)
     kind = _KINDS[properties.get_layout()]
     # Of any layout: libhdf5 reads a forged compact dataset with segments from those, too.
     if kind is not LayoutKind.VIRTUAL and properties.get_external_count():
@@ -110,6 +101,24 @@ def layout_of(dataset: h5d.DatasetID) -> Layout:
     )
     chunks = tuple(properties.get_chunk()) if kind is LayoutKind.CHUNKED else None
     return Layout(kind, chunks, filters, lambda: properties)
+
+
+def find_properties(dataset: h5d.DatasetID) -> h5p.PropDCID:
+    """Return the creation properties of a dataset.
+
+    Raises:
+        NoEquivalent: libhdf5 knows them no more, since a fill value of variable length is lost.
+    """
+    try:
+        return dataset.get_create_plist()
+    except RuntimeError:
+        if not _has_variable_length(dataset.get_type()):
+            raise
+        message = (
+            "its fill value of variable length is lost, as h5copy loses those, and libhdf5 reads "
+            "nothing without it"
+        )
+        raise NoEquivalent(message) from None
 
 
 def _has_variable_length(type_id: h5t.TypeID) -> bool:

@@ -22,6 +22,7 @@ from h5py._objects import phil
 from asgihive.concurrency import Portions
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting
 from asgihive.hdf5.headers import ObjectHeader, read_header
+from asgihive.hdf5.layout import find_properties
 from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed
 from asgihive.hdf5.stored_links import Link, read_links, tracks_creation
 from asgihive.hdf5.structure_checks import check_links, check_object
@@ -184,8 +185,8 @@ class StoredObject:
         return self._id
 
     def find_properties(self) -> h5p.PropDCID:
-        """Return the creation properties of a dataset; raises as `open_object`."""
-        return self.id.get_create_plist()
+        """Return the creation properties of a dataset; raises as `layout.find_properties`."""
+        return find_properties(self.id)
 
     @property
     def kind(self) -> str:
