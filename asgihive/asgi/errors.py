@@ -141,9 +141,16 @@ def find_http_exception(
         if each in statuses:
             details = None
             if isinstance(error, BadParameter):
-                problems = [(problem.parameter, str(problem)) for problem in error.problems]
-                found = [{"where": ["query", name], "message": text} for name, text in problems]
-                details = {"errors": found}
+                # Encodable, whatever bytes the client sent.
+                details = {
+                    "errors": [
+                        {
+                            "where": ["query", clip_text(problem.parameter)],
+                            "message": str(problem).encode("utf-8", "replace").decode(),
+                        }
+                        for problem in error.problems
+                    ]
+                }
             return HTTPException(statuses[each], str(error), details=details)
     return None
 
