@@ -372,6 +372,11 @@ class H5Settings(Settings, frozen=True, kw_only=True):
     max_open_files: Annotated[
         int, Meta(ge=1, le=1_000_000, description="Keep at most so many files open.")
     ] = 128
+    idle_file_seconds: Annotated[
+        float,
+        Meta(ge=0, le=604_800, description="Close a file that no request has used for so long."),
+        Reading(metavar="SECONDS"),
+    ] = 30.0
     decode_lanes: Annotated[
         int, Meta(ge=1, le=1024, description="Decode and encode in so many threads.")
     ] = msgspec.field(default_factory=_count_available_cores)

@@ -43,9 +43,6 @@ MAX_DOCUMENT_BYTES = 256 << 20
 MAX_WAITING_REQUESTS = 1000
 """Requests that wait for a thread; further ones are answered 503."""
 
-IDLE_FILE_SECONDS = 30.0
-"""How long a file stays open that no request uses."""
-
 TRIM_MEMORY_SECONDS = 60.0
 """How often freed memory is given back to the system."""
 
@@ -78,7 +75,7 @@ class Store:
         self.pool = FilePool(
             self.sandbox,
             max_open=fit_open_files(settings.max_open_files),
-            idle_seconds=IDLE_FILE_SECONDS,
+            idle_seconds=settings.idle_file_seconds,
             chunk_cache_bytes=settings.chunk_cache_bytes,
             max_chunk_bytes=settings.max_chunk_bytes,
         )
@@ -216,7 +213,7 @@ class Store:
 
     async def _close_idle_files(self) -> None:
         while True:
-            await anyio.sleep(max(1.0, IDLE_FILE_SECONDS / 2))
+            await anyio.sleep(max(1.0, self.settings.idle_file_seconds / 2))
             if len(self.pool):
                 await self.lanes.library.run(self.pool.close_idle, patient=True)
 

@@ -12,7 +12,6 @@ from asgihive.settings import H5Settings
 _PLACES: dict[str, ModuleType] = {
     "READ_AHEAD_BYTES": store,
     "MAX_WAITING_REQUESTS": store,
-    "IDLE_FILE_SECONDS": store,
     "MAX_BODY_BYTES": batch,
     "TIMEOUT_SECONDS": health,
 }

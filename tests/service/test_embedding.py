@@ -26,7 +26,6 @@ from asgihive.asgi import Router
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.service import servers
-from tests.service.bounds import bounded
 from tests.zoo.client import client as in_process
 
 SMALL = np.arange(24, dtype="<i4").reshape(4, 6)
@@ -215,7 +214,7 @@ def test_no_file_is_open_after_the_shutdown(root: Path, embedding: str, server: 
 
 @pytest.fixture
 def impatient(root: Path) -> H5App:
-    return bounded(root, idle_file_seconds=0)
+    return H5App(root, H5Settings(idle_file_seconds=0))
 
 
 @pytest.mark.anyio

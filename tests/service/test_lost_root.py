@@ -14,7 +14,6 @@ import pytest
 
 from asgihive.service import H5App, health
 from asgihive.settings import H5Settings
-from tests.service.bounds import bounded
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +63,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_every_route_says_so(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with client(bounded(root, idle_file_seconds=0.0)) as http:
+    async with client(H5App(root, H5Settings(idle_file_seconds=0))) as http:
         assert (await http.get("/files")).status_code == 200
         shutil.rmtree(root)
         for target in TARGETS:
