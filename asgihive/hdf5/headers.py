@@ -30,7 +30,6 @@ _TELLING = frozenset(
 _SILENT = frozenset((0x00, 0x0A, 0x0D, 0x0E, 0x0F, 0x12, 0x16))
 
 _SHARED = 0x02
-_UNLIMITED = (1 << 64) - 1
 _MAX_RANK = 32
 _MAX_ELEMENTS = 1 << 63
 _MAX_BLOCK_BYTES = 1 << 20
@@ -300,20 +299,6 @@ def parse_extent(space: bytes, length_bytes: int) -> tuple[Shape, tuple[int | No
     if math.prod(extent) >= _MAX_ELEMENTS or (is_null and rank):
         raise NotPlain
     return (None if is_null else extent), most
-
-
-def attribute_head(message: bytes) -> bytes:
-    """Return an attribute message up to its value: name, datatype and dataspace.
-
-    Raises:
-        NotPlain: the datatype or the dataspace is shared, or the message is damaged.
-    """
-    version, flags, name, datatype, space = _ATTRIBUTE_SIZES.unpack_from(message)
-    if version == 1:
-        return message[: 8 + (name + 7 & ~7) + (datatype + 7 & ~7) + (space + 7 & ~7)]
-    if version not in {2, 3} or flags:
-        raise NotPlain
-    return message[: (9 if version == 3 else 8) + name + datatype + space]
 
 
 def parse_attribute(message: bytes, length_bytes: int = 8) -> AttributeMessage:

@@ -434,11 +434,6 @@ class Sources:
         depth = self.depth + 1
         return (yield from open_dataset(lease, opened, mapping.dataset, self._max_hops, depth))
 
-    @property
-    def file_key(self) -> Key:
-        """Of the file that the virtual dataset lies in."""
-        return self._virtual.file.key
-
     def shown(self, mapping: Mapping) -> str:
         """The name of a source that is missing: its file, or what is missing in that."""
         is_file_missing = self.seen.missing[self._name(mapping)]
