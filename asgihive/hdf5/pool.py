@@ -486,6 +486,7 @@ class FilePool:
             settled=wait == 0.0,
             metadata=stored,
             open_by_library=open_by_library,
+            headers={} if root is None or stored is None else {stored.root: root},
         )
         return handle, bool(opened)
 
