@@ -28,7 +28,7 @@ from asgihive.hdf5.links import (
     walk_below,
 )
 from asgihive.hdf5.names import text
-from asgihive.hdf5.objects import StoredObject, list_links
+from asgihive.hdf5.objects import StoredObject, find_listed_object, list_links
 from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
@@ -92,7 +92,7 @@ class Describer:
         return children
 
     def _child(self, group: Resolved, link: Link) -> Portions[dict[str, Any]]:
-        name, file = link.name, group.file
+        name = link.name
         shown = text(name)
         if b"/" in name:
             # Forged: it can be asked for by no path.
@@ -100,11 +100,7 @@ class Describer:
         try:
             if link.type == h5l.TYPE_HARD:
                 # Not by name: a forged group has two of one name, and this may be the other.
-                header = None
-                if file.metadata is not None:
-                    with contextlib.suppress(NotPlain):
-                        header = read_header(file.metadata, link.address)
-                found = StoredObject(file, link.address, header)
+                found = find_listed_object(group.file, link.address)
                 return (yield from self._describe_object(shown, found))
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self._lease, group, name, only_valid, self._max_hops)

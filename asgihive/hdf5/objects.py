@@ -207,6 +207,19 @@ def find_object(file: OpenFile, address: int) -> StoredObject:
     return StoredObject(file, address, header, None if header else open_object(file, address))
 
 
+def find_listed_object(file: OpenFile, address: int) -> StoredObject:
+    """Return one of the many objects of a listing: its header is read, and not kept.
+
+    Raises:
+        NeedsThread
+    """
+    header = None
+    if file.metadata is not None:
+        with contextlib.suppress(NotPlain):
+            header = read_header(file.metadata, address)
+    return StoredObject(file, address, header)
+
+
 def find_root(file: OpenFile) -> StoredObject:
     """Return the root group of a file; raises as `open_object`."""
     if file.metadata is not None:

@@ -5,18 +5,14 @@ served directory if names are forged, and by recursion: some ten thousand nested
 process. This one goes by address, and keeps what is left to do in a list.
 """
 
-import contextlib
-
 from h5py import h5l
 
 from asgihive.concurrency import Portions
 from asgihive.errors import FileUnreadable, KindMismatch, TooManyPaths
 from asgihive.hdf5.entities import LIBRARY_ERRORS
-from asgihive.hdf5.file_bytes import NotPlain
-from asgihive.hdf5.headers import read_header
 from asgihive.hdf5.links import Entity, LinkResolution, Resolved, kind_of, walk_below
 from asgihive.hdf5.names import text
-from asgihive.hdf5.objects import StoredObject, list_links
+from asgihive.hdf5.objects import StoredObject, find_listed_object, list_links
 from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_links import Link
@@ -111,7 +107,7 @@ class _PathWalk:
     def _enter(self, path: str, address: int) -> Portions[list[Link] | None]:
         """Return the links of the group at `address`; None when it is no group."""
         try:
-            found = self._find(address)
+            found = find_listed_object(self._start.file, address)
             return (yield from self._links(found)) if found.kind == "group" else None
         except LIBRARY_ERRORS as error:
             raise self._damaged(path, error) from error
@@ -121,19 +117,11 @@ class _PathWalk:
         if self._resolution is not LinkResolution.ALL:
             return
         try:
-            found = self._find(address)
+            found = find_listed_object(self._start.file, address)
         except LIBRARY_ERRORS as error:
             raise self._damaged(group, error) from error
         here = Resolved(group or "/", found)
         walk_below(self._lease, here, name, self._resolution, self._max_hops)
-
-    def _find(self, address: int) -> StoredObject:
-        """Return an object; of most only the header is read, and not kept, as it is one of many."""
-        file, header = self._start.file, None
-        if file.metadata is not None:
-            with contextlib.suppress(NotPlain):
-                header = read_header(file.metadata, address)
-        return StoredObject(file, address, header)
 
     def _links(self, group: StoredObject) -> Portions[list[Link]]:
         """Return the links of a group, the last one first."""
