@@ -317,7 +317,7 @@ class Lane:
 
 def _portion(rest: list[Portions[T]], tokens: _Tokens) -> list[T]:
     """Go on with the only member of `rest`; what it returns, nothing when it is to be continued."""
-    [work] = rest  # none when the task has gone, and then nobody sees what this raises
+    [work] = rest  # none when the task has gone, and then what this raises is lost
     ends = perf_counter() + PORTION_SECONDS
     while True:
         try:
@@ -326,7 +326,7 @@ def _portion(rest: list[Portions[T]], tokens: _Tokens) -> list[T]:
             return [finished.value]
         if not rest:
             work.close()
-            raise RuntimeError  # nobody sees it
+            raise RuntimeError  # the task that would see it has gone
         if tokens.waiting and perf_counter() >= ends:
             return []
 

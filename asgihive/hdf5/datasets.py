@@ -262,7 +262,7 @@ class Dataset:
 
     def _read_by_libhdf5(self, axes: tuple[Axis, ...], dtype: np.dtype[Any]) -> Array:
         # Zeros, not empty: HDF5 leaves elements untouched that were never written and have
-        # no fill value, and what lay in memory before is nobody's business.
+        # no fill value, and what lay in memory before must not be sent.
         values = np.zeros((*(axis.count for axis in axes), *self.item_shape), dtype)
         memory_space = file_space = h5s.ALL
         if any(axis.count != extent for axis, extent in zip(axes, self.shape or (), strict=True)):

@@ -313,7 +313,7 @@ def close_id(file_id: h5f.FileID) -> None:
     """Close a file that may be damaged.
 
     libhdf5 says so once more of what it found damaged in its cache, and has closed it then. It is
-    no matter of whoever needs the place in the pool.
+    no error of the request that needs the place in the pool.
     """
     with contextlib.suppress(RuntimeError):
         file_id.close()

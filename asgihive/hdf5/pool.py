@@ -113,7 +113,7 @@ class SourcesSeen:
         return SourcesSeen(self.shapes, self.growing, self.missing)
 
 
-class Released(Exception):  # nobody waits for what would answer it
+class Released(Exception):  # control flow: the request that would be answered is over
     """The request is over, and nothing more is read for it."""
 
 
@@ -247,7 +247,7 @@ class FilePool:
     Args:
         sandbox: decides which files may be opened.
         max_open: files open at once; the least recently used idle ones make room.
-        idle_seconds: how long a file that nobody holds stays open.
+        idle_seconds: how long a file that no request holds stays open.
         chunk_cache_bytes: decoded chunks, a quarter of it for those that HDF5 itself caches.
         max_chunk_bytes: of a decoded chunk or an element that is read at all.
 
@@ -347,7 +347,7 @@ class FilePool:
 
         h5py takes HDF5's lock to let go of the last reference to one: the event loop would
         wait for whatever is being read. Each is kept once, however often it is let go of: on a
-        busy day of small reads nobody may visit that lane.
+        busy day of small reads no call may use that lane.
         """
         self._discarded.update({id(each): each for each in objects})
 
@@ -364,7 +364,7 @@ class FilePool:
         return file
 
     def close_idle(self) -> None:
-        """Close what nobody has held for `idle_seconds`."""
+        """Close the files that no request has held for `idle_seconds`."""
         self._discarded.clear()
         horizon = time.monotonic() - self.idle_seconds
         for key, file in list(self._files.items()):

@@ -25,7 +25,7 @@ _SILENT_SECONDS = 60.0
 _LEASING_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs"}
 
 # A reader that finds a checksum wrong reads again, until the writer is done with what it writes.
-# Before each attempt it sleeps twice as long, from a nanosecond on, and h5py lets nobody else
+# Before each attempt it sleeps twice as long, from a nanosecond on, and h5py lets no other thread
 # run meanwhile: of the 100 attempts that are libhdf5's own limit, the last ones take centuries.
 _ATTEMPTS = 22  # 4 ms in all
 

@@ -22,7 +22,7 @@ from h5py import h5f, h5p, h5r, h5s, h5t
 
 from asgihive.hdf5.names import text
 
-# Types nest in files as deeply as a hostile writer likes; nobody's data nest deeper.
+# Types nest in files as deeply as a hostile writer likes; no real data nest deeper.
 MAX_NESTING = 32
 
 # What libhdf5 and NumPy raise for a type that they cannot make.
