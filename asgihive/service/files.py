@@ -49,10 +49,6 @@ from asgihive.service.versions import (
     parse_wanted,
 )
 
-DEFAULT_LIMIT = 200
-MAX_LISTED_FILES = 1000
-"""Entries on one page of a directory."""
-
 MEDIA_TYPE = "application/x-hdf5"
 
 _BLOCK_BYTES = 1 << 20
