@@ -16,6 +16,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException, send_error
+from asgihive.asgi.request_fields import join_headers
 from asgihive.concurrency import run_in_worker
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
@@ -217,8 +218,7 @@ class Metrics:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.refresh()
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        body, media_type = await self.instruments.format(accept.decode("latin-1"))
+        body, media_type = await self.instruments.format(join_headers(scope, b"accept"))
         headers = {"content-type": media_type, "cache-control": "no-store"}
         await BufferedResponse(body, headers=headers)(scope, receive, send)
 
