@@ -271,6 +271,7 @@ async def test_calls_that_wait_in_threads_begin_without_the_event_loop(gate: Gat
             group.start_soon(lane.run, gate)
             await gate.begun()
             group.start_soon(lane.run, others)
+            await anyio.wait_all_tasks_blocked()  # trio starts tasks in any order
             group.start_soon(lane.run, threading.get_ident)
             await anyio.wait_all_tasks_blocked()
             assert (lane.busy(), lane.waiting()) == (1, 2)
