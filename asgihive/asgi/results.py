@@ -105,7 +105,7 @@ class ResultSender:
         self._json = [json, _VARY] if media_type is None else [json]
         if "numpy" in sys.modules:
             # The handler may return arrays, and to import at its first request blocks others.
-            for module in ("asgihive.encoders.msgpack", "asgihive.padding"):
+            for module in ("asgihive.encoders.msgpack", "asgihive.hdf5.buffers"):
                 importlib.import_module(module)
 
     async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,7 +229,7 @@ async def _answer_array(
     from asgihive.encoders import Encoder, Values, check_fit, map_accepted_types  # noqa: PLC0415
     from asgihive.encoders.json import ENCODER  # noqa: PLC0415
     from asgihive.encoders.protocol import cut  # noqa: PLC0415
-    from asgihive.padding import zero_padding  # noqa: PLC0415
+    from asgihive.hdf5.buffers import zero_padding  # noqa: PLC0415
 
     array = np.asarray(value, order="C")
     values = Values("", array.shape, array.dtype)

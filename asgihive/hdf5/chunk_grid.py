@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from asgihive.hdf5.file_bytes import DamagedMetadata
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.plan import Axis
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 Uints = np.ndarray[Any, np.dtype[np.uint64]]

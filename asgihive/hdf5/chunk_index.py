@@ -45,7 +45,7 @@ from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, allow
 from asgihive.hdf5.headers import LAYOUT, read_messages
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import libhdf5_reason
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.plan import Axis
 
 # More chunks than that are not listed: it would take tens of megabytes.
 MAX_LISTED = 1 << 20

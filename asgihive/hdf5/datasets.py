@@ -25,13 +25,13 @@ from asgihive.hdf5.chunk_index import DamagedChunk
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.filters.pipeline import NoDecoder
-from asgihive.hdf5.global_heap import MAX_STRINGS, read_strings
 from asgihive.hdf5.layout import Layout, LayoutKind
 from asgihive.hdf5.linear import ContiguousStorage, RawStorage, list_segments
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason, refusal_of
+from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.stored_metadata import MAX_STRINGS, read_strings
 from asgihive.hdf5.types import (
     MemoryType,
     NoEquivalent,

@@ -15,10 +15,10 @@ from enum import StrEnum
 
 from asgihive.errors import FileChanged, FileError, FileMissing, FileUnreadable
 from asgihive.hdf5.file_bytes import read_bytes, signature_offset
-from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Released
 from asgihive.hdf5.sandbox import (
+    Identity,
     Sandbox,
     normalised,
     open_beside,

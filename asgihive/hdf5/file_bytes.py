@@ -3,6 +3,9 @@
 What is read is bounded by the end of the file, and what has a checksum is compared with it
 (HDF5 File Format Specification 3.0, "Disk Format"). Addresses in a file are relative to its
 superblock, which a user block may precede.
+
+HDF5 says that names are UTF-8 or ASCII, files say otherwise. What is not UTF-8 is shown with
+U+FFFD, and a name asked for with U+FFFD finds the one that is shown so.
 """
 
 import ctypes
@@ -350,3 +353,18 @@ def find_checksum() -> Callable[[bytes, int, int], int] | None:
 
 
 checksum = find_checksum()
+
+
+def text(name: bytes) -> str:
+    """How a name or a string is shown."""
+    return name.decode("utf-8", "replace")
+
+
+def encoded(name: str) -> bytes:
+    """The bytes that a client's text stands for; `%FF` in a URL arrives as a surrogate."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def components(path: bytes) -> list[bytes]:
+    """The links that a path passes through; `.` and repeated slashes mean nothing in HDF5."""
+    return [part for part in path.split(b"/") if part not in {b"", b"."}]

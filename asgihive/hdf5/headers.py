@@ -9,9 +9,8 @@ import math
 import struct
 from dataclasses import dataclass, field, replace
 
-from asgihive.hdf5.file_bytes import FileBytes, NotPlain, is_checked, read_superblock
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain, is_checked, read_superblock, text
 from asgihive.hdf5.layout import Filter
-from asgihive.hdf5.names import text
 
 Shape = tuple[int, ...] | None
 

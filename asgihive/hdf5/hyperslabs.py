@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.plan import Axis
 
 Indices = npt.NDArray[np.int64]
 

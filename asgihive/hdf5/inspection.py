@@ -30,7 +30,7 @@ from asgihive.hdf5.chunk_grid import ChunkGrid
 from asgihive.hdf5.chunk_index import open_index
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.entities import LIBRARY_ERRORS
+from asgihive.hdf5.file_bytes import components, encoded, text
 from asgihive.hdf5.filters.pipeline import make_pipeline
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import list_segments
@@ -42,15 +42,15 @@ from asgihive.hdf5.links import (
     kind_of,
     walk,
 )
-from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.objects import list_links
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
+from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import open_regular
-from asgihive.hdf5.selection import select_all
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
+from asgihive.hdf5.types import LIBRARY_ERRORS
 from asgihive.hdf5.virtual import MAX_NUMBERED_SOURCES, Mapping
 from asgihive.hdf5.virtual_sources import find_mismatch
 

@@ -9,8 +9,7 @@ from enum import Enum
 from h5py import h5d, h5p, h5t, h5z
 from h5py._objects import phil
 
-from asgihive.hdf5.file_bytes import allow_waiting
-from asgihive.hdf5.names import text
+from asgihive.hdf5.file_bytes import allow_waiting, text
 from asgihive.hdf5.types import NoEquivalent
 
 # Importing it registers its filters with libhdf5.

@@ -19,12 +19,10 @@ from asgihive.context import measured
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
 from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes
 from asgihive.hdf5.file_bytes import read_bytes, read_into
-from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.hdf5.plan import find_run, plan_windows
+from asgihive.hdf5.plan import Axis, find_run, plan_windows
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.sandbox import Place, open_regular
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.sandbox import Identity, Place, open_regular
 from asgihive.hdf5.types import NoEquivalent
 
 # Read at once of what is not wanted whole: little enough to stay in a core's own cache.

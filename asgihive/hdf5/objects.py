@@ -24,7 +24,7 @@ from asgihive.hdf5.file_bytes import NotPlain, allow_waiting
 from asgihive.hdf5.headers import ObjectHeader, read_header
 from asgihive.hdf5.layout import find_properties
 from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed
-from asgihive.hdf5.stored_links import Link, read_links, tracks_creation
+from asgihive.hdf5.stored_metadata import Link, read_links, tracks_creation
 from asgihive.hdf5.structure_checks import check_links, check_object
 
 HDF5Object: TypeAlias = h5g.GroupID | h5d.DatasetID | h5t.TypeID

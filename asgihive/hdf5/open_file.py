@@ -23,9 +23,8 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.file_bytes import FileBytes, allow_waiting
 from asgihive.hdf5.headers import ObjectHeader
-from asgihive.hdf5.identity import Identity
-from asgihive.hdf5.sandbox import Place
-from asgihive.hdf5.stored_links import Link
+from asgihive.hdf5.sandbox import Identity, Place
+from asgihive.hdf5.stored_metadata import Link
 from asgihive.hdf5.swmr import is_written
 
 # The path asked for and the inode: relative link targets start at the path, so that two

@@ -26,14 +26,13 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.chunks import find_fill, find_stored_size, open_chunks
 from asgihive.hdf5.datasets import READ_ERRORS, Dataset
-from asgihive.hdf5.file_bytes import FileBytes, NotPlain
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain, components, encoded, text
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import ContiguousStorage
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
-from asgihive.hdf5.names import components, encoded, text
 from asgihive.hdf5.open_file import Key, OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
-from asgihive.hdf5.stored_datasets import StoredDataset, interpret_dataset
+from asgihive.hdf5.stored_metadata import StoredDataset, interpret_dataset
 from asgihive.hdf5.type_descriptions import find_type, learn_type
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, read_virtual_layout, read_written_shape

@@ -27,8 +27,7 @@ from asgihive.hdf5.hyperslabs import (
     find_positions,
     find_unlimited_axis,
 )
-from asgihive.hdf5.plan import plan_blocks
-from asgihive.hdf5.selection import Axis, Selection
+from asgihive.hdf5.plan import Axis, Selection, plan_blocks
 
 COUNTED_AT_ONCE = 1 << 18
 """Elements that are counted one by one at once: of each, a few numbers of 64 bits."""

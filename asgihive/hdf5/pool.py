@@ -28,7 +28,6 @@ from asgihive.errors import (
 from asgihive.hdf5.cache import BytesCache, ChunkCache
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait, signature_offset
 from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
-from asgihive.hdf5.identity import Identity, StatGuard
 from asgihive.hdf5.open_file import (
     Handle,
     Key,
@@ -41,7 +40,15 @@ from asgihive.hdf5.open_file import (
     key_of,
     libhdf5_reason,
 )
-from asgihive.hdf5.sandbox import Place, Sandbox, is_exhaustion, open_regular, translated
+from asgihive.hdf5.sandbox import (
+    Identity,
+    Place,
+    Sandbox,
+    StatGuard,
+    is_exhaustion,
+    open_regular,
+    translated,
+)
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import (
     is_being_written,

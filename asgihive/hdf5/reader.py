@@ -14,8 +14,8 @@ from asgihive.errors import ReadTimeout
 from asgihive.hdf5.buffers import Array
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import Source
+from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.hdf5.virtual_sources import BoxRead, VirtualRead
 

@@ -12,7 +12,7 @@ import numpy as np
 from h5py import h5t
 
 from asgihive.hdf5.cache import BytesCache
-from asgihive.hdf5.names import text
+from asgihive.hdf5.file_bytes import text
 from asgihive.hdf5.types import (
     MAX_NESTING,
     NoEquivalent,

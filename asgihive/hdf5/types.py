@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from h5py import h5f, h5p, h5r, h5s, h5t
 
-from asgihive.hdf5.names import text
+from asgihive.hdf5.file_bytes import text
 
 # Types nest in files as deeply as a hostile writer likes; no real data nest deeper.
 MAX_NESTING = 32
@@ -31,6 +31,10 @@ _REFUSALS = (TypeError, ValueError, KeyError, NotImplementedError, OverflowError
 
 class NoEquivalent(Exception):  # translated at once by those who know the entity
     """An HDF5 type that NumPy has no equivalent for; the message names it."""
+
+
+# What libhdf5's refusals look like through h5py.
+LIBRARY_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, NoEquivalent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from asgihive.errors import BadParameter, FormatMismatch
-from asgihive.hdf5.plan import Block, plan_blocks
-from asgihive.hdf5.selection import Axis, Selection
+from asgihive.hdf5.plan import Axis, Block, Selection, plan_blocks
 
 Array = np.ndarray[Any, Any]
 

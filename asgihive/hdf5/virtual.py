@@ -24,7 +24,7 @@ from asgihive.hdf5.hyperslabs import (
     may_hold_any,
     parse_regular,
 )
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.types import NoEquivalent
 
 MAX_NUMBERED_SOURCES = 100_000

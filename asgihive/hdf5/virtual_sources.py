@@ -20,8 +20,8 @@ from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.opening import Source, Sources
 from asgihive.hdf5.pairing import SourceBox, Unpaired, find_source_bounds, pair_boxes
+from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import Axis
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, make_fill_values
 
 MAX_SOURCES_AT_ONCE = 16

@@ -12,8 +12,8 @@ from asgihive.asgi import HTTPException, Router, get_route_path, parse_query, ru
 from asgihive.concurrency import run_in_worker
 from asgihive.context import request_context
 from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
-from asgihive.hdf5.identity import Content
-from asgihive.hdf5.names import encoded
+from asgihive.hdf5.file_bytes import encoded
+from asgihive.hdf5.sandbox import Content
 from asgihive.hive import Component, ModuleHooks
 from asgihive.isolation.process import (
     CLIENT,

@@ -17,8 +17,7 @@ import msgspec
 
 from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
-from asgihive.hdf5.identity import Content, Identity
-from asgihive.hdf5.sandbox import Sandbox
+from asgihive.hdf5.sandbox import Content, Identity, Sandbox
 from asgihive.isolation.process import ReaderProcess, Setup
 from asgihive.service.metrics import Figures
 from asgihive.settings import H5Settings

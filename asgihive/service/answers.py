@@ -13,12 +13,11 @@ import numpy as np
 from asgihive.asgi import BufferedResponse
 from asgihive.concurrency import Lane
 from asgihive.errors import NeedsThread
-from asgihive.hdf5.buffers import find_bytes, read_cached_bytes
+from asgihive.hdf5.buffers import find_bytes, has_padding, read_cached_bytes, zero_padding
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool
-from asgihive.padding import has_padding, zero_padding
 from asgihive.service.versions import SourceFiles, Version, Wanted, answer_preconditions, get_coding
 
 # Beyond that, the event loop has no time for them.

@@ -30,17 +30,23 @@ from asgihive.errors import (
     NeedsThread,
     PageTooLarge,
 )
-from asgihive.hdf5.buffers import find_bytes
+from asgihive.hdf5.buffers import find_bytes, has_padding, zero_padding
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.hdf5.opening import dataset_key, open_dataset
-from asgihive.hdf5.plan import Block, measure_chunk_row, plan_blocks, plan_run
+from asgihive.hdf5.plan import (
+    Block,
+    Selection,
+    measure_chunk_row,
+    parse_selection,
+    plan_blocks,
+    plan_run,
+    select_all,
+)
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
-from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, find_plain_sources, search_sources
-from asgihive.padding import has_padding, zero_padding
 from asgihive.service.answers import BytesPlace
 from asgihive.service.parameters import ReadRequest
 from asgihive.service.store import Store

@@ -38,7 +38,7 @@ from asgihive.errors import (
     ReadTimeout,
 )
 from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
-from asgihive.hdf5.names import encoded, text
+from asgihive.hdf5.file_bytes import encoded, text
 from asgihive.hdf5.pool import Lease
 from asgihive.service.parameters import find_file_in_path, parse_parameters, read_request
 from asgihive.service.store import Store

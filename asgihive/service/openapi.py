@@ -15,7 +15,7 @@ from asgihive.asgi import Documentation, Router
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
 from asgihive.encoders.registry import list_document_encoders, list_encoders
 from asgihive.hdf5.directory import EntryKind
-from asgihive.hdf5.histogram import MAX_BINS
+from asgihive.hdf5.statistics import MAX_BINS
 from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.gate import STATUSES, is_open

@@ -22,8 +22,8 @@ from asgihive.encoders.registry import (
     map_accepted_types,
 )
 from asgihive.errors import BadParameter, BadParameters, FileMissing, UnknownParameter
-from asgihive.hdf5.histogram import MAX_BINS, ValueRange
 from asgihive.hdf5.links import LinkResolution
+from asgihive.hdf5.statistics import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method, ViewRequest
 from asgihive.settings import parse_boolean
 

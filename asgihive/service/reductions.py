@@ -9,11 +9,17 @@ from typing import Any, TypeVar
 from asgihive.concurrency import Portions
 from asgihive.errors import KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.histogram import Histogram, ValueRange, find_range, needs_range
+from asgihive.hdf5.plan import Selection
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
-from asgihive.hdf5.selection import Selection
-from asgihive.hdf5.statistics import Statistics, summarise
+from asgihive.hdf5.statistics import (
+    Histogram,
+    Statistics,
+    ValueRange,
+    find_range,
+    needs_range,
+    summarise,
+)
 from asgihive.hdf5.virtual import make_fill_values
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
 from asgihive.service.data import (

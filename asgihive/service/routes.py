@@ -17,10 +17,8 @@ from asgihive.context import measured
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.encoders.registry import list_encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch, ReadTimeout
-from asgihive.hdf5.attributes import read_attributes
-from asgihive.hdf5.entities import Describer
-from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, walk
-from asgihive.hdf5.paths import list_paths
+from asgihive.hdf5.entities import Describer, read_attributes
+from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, list_paths, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
 from asgihive.service.answers import Answer, BytesPlace, Key

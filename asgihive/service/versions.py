@@ -36,8 +36,8 @@ from asgihive.asgi.conditional import (
     parse_conditional_headers,
     select_304_headers,
 )
-from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.sandbox import Identity
 from asgihive.hdf5.virtual_sources import SourcesFound
 from asgihive.settings import H5Settings
 

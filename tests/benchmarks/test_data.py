@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5.selection import parse_selection
+from asgihive.hdf5.plan import parse_selection
 from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import arrays, large, nexus
 from benchmarks.load import AsyncioLoad

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from asgihive.hdf5 import identity
+from asgihive.hdf5 import sandbox
 
 
 @pytest.fixture(scope="session", autouse=True)
 def trusted_clock() -> Iterator[None]:
     """Files are written just before they are read; none is changed within a tick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity, "_FINE_TICK_NS", 0)
+        patch.setattr(sandbox, "_FINE_TICK_NS", 0)
         yield
 
 

@@ -13,9 +13,9 @@ from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.entities import Describer
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.opening import Source, find_dataset
+from asgihive.hdf5.plan import Selection, parse_selection
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
-from asgihive.hdf5.selection import Selection, parse_selection
 from asgihive.hdf5.virtual_sources import read_in_portions
 
 HOPS = 16

@@ -7,8 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5.plan import cut_run, plan_run
-from asgihive.hdf5.selection import Axis, Selection, parse_selection
+from asgihive.hdf5.plan import Axis, Selection, cut_run, parse_selection, plan_run
 from tests.hdf5.strategies import SHAPES, selections
 
 

@@ -22,8 +22,8 @@ from asgihive.hdf5.chunk_index import ChunkIndex
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
 from asgihive.hdf5.opening import find_dataset
+from asgihive.hdf5.plan import parse_selection, select_all
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.selection import parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
 from tests.hdf5.strategies import selections

@@ -21,7 +21,7 @@ from asgihive.hdf5 import chunk_trees, chunks, file_bytes, headers
 from asgihive.hdf5.chunk_grid import StoredChunks
 from asgihive.hdf5.chunk_index import DamagedIndex
 from asgihive.hdf5.file_bytes import DamagedMetadata
-from asgihive.hdf5.selection import parse_selection, select_all
+from asgihive.hdf5.plan import parse_selection, select_all
 from tests.efforts import at_most
 from tests.fuzz.checksums import lookup3
 from tests.hdf5.serving import dataset_of, values

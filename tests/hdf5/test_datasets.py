@@ -21,7 +21,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import parse_selection, select_all
+from asgihive.hdf5.plan import parse_selection, select_all
 from tests.hdf5.serving import HOPS, dataset_of, forge, leased, selected, values
 
 SELECTIONS = [None, "2", "-1", "1:5", "1:6:2", "::3", "0:0"]

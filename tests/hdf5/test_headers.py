@@ -22,7 +22,7 @@ from asgihive.hdf5.headers import ObjectHeader, read_header
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.stored_datasets import interpret_dataset
+from asgihive.hdf5.stored_metadata import interpret_dataset
 from tests.hdf5.serving import described, leased
 from tests.hdf5.test_types import TYPES
 

@@ -13,8 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from asgihive.hdf5.histogram import Histogram, ValueRange, find_range, needs_range
-from asgihive.hdf5.statistics import RUN_ELEMENTS
+from asgihive.hdf5.statistics import RUN_ELEMENTS, Histogram, ValueRange, find_range, needs_range
 
 Array = np.ndarray[Any, Any]
 SMALL_INTEGERS = ["i1", "u1", "<i2", ">u2", "?"]

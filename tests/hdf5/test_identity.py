@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5 import identity
-from asgihive.hdf5.identity import Identity, StatGuard
+from asgihive.hdf5 import sandbox
+from asgihive.hdf5.sandbox import Identity, StatGuard
 
 FINE, COARSE = 20_000_000, 2_000_000_000
 STAMP = 1_700_000_000_123_456_789
@@ -16,7 +16,7 @@ STAMP = 1_700_000_000_123_456_789
 
 @pytest.fixture(autouse=True)
 def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "_FINE_TICK_NS", FINE)
+    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", FINE)
 
 
 def stamped(ctime_ns: int, mtime_ns: int | None = None) -> Identity:

@@ -17,9 +17,9 @@ from asgihive.hdf5.links import (
     Resolved,
     SoftLink,
     kind_of,
+    list_paths,
     walk,
 )
-from asgihive.hdf5.paths import list_paths
 from tests.hdf5.serving import HOPS, described, forge, leased
 
 MAX_PATHS = 100

@@ -18,7 +18,7 @@ from asgihive.hdf5.hyperslabs import (
     build_irregular,
 )
 from asgihive.hdf5.pairing import Unpaired, find_source_bounds, pair_boxes
-from asgihive.hdf5.selection import Axis
+from asgihive.hdf5.plan import Axis
 from tests.efforts import at_most
 
 Array = np.ndarray[Any, Any]

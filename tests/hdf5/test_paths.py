@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from asgihive.concurrency import run_at_once
 from asgihive.errors import TooManyPaths
-from asgihive.hdf5 import paths as paths_module
-from asgihive.hdf5.links import LinkResolution, walk
-from asgihive.hdf5.paths import list_paths
+from asgihive.hdf5 import links
+from asgihive.hdf5.links import LinkResolution, list_paths, walk
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, forge, leased
 
@@ -112,7 +111,7 @@ def test_the_number_and_the_length_of_paths_are_bounded(
     with pytest.raises(TooManyPaths) as refused:
         listed(root, "x.h5", "/group", most=9)
     assert (refused.value.path, refused.value.most) == ("/group", 9)
-    monkeypatch.setattr(paths_module, "MAX_PATHS_CHARACTERS", 40)
+    monkeypatch.setattr(links, "MAX_PATHS_CHARACTERS", 40)
     with pytest.raises(TooManyPaths):
         listed(root, "x.h5", most=11)
 

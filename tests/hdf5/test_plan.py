@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.hdf5 import plan
-from asgihive.hdf5.plan import Block, find_run, plan_blocks, plan_windows, walk_positions
-from asgihive.hdf5.selection import Axis, Selection, parse_selection, select_all
+from asgihive.hdf5.plan import (
+    Axis,
+    Block,
+    Selection,
+    find_run,
+    parse_selection,
+    plan_blocks,
+    plan_windows,
+    select_all,
+    walk_positions,
+)
 from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from asgihive.errors import FileChanged, FileMissing, FileUnreadable, Overloaded
-from asgihive.hdf5 import identity
-from asgihive.hdf5.identity import Identity
+from asgihive.hdf5 import sandbox
 from asgihive.hdf5.open_file import OpenFile, Unsettled, close_id, libhdf5_reason
 from asgihive.hdf5.opening import find_dataset
+from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.selection import select_all
+from asgihive.hdf5.sandbox import Identity
 from tests.hdf5.serving import HOPS, descriptors, leased, pool_of
 
 
@@ -344,7 +344,7 @@ def test_idle_files_are_closed(root: Path, monkeypatch: pytest.MonkeyPatch, seco
 
 def test_a_just_changed_file_has_to_settle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root / "main.h5")
-    monkeypatch.setattr(identity, "_FINE_TICK_NS", 10**12)
+    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", 10**12)
     before = descriptors()
     pool = pool_of(root)
     lease = Lease(pool)
@@ -352,7 +352,7 @@ def test_a_just_changed_file_has_to_settle(root: Path, monkeypatch: pytest.Monke
         lease.open_asked("main.h5")
     assert 0 < caught.value.seconds <= 1000
     assert descriptors() == before
-    monkeypatch.setattr(identity, "_FINE_TICK_NS", 0)
+    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", 0)
     assert lease.open_asked("main.h5").settled
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asgihive.errors import LinkUnresolved, TypeUnsupported
 from asgihive.hdf5 import linear
-from asgihive.hdf5.selection import parse_selection
+from asgihive.hdf5.plan import parse_selection
 from tests.efforts import at_most
 from tests.hdf5.serving import dataset_of, forge, selected, values
 from tests.hdf5.strategies import selections

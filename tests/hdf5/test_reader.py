@@ -21,10 +21,9 @@ from asgihive.hdf5 import cache, chunks, virtual_sources
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.filters.pipeline import Pipeline
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.plan import Block, plan_blocks
+from asgihive.hdf5.plan import Block, Selection, parse_selection, plan_blocks, select_all
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, Reader
-from asgihive.hdf5.selection import Selection, parse_selection, select_all
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, descriptors, leased
 from tests.hdf5.strategies import selections

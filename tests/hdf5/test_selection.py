@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from asgihive.errors import BadSelection
-from asgihive.hdf5.selection import Axis, Selection, parse_selection, select_all
+from asgihive.hdf5.plan import Axis, Selection, parse_selection, select_all
 from tests.hdf5.strategies import SHAPES, selections
 
 

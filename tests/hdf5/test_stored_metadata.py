@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from asgihive.concurrency import run_at_once
 from asgihive.errors import NeedsThread
 from asgihive.hdf5 import objects, pool
-from asgihive.hdf5.attributes import read_attributes
+from asgihive.hdf5.entities import read_attributes
 from asgihive.hdf5.file_bytes import NotPlain, read_bytes, without_waiting
-from asgihive.hdf5.global_heap import read_strings
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.hdf5.objects import StoredObject, find_links, find_object
 from asgihive.hdf5.open_file import OpenFile
-from asgihive.hdf5.selection import parse_selection
+from asgihive.hdf5.plan import parse_selection
+from asgihive.hdf5.stored_metadata import read_strings
 from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
 from tests.hdf5.test_types import TYPES
 

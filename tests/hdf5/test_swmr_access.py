@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from asgihive.errors import AsgihiveError
 from asgihive.hdf5.links import LinkResolution, walk
-from asgihive.hdf5.paths import list_paths
+from asgihive.hdf5.links import list_paths
 from asgihive.hdf5.pool import Lease
 from asgihive.concurrency import run_at_once
 from tests.hdf5.serving import pool_of

@@ -12,7 +12,7 @@ from h5py import h5a, h5d, h5p, h5s, h5t
 from asgihive.concurrency import run_at_once
 from asgihive.errors import LibraryRefused, Overloaded, SourceRefused, TypeUnsupported
 from asgihive.hdf5 import types
-from asgihive.hdf5.attributes import read_attributes
+from asgihive.hdf5.entities import read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.hdf5.open_file import refusal_of
 from tests.hdf5.serving import HOPS, described, leased, values

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from asgihive.hdf5 import views
-from asgihive.hdf5.selection import Selection, parse_selection, select_all
+from asgihive.hdf5.plan import Selection, parse_selection, select_all
 from asgihive.hdf5.views import Method, View, ViewReducer, ViewRequest, plan_view, plan_view_blocks
 from tests.efforts import at_most
 from tests.hdf5.strategies import SHAPES, selections

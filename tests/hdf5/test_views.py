@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asgihive.errors import BadParameter, FormatMismatch
 from asgihive.hdf5 import views
-from asgihive.hdf5.selection import Selection, parse_selection, select_all
+from asgihive.hdf5.plan import Selection, parse_selection, select_all
 from asgihive.hdf5.views import Method, View, ViewRequest, plan_view, plan_view_blocks
 from tests.hdf5.strategies import SHAPES, selections
 from tests.hdf5.test_selection import numbered, taken

@@ -23,7 +23,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.hyperslabs import RegularIndices
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import Axis, parse_selection, select_all
+from asgihive.hdf5.plan import Axis, parse_selection, select_all
 from asgihive.hdf5.virtual import Mapping
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values

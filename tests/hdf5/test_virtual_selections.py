@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from asgihive.errors import DamagedData, SourceRefused, TypeUnsupported
 from asgihive.hdf5 import pool, virtual
 from asgihive.hdf5.opening import find_dataset
-from asgihive.hdf5.selection import parse_selection
+from asgihive.hdf5.plan import parse_selection
 from tests.efforts import at_most
 from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections

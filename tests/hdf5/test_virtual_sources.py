@@ -8,7 +8,7 @@ import pytest
 
 from asgihive.concurrency import run_at_once
 from asgihive.errors import SourceRefused
-from asgihive.hdf5.selection import parse_selection
+from asgihive.hdf5.plan import parse_selection
 from asgihive.hdf5.virtual_sources import MAX_SEARCHED_SOURCES, search_sources
 from tests.hdf5.serving import dataset_of
 

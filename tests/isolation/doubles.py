@@ -15,10 +15,9 @@ import h5py
 import numpy as np
 
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.identity import Identity
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.sandbox import Place
+from asgihive.hdf5.sandbox import Identity, Place
 from asgihive.isolation import reader
 
 MODULE = "tests.isolation.doubles"

@@ -13,8 +13,8 @@ import pytest
 from asgihive import H5App, H5Settings
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import NeedsThread
-from asgihive.hdf5 import identity
-from asgihive.hdf5.identity import StatGuard
+from asgihive.hdf5 import sandbox
+from asgihive.hdf5.sandbox import StatGuard
 from asgihive.service.answers import Answer, AnswerCache
 from asgihive.service.versions import Version
 from tests.zoo.client import client
@@ -47,7 +47,7 @@ class Clock:
         self._loop = threading.get_ident()
         for name in ("stat", "fstat"):
             monkeypatch.setattr(os, name, self._counted(getattr(os, name)))
-        monkeypatch.setattr(identity, "perf_counter", lambda: self._now)
+        monkeypatch.setattr(sandbox, "perf_counter", lambda: self._now)
 
     def _counted(self, function: Any) -> Any:
         def counted(*arguments: Any, **options: Any) -> Any:
@@ -109,7 +109,7 @@ async def test_a_file_system_that_is_quick_again_is_trusted_again(
         clock.took = SLOW_SECONDS
         await http.get(KEPT["document"])
         clock.asked, clock.took = 0, 0.0
-        for _ in range(identity.QUICK_AGAIN):
+        for _ in range(sandbox.QUICK_AGAIN):
             await http.get(KEPT["document"])
         assert clock.asked == 0
         await http.get(KEPT["document"])

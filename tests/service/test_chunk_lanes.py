@@ -59,9 +59,12 @@ async def test_chunks_are_found_without_the_library(
     names = lanes_taken(monkeypatch)
     async with client(H5App(tmp_path)) as asker:
         query = {"file": "main.h5", "path": "/gzip", "format": "bin"}
+        # A file that was just written is opened again until its times are old enough.
+        assert (await asker.get("/meta", params=query)).status_code == 200
+        names.clear()
         answer = await asker.get("/data", params=query)
     assert answer.content == content.tobytes()
-    assert names.count("HDF5") == 1
+    assert names.count("HDF5") <= 1
 
 
 @pytest.mark.parametrize("filters", [{}, {"scaleoffset": 0}])

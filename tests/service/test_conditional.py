@@ -15,7 +15,7 @@ import pytest
 
 from asgihive.asgi import format_http_date
 from asgihive.concurrency import Lane
-from asgihive.hdf5 import identity
+from asgihive.hdf5 import sandbox
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.service import versions
@@ -79,7 +79,7 @@ def app(root: Path) -> H5App:
 @pytest.fixture
 def no_lanes(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From then on, nothing may be done but on the event loop, however slow the disk is."""
-    monkeypatch.setattr(identity, "SLOW_STAT_SECONDS", math.inf)
+    monkeypatch.setattr(sandbox, "SLOW_STAT_SECONDS", math.inf)
 
     async def refuse(_lane: Lane, _function: Any, **_options: Any) -> Awaitable[Any]:
         raise AssertionError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from h5py import h5a
 
-from asgihive.hdf5 import attributes
+from asgihive.hdf5 import entities
 from asgihive.service import H5App, batch
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
@@ -54,7 +54,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
             opened.append(name)
             return h5a.open(owner, name)
 
-    monkeypatch.setattr(attributes, "h5a", Noting())
+    monkeypatch.setattr(entities, "h5a", Noting())
     return opened
 
 

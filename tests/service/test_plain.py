@@ -12,7 +12,7 @@ import pytest
 
 from asgihive import H5App, H5Settings
 from asgihive.concurrency import Lane
-from asgihive.hdf5 import identity
+from asgihive.hdf5 import sandbox
 from tests.zoo.client import client
 
 pytestmark = [
@@ -46,7 +46,7 @@ QUERIES: dict[str, tuple[dict[str, str], Any]] = {
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that is busy with tests, a `stat` may take long."""
-    monkeypatch.setattr(identity, "SLOW_STAT_SECONDS", math.inf)
+    monkeypatch.setattr(sandbox, "SLOW_STAT_SECONDS", math.inf)
 
 
 @pytest.fixture

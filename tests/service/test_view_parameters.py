@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from asgihive.errors import BadParameter
-from asgihive.hdf5.histogram import MAX_BINS, ValueRange
+from asgihive.hdf5.statistics import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method, ViewRequest
 from asgihive.service.parameters import DEFAULT_BINS, ReadRequest, read_request
 from tests.asgi.exchange import http

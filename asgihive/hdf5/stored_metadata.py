@@ -1,0 +1,394 @@
+"""What object headers point to, read from the file's bytes: links, storage of datasets, strings.
+
+The sections are those of the HDF5 File Format Specification 3.0. Links are read of groups with a
+symbol table (III.A.1, III.C, III.D) and of those whose links are messages of their header
+(IV.A.2.g); what is in dense storage, or is many links, libhdf5 lists. How a dataset is stored is
+in the messages of its header (IV.A.2), strings of variable length are in global heaps (III.E).
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from h5py import h5l
+
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain
+from asgihive.hdf5.headers import (
+    DATASPACE,
+    DATATYPE,
+    FILL,
+    LAYOUT,
+    LINK_INFO,
+    OLD_FILL,
+    PIPELINE,
+    SYMBOL_TABLE,
+    ObjectHeader,
+    Shape,
+    parse_extent,
+    parse_pipeline,
+)
+from asgihive.hdf5.layout import Filter, LayoutKind
+
+# More than that libhdf5 lists, in portions.
+_MAX_LINKS = 1 << 12
+_MAX_LOCAL_HEAP_BYTES = 1 << 19
+_MAX_NODES = 1 << 10
+
+_SOFT, _CACHED_SOFT, _EXTERNAL = 1, 2, 64
+_TRACKED = 0x01
+
+
+class Link(NamedTuple):
+    """A link as its group has it.
+
+    Attributes:
+        name: as it is stored.
+        type: `h5l.TYPE_HARD` and the like.
+        address: of the object, of a hard link.
+        order: of its creation, if the group keeps track of that.
+        target: the path of a soft link; file and path of an external one; None where it was not
+            read.
+    """
+
+    name: bytes
+    type: int
+    address: int
+    order: int
+    target: bytes | tuple[bytes, bytes] | None = None
+
+
+def read_links(file: FileBytes, header: ObjectHeader) -> dict[bytes, Link]:
+    """Return the links of a group, by name.
+
+    Raises:
+        NotPlain: libhdf5 must look.
+        NeedsThread
+    """
+    try:
+        if SYMBOL_TABLE in header.messages:
+            links = _links_of_table(file, header.messages[SYMBOL_TABLE])
+        else:
+            links = _links_of_messages(file, header)
+    except (struct.error, IndexError, OverflowError):
+        raise NotPlain from None
+    by_name = {link.name: link for link in links}
+    # Of two links of one name, which only a forged group has, libhdf5 chooses.
+    if len(by_name) < len(links):
+        raise NotPlain
+    return by_name
+
+
+def tracks_creation(header: ObjectHeader) -> bool:
+    """Return whether a group keeps track of the order in which its links were created."""
+    info = header.messages.get(LINK_INFO)
+    return info is not None and bool(info[1] & _TRACKED)
+
+
+def _links_of_messages(file: FileBytes, header: ObjectHeader) -> list[Link]:
+    info = header.messages[LINK_INFO]
+    heap = 10 if info[1] & _TRACKED else 2
+    if info[0] or file.address(info, heap) != file.undefined:
+        raise NotPlain
+    return [_parse_link(file, message) for message in header.links]
+
+
+def _parse_link(file: FileBytes, message: bytes) -> Link:
+    version, flags = message[0], message[1]
+    if version != 1 or flags & ~0x1F:
+        raise NotPlain
+    at, kind, order = 2, 0, 0
+    if flags & 0x08:
+        kind, at = message[at], at + 1
+    if flags & 0x04:
+        order, at = int.from_bytes(message[at : at + 8], "little"), at + 8
+    if flags & 0x10:
+        at += 1  # the name's character set
+    width = 1 << (flags & 0x03)
+    length = int.from_bytes(message[at : at + width], "little")
+    at += width
+    name = message[at : at + length]
+    at += length
+    if not name or len(name) < length or b"\0" in name:
+        raise NotPlain
+    if kind == 0:
+        if len(message) < at + file.address_bytes:
+            raise NotPlain
+        return Link(name, h5l.TYPE_HARD, file.address(message, at), order)
+    (size,) = struct.unpack_from("<H", message, at)
+    value = message[at + 2 : at + 2 + size]
+    if len(value) < size:
+        raise NotPlain
+    return _parse_target(name, kind, order, value)
+
+
+def _parse_target(name: bytes, kind: int, order: int, value: bytes) -> Link:
+    if kind == _SOFT and value and b"\0" not in value:
+        return Link(name, h5l.TYPE_SOFT, 0, order, value)
+    parts = value[1:].split(b"\0")
+    # A version and flags of zero, then two strings.
+    if kind != _EXTERNAL or not value or value[0] or len(parts) != 3 or parts[2]:
+        raise NotPlain
+    return Link(name, h5l.TYPE_EXTERNAL, 0, order, (parts[0], parts[1]))
+
+
+def _links_of_table(file: FileBytes, table: bytes) -> list[Link]:
+    wide = file.address_bytes
+    if len(table) < 2 * wide:
+        raise NotPlain
+    names = _read_local_heap(file, file.address(table, wide))
+    links: list[Link] = []
+    for node in _find_nodes(file, file.address(table, 0)):
+        start = file.read_page(node, 8)
+        count = int.from_bytes(start[6:8], "little")
+        if not start.startswith(b"SNOD\x01") or len(links) + count > _MAX_LINKS:
+            raise NotPlain
+        size = 2 * wide + 24
+        entries = file.read_page(node + 8, count * size)
+        for at in range(0, count * size, size):
+            name = _string_at(names, file.address(entries, at))
+            address = file.address(entries, at + wide)
+            cached = int.from_bytes(entries[at + 2 * wide : at + 2 * wide + 4], "little")
+            if not name:
+                raise NotPlain
+            if cached == _CACHED_SOFT:
+                target = int.from_bytes(entries[at + 2 * wide + 8 : at + 2 * wide + 12], "little")
+                links.append(Link(name, h5l.TYPE_SOFT, 0, 0, _string_at(names, target)))
+            elif cached > _CACHED_SOFT or address == file.undefined:
+                raise NotPlain
+            else:
+                links.append(Link(name, h5l.TYPE_HARD, address, 0))
+    return links
+
+
+def _read_local_heap(file: FileBytes, address: int) -> bytes:
+    """Return the data of a local heap (section III.D)."""
+    head = file.read_page(address, 8 + 2 * file.length_bytes + file.address_bytes)
+    size = file.length(head, 8)
+    if not head.startswith(b"HEAP\0") or size > _MAX_LOCAL_HEAP_BYTES:
+        raise NotPlain
+    return file.read_page(file.address(head, 8 + 2 * file.length_bytes), size)
+
+
+def _string_at(heap: bytes, at: int) -> bytes:
+    end = heap.find(b"\0", at)
+    if end < 0:
+        raise NotPlain
+    return heap[at:end]
+
+
+def _find_nodes(file: FileBytes, root: int) -> list[int]:
+    """Return the addresses of the symbol table nodes below a version 1 B-tree (section III.A.1)."""
+    wide, long = file.address_bytes, file.length_bytes
+    start = 8 + 2 * wide
+    found: list[int] = []
+    pending, seen = [(root, -1)], 0
+    while pending:
+        address, expected = pending.pop()
+        head = file.read_page(address, start)
+        level, used = head[5], int.from_bytes(head[6:8], "little")
+        seen += 1
+        is_sound = head.startswith(b"TREE\0") and expected in {-1, level}
+        if not is_sound or seen > _MAX_NODES or used > _MAX_NODES:
+            raise NotPlain
+        body = file.read_page(address + start, used * (long + wide) + long)
+        children = [file.address(body, at) for at in range(long, used * (long + wide), long + wide)]
+        if level:
+            # The last one is taken first.
+            pending.extend((child, level - 1) for child in reversed(children))
+        else:
+            found.extend(children)
+    return found
+
+
+_LAYOUTS = {0: LayoutKind.COMPACT, 1: LayoutKind.CONTIGUOUS, 2: LayoutKind.CHUNKED}
+_NEVER = 1  # of the times at which a fill value is written
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDataset:
+    """What the header of a dataset says.
+
+    Attributes:
+        shape: its extent; None = empty.
+        max_shape: the largest extent of each dimension; None = without a limit.
+        type: the datatype message.
+        kind: of its layout.
+        chunks: shape of a chunk; None = not chunked.
+        filters: of each chunk.
+        place: address and number of the bytes of its values, of the compact and contiguous
+            layouts; None = never written.
+        fill: the fill value as it is stored, where it is given and used; None = zeros.
+    """
+
+    shape: Shape
+    max_shape: tuple[int | None, ...]
+    type: bytes
+    kind: LayoutKind
+    chunks: tuple[int, ...] | None
+    filters: tuple[Filter, ...]
+    place: tuple[int, int] | None
+    fill: bytes | None
+
+
+def interpret_dataset(file: FileBytes, header: ObjectHeader) -> StoredDataset:
+    """Return what the header of a dataset says.
+
+    Raises:
+        NotPlain: libhdf5 must look: values lie in other files, or the header is damaged.
+    """
+    messages = header.messages
+    layout = messages[LAYOUT]
+    shape, max_shape = parse_extent(messages[DATASPACE], file.length_bytes)
+    try:
+        version, number = layout[0], layout[1]
+        if version not in {3, 4, 5} or number not in _LAYOUTS:
+            raise NotPlain
+        kind, place, chunks = _LAYOUTS[number], None, None
+        if kind is LayoutKind.COMPACT:
+            (size,) = struct.unpack_from("<H", layout, 2)
+            if len(layout) < 4 + size:
+                raise NotPlain
+            place = (header.places[LAYOUT] + 4, size)
+        elif kind is LayoutKind.CONTIGUOUS:
+            address = file.address(layout, 2)
+            if len(layout) < 2 + file.address_bytes + file.length_bytes:
+                raise NotPlain
+            if address != file.undefined:
+                place = (address, file.length(layout, 2 + file.address_bytes))
+        else:
+            chunks = parse_chunk_shape(layout, file.address_bytes)
+            if shape is not None and len(chunks) != len(shape):
+                raise NotPlain
+    except (struct.error, IndexError):
+        raise NotPlain from None
+    filters = parse_pipeline(messages[PIPELINE]) if PIPELINE in messages else ()
+    # libhdf5 gives others the names that their plugins have.
+    if not all(each.name for each in filters):
+        raise NotPlain
+    return StoredDataset(
+        shape=shape,
+        max_shape=max_shape,
+        type=messages[DATATYPE],
+        kind=kind,
+        chunks=chunks,
+        filters=filters,
+        place=place,
+        fill=_find_fill(messages),
+    )
+
+
+def parse_chunk_shape(layout: bytes, address_bytes: int) -> tuple[int, ...]:
+    """Return the shape of a chunk by a layout message of chunked storage; section IV.A.2.i.
+
+    Raises:
+        NotPlain, IndexError, struct.error: the message is damaged.
+    """
+    if layout[0] == 3:
+        dimensions = struct.unpack_from(f"<{layout[2]}I", layout, 3 + address_bytes)
+    else:
+        rank, width = layout[3], layout[4]
+        ends = range(5 + width, 5 + width * (rank + 1), width or 1)
+        if not 1 <= width <= 8 or not rank or ends[-1] > len(layout):
+            raise NotPlain
+        dimensions = tuple(int.from_bytes(layout[end - width : end], "little") for end in ends)
+    # The last dimension is the size of an element.
+    if len(dimensions) < 2 or not all(dimensions):
+        raise NotPlain
+    return dimensions[:-1]
+
+
+def _find_fill(messages: dict[int, bytes]) -> bytes | None:
+    """Sections IV.A.2.e and f: the newer message counts, of which there are three versions."""
+    try:
+        if FILL not in messages:
+            return _sized(messages[OLD_FILL], 0) if OLD_FILL in messages else None
+        message = messages[FILL]
+        version = message[0]
+        if version in {1, 2}:
+            is_given, time, at = version == 1 or message[3] != 0, message[2], 4
+        elif version == 3:
+            is_given, time, at = bool(message[1] & 0x20), message[1] >> 2 & 0x03, 2
+        else:
+            raise NotPlain
+    except (struct.error, IndexError):
+        raise NotPlain from None
+    return _sized(message, at) if is_given and time != _NEVER else None
+
+
+def _sized(message: bytes, at: int) -> bytes | None:
+    (size,) = struct.unpack_from("<i", message, at)
+    value = message[at + 4 : at + 4 + max(size, 0)]
+    if len(value) < size:
+        raise NotPlain
+    return value or None
+
+
+MAX_STRINGS = 1 << 10
+"""Strings that are read here; libhdf5 reads more of them in less time."""
+
+_MAX_GLOBAL_HEAP_BYTES = 1 << 19
+_MAX_OBJECTS = 1 << 12
+
+_OBJECT_HEAD = struct.Struct("<HHxxxx")
+
+
+def read_strings(file: FileBytes, stored: bytes, count: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return `count` strings, as bytes, of which `stored` has the length and place of each.
+
+    They end at their first NUL, as libhdf5 has it, and are empty where none was written.
+
+    Returns:
+        A one-dimensional array of objects.
+
+    Raises:
+        NotPlain: libhdf5 must look.
+        NeedsThread
+    """
+    wide = file.address_bytes
+    step = 8 + wide
+    if count > MAX_STRINGS or len(stored) < count * step:
+        raise NotPlain
+    strings = np.empty(count, object)
+    heaps: dict[int, dict[int, bytes]] = {}
+    for number in range(count):
+        at = number * step
+        length = int.from_bytes(stored[at : at + 4], "little")
+        address = file.address(stored, at + 4)
+        index = int.from_bytes(stored[at + 4 + wide : at + step], "little")
+        if address in {0, file.undefined}:
+            if length:
+                raise NotPlain
+            strings[number] = b""
+            continue
+        heap = heaps.get(address)
+        if heap is None:
+            heap = heaps[address] = _read_global_heap(file, address)
+        value = heap.get(index)
+        if value is None or len(value) < length:
+            raise NotPlain
+        strings[number] = value[:length].partition(b"\0")[0]
+    return strings
+
+
+def _read_global_heap(file: FileBytes, address: int) -> dict[int, bytes]:
+    """Return the objects of a collection by their index."""
+    long = file.length_bytes
+    head = file.read_page(address, 8 + long)
+    size = file.length(head, 8)
+    if not head.startswith(b"GCOL\x01") or not 8 + long <= size <= _MAX_GLOBAL_HEAP_BYTES:
+        raise NotPlain
+    body = file.read_page(address, size)
+    objects: dict[int, bytes] = {}
+    at, head_bytes = 8 + long, 8 + long
+    while at + head_bytes <= size:
+        index, _ = _OBJECT_HEAD.unpack_from(body, at)
+        length = file.length(body, at + 8)
+        if not index:  # the free space behind the last one
+            break
+        at += head_bytes
+        if at + length > size or index in objects or len(objects) >= _MAX_OBJECTS:
+            raise NotPlain
+        objects[index] = body[at : at + length]
+        at += (length + 7) & ~7
+    return objects
