@@ -2,10 +2,8 @@
 
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
 from asgihive.asgi.conditional import ByteRange, Validators, format_http_date, parse_http_date
-from asgihive.asgi.documentation import Documentation
 from asgihive.asgi.errors import ErrorBoundary, HTTPException, answer_error, send_error
-from asgihive.asgi.negotiation import choose_media_type
-from asgihive.asgi.openapi import make_openapi_document
+from asgihive.asgi.openapi import Documentation, make_openapi_document
 from asgihive.asgi.parameters import (
     Body,
     Cookie,
@@ -16,7 +14,7 @@ from asgihive.asgi.parameters import (
     find_location,
     find_name,
 )
-from asgihive.asgi.request_fields import QueryFields, get_route_path, parse_query
+from asgihive.asgi.request_fields import QueryFields, choose_media_type, get_route_path, parse_query
 from asgihive.asgi.responses import (
     BodyChunk,
     BufferedResponse,

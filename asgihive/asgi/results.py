@@ -19,9 +19,8 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.asgi.negotiation import choose_media_type
 from asgihive.asgi.parameters import Signature, find_location, find_name, resolve_alias
-from asgihive.asgi.request_fields import join_headers
+from asgihive.asgi.request_fields import choose_media_type, join_headers
 from asgihive.asgi.responses import (
     BodyChunk,
     BufferedResponse,

@@ -16,14 +16,6 @@ from msgspec import structs
 from asgihive import __version__
 from asgihive.cli.console import USAGE, Parser, tell
 from asgihive.cli.demo_files import list_invitations, write_demo
-from asgihive.cli.listening import (
-    describe_listen_problem,
-    find_certificate_problem,
-    is_loopback,
-    list_urls,
-    listen,
-    listening_at_path,
-)
 from asgihive.cli.logs import format_json_line, log_held, make_log_config
 from asgihive.cli.options import (
     SETTINGS_HELP,
@@ -33,7 +25,15 @@ from asgihive.cli.options import (
     parse_directory,
     read_options,
 )
-from asgihive.cli.server import run_server
+from asgihive.cli.server import (
+    describe_listen_problem,
+    find_certificate_problem,
+    is_loopback,
+    list_urls,
+    listen,
+    listening_at_path,
+    run_server,
+)
 from asgihive.settings import ENVIRONMENT_PREFIX
 
 _logger = logging.getLogger("asgihive.cli")

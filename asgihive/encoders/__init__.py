@@ -4,8 +4,10 @@ To add a format, put a module with an `ENCODER` into this folder, or name an `En
 entry-point group `asgihive.encoders` of another distribution, or call `register`.
 """
 
-from asgihive.encoders.protocol import DocumentEncoder, Encoder, Values
-from asgihive.encoders.registry import (
+from asgihive.encoders.protocol import (
+    DocumentEncoder,
+    Encoder,
+    Values,
     check_fit,
     find_encoder,
     get_aliases,

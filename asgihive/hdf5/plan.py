@@ -1,4 +1,4 @@
-"""From the text of a hyperslab selection to integers, and to the blocks that it is read in; pure."""
+"""From the text of a hyperslab selection to integers, and to the blocks of one reading; pure."""
 
 import itertools
 import math

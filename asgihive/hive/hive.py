@@ -43,8 +43,7 @@ from asgihive.hive.discovery import (
 )
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
 from asgihive.hive.hooks import ComponentKind, ComponentStates
-from asgihive.hive.life import Life
-from asgihive.hive.lifespan import run_plan
+from asgihive.hive.lifespan import Life, run_plan
 
 _logger = logging.getLogger("asgihive.hive")
 

@@ -19,7 +19,7 @@ import h11
 import msgspec
 
 from asgihive.errors import Overloaded
-from asgihive.service.metrics import Figures
+from asgihive.service.operations import Figures
 
 if TYPE_CHECKING:
     from asgihive.isolation.front import Relay

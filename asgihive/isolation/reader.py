@@ -30,7 +30,7 @@ from asgihive.isolation.process import (
     Status,
 )
 from asgihive.service.app import H5App
-from asgihive.service.metrics import Figures
+from asgihive.service.operations import Figures
 from asgihive.settings import H5Settings
 
 # The front reads lines of at most 256 KiB, and JSON may take six bytes for a character.

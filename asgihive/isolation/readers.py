@@ -19,7 +19,7 @@ from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
 from asgihive.hdf5.sandbox import Content, Identity, Sandbox
 from asgihive.isolation.process import ReaderProcess, Setup
-from asgihive.service.metrics import Figures
+from asgihive.service.operations import Figures
 from asgihive.settings import H5Settings
 
 if TYPE_CHECKING:

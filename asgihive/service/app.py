@@ -12,9 +12,8 @@ from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
 from asgihive.hive.discovery import find_component_folder
 from asgihive.service.gate import STATUSES, ServiceGate
-from asgihive.service.health import HEALTH, Health
-from asgihive.service.metrics import METRICS, Figures, Metrics, refuse_metrics
 from asgihive.service.openapi import ServiceDocumentation
+from asgihive.service.operations import HEALTH, METRICS, Figures, Health, Metrics, refuse_metrics
 from asgihive.service.routes import Routes
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings

@@ -21,8 +21,7 @@ from asgihive.asgi import (
 from asgihive.concurrency import Portions, WorkAhead
 from asgihive.context import measured
 from asgihive.encoders.json import Json
-from asgihive.encoders.protocol import Encoder, Values, is_numeric
-from asgihive.encoders.registry import check_fit
+from asgihive.encoders.protocol import Encoder, Values, check_fit, is_numeric
 from asgihive.errors import (
     AnswerTooLarge,
     FileChanged,

@@ -13,14 +13,13 @@ from typing import Any
 from asgihive import errors
 from asgihive.asgi import Documentation, Router
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.encoders.registry import list_document_encoders, list_encoders
+from asgihive.encoders.protocol import list_document_encoders, list_encoders
 from asgihive.hdf5.directory import EntryKind
 from asgihive.hdf5.statistics import MAX_BINS
 from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.gate import STATUSES, is_open
-from asgihive.service.health import HEALTH
-from asgihive.service.metrics import METRICS
+from asgihive.service.operations import HEALTH, METRICS
 from asgihive.service.parameters import PARAMETERS, Schema
 from asgihive.settings import H5Settings
 

@@ -14,8 +14,9 @@ from starlette.types import Scope
 
 from asgihive.asgi import QueryFields, choose_media_type, get_route_path, parse_query
 from asgihive.encoders import csv, json
-from asgihive.encoders.protocol import DocumentEncoder, Encoder
-from asgihive.encoders.registry import (
+from asgihive.encoders.protocol import (
+    DocumentEncoder,
+    Encoder,
     find_encoder,
     list_document_encoders,
     list_encoders,

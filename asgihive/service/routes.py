@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgihive.asgi import BufferedResponse, Router, StreamedResponse, run_while_connected
 from asgihive.concurrency import Portions
 from asgihive.context import measured
-from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import list_encoders
+from asgihive.encoders.protocol import DocumentEncoder, list_encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch, ReadTimeout
 from asgihive.hdf5.entities import Describer, read_attributes
 from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, list_paths, walk
@@ -26,7 +25,12 @@ from asgihive.service.batch import Batch
 from asgihive.service.data import answer_values
 from asgihive.service.files import Files
 from asgihive.service.parameters import FILE_PREFIX, ReadRequest, read_request
-from asgihive.service.reductions import compute_histogram, compute_statistics, prepare_numbers
+from asgihive.service.reductions import (
+    answer_view,
+    compute_histogram,
+    compute_statistics,
+    prepare_numbers,
+)
 from asgihive.service.store import MAX_DOCUMENT_BYTES, Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
@@ -37,7 +41,6 @@ from asgihive.service.versions import (
     get_coding,
     parse_wanted,
 )
-from asgihive.service.views import answer_view
 
 MAX_LISTED_PATHS = 1_000_000
 """Paths in one answer of `/paths`."""

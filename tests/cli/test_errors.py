@@ -13,7 +13,7 @@ import pytest
 from asgihive import __version__, cli
 from asgihive.cli import server
 from asgihive.cli.options import read_options
-from asgihive.service import metrics
+from asgihive.service import operations
 from asgihive.settings import H5Settings
 from tests.cli.processes import PATIENCE, complaint
 
@@ -146,9 +146,9 @@ def test_workers_without_a_place_to_share_their_numbers(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tempfile, "mkdtemp", refuse_directory)
-    monkeypatch.delenv(metrics.SHARED_DIRECTORY, raising=False)
+    monkeypatch.delenv(operations.SHARED_DIRECTORY, raising=False)
     with server.sharing_metrics(H5Settings()):
-        assert metrics.SHARED_DIRECTORY not in os.environ
+        assert operations.SHARED_DIRECTORY not in os.environ
     assert "Each worker counts for itself in /metrics: [Errno 28]" in caplog.text
 
 

@@ -19,8 +19,8 @@ from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 from asgihive.cli import server as serving
-from asgihive.cli.listening import is_loopback, list_urls, listen
 from asgihive.cli.options import ServerOptions
+from asgihive.cli.server import is_loopback, list_urls, listen
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
 

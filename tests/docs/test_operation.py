@@ -16,8 +16,7 @@ from asgihive.cli import options
 from asgihive.cli.options import ServerOptions
 from asgihive.context import STAGES
 from asgihive.service.access_log import AccessEntry, JSONFormatter
-from asgihive.service.health import TIMEOUT_SECONDS
-from asgihive.service.metrics import Instruments
+from asgihive.service.operations import TIMEOUT_SECONDS, Instruments
 from asgihive.settings import H5Settings, describe_settings
 from tests.docs.page import Page
 

@@ -14,8 +14,8 @@ from asgihive.encoders import (
     list_encoders,
     map_accepted_types,
     map_media_types,
+    protocol,
     register,
-    registry,
 )
 from asgihive.errors import BadParameter, FormatMismatch
 from tests.encoders.strategies import Array
@@ -101,9 +101,9 @@ def test_register(clean: Any) -> None:
 
 
 def test_entry_points(clean: pytest.MonkeyPatch) -> None:
-    entry_point = importlib.metadata.EntryPoint("x", f"{__name__}:REPR", registry.ENTRY_POINTS)
+    entry_point = importlib.metadata.EntryPoint("x", f"{__name__}:REPR", protocol.ENTRY_POINTS)
     clean.setattr(
-        registry, "entry_points", lambda group: [entry_point] * (group == entry_point.group)
+        protocol, "entry_points", lambda group: [entry_point] * (group == entry_point.group)
     )
     assert find_encoder("repr") is REPR
 

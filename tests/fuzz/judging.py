@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from asgihive.encoders.registry import list_encoders
+from asgihive.encoders.protocol import list_encoders
 from asgihive.errors import AsgihiveError
 from asgihive.service.files import MEDIA_TYPE
 from tests.asgi.exchange import Exchange

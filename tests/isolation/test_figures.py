@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 
 from asgihive.service import H5App
-from asgihive.service.metrics import Figures
+from asgihive.service.operations import Figures
 from tests.isolation import doubles
 from tests.isolation.isolated import ask, check_good, pids, readers, refused
 from tests.service import servers

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from asgihive.service import H5App, batch, health, store
+from asgihive.service import H5App, batch, operations, store
 from asgihive.settings import H5Settings
 
 # Where each constant is that a service looks at when it is built.
@@ -13,7 +13,7 @@ _PLACES: dict[str, ModuleType] = {
     "READ_AHEAD_BYTES": store,
     "MAX_WAITING_REQUESTS": store,
     "MAX_BODY_BYTES": batch,
-    "TIMEOUT_SECONDS": health,
+    "TIMEOUT_SECONDS": operations,
 }
 
 

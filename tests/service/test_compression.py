@@ -18,7 +18,7 @@ import zstandard
 from asgihive.asgi import Coding
 from asgihive.concurrency import Lane
 from asgihive.encoders.json import Json
-from asgihive.service import H5App, data, routes, views
+from asgihive.service import H5App, data, reductions, routes
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http
 from tests.service import versions
@@ -200,7 +200,7 @@ async def test_how_small_is_a_bound(
 ) -> None:
     size = len((await ask(H5App(root), route, path="words")).body)
     for most, coded in ((size - 1, True), (size, False)):
-        for module in (data, routes, views):
+        for module in (data, routes, reductions):
             monkeypatch.setattr(module, "COMPRESS_OVER_BYTES", most)
         app = H5App(root)
         answer = await ask(app, route, accepting("gzip"), path="words")

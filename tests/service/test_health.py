@@ -12,7 +12,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
-from asgihive.service import H5App, health
+from asgihive.service import H5App, operations
 from asgihive.settings import H5Settings
 from tests.service.bounds import bounded
 
@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(operations, "_KEPT_SECONDS", 0.0)
 
 
 async def test_well(root: Path) -> None:
@@ -127,7 +127,7 @@ async def test_asked_often_it_looks_once(root: Path, monkeypatch: pytest.MonkeyP
 async def test_who_asks_and_leaves_takes_nobody_along(
     root: Path, stuck: list[threading.Event]
 ) -> None:
-    checking = health.Health(H5App(root).store)
+    checking = operations.Health(H5App(root).store)
     answers: list[str | None] = []
 
     async def ask() -> None:

@@ -12,7 +12,7 @@ import h5py
 import httpx
 import pytest
 
-from asgihive.service import H5App, health
+from asgihive.service import H5App, operations
 from asgihive.settings import H5Settings
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +37,7 @@ def write(root: Path) -> None:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(operations, "_KEPT_SECONDS", 0.0)
 
 
 @pytest.fixture

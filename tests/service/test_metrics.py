@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from asgihive.service import H5App
-from asgihive.service import metrics as measures
+from asgihive.service import operations as measures
 from asgihive.settings import H5Settings
 
 pytestmark = pytest.mark.anyio

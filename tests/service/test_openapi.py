@@ -12,8 +12,7 @@ from openapi_spec_validator import validate
 from asgihive.asgi import QueryFields, Router
 from asgihive.asgi.arguments import JSON
 from asgihive.cli.demo_files import MAIN_FILE, write_demo
-from asgihive.encoders.protocol import DocumentEncoder
-from asgihive.encoders.registry import list_encoders
+from asgihive.encoders.protocol import DocumentEncoder, list_encoders
 from asgihive.service import H5App
 from asgihive.service.gate import STATUSES
 from asgihive.settings import H5Settings

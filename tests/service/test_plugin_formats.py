@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from asgihive.encoders.protocol import Values, view_bytes
-from asgihive.encoders.registry import list_encoders, register
+from asgihive.encoders.protocol import Values, list_encoders, register, view_bytes
 from asgihive.service import H5App
 from tests.zoo.client import client
 
