@@ -194,7 +194,7 @@ def _convert(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | li
             pairs = np.ascontiguousarray(array).view(part)
             return _convert(pairs.reshape(*array.shape, 2), by_name=by_name)
         case "m":
-            return _replace_nat(array, array.astype(np.int64))
+            return _replace_nat(np.isnat(array), array.astype(np.int64))
         case "M":
             return _convert_times(array)
         case "V" if dtype.names is not None:
@@ -228,37 +228,74 @@ def _make_keys(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(encode_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
-# Of these, 64 bits hold less than a year, which NumPy does not convert them to.
-_SHORT_UNITS = {"ps", "fs", "as"}
+# Attoseconds of the units of one length, and months of the others.
+_ATTOSECONDS = {"as": 1, "fs": 10**3, "ps": 10**6, "ns": 10**9, "us": 10**12, "ms": 10**15}
+_ATTOSECONDS |= {"s": 10**18, "m": 60 * 10**18, "h": 3600 * 10**18}
+_ATTOSECONDS |= {"D": 86_400 * 10**18, "W": 604_800 * 10**18}
+_MONTHS = {"M": 1, "Y": 12}
+_MICROSECOND = _ATTOSECONDS["us"]
+
+# The beginnings of the years 1 and 10000, since 1970.
+_FIRST_MONTH, _END_MONTH = -1969 * 12, 8030 * 12
+_FIRST_SECOND, _END_SECOND = -62_135_596_800, 253_402_300_800
+
+# Later and earlier times NumPy shows wrongly, or not at all.
+_MAX_SHOWN_YEARS = 290_000
 
 
 def _convert_times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
     """Return ISO 8601 text to the microsecond; NaT is null, other years than of four digits `str`.
 
-    Times of no unit are their numbers.
+    Times of no unit are their numbers, and so are those that NumPy cannot show. Computed in
+    integers, since NumPy's own conversion wraps around, or fails, at the ends of 64 bits.
     """
-    unit, _ = np.datetime_data(array.dtype)
+    unit, count = np.datetime_data(array.dtype)
+    missing = np.isnat(array)
+    ticks = np.where(missing, 0, array.astype(np.int64))
     if unit == "generic":
-        return _replace_nat(array, array.astype(np.int64))
-    if unit in _SHORT_UNITS:
-        return _replace_nat(array, array.astype("M8[us]"))
-    years = array.astype("M8[Y]").astype(np.int64) + 1970
-    writable = ((years > 0) & (years < 10_000)) | np.isnat(array)
-    if writable.all():
-        return _replace_nat(array, array.astype("M8[us]"))
-    flat = array.reshape(-1)
+        return _replace_nat(missing, ticks)
+    ticks = ticks.reshape(-1)  # of no axes, NumPy would compute with scalars
+    is_calendar = unit in _MONTHS
+    length = (_MONTHS[unit] if is_calendar else _ATTOSECONDS[unit]) * count
+    first, end = (_FIRST_MONTH, _END_MONTH) if is_calendar else (_FIRST_SECOND, _END_SECOND)
+    scale = 1 if is_calendar else _ATTOSECONDS["s"]
+    lowest, highest = -(-first * scale // length), (end * scale - 1) // length
+    limits = np.iinfo(np.int64)
+    fits = (ticks >= max(lowest, limits.min)) & (ticks <= min(highest, limits.max))
+    inside = np.where(fits, ticks, 0)
+    if is_calendar:
+        converted = inside.view(array.dtype.newbyteorder("=")).astype("M8[us]")
+    elif length % _MICROSECOND == 0 and length // _MICROSECOND <= limits.max:
+        converted = (inside * (length // _MICROSECOND)).view("M8[us]")
+    elif _MICROSECOND % length == 0:
+        converted = (inside // (_MICROSECOND // length)).view("M8[us]")
+    else:
+        microseconds = inside.astype(object) * length // _MICROSECOND
+        converted = microseconds.astype(np.int64).view("M8[us]")
+    if fits.all():
+        return _replace_nat(missing, converted.reshape(array.shape))
+    most = _MAX_SHOWN_YEARS * (12 if is_calendar else 31_556_952 * scale) // length
+    most = min(most, limits.max // count)
     texts = [
-        None if np.isnat(time) else time.astype("M8[us]") if fits else str(time)
-        for time, fits in zip(flat, writable.reshape(-1).tolist(), strict=True)
+        None if is_missing else time if does_fit else _show_time(number, unit, count, most)
+        for is_missing, does_fit, time, number in zip(
+            missing.reshape(-1).tolist(), fits.tolist(), converted, ticks.tolist(), strict=True
+        )
     ]
     return _nest(texts, array.shape)
 
 
+def _show_time(ticks: int, unit: str, count: int, most: int) -> str:
+    """Return a time of a year that ISO 8601 does not write; up to `most` ticks as a date."""
+    if abs(ticks) <= most:
+        return str(np.array(ticks, np.int64).view(f"M8[{count}{unit}]"))
+    return f"{ticks * count} {unit} since 1970"
+
+
 def _replace_nat(
-    times: npt.NDArray[Any], converted: npt.NDArray[Any]
+    missing: npt.NDArray[np.bool_], converted: npt.NDArray[Any]
 ) -> npt.NDArray[Any] | list[Any]:
-    """Return `converted`, with None where there is no time."""
-    missing = np.isnat(times)
+    """Return `converted`, with None where a time is `missing`."""
     if not missing.any():
         return converted
     objects = converted.astype(object)

@@ -132,13 +132,17 @@ def test_workers_end_with_a_supervisor_that_is_killed(directory: Path) -> None:
 
 def test_signals_are_handled_in_another_way_for_a_while() -> None:
     stops: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
     handlers = {signal.SIGINT: lambda number, _: stops.append(number)}
-    with replacing_handlers(signal.default_int_handler, handlers):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-    assert stops == [signal.SIGINT] * 2
-    assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler
+    # What a shell starts in the background ignores SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with replacing_handlers(signal.default_int_handler, handlers):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        assert stops == [signal.SIGINT] * 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

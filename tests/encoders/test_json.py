@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
@@ -8,7 +9,7 @@ import h5py
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.json import MAX_EMPTY_LISTS
@@ -170,14 +171,54 @@ def test_times() -> None:
     ]
 
 
-@pytest.mark.parametrize("unit", ["ps", "fs", "as", "25as"])
-def test_times_of_units_shorter_than_nanoseconds(unit: str) -> None:
-    ticks = np.array([0, 2**63 - 1, -(2**63) + 1, -(2**63)], np.int64)
-    times = ticks.view(f"M8[{unit}]")
-    parsed = json.loads(whole(ENCODER, times))
-    assert parsed[3] is None
-    for text, time in zip(parsed[:3], times[:3], strict=True):
-        assert np.datetime64(text) == time.astype("M8[us]")
+EPOCH = datetime.fromisoformat("1970-01-01")
+NAT = -(2**63)
+# Days of a unit, as a fraction of whole numbers.
+SHORT = ["s", "ms", "us", "ns", "ps", "fs", "as"]
+DAYS = {unit: (1, 86_400 * 1000**power) for power, unit in enumerate(SHORT)}
+DAYS |= {"m": (1, 1440), "h": (1, 24), "D": (1, 1), "W": (7, 1)}
+
+
+@given(
+    st.sampled_from(sorted(DAYS)),
+    st.sampled_from([1, 7, 25, 1000, 2**31 - 1]),
+    st.lists(st.integers(NAT, 2**63 - 1) | st.integers(-(10**6), 10**6), min_size=1, max_size=5),
+)
+@example("ns", 1, [NAT + 1, NAT + 999, NAT, 2**63 - 1])
+@example("as", 25, [NAT + 1, -1, 0, 2**63 - 1])
+@example("ns", 7, [NAT + 1, 2**63 - 1])
+def test_times_are_exact_in_every_unit(unit: str, count: int, ticks: list[int]) -> None:
+    days, parts = DAYS[unit]
+    times = np.array(ticks, np.int64).view(f"M8[{count}{unit}]")
+    for text, number in zip(json.loads(whole(ENCODER, times)), ticks, strict=True):
+        if number == NAT:
+            assert text is None
+            continue
+        microseconds = number * count * days * 86_400_000_000 // parts
+        try:
+            expected = EPOCH + timedelta(microseconds=microseconds)
+        except OverflowError:
+            assert re.fullmatch(r"-?\d+-\d\d-\d\d.*|-?\d+ \w+ since 1970", text)
+        else:
+            assert datetime.fromisoformat(text) == expected
+
+
+@given(
+    st.sampled_from(["M", "Y"]),
+    st.sampled_from([1, 7, 1000, 2**31 - 1]),
+    st.integers(NAT + 1, 2**63 - 1) | st.integers(-25_000, 100_000),
+)
+def test_times_in_months_and_years(unit: str, count: int, number: int) -> None:
+    time = np.array(number, np.int64).view(f"M8[{count}{unit}]")
+    text = json.loads(whole(ENCODER, time))
+    months = number * count * (12 if unit == "Y" else 1)
+    year, month = 1970 + months // 12, months % 12 + 1
+    if 1 <= year <= 9999:
+        assert datetime.fromisoformat(text) == datetime.fromisoformat(f"{year:04}-{month:02}-01")
+    elif abs(year) < 280_000:
+        assert text == (f"{year}-{month:02}" if unit == "M" else f"{year}")
+    else:
+        assert text in {f"{number * count} {unit} since 1970", str(time)}
 
 
 def test_times_of_no_unit_are_numbers() -> None:

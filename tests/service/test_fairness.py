@@ -82,7 +82,8 @@ async def test_the_decode_lanes_are_shared_by_client(root: Path, gate: Gate) -> 
             await anyio.wait_all_tasks_blocked()
             gate.open()
     assert len(clients.over) == MANY + 1
-    assert clients.over.index(QUIET) <= 2
+    # After the one that is ahead, the one whose turn it was, and one that was quicker in a thread.
+    assert clients.over.index(QUIET) <= 3
 
 
 async def test_a_client_that_fills_the_queue_is_the_one_refused(root: Path, gate: Gate) -> None:

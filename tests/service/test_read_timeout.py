@@ -96,8 +96,8 @@ async def test_what_is_held_up_in_a_thread(  # noqa: PLR0917  # fixtures, and wh
 
     with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):
         patch.setattr(owner, name, slow)
-        refused(await run(app, http(url)))
-    assert threads
+        while not threads:  # on a busy machine its time may be over before
+            refused(await run(app, http(url)))
     gate.open()
     for lane in (app.store.lanes.library, app.store.lanes.decode):
         await lane.run(int, patient=True)
