@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from h5py import h5d, h5f, h5g, h5p
 from h5py._objects import phil
@@ -32,6 +32,8 @@ from asgihive.hdf5.swmr import is_written
 Key = tuple[str, int, int]
 
 
+_MAX_WAIT_SECONDS = 3.0
+
 # Of all handles of the process, which several pools share, each in a thread of its own.
 handles_lock = threading.RLock()
 
@@ -45,6 +47,7 @@ class Unsettled(AsgihiveError):
         self.seconds = seconds
 
 
+@dataclass(slots=True, eq=False)
 class Retries:
     """How often one read starts again because a file changed under it.
 
@@ -52,9 +55,8 @@ class Retries:
     clock that stamps files ticks every two seconds.
     """
 
-    def __init__(self) -> None:
-        self._left = 3
-        self._deadline = time.monotonic() + 3.0
+    _left: int = 3
+    _began: float = field(default_factory=time.monotonic)
 
     def find_pause(self, error: Unsettled | FileChanged) -> float:
         """Return how many seconds to wait before the next attempt.
@@ -63,7 +65,7 @@ class Retries:
             FileChanged: there is no next one.
         """
         if isinstance(error, Unsettled):
-            if time.monotonic() + error.seconds > self._deadline:
+            if time.monotonic() + error.seconds > self._began + _MAX_WAIT_SECONDS:
                 raise FileChanged(error.file) from None
             return error.seconds
         self._left -= 1
@@ -224,9 +226,10 @@ class OpenFile:
     Attributes:
         place: where it lies.
         handle: of its inode.
+        key: under which the pool finds it.
         identity: when it was opened by this name, or shared afterwards.
         settled: whether a change after that is certain to show in the identity.
-        descriptor, base, live, metadata: as its handle says.
+        descriptor, base, live, metadata: copied from its handle, as each read asks for them.
         holders: the leases that hold it.
         datasets: paths of those that the pool keeps open.
         revoked: whether it was closed.
@@ -235,39 +238,22 @@ class OpenFile:
 
     place: Place
     handle: Handle
+    key: Key
     identity: Identity
     settled: bool
-    descriptor: int = field(init=False)
-    base: int = field(init=False)
-    live: bool = field(init=False)
-    metadata: FileBytes | None = field(init=False)
+    descriptor: int
+    base: int
+    live: bool
+    metadata: FileBytes | None
     holders: set[object] = field(default_factory=set)
     datasets: set[bytes] = field(default_factory=set)
     revoked: bool = False
     used: float = field(default_factory=time.monotonic)
 
-    def __post_init__(self) -> None:
-        # Copied, as they are asked for at each read.
-        handle = self.handle
-        self.descriptor, self.base = handle.descriptor, handle.base
-        self.live, self.metadata = handle.live, handle.metadata
-        with handles_lock:
-            handle.files.add(self)
-
-    @property
-    def id(self) -> h5f.FileID:
-        """The file as libhdf5 has it open, see `Handle.library`."""
-        return self.handle.library()[0]
-
     @property
     def root(self) -> h5g.GroupID:
         """Its root group as libhdf5 has it open, see `Handle.library`."""
         return self.handle.library()[1]
-
-    @property
-    def key(self) -> Key:
-        """Under which it is found."""
-        return key_of(self.place, self.identity)
 
     def changed(self) -> bool:
         """Whether the content may differ from what it was when the file was opened."""
@@ -294,13 +280,6 @@ class OpenFile:
         self.identity = identity
         return True
 
-    @property
-    def seen(self) -> Identity:
-        """What an answer depends on: of a live file, only that it is this one."""
-        return (
-            replace(self.identity, size=0, mtime_ns=0, ctime_ns=0) if self.live else self.identity
-        )
-
     def close(self) -> None:
         """Close the file, and its handle if no other uses it; holders see that by `changed`."""
         if not self.revoked:
@@ -316,10 +295,6 @@ def close_id(file_id: h5f.FileID) -> None:
     """
     with contextlib.suppress(RuntimeError):
         file_id.close()
-
-
-def key_of(place: Place, identity: Identity) -> Key:
-    return place.asked, *inode_of(identity)
 
 
 def inode_of(identity: Identity) -> tuple[int, int]:

@@ -73,7 +73,7 @@ def open_dataset(
         and whatever `walk` raises.
     """
     key = dataset_key(path)
-    known = lease.pool.dataset(file, key)
+    known = lease.pool.datasets.get((file, key))
     if isinstance(known, Dataset):
         return known
     entity = walk(lease, file, path, LinkResolution.ALL, max_hops)

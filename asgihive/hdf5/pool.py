@@ -10,7 +10,8 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from h5py import h5f, h5p
 
@@ -26,7 +27,13 @@ from asgihive.errors import (
     Overloaded,
 )
 from asgihive.hdf5.cache import BytesCache, ChunkCache
-from asgihive.hdf5.file_bytes import NotPlain, allow_waiting, may_wait, signature_offset
+from asgihive.hdf5.file_bytes import (
+    FileBytes,
+    NotPlain,
+    allow_waiting,
+    may_wait,
+    signature_offset,
+)
 from asgihive.hdf5.headers import ObjectHeader, bytes_of_file, read_header
 from asgihive.hdf5.open_file import (
     Handle,
@@ -37,7 +44,6 @@ from asgihive.hdf5.open_file import (
     close_id,
     handles_lock,
     inode_of,
-    key_of,
     libhdf5_reason,
 )
 from asgihive.hdf5.sandbox import (
@@ -148,12 +154,16 @@ class Lease:
         Raises:
             FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded, Unsettled
         """
-        known = self.pool.known(name)
+        pool = self.pool
+        known = pool.find_known(name)
         if known is not None:
             return self.hold(known)
         allow_waiting()
-        file = self.open(self.pool.sandbox.place(name))
-        self.pool.remember(name, file)
+        file = self.open(pool.sandbox.place(name))
+        # One file has many spellings, and clients may try them all.
+        if len(pool.by_name) >= 4 * pool.max_open:
+            pool.by_name.clear()
+        pool.by_name[name] = file
         return file
 
     def open(self, place: Place) -> OpenFile:
@@ -177,7 +187,10 @@ class Lease:
         """Keep `file` open, and depend on it; raises FileChanged."""
         if self.files.setdefault(file.key, file) is not file:
             raise FileChanged(file.place.name)
-        self._depend(file.place.asked, file.seen)
+        identity = file.identity
+        if file.live:  # its content goes on changing
+            identity = replace(identity, size=0, mtime_ns=0, ctime_ns=0)
+        self._depend(file.place.asked, identity)
         # In this order, and `release` in the opposite one: it may come at any moment.
         file.holders.add(self)
         if self.released:
@@ -234,7 +247,10 @@ class Lease:
     @property
     def settled(self) -> bool:
         """Whether an answer may be kept: each later change is certain to show."""
-        return self.lasting and all(file.settled and not file.live for file in self.files.values())
+        lasting = self.lasting
+        for file in self.files.values():
+            lasting &= file.settled and not file.live
+        return lasting
 
     def release(self) -> None:
         """Give the files back; harmless when repeated; from any thread."""
@@ -244,7 +260,7 @@ class Lease:
         for file in list(self.files.values()):
             file.used = now
             file.holders.discard(self)
-        self.pool.discard([*self.files.values(), *self.objects])
+        self.pool.discard((*self.files.values(), *self.objects))
         self.objects.clear()
 
 
@@ -260,6 +276,9 @@ class FilePool:
 
     Attributes:
         chunks: those decoded past libhdf5.
+        datasets: the open ones, by file and path.
+        by_name: files by the names by which clients asked for them.
+
     """
 
     def __init__(
@@ -277,12 +296,12 @@ class FilePool:
         self.max_open = max_open
         self.idle_seconds = idle_seconds
         self._files: OrderedDict[Key, OpenFile] = OrderedDict()
-        self._by_name: dict[str, OpenFile] = {}
+        self.by_name: dict[str, OpenFile] = {}
         self._discarded: dict[int, object] = {}
         by_libhdf5 = chunk_cache_bytes // 4
         self.chunks = ChunkCache(chunk_cache_bytes - by_libhdf5)
         self._chunk_cache_per_dataset = min(_CHUNK_CACHE_PER_DATASET, by_libhdf5)
-        self._datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
+        self.datasets: BytesCache[tuple[OpenFile, bytes], object] = BytesCache(
             _DATASETS_BYTES + by_libhdf5
         )
         self._access = h5p.create(h5p.FILE_ACCESS)
@@ -297,12 +316,11 @@ class FilePool:
 
     @measured("open")
     def acquire(self, place: Place) -> OpenFile:
-        """The open file of `place`."""
-        if may_wait():
-            self._discarded.clear()
+        """Return the open file of `place`."""
+        self._discarded.clear()
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
-        file = self._files.get(key_of(place, identity))
+        file = self._files.get((place.asked, *inode_of(identity)))
         if file is None or not (self._usable(file, identity) or file.renew(identity)):
             self.close_idle()
             try:
@@ -311,26 +329,30 @@ class FilePool:
                 self.close_unheld()
                 file = self._open(place)
             self._files[file.key] = file
-        return self._touched(file)
+        self._files.move_to_end(file.key)
+        file.used = time.monotonic()
+        return file
 
-    def known(self, name: str) -> OpenFile | None:
-        """The file that was opened by this name before, if it is unchanged.
+    def find_known(self, name: str) -> OpenFile | None:
+        """Return the file that was opened by this name before, if it is unchanged.
 
         What the name leads to now is the inode that was found inside the directory then, so
         nothing is left to be resolved.
         """
         if may_wait():
             self._discarded.clear()
-        file = self._by_name.get(name)
+        file = self.by_name.get(name)
         if file is None:
             return None
         identity = self.stat_guard.find_identity(file.place.asked)
         if identity is None or not self._usable(file, identity):
             return None
-        return self._touched(file)
+        self._files.move_to_end(file.key)
+        file.used = time.monotonic()
+        return file
 
     def at_hand(self, name: str, path: bytes, lease: Lease) -> object | None:
-        """An open dataset of an open and unchanged file, held by `lease`.
+        """Return an open dataset of an open and unchanged file, held by `lease`.
 
         For the event loop: nothing is opened, closed or put in another order, so that the
         library lane may be at work at the same time.
@@ -338,10 +360,10 @@ class FilePool:
         Raises:
             NeedsThread: the file system is slow.
         """
-        file = self._by_name.get(name)
+        file = self.by_name.get(name)
         if file is None or file.live or not file.settled or file.revoked:
             return None
-        dataset = self._datasets.peek((file, path))
+        dataset = self.datasets.peek((file, path))
         if dataset is None:
             return None
         if self.stat_guard.find_identity(file.place.asked) != file.identity:
@@ -349,26 +371,15 @@ class FilePool:
         lease.hold(file)
         return dataset
 
-    def discard(self, objects: list[object]) -> None:
+    def discard(self, objects: Iterable[object]) -> None:
         """Let go of HDF5 objects at the next visit to the library lane; from any thread.
 
         h5py takes HDF5's lock to let go of the last reference to one: the event loop would
         wait for whatever is being read. Each is kept once, however often it is let go of: on a
         busy day of small reads no call may use that lane.
         """
-        self._discarded.update({id(each): each for each in objects})
-
-    def remember(self, name: str, file: OpenFile) -> None:
-        """Let `known` find `file` by the client's `name`."""
-        # One file has many spellings, and clients may try them all.
-        if len(self._by_name) >= 4 * self.max_open:
-            self._by_name.clear()
-        self._by_name[name] = file
-
-    def _touched(self, file: OpenFile) -> OpenFile:
-        self._files.move_to_end(file.key)
-        file.used = time.monotonic()
-        return file
+        for each in objects:
+            self._discarded[id(each)] = each
 
     def close_idle(self) -> None:
         """Close the files that no request has held for `idle_seconds`."""
@@ -391,10 +402,6 @@ class FilePool:
         for key in list(self._files):
             self._close(key)
 
-    def dataset(self, file: OpenFile, path: bytes) -> object | None:
-        """The dataset that was kept, if it is still open."""
-        return self._datasets.get((file, path))
-
     def keep_dataset(
         self, file: OpenFile, path: bytes, dataset: object, *, chunk_cache: bool, index_bytes: int
     ) -> None:
@@ -407,7 +414,7 @@ class FilePool:
         if chunk_cache:
             size += self._chunk_cache_per_dataset
         file.datasets.add(path)
-        self._datasets.put((file, path), dataset, size)
+        self.datasets.put((file, path), dataset, size)
 
     def _usable(self, file: OpenFile, identity: Identity) -> bool:
         # Between two requests, what cannot be trusted is opened anew, see `Handle.can_serve`.
@@ -415,21 +422,39 @@ class FilePool:
         return file.shows(identity) and (lasting or file.handle.is_held)
 
     def _open(self, place: Place) -> OpenFile:
-        allow_waiting()
         descriptor = open_regular(place)
         try:
             identity = Identity.of(os.fstat(descriptor))
-            self._make_room(key_of(place, identity))
+            inode = inode_of(identity)
+            key = (place.asked, *inode)
+            # The file's own former handle goes in any case.
+            if key in self._files:
+                self._close(key)
+            while len(self._files) >= self.max_open:
+                idle = [file for file in self._files.values() if not file.holders]
+                if not idle:
+                    raise Overloaded(f"{self.max_open} files are open and in use")
+                self._close(min(idle, key=lambda file: file.used).key)
             with handles_lock:
-                handle = _handles.get(inode_of(identity))
+                handle = _handles.get(inode)
                 if handle is not None and not handle.can_serve(identity):
                     handle.close()
                     handle = None
                 if handle is None:
                     handle = self._open_handle(place, identity, os.dup(descriptor))
-                    _handles[inode_of(identity)] = handle
-                settled = handle.settled and (handle.live or handle.identity == identity)
-                file = OpenFile(place, handle, identity, settled)
+                    _handles[inode] = handle
+                file = OpenFile(
+                    place=place,
+                    handle=handle,
+                    key=key,
+                    identity=identity,
+                    settled=handle.settled and (handle.live or handle.identity == identity),
+                    descriptor=handle.descriptor,
+                    base=handle.base,
+                    live=handle.live,
+                    metadata=handle.metadata,
+                )
+                handle.files.add(file)
         finally:
             os.close(descriptor)
         if not file.live and Identity.of(os.fstat(file.descriptor)) != identity:
@@ -442,41 +467,30 @@ class FilePool:
 
         By libhdf5 only if its superblock is not plain, as that of a live file.
         """
+        stored: FileBytes | None = None
+        root: ObjectHeader | None = None
+        opened: list[h5f.FileID] = []
+        live = False
         try:
-            handle, is_opened = self._make_handle(place, identity, descriptor)
+            base = signature_offset(descriptor, identity.size)
+            if base is not None:
+                with contextlib.suppress(NotPlain):
+                    stored = bytes_of_file(descriptor, base, identity.size, is_live=False)
+                    # A file without a root group is no file: libhdf5 is to say so.
+                    root = read_header(stored, stored.root)
+            if base is None or root is None or root.kind != "group":
+                stored = None
+                file_id, live = self._open_id(place, descriptor)
+                opened.append(file_id)
+                base = file_id.get_create_plist().get_userblock()
+                with contextlib.suppress(NotPlain):
+                    stored = bytes_of_file(descriptor, base, identity.size, is_live=live)
         except BaseException:
             os.close(descriptor)
             raise
-        try:
-            if is_opened:
-                handle.library()
-        except BaseException:
-            handle.close()
-            raise
-        return handle
-
-    def _make_handle(
-        self, place: Place, identity: Identity, descriptor: int
-    ) -> tuple[Handle, bool]:
-        """Return the handle of an inode, and whether libhdf5 has it open already."""
-        base, stored = signature_offset(descriptor, identity.size), None
-        root: ObjectHeader | None = None
-        opened, live = [], False
-        if base is not None:
-            with contextlib.suppress(NotPlain):
-                stored = bytes_of_file(descriptor, base, identity.size, is_live=False)
-                # A file without a root group is no file: libhdf5 is to say so.
-                root = read_header(stored, stored.root)
-        if root is None or root.kind != "group":
-            stored = None
-        if stored is None or base is None:
-            file_id, live = self._open_id(place, descriptor)
-            opened = [file_id]
-            base = file_id.get_create_plist().get_userblock()
-            with contextlib.suppress(NotPlain):
-                stored = bytes_of_file(descriptor, base, identity.size, is_live=live)
         wait = 0.0 if live else identity.settles_in(time.time_ns())
         if wait > 0:
+            os.close(descriptor)
             for file_id in opened:
                 close_id(file_id)
             raise Unsettled(place.name, wait)
@@ -495,7 +509,13 @@ class FilePool:
             open_by_library=open_by_library,
             headers={} if root is None or stored is None else {stored.root: root},
         )
-        return handle, bool(opened)
+        try:
+            if opened:
+                handle.library()
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     def _open_id(self, place: Place, descriptor: int) -> tuple[h5f.FileID, bool]:
         name = os.fsencode(f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real)
@@ -519,20 +539,10 @@ class FilePool:
             raise FileUnreadable(place.name, _LEFT_OPEN) from reason
         raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
 
-    def _make_room(self, key: Key) -> None:
-        # The file's own former handle goes in any case.
-        self._close(key)
-        while len(self._files) >= self.max_open:
-            idle = [file for file in self._files.values() if not file.holders]
-            if not idle:
-                raise Overloaded(f"{self.max_open} files are open and in use")
-            self._close(min(idle, key=lambda file: file.used).key)
-
     def _close(self, key: Key) -> None:
-        file = self._files.pop(key, None)
-        if file is not None:
-            for path in file.datasets:
-                self._datasets.drop((file, path))
-            self._by_name = {name: each for name, each in self._by_name.items() if each is not file}
-            file.close()
-            self.chunks.forget(file)
+        file = self._files.pop(key)
+        for path in file.datasets:
+            self.datasets.drop((file, path))
+        self.by_name = {name: each for name, each in self.by_name.items() if each is not file}
+        file.close()
+        self.chunks.forget(file)

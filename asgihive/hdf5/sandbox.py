@@ -196,6 +196,7 @@ class Sandbox:
 
     def __init__(self, root: str | os.PathLike[str], *, follow_symlinks: bool = False) -> None:
         self.root = os.path.realpath(root, strict=True)
+        self._prefix = self.root.rstrip("/") + "/"
         self.follow_symlinks = follow_symlinks
         self._is_mount_point = os.path.ismount(self.root)
         self._has_told_of_link = False
@@ -261,8 +262,8 @@ class Sandbox:
             real = os.path.realpath(path)
         except (OSError, ValueError):
             raise FileMissing(name) from None
-        lexically_inside = self._contains(os.path.normpath(path))
-        if self._contains(real) or (self.follow_symlinks and lexically_inside):
+        lexically_inside = os.path.normpath(path).startswith(self._prefix)
+        if real.startswith(self._prefix) or (self.follow_symlinks and lexically_inside):
             return Place(name, path if lexically_inside else real, real)
         if lexically_inside:
             self._tell_of_link(path)
@@ -278,9 +279,6 @@ class Sandbox:
                 ascii(path),
                 self.root,
             )
-
-    def _contains(self, path: str) -> bool:
-        return path.startswith(self.root if self.root.endswith("/") else self.root + "/")
 
 
 def _candidates(origin: Place, target: str) -> list[str]:

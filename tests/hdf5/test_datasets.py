@@ -217,7 +217,7 @@ def test_open_datasets_are_kept_with_their_file(root: Path) -> None:
         linked = find_dataset(lease, file, "/link", HOPS)
         assert find_dataset(lease, file, "/link", HOPS) is linked
         lease.pool.close()
-        assert lease.pool.dataset(file, b"a/data") is None
+        assert lease.pool.datasets.get((file, b"a/data")) is None
         with pytest.raises(AsgihiveError):
             first.read(lease, select_all((5,)).axes)
 
@@ -231,7 +231,7 @@ def test_datasets_met_through_other_files_are_not_kept(root: Path) -> None:
         file = lease.open_asked("main.h5")
         dataset = find_dataset(lease, file, "/external", HOPS)
         assert dataset.read(lease, select_all((5,)).axes).tolist() == [0, 1, 2, 3, 4]
-        assert lease.pool.dataset(file, b"external") is None
+        assert lease.pool.datasets.get((file, b"external")) is None
         assert set(map(Path, lease.depends)) == {root / "main.h5", root / "other.h5"}
         assert walk(lease, file, "/external", LinkResolution.ALL, HOPS).path == "/external"
 

@@ -81,7 +81,7 @@ def test_as_libhdf5_lists_them(
 
 def nest(file: Path, depth: int) -> None:
     with h5py.File(file, "w", libver="latest") as opened:
-        group = opened.id
+        group = opened.handle.library()[0]
         for _ in range(depth):
             group = h5py.h5g.create(group, b"a")
 

@@ -486,7 +486,7 @@ def test_many_spellings_take_little_memory(pool: FilePool) -> None:
         lease = Lease(pool)
         lease.open_asked("./" * number + "main.h5")
         lease.release()
-    assert len(pool._by_name) <= 4 * pool.max_open
+    assert len(pool.by_name) <= 4 * pool.max_open
 
 
 def test_reasons_do_not_tell_paths() -> None:
