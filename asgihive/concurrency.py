@@ -25,7 +25,7 @@ import anyio.from_thread
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from asgihive.context import request_context
+from asgihive.context import add_time, request_context
 from asgihive.errors import NeedsThread, Overloaded
 
 T = TypeVar("T")
@@ -228,7 +228,7 @@ class Lane:
                 thread = threading.get_ident()
                 self._began[thread] = began = perf_counter()
                 if request.timings is not None:
-                    request.timings.add("queue", began - asked)
+                    add_time(request.timings, "queue", began - asked)
                 try:
                     return function()
                 except BaseException as error:

@@ -1,7 +1,7 @@
 """What belongs to the request in hand: its client, and what its time is spent on."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,30 +11,21 @@ STAGES = ("queue", "open", "plan", "read", "decode", "encode")
 """Waiting for a thread, opening files, planning blocks, reading bytes, decoding, encoding."""
 
 
-class Timings:
-    """Seconds by stage, summed over all threads that work for one request. For all threads."""
+Timings = dict[str, float]
+"""Seconds by stage, summed over all threads that work for one request."""
 
-    __slots__ = ("_lock", "_seconds")
+_adding = threading.Lock()
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seconds: dict[str, float] = {}
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Count `seconds` to one of `STAGES`."""
-        with self._lock:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+def add_time(timings: Timings, stage: str, seconds: float) -> None:
+    """Count `seconds` to one of `STAGES`; for all threads."""
+    with _adding:
+        timings[stage] = timings.get(stage, 0.0) + seconds
 
-    def get_spent(self) -> Mapping[str, float]:
-        """Return the stages that took time so far, in the order of `STAGES`."""
-        if not self._seconds:
-            return {}
-        spent = {}
-        with self._lock:
-            for stage in STAGES:
-                if seconds := self._seconds.get(stage):
-                    spent[stage] = seconds
-        return spent
+
+def get_spent(timings: Timings) -> Timings:
+    """Return the stages that took time so far, in the order of `STAGES`."""
+    return {stage: timings[stage] for stage in STAGES if timings.get(stage)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +74,6 @@ def measured(stage: str) -> Iterator[None]:
     finally:
         took = perf_counter() - began
         _measuring.inner = outer
-        timings.add(stage, took - inner[0])
+        add_time(timings, stage, took - inner[0])
         if outer is not None:
             outer[0] += took

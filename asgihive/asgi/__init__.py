@@ -2,7 +2,8 @@
 
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
 from asgihive.asgi.conditional import ByteRange, Validators, format_http_date, parse_http_date
-from asgihive.asgi.errors import ErrorBoundary, HTTPException, answer_error, send_error
+from asgihive.asgi.errors import HTTPException, answer_error, send_error
+from asgihive.asgi.gate import Gate
 from asgihive.asgi.openapi import Documentation, make_openapi_document
 from asgihive.asgi.parameters import (
     Body,
@@ -14,7 +15,7 @@ from asgihive.asgi.parameters import (
     find_location,
     find_name,
 )
-from asgihive.asgi.request_fields import QueryFields, choose_media_type, get_route_path, parse_query
+from asgihive.asgi.request_fields import QueryFields, choose_media_type, parse_query
 from asgihive.asgi.responses import (
     BodyChunk,
     BufferedResponse,
@@ -24,7 +25,7 @@ from asgihive.asgi.responses import (
     format_content_disposition,
     run_while_connected,
 )
-from asgihive.asgi.router import Router, list_routes
+from asgihive.asgi.router import Router, get_route_path, list_routes
 from asgihive.asgi.routes import Options, PathParameter, Route, parse_template
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
     "Cookie",
     "Depends",
     "Documentation",
-    "ErrorBoundary",
+    "Gate",
     "HTTPException",
     "HandlerError",
     "Header",

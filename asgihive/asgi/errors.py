@@ -1,4 +1,4 @@
-"""Errors as responses: `HTTPException`, what is wrong with a request, and the error boundary."""
+"""Errors as responses: `HTTPException`, and what is wrong with a request."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
 from asgihive.asgi.responses import BufferedResponse
@@ -228,32 +228,3 @@ def send_as_denial(send: Send) -> Send:
         await send({**message, "type": f"websocket.{message['type']}"})
 
     return send_denial
-
-
-class ErrorBoundary:
-    """Answers every exception of an application as `send_error` does.
-
-    Args:
-        app: the application.
-        statuses: HTTP status by class of exception.
-    """
-
-    def __init__(self, app: ASGIApp, statuses: Statuses | None = None) -> None:
-        self.app = app
-        self.statuses = dict(statuses or {})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in {"http", "websocket"}:
-            await self.app(scope, receive, send)
-            return
-        phase = "new"
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal phase
-            phase = PHASES.get(message["type"], phase)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_and_note)
-        except Exception as error:  # noqa: BLE001  # answered or raised again
-            await send_error(error, scope, receive, send, statuses=self.statuses, phase=phase)

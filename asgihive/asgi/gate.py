@@ -1,12 +1,13 @@
 """The gate: what protects every hive, before a request reaches the router and until it is sent."""
 
 import logging
-from functools import partial
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi.errors import HTTPException, send_error
+from asgihive.asgi.errors import PHASES, HTTPException, Statuses, send_error
 from asgihive.errors import AnswerBroken, AsgihiveError
 
 SEND_TIMEOUT_SECONDS = 60.0
@@ -28,26 +29,65 @@ class ClientStalled(OSError):  # as if the client were gone: there is no one to 
 class Gate:
     """An ASGI application: another one, behind what protects every hive.
 
-    A request whose end is ambiguous is refused. A client may hold a response up for a bounded
-    time, since a response that is streamed holds files open and blocks in memory.
+    A request whose end is ambiguous is refused. Every exception is answered as `send_error` does.
+    A client may hold a response up for a bounded time, since a response that is streamed holds
+    files open and blocks in memory.
     """
 
-    def __init__(self, app: ASGIApp, send_timeout_seconds: float = SEND_TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        statuses: Statuses = MappingProxyType({}),
+        send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
+    ) -> None:
         self.app = app
         """The application behind the gate; it may change between two requests."""
+        self.statuses = statuses
+        """HTTP status by class of exception; they change with `app`."""
         self.send_timeout_seconds = send_timeout_seconds
         """How long a client may take for one body chunk."""
         shorten_broken_answers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            send = partial(send_in_time, self.send_timeout_seconds, send)
-            try:
-                check_framing(scope)
-            except HTTPException as refusal:
-                await send_error(refusal, scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        passage = Passage(send, self.send_timeout_seconds)
+        try:
+            check_framing(scope)
+            await self.app(scope, receive, passage.send)
+        except Exception as error:  # noqa: BLE001  # answered or raised again
+            await send_error(
+                error, scope, receive, passage.send, statuses=self.statuses, phase=passage.phase
+            )
+
+
+@dataclass(slots=True, eq=False)
+class Passage:
+    """One request on its way through a gate."""
+
+    to_server: Send
+    seconds: float
+    """How long the client may take for one body chunk."""
+    phase: str = "new"
+    """Of the connection, see `PHASES`."""
+
+    async def send(self, message: Message) -> None:
+        """Send a message, which the client may hold up for a bounded time.
+
+        A server whose `send` cannot be cancelled (Hypercorn on trio) waits as long as it likes.
+
+        Raises:
+            ClientStalled: the client took too long; the server then drops the connection.
+        """
+        self.phase = PHASES.get(message["type"], self.phase)
+        if not message.get("more_body") and len(message.get("body", b"")) < _BUFFERED_BYTES:
+            await self.to_server(message)
+        else:
+            with anyio.move_on_after(self.seconds) as scope:
+                await self.to_server(message)
+            if scope.cancelled_caught:
+                raise ClientStalled(f"the client took no block within {self.seconds:g} s")
 
 
 def check_framing(scope: Scope) -> None:
@@ -66,23 +106,6 @@ def check_framing(scope: Scope) -> None:
         has_coding = has_coding or name == b"transfer-encoding"
     if has_length and has_coding:
         raise HTTPException(400, _AMBIGUOUS, {"connection": "close"})
-
-
-async def send_in_time(seconds: float, send: Send, message: Message) -> None:
-    """Send a message that a client may hold up for `seconds`.
-
-    A server whose `send` cannot be cancelled (Hypercorn on trio) waits as long as it likes.
-
-    Raises:
-        ClientStalled: the client took too long; the server then drops the connection.
-    """
-    if not message.get("more_body") and len(message.get("body", b"")) < _BUFFERED_BYTES:
-        await send(message)
-    else:
-        with anyio.move_on_after(seconds) as scope:
-            await send(message)
-        if scope.cancelled_caught:
-            raise ClientStalled(f"the client took no block within {seconds:g} s")
 
 
 def shorten_broken_answers() -> None:

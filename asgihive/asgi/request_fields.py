@@ -1,4 +1,4 @@
-"""What a request says: its path, its query string, with every byte preserved, its headers.
+"""What a request says: its query string, with every byte preserved, and its headers.
 
 Content negotiation goes by the `Accept` header (RFC 9110 §12.5.1).
 """
@@ -80,19 +80,6 @@ def join_headers(scope: Scope, name: bytes) -> str:
     """Return all values of a header as one list (RFC 9110 §5.3); `""` without such a header."""
     values = [value for each, value in scope["headers"] if each == name]
     return b", ".join(values).decode("latin-1") if values else ""
-
-
-def get_route_path(scope: Scope) -> str:
-    """Return the path below `root_path`, whether or not the server keeps that in `path`.
-
-    As Starlette's function of that name: empty for the root itself without a trailing slash.
-    """
-    path: str = scope["path"]
-    root_path: str = scope.get("root_path", "")
-    if not root_path or not path.startswith(root_path):
-        return path
-    rest = path[len(root_path) :]
-    return path if rest and rest[0] != "/" else rest
 
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110 §5.6.2

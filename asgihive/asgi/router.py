@@ -8,7 +8,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
-from asgihive.asgi.request_fields import get_route_path
 from asgihive.asgi.routes import (
     ANY_METHOD,
     Handler,
@@ -48,7 +47,7 @@ class Router:
     """An ASGI application that hands http and websocket scopes to the routes it holds.
 
     Nothing is redirected. 404, 405 (with `Allow`) and rejected handshakes are answered as
-    `send_error` does it; exceptions of the routes are passed on, so put an `ErrorBoundary`
+    `send_error` does it; exceptions of the routes are passed on, so put a `Gate`
     around. Paths are matched as the server decoded them: an encoded slash is a slash. The
     application gets a copy of the scope with `path_params` set.
 
@@ -325,6 +324,19 @@ def list_routes(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]
         for below, each in list_routes(route.target, path):
             options = each.options.add_outer(outer.tags, outer.dependencies)
             yield below, replace(each, options=options)
+
+
+def get_route_path(scope: Scope) -> str:
+    """Return the path below `root_path`, whether or not the server keeps that in `path`.
+
+    As Starlette's function of that name: empty for the root itself without a trailing slash.
+    """
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if not root_path or not path.startswith(root_path):
+        return path
+    rest = path[len(root_path) :]
+    return path if rest and rest[0] != "/" else rest
 
 
 def _refuse_path(path: str, method: str, allowed: list[str]) -> HTTPException:

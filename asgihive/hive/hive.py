@@ -42,7 +42,7 @@ from asgihive.hive.discovery import (
     load_component,
 )
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
-from asgihive.hive.hooks import ComponentKind, ComponentStates
+from asgihive.hive.hooks import ComponentKind, ComponentStates, RequestStates
 from asgihive.hive.lifespan import Life, run_plan
 
 _logger = logging.getLogger("asgihive.hive")
@@ -121,8 +121,10 @@ class Hive:
         self._own = self._make_router()
         self._life: Life | None = None
         self._phase: Phase = "never started"
-        self.gate = Gate(self._answer_unavailable, send_timeout_seconds)
+        self.gate = Gate(self._answer_unavailable, send_timeout_seconds=send_timeout_seconds)
         self._idle: Life | None = None
+        self.life: Life | None = None
+        """The life that answers now, also that of a hive that answers without a lifespan."""
         if self._can_answer_without_lifespan():
             self._idle = self._make_life(self._sort_components()[0])
             self._idle.mount(self._make_documentation(self._idle.router))
@@ -133,16 +135,15 @@ class Hive:
         """That of the life that has begun; else what code registers for every life."""
         return self._own if self._life is None else self._life.router
 
-    @property
-    def life(self) -> Life | None:
-        """The life that answers now, also that of a hive that answers without a lifespan."""
-        return self._life if self._phase == "running" else self._idle
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._answer_lifespan(receive, send)
-        else:
-            await self.gate(scope, receive, send)
+            return
+        life = self.life
+        if life is not None:
+            state = {**scope.get("state", {}), "cornerstones": RequestStates(life.known)}
+            scope = {**scope, "app": self, "state": state}
+        await self.gate(scope, receive, send)
 
     def include_router(
         self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
@@ -177,12 +178,14 @@ class Hive:
             life = self._life = self._make_life(components)
             self._show_states(life)
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
-                self.gate.app = life.make_application()
+                self.gate.app, self.gate.statuses = life.make_application(), life.statuses
+                self.life = life
                 self._phase = "running"
                 try:
                     yield
                 finally:
                     self._phase = "stopping"
+                    self.life = self._idle
                     self.gate.app = self._answer_unavailable
                     await life.wait_for_request_hooks()
         finally:
@@ -266,8 +269,10 @@ class Hive:
 
     def _return_to_idle(self) -> None:
         """Answer as a hive that does not run."""
-        idle = self._idle
-        self.gate.app = self._answer_unavailable if idle is None else idle.make_application()
+        self.life = idle = self._idle
+        self.gate.app = self._answer_unavailable
+        if idle is not None:
+            self.gate.app, self.gate.statuses = idle.make_application(), idle.statuses
         self._show_states(idle)
 
     def _show_states(self, life: Life | None) -> None:
@@ -355,6 +360,8 @@ class HiveMiddleware:
             self._life, self._answer = life, life.make_application(self.app)
             for app in (scope.get("app"), self.app):
                 self._give_states(app, life)
+        state = {**scope.get("state", {}), "cornerstones": RequestStates(life.known)}
+        scope = {**scope, "app": scope.get("app", self.hive), "state": state}
         await self._answer(scope, receive, send)
 
     def _give_states(self, app: object, life: Life) -> None:

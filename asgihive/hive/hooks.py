@@ -5,7 +5,7 @@ import dis
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 from starlette.datastructures import State
@@ -87,18 +87,14 @@ class ComponentStates(dict[str, ComponentState]):
         raise StateKeyError(key, f"The hive's {self.kind}s", self)
 
 
+@dataclass(slots=True, eq=False)
 class RequestStates(Mapping[str, ComponentState]):
     """The states of the cornerstones for one request, each made when it is first read."""
 
-    __slots__ = ("_components", "_made")
-
-    def __init__(self, components: Mapping[str, Metadata]) -> None:
-        self._components = components
-        self._made: dict[str, ComponentState] | None = None
+    _components: Mapping[str, Metadata]
+    _made: dict[str, ComponentState] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> ComponentState:
-        if self._made is None:
-            self._made = {}
         found = self._made.get(key)
         if found is None:
             if key not in self._components:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi import Documentation, ErrorBoundary, Router
+from asgihive.asgi import Documentation, Router
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
@@ -22,7 +22,7 @@ from asgihive.hive.hooks import (
     ComponentStates,
     HiveInterface,
     LifeContext,
-    RequestStates,
+    Metadata,
     attach_context,
     is_overridden,
     run_hook,
@@ -304,23 +304,24 @@ class Life:
         post_hook_seconds: float,
     ) -> None:
         self.router = router
-        self._hive = hive
         self._config = config
         self._post_hook_seconds = post_hook_seconds
         self._cornerstones = [each for each in components if each.kind == "cornerstone"]
         self._endpoints = [each for each in components if each.kind == "endpoint"]
-        self._known = {each.key: each for each in self._cornerstones}
+        self.known: Mapping[str, Metadata] = {each.key: each for each in self._cornerstones}
+        """The cornerstones, by `container.name`."""
         self.cornerstones = ComponentStates("cornerstone", self._cornerstones)
         self.endpoints = ComponentStates("endpoint", self._endpoints)
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
-        self._statuses: dict[type[Exception], int] = {}
+        self.statuses: dict[type[Exception], int] = {}
+        """HTTP status by class of exception."""
         self._request_hooks: list[RequestHooks] = []
         for each in components:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
             states[each.key].update(each.state)
             self._contexts[each.key] = LifeContext(hive, each, states[each.key])
-            self._statuses.update(each.statuses)
+            self.statuses.update(each.statuses)
             lifespan = _find_lifespan(each.router)
             if each.router is not None and lifespan is not None:
                 self._mounted[each.key] = MountedApplication(each.router, lifespan)
@@ -368,30 +369,19 @@ class Life:
         )
 
     def make_application(self, app: ASGIApp | None = None) -> ASGIApp:
-        """Make the ASGI application that answers requests.
+        """Make the ASGI application that answers requests: `app` behind the request hooks.
 
         Args:
-            app: another application around which the hooks run; it keeps its own
-                `scope["app"]`. By default the routes of the hive answer.
+            app: another application, whose exceptions an outer one answers. By default the
+                routes of the hive.
         """
         steps = self._list_request_steps()
-        inner: ASGIApp
-        if steps:
-            around = self.router if app is None else FailureKeeper(app)
-            inner = RequestHooks(around, steps, self._statuses, self._post_hook_seconds)
-            self._request_hooks.append(inner)
-        else:
-            inner = ErrorBoundary(self.router, self._statuses) if app is None else app
-        hive, known, is_own = self._hive, self._known, app is None
-
-        async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            state = {**scope.get("state", {}), "cornerstones": RequestStates(known)}
-            scope = {**scope, "state": state}
-            if is_own or "app" not in scope:
-                scope["app"] = hive
-            await inner(scope, receive, send)
-
-        return application
+        if not steps:
+            return self.router if app is None else app
+        around = self.router if app is None else FailureKeeper(app)
+        hooks = RequestHooks(around, steps, self.statuses, self._post_hook_seconds)
+        self._request_hooks.append(hooks)
+        return hooks
 
     async def wait_for_request_hooks(self) -> None:
         """Return when the hooks after requests have run, or have had their time."""

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, Router, get_route_path, parse_query, run_while_connected
 from asgihive.concurrency import run_in_worker
-from asgihive.context import request_context
+from asgihive.context import add_time, request_context
 from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
 from asgihive.hdf5.file_bytes import encoded
 from asgihive.hdf5.sandbox import Content
@@ -273,7 +273,7 @@ class Relay:
             spent = dict(response.headers).get(TIMINGS, b"").decode("latin-1")
             for each in filter(None, spent.split(",")):
                 stage, _, seconds = each.partition("=")
-                timings.add(stage, float(seconds))
+                add_time(timings, stage, float(seconds))
         headers = [each for each in response.headers if each[0] not in _DROPPED_FROM_RESPONSE]
         self.has_begun = True
         await self._tell(

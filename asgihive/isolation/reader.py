@@ -18,7 +18,7 @@ import msgspec
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from asgihive.context import RequestContext, Timings, request_context
+from asgihive.context import RequestContext, Timings, get_spent, request_context
 from asgihive.hdf5.buffers import share_one_arena
 from asgihive.isolation.process import (
     CLIENT,
@@ -53,7 +53,7 @@ class ReaderApp:
                 scope = {**scope, "client": (told[CLIENT].decode("latin-1"), 0)}
             if MEASURED in told:
                 # For `context.measured`; the service itself puts the client there.
-                timings = Timings()
+                timings: Timings = {}
                 request_context.set(RequestContext(timings=timings))
                 send = _add_timings(send, timings)
         await self.app(scope, receive, send)
@@ -62,7 +62,7 @@ class ReaderApp:
 def _add_timings(send: Send, timings: Timings) -> Send:
     async def send_measured(message: Message) -> None:
         if message["type"] == "http.response.start":
-            spent = (f"{stage}={took:.6f}" for stage, took in timings.get_spent().items())
+            spent = (f"{stage}={took:.6f}" for stage, took in get_spent(timings).items())
             header = (TIMINGS, ",".join(spent).encode())
             message = {**message, "headers": [*message["headers"], header]}
         await send(message)

@@ -12,9 +12,10 @@ import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers
@@ -25,8 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgihive import errors
 from asgihive.asgi import HTTPException, get_route_path, parse_query, send_error
 from asgihive.asgi.errors import clip_text
-from asgihive.asgi.gate import Gate, check_framing, send_in_time
-from asgihive.context import RequestContext, Timings, request_context
+from asgihive.asgi.gate import Gate, Passage, check_framing
+from asgihive.context import RequestContext, Timings, get_spent, request_context
 from asgihive.hdf5.file_bytes import components, encoded
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.sandbox import normalised
@@ -149,9 +150,10 @@ class ServiceGate(Gate):
         routes: Collection[str] = (),
         metrics: Metrics | None = None,
     ) -> None:
-        super().__init__(app, settings.send_timeout_seconds)
-        self.settings = settings
+        super().__init__(app, STATUSES, settings.send_timeout_seconds)
         self.metrics = metrics
+        # By route and status, which are few.
+        self._counters: dict[tuple[str, int], tuple[Any, Any, Any]] = {}
         self._routes = frozenset(routes)
         self._token = None if settings.token is None else settings.token.encode()
         self._hosts = None if settings.allowed_hosts is None else frozenset(settings.allowed_hosts)
@@ -172,65 +174,43 @@ class ServiceGate(Gate):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-            return
-        path = get_route_path(scope)
-        route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
-        passage = scope.get(_PASSAGE)
-        if isinstance(passage, Passage):
-            if (label := f"/{route}") in self._routes:
-                passage.label = label
-            await self._admit(scope, receive, send, passage, route)
+        elif (passage := scope.get(_PASSAGE)) is not None:
+            await self._admit(scope, receive, send, passage)
         else:
-            passage = self.make_passage(scope, send)
-            if (label := f"/{route}") in self._routes:
-                passage.label = label
-            await self.observe(
-                partial(self._admit, scope, receive, passage.send, passage, route), scope, passage
-            )
+            await self.observe(self._admit, scope, receive, send)
 
-    def make_passage(self, scope: Scope, send: Send) -> "Passage":
-        """Return what is noted of a request from now on."""
-        is_observed = scope["type"] == "http" and (
-            self._timing_headers is not None
-            or self.metrics is not None
-            or access_log.logger.isEnabledFor(logging.INFO)
-        )
-        passage = Passage(send, self.send_timeout_seconds, self._timing_headers)
-        passage.timings = Timings() if is_observed else None
-        return passage
-
-    async def observe(
-        self, answer: Callable[[], Awaitable[None]], scope: Scope, passage: "Passage"
-    ) -> None:
+    async def observe(self, answer: "Observed", scope: Scope, receive: Receive, send: Send) -> None:
         """Let `answer` answer a request; measure, count and log it."""
+        metrics, is_logged = self.metrics, access_log.logger.isEnabledFor(logging.INFO)
+        is_observed = scope["type"] == "http" and (
+            self._timing_headers is not None or metrics is not None or is_logged
+        )
+        timings: Timings | None = {} if is_observed else None
+        passage = ServicePassage(
+            send, self.send_timeout_seconds, timings=timings, timing_headers=self._timing_headers
+        )
         # Not the port: a client that opens many connections gets no more of the lanes by that.
         client = scope.get("client")
-        timings = passage.timings or request_context.get().timings
-        context = RequestContext(client[0] if client else "", timings)
-        token = request_context.set(context)
-        if passage.timings is None:
-            try:
-                await answer()
-            finally:
-                request_context.reset(token)
-            return
-        metrics = self.metrics
-        if metrics is not None:
-            metrics.begin()
+        if timings is None:
+            timings = request_context.get().timings
+        token = request_context.set(RequestContext(client[0] if client else "", timings))
+        if is_observed and metrics is not None:
+            metrics.in_progress += 1
         try:
-            await answer()
+            await answer(scope, receive, passage.send, passage)
         finally:
             request_context.reset(token)
-            seconds = perf_counter() - passage.began
-            if metrics is not None:
-                metrics.end(passage.label, passage.status, passage.sent_bytes, seconds)
-            if access_log.logger.isEnabledFor(logging.INFO):
-                access_log.log(self._describe(scope, passage, seconds))
+            if is_observed:
+                self._note(scope, passage)
 
     async def _admit(
-        self, scope: Scope, receive: Receive, send: Send, passage: "Passage", route: str
+        self, scope: Scope, receive: Receive, send: Send, passage: "ServicePassage"
     ) -> None:
-        """Hand a request that may pass to the service, and answer any other."""
+        """Hand a request that may pass to the service, and answer any other, and what it raises."""
+        path = get_route_path(scope)
+        route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
+        if (label := f"/{route}") in self._routes:
+            passage.label = label
         if self._cors is not None and scope["type"] == "http":
             headers = Headers(scope=scope)
             if "origin" in headers:
@@ -242,8 +222,7 @@ class ServiceGate(Gate):
             if self._hosts is not None:
                 check_host(scope, self._hosts)
             check_framing(scope)
-            needs_token = self._token is not None and not is_open(route)
-            if self._token is not None and needs_token:
+            if self._token is not None and not is_open(route):
                 passage.varies_by_token = True
                 check_token(scope, self._token)
                 # So that the token is in nothing that is logged, kept or answered.
@@ -251,24 +230,45 @@ class ServiceGate(Gate):
             if PERMISSION in scope.get("state", ()):
                 passage.is_private = not is_open(route)
                 await check_permission(scope)
-        except Exception as error:  # noqa: BLE001  # answered
-            await send_error(error, scope, receive, send, statuses=STATUSES)
-            return
-        await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # answered or raised again
+            await send_error(
+                error, scope, receive, send, statuses=self.statuses, phase=passage.phase
+            )
 
-    def _describe(self, scope: Scope, passage: "Passage", seconds: float) -> AccessEntry:
-        return AccessEntry(
-            client=access_log.get_client(scope),
-            method=access_log.make_printable(scope["method"].encode()),
-            path=self._hide(access_log.get_path(scope)),
-            query=self._hide(access_log.get_query(scope)),
-            http_version=scope.get("http_version", "1.1"),
-            status=passage.status,
-            sent_bytes=passage.sent_bytes,
-            seconds=seconds,
-            is_complete=passage.is_complete,
-            timings={} if passage.timings is None else passage.timings.get_spent(),
-        )
+    def _note(self, scope: Scope, passage: "ServicePassage") -> None:
+        """Count and log a request that was answered."""
+        seconds = perf_counter() - passage.began
+        if self.metrics is not None:
+            label, status = passage.label, passage.status
+            counters = self._counters.get((label, status))
+            if counters is None:  # which take as long to find as to count with
+                found = self.metrics.instruments
+                counters = self._counters[label, status] = (
+                    found.requests.labels(label, str(status)),
+                    found.sent.labels(label),
+                    found.seconds.labels(label),
+                )
+            requests, sent, duration = counters
+            requests.inc()
+            sent.inc(passage.sent_bytes)
+            duration.observe(seconds)
+            self.metrics.in_progress -= 1
+        if access_log.logger.isEnabledFor(logging.INFO):
+            access_log.log(
+                AccessEntry(
+                    client=access_log.get_client(scope),
+                    method=access_log.make_printable(scope["method"].encode()),
+                    path=self._hide(access_log.get_path(scope)),
+                    query=self._hide(access_log.get_query(scope)),
+                    http_version=scope.get("http_version", "1.1"),
+                    status=passage.status,
+                    sent_bytes=passage.sent_bytes,
+                    seconds=seconds,
+                    is_complete=passage.is_complete,
+                    timings=get_spent(passage.timings or {}),
+                )
+            )
 
 
 class OuterGate:
@@ -281,59 +281,49 @@ class OuterGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        passage = self._gate.make_passage(scope, send)
-        inner = {**scope, _PASSAGE: passage}
-        await self._gate.observe(partial(self._app, inner, receive, passage.send), scope, passage)
+        else:
+            await self._gate.observe(self._answer, scope, receive, send)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, passage: "ServicePassage"
+    ) -> None:
+        await self._app({**scope, _PASSAGE: passage}, receive, send)
 
 
-class Passage:
+@dataclass(slots=True, eq=False)
+class ServicePassage(Passage):
     """One request at the gate: what is sent of its response, and what took how long."""
 
-    __slots__ = (
-        "_length",
-        "_seconds",
-        "_send",
-        "_timing_headers",
-        "began",
-        "is_complete",
-        "is_private",
-        "label",
-        "sent_bytes",
-        "status",
-        "timings",
-        "varies_by_token",
-    )
-
-    def __init__(
-        self, send: Send, seconds: float, timing_headers: list[tuple[bytes, bytes]] | None
-    ) -> None:
-        self.began = perf_counter()
-        self.timings: Timings | None = None
-        self.label = OTHER
-        self.status = CLIENT_GONE
-        self.sent_bytes = 0
-        self.is_complete = False
-        self.varies_by_token = False
-        self.is_private = False
-        self._length = 0
-        self._seconds = seconds
-        self._send = send
-        self._timing_headers = timing_headers
+    timings: Timings | None = None
+    """None = the request is not observed."""
+    timing_headers: list[tuple[bytes, bytes]] | None = None
+    """Beside `Server-Timing`; None = that is not sent."""
+    began: float = field(default_factory=perf_counter)
+    label: str = OTHER
+    """The route in metrics."""
+    status: int = CLIENT_GONE
+    sent_bytes: int = 0
+    is_complete: bool = False
+    varies_by_token: bool = False
+    is_private: bool = False
+    """Whether the response is for the client alone."""
+    length: int = 0
+    """The `Content-Length` of the response."""
 
     async def send(self, message: Message) -> None:
         """Send a message for the service; it counts once the server has taken it."""
         kind = message["type"]
         if kind in _STARTS:
             message = {**message, "headers": self._complete(message["headers"])}
-        await send_in_time(self._seconds, self._send, message)
+        # Not by `super`, which knows no class that has `slots` (python/cpython#90562).
+        await Passage.send(self, message)
         if kind == "http.response.start":
             self.status = message["status"]
         elif kind == "http.response.body":
             self.sent_bytes += len(message.get("body", b""))
             self.is_complete = not message.get("more_body", False)
         elif kind == "http.response.pathsend":  # an ASGI extension: the server reads the file
-            self.sent_bytes += self._length
+            self.sent_bytes += self.length
             self.is_complete = True
 
     def _complete(self, given: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -352,16 +342,21 @@ class Passage:
             headers.append((b"vary", b"authorization"))
         for name, value in headers:
             if name == b"content-length":
-                self._length = int(value)
-        if self.timings is not None and self._timing_headers is not None:
+                self.length = int(value)
+        if self.timings is not None and self.timing_headers is not None:
             # What is known before the first byte (W3C Server Timing, section 4), in milliseconds.
-            spent = {**self.timings.get_spent(), "total": perf_counter() - self.began}
             text = ""
-            for stage, seconds in spent.items():
-                text += f"{stage};dur={seconds * 1000:.3f}, "
-            headers.append((b"server-timing", text[:-2].encode()))
-            headers += self._timing_headers
+            if self.timings:
+                for stage, seconds in get_spent(self.timings).items():
+                    text += f"{stage};dur={seconds * 1000:.3f}, "
+            text += f"total;dur={(perf_counter() - self.began) * 1000:.3f}"
+            headers.append((b"server-timing", text.encode()))
+            headers += self.timing_headers
         return headers
+
+
+Observed = Callable[[Scope, Receive, Send, ServicePassage], Awaitable[None]]
+"""Answers a request that is measured, counted and logged."""
 
 
 class CrossOrigin(CORSMiddleware):

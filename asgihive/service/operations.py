@@ -272,8 +272,8 @@ class Metrics:
     def __init__(self, figures: Callable[[], Figures]) -> None:
         is_shared = bool(os.environ.get(SHARED_DIRECTORY))
         self.instruments = _share_instruments() if is_shared else Instruments()
-        self._count = cache(self._find_instruments)
-        self._in_progress = 0
+        self.in_progress = 0
+        """Requests that came in and are not yet answered."""
         self._progress = _Followed(self.instruments.in_progress.inc)
         self._figures = figures
         self._followed = _follow(self.instruments)
@@ -283,32 +283,9 @@ class Metrics:
         """Return metrics if the settings want them, and `prometheus-client` is installed."""
         return cls(figures) if settings.metrics and is_installed else None
 
-    def begin(self) -> None:
-        """Count a request that came in."""
-        self._in_progress += 1
-
-    def end(self, route: str, status: int, sent_bytes: int, seconds: float) -> None:
-        """Count its answer. `route` and `status` are of few values: each pair is kept for good."""
-        requests, sent, duration = self._count(route, status)
-        requests.inc()
-        sent.inc(sent_bytes)
-        duration.observe(seconds)
-        self._in_progress -= 1
-
-    def _find_instruments(
-        self, route: str, status: int
-    ) -> "tuple[prometheus.Counter, prometheus.Counter, prometheus.Histogram]":
-        """Return the instruments of a label, which take as long to find as to count with."""
-        instruments = self.instruments
-        return (
-            instruments.requests.labels(route, str(status)),
-            instruments.sent.labels(route),
-            instruments.seconds.labels(route),
-        )
-
     def refresh(self) -> None:
         """Take over what lanes, files and caches have come to. On the event loop."""
-        self._progress.refresh(self._in_progress)
+        self._progress.refresh(self.in_progress)
         for name, now in self._figures()._asdict().items():
             self._followed[name].refresh(now)
 

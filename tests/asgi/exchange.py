@@ -8,7 +8,7 @@ import anyio
 import orjson
 from starlette.types import ASGIApp, Message, Scope
 
-from asgihive.asgi import ErrorBoundary, Router
+from asgihive.asgi import Gate, Router
 
 
 @dataclass
@@ -114,4 +114,4 @@ async def run(app: ASGIApp, exchange: Exchange) -> Exchange:
 
 async def answer(router: Router, path: str, method: str = "GET", **scope: Any) -> Exchange:
     """What a router answers behind an error boundary."""
-    return await run(ErrorBoundary(router), http(path, method, **scope))
+    return await run(Gate(router), http(path, method, **scope))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from asgihive.asgi import Body, ErrorBoundary, Router
+from asgihive.asgi import Body, Gate, Router
 from tests.asgi.exchange import Exchange, answer, http, run
 
 pytestmark = pytest.mark.anyio
@@ -187,7 +187,7 @@ async def test_long_bodies_are_413_announced_or_not() -> None:
         {"type": "http.request", "body": b"78901", "more_body": True},
     ]
     for exchange in (announced, chunked):
-        await run(ErrorBoundary(router), exchange)
+        await run(Gate(router), exchange)
         assert exchange.status == 413
         assert "10 bytes" in exchange.message
         assert exchange.incoming == []

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from asgihive.asgi import (
     BufferedResponse,
-    ErrorBoundary,
+    Gate,
     HTTPException,
     Router,
     StreamedResponse,
@@ -36,13 +36,13 @@ class Busy(Exception): ...
 STATUSES: dict[type[Exception], int] = {Missing: 404, Busy: 503, LookupError: 422}
 
 
-def boundary(error: Exception, before: tuple[dict[str, Any], ...] = ()) -> ErrorBoundary:
+def boundary(error: Exception, before: tuple[dict[str, Any], ...] = ()) -> Gate:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in before:
             await send(message)
         raise error
 
-    return ErrorBoundary(app, STATUSES)
+    return Gate(app, STATUSES)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_unknown_errors_are_logged_and_tell_nothing(
 
 async def test_the_nearest_class_wins() -> None:
     app = boundary(NearlyMissing("x"))
-    app.statuses[NearlyMissing] = 410
+    app.statuses = {**STATUSES, NearlyMissing: 410}
     assert (await run(app, http())).status == 410
 
 
@@ -122,13 +122,11 @@ async def test_streams_are_answered_before_and_aborted_after_the_first_block() -
         raise Missing("block")
 
     assert (
-        await run(ErrorBoundary(StreamedResponse(body_chunks=closing(blocks(0))), STATUSES), http())
+        await run(Gate(StreamedResponse(body_chunks=closing(blocks(0))), STATUSES), http())
     ).status == 404
     exchange = http()
     with pytest.raises(Missing):
-        await run(
-            ErrorBoundary(StreamedResponse(body_chunks=closing(blocks(1))), STATUSES), exchange
-        )
+        await run(Gate(StreamedResponse(body_chunks=closing(blocks(1))), STATUSES), exchange)
     assert exchange.types == ["http.response.start", "http.response.body"]
 
 
@@ -145,7 +143,7 @@ async def test_router_and_boundary_say_the_same() -> None:
     router.add("/x", BufferedResponse(b""))
     for path, method in (("/y", "GET"), ("/x", "PUT")):
         bare = await run(router, http(path, method))
-        assert (await run(ErrorBoundary(router), http(path, method))).sent == bare.sent
+        assert (await run(Gate(router), http(path, method))).sent == bare.sent
 
 
 @pytest.mark.parametrize(
@@ -193,7 +191,7 @@ async def test_details_are_further_members_of_the_answer() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise HTTPException(422, "Wrong", details={"errors": [{"where": ["query", "x"]}]})
 
-    answer = await run(ErrorBoundary(app), http())
+    answer = await run(Gate(app), http())
     assert answer.json == {"message": "Wrong", "errors": [{"where": ["query", "x"]}]}
 
 

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from asgihive.asgi import BufferedResponse, Depends, ErrorBoundary, Header, HTTPException, Router
+from asgihive.asgi import BufferedResponse, Depends, Gate, Header, HTTPException, Router
 from tests.asgi.exchange import answer, run, websocket
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ async def test_guards_protect_applications_mounts_and_websockets() -> None:
     assert log == ["http", "app", "http"] * 2
     accepted = await run(router, websocket("/in/ws", headers=[(b"token", b"right")]))
     assert accepted.types == ["websocket.accept"]
-    refused = await run(ErrorBoundary(router), websocket("/in/ws", headers=[(b"token", b"no")]))
+    refused = await run(Gate(router), websocket("/in/ws", headers=[(b"token", b"no")]))
     assert refused.types == ["websocket.close"]
 
 

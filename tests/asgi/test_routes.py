@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette._utils import get_route_path as get_starlette_path
 
-from asgihive.asgi.request_fields import get_route_path
+from asgihive.asgi.router import get_route_path
 from asgihive.asgi.routes import PathParameter, RouteTable, parse_template
 
 segment = st.text(st.characters(exclude_characters="/{}", exclude_categories=["Cs"]), min_size=1)

@@ -10,7 +10,7 @@ import anyio
 import msgspec
 import pytest
 
-from asgihive.asgi import Depends, ErrorBoundary, Header, Router
+from asgihive.asgi import Depends, Gate, Header, Router
 from tests.service.servers import PATIENCE, SERVERS, client, serving
 
 MSGPACK = "application/msgpack"
@@ -57,7 +57,7 @@ class Service:
             finally:
                 self.log.append("stream closed")
 
-        self.app = ErrorBoundary(router)
+        self.app = Gate(router)
 
 
 @pytest.mark.parametrize("server", SERVERS)

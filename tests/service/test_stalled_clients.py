@@ -2,7 +2,6 @@
 
 import socket
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.asgi.gate import ClientStalled, send_in_time
+from asgihive.asgi.gate import ClientStalled, Passage
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
@@ -84,7 +83,7 @@ async def test_little_is_sent_however_long_it_takes() -> None:
         await done.wait()
 
     async with anyio.create_task_group() as tasks:
-        sending = partial(send_in_time, 0.0, send)
+        sending = Passage(send, 0.0).send
         tasks.start_soon(sending, {"type": "http.response.start", "status": 200, "headers": []})
         tasks.start_soon(sending, {"type": "http.response.body", "body": b"x" * 1000})
         await anyio.wait_all_tasks_blocked()
