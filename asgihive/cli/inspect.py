@@ -20,7 +20,6 @@ from asgihive.cli.console import Parser, tell
 from asgihive.cli.logs import hold_log
 from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
 from asgihive.hdf5.inspection import Inspection, LinkReport, StorageReport, inspect_path
-from asgihive.hdf5.links import MAX_LINK_HOPS
 from asgihive.hdf5.open_file import Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
@@ -174,7 +173,7 @@ def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspe
         while True:
             lease = Lease(pool)
             try:
-                found = inspect_path(lease, lease.open_asked(name), path, MAX_LINK_HOPS)
+                found = inspect_path(lease, lease.open_asked(name), path)
                 lease.check()
             except FileMissing as missing:
                 # The file was there a moment ago, see `_split_words`.

@@ -75,7 +75,6 @@ class Dataset:
         texts: address and number of the bytes that lead to strings of variable length; None =
             they are no such strings, or not in one piece.
         chunked: its chunks, if it has any.
-        max_hops: links followed for one path.
     """
 
     path: str
@@ -88,7 +87,6 @@ class Dataset:
     contiguous: ContiguousStorage | None
     texts: tuple[int, int] | None
     chunked: ChunkedStorage | None
-    max_hops: int
     _memory_type: MemoryType | None = None
 
     @property

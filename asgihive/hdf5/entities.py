@@ -253,15 +253,11 @@ class Describer:
 
     Args:
         lease: holds every file that a link or a virtual dataset leads to.
-        max_hops: links followed for one path.
         keep: what is kept of the metadata of each child, at once; it may raise.
     """
 
-    def __init__(
-        self, lease: Lease, max_hops: int, keep: Callable[[dict[str, Any]], Any] = _as_it_is
-    ) -> None:
+    def __init__(self, lease: Lease, keep: Callable[[dict[str, Any]], Any] = _as_it_is) -> None:
         self._lease = lease
-        self._max_hops = max_hops
         self._keep = keep
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
@@ -306,7 +302,7 @@ class Describer:
                 found = find_listed_object(group.file, link.address)
                 return (yield from self._describe_object(shown, found))
             only_valid = LinkResolution.ONLY_VALID
-            child = walk_below(self._lease, group, name, only_valid, self._max_hops)
+            child = walk_below(self._lease, group, name, only_valid)
             if isinstance(child, Resolved):
                 return (yield from self._describe_object(shown, child.object))
             return _describe_link(shown, child)
@@ -334,9 +330,7 @@ class Describer:
                 shape = None
                 if layout.kind is LayoutKind.VIRTUAL:
                     here = Resolved(name, found)
-                    shape = yield from virtual_extent(
-                        self._lease, here, layout.properties, self._max_hops
-                    )
+                    shape = yield from virtual_extent(self._lease, here, layout.properties)
                 else:
                     shape = found.id.get_space().shape
             described["shape"] = shape

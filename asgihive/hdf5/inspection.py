@@ -201,7 +201,7 @@ _POINTERS = (
 )
 
 
-def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Inspection:
+def inspect_path(lease: Lease, file: OpenFile, path: str) -> Inspection:
     """Return what lies at `path` of `file`: a group with its children, a dataset in detail.
 
     A last link that does not resolve is shown itself. One damaged child hides no other.
@@ -212,7 +212,7 @@ def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Insp
         FileUnreadable: the object is damaged.
         FileChanged, Overloaded, Unsettled: conditions of the moment; ask again.
     """
-    inspector = _Inspector(lease, file, max_hops)
+    inspector = _Inspector(lease, file)
     names = components(encoded(path))
     before = (b"/".join(names[:count]) for count in range(1, len(names) + 1))
     found = (inspector.describe_link(_as_path(each)) for each in before)
@@ -224,16 +224,15 @@ def inspect_path(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Insp
 class _Inspector:
     lease: Lease
     file: OpenFile
-    max_hops: int
 
     def describe_link(self, path: str) -> LinkReport | None:
         """Return what the last link of `path` is, None if it is a hard one."""
-        entity = walk(self.lease, self.file, path, LinkResolution.NONE, self.max_hops)
+        entity = walk(self.lease, self.file, path, LinkResolution.NONE)
         if isinstance(entity, Resolved):
             return None
         problem = None
         try:
-            walk(self.lease, self.file, path, LinkResolution.ALL, self.max_hops)
+            walk(self.lease, self.file, path, LinkResolution.ALL)
         except PASSING:
             raise
         except LinkUnresolved as error:
@@ -250,7 +249,7 @@ class _Inspector:
         Raises:
             AsgihiveError: and, not in detail, what h5py raises for a damaged object.
         """
-        entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID, self.max_hops)
+        entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID)
         name = entity.path.rsplit("/", 1)[-1]
         if not isinstance(entity, Resolved):
             # Of two links of one name, which only a forged group has, a path finds one.
@@ -323,7 +322,7 @@ class _Inspector:
         dataset, way, sources = None, None, None
         reason: str | None = None
         try:
-            dataset = find_dataset(self.lease, self.file, path, self.max_hops)
+            dataset = find_dataset(self.lease, self.file, path)
         except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
             reason = error.detail
         else:
@@ -385,7 +384,7 @@ class _Inspector:
         names = text(os.fsencode(mapping.file)), text(os.fsencode(mapping.dataset))
         # However many there are: this is one after another, and no answer of the service.
         seen = self.lease.seen.counted_anew()
-        sources = Sources(self.lease, dataset, self.max_hops, 0, seen)
+        sources = Sources(self.lease, dataset, 0, seen)
         way = None
         try:
             source = run_at_once(sources.open(mapping))

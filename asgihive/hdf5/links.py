@@ -8,7 +8,7 @@ process. The one here goes by address, and keeps what is left to do in a list.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -139,10 +139,8 @@ CHANGING = (FileChanged, Overloaded, Unsettled)
 PASSING = (*CHANGING, FileBeingWritten)
 
 
-def walk(
-    lease: Lease, file: OpenFile, path: str, resolution: LinkResolution, max_hops: int
-) -> Entity:
-    """What `path` leads to.
+def walk(lease: Lease, file: OpenFile, path: str, resolution: LinkResolution) -> Entity:
+    """Return what `path` leads to.
 
     Intermediate links are always followed, the last one as `resolution` says; targets may
     lie in other files of the served directory, which `lease` then holds too.
@@ -152,58 +150,58 @@ def walk(
         LinkUnresolved: a link that had to be followed is broken, cyclic, or leads outside.
         FileUnreadable: an object on the way is damaged.
     """
-    root = Resolved("/", find_root(file))
-    return walk_below(lease, root, encoded(path), resolution, max_hops)
+    return walk_below(lease, Resolved("/", find_root(file)), encoded(path), resolution)
 
 
-def walk_below(
-    lease: Lease, group: Resolved, path: bytes, resolution: LinkResolution, max_hops: int
-) -> Entity:
-    """What `path` leads to from `group` on; otherwise as `walk`."""
-    names = components(path)
-    shown = "/".join((group.path.rstrip("/"), *(text(name) for name in names))) or "/"
+def walk_below(lease: Lease, group: Resolved, path: bytes, resolution: LinkResolution) -> Entity:
+    """Return what `path` leads to from `group` on; otherwise as `walk`."""
+    file, names = group.object.file.place.name, components(path)
+    shown = "/".join((group.path.rstrip("/"), *map(text, names))) or "/"
     if b"\0" in path:
-        raise EntityMissing(group.file.place.name, shown)
+        raise EntityMissing(file, shown)
     if not names:
         return group
-    walker = _Walker(lease, group, shown, max_hops)
+    walker = _Walker(lease, group.object, list(group.location), file, shown)
+    link = None
     try:
         for name in names[:-1]:
             walker.enter(name)
-        return walker.finish(names[-1], resolution)
+        if resolution is not LinkResolution.ALL:
+            link = walker.find_link(names[-1])
+            if link is not None and resolution is LinkResolution.NONE:
+                return link
+        walker.enter(names[-1])
     except Broken as reason:
+        if link is not None:
+            return link
         # A link of a user-defined kind lands here too: it cannot be shown itself.
-        raise LinkUnresolved(
-            group.file.place.name, shown, str(reason), target_missing=reason.target_missing
-        ) from None
+        missing = reason.target_missing
+        raise LinkUnresolved(file, shown, str(reason), target_missing=missing) from None
+    return Resolved(shown, walker.object, tuple(walker.location))
 
 
+@dataclass(slots=True, eq=False)
 class _Walker:
-    """A position in a file, moved by one component at a time."""
+    """A position in a file, moved by one component at a time.
 
-    def __init__(self, lease: Lease, start: Resolved, shown: str, max_hops: int) -> None:
-        self.lease = lease
-        self.origin = start.file
-        self.shown = shown
-        self.object = start.object
-        self.location = list(start.location)
-        self.hops_left = max_hops
+    Attributes:
+        lease: holds every file on the way.
+        object: that the walk is at.
+        location: the hard links that lead there in its file.
+        origin: the name of the file that the walk began in.
+        shown: the path that is walked.
+        hops: links that were followed.
+    """
 
-    def finish(self, name: bytes, resolution: LinkResolution) -> Entity:
-        """Take the last step of a path, as `resolution` says."""
-        link = None if resolution is LinkResolution.ALL else self.link(name)
-        if link is not None and resolution is LinkResolution.NONE:
-            return link
-        try:
-            self.enter(name)
-        except Broken:
-            if link is None:
-                raise
-            return link
-        return Resolved(self.shown, self.object, tuple(self.location))
+    lease: Lease
+    object: StoredObject
+    location: list[bytes]
+    origin: str
+    shown: str
+    hops: int = 0
 
-    def link(self, name: bytes) -> SoftLink | ExternalLink | None:
-        """The soft or external link of that name here, None for a hard one."""
+    def find_link(self, name: bytes) -> SoftLink | ExternalLink | None:
+        """Return the soft or external link of that name here, None for a hard one."""
         found = self._look_up(name)
         if found.type == h5l.TYPE_SOFT:
             return SoftLink(self.shown, self.object.file, text(self._target(found)))
@@ -241,9 +239,9 @@ class _Walker:
                 raise Broken(why, target_missing=True) from None
 
     def _follow(self, link: Link) -> list[bytes]:
-        """Move to where a link's target starts; the components that are left to walk."""
-        self.hops_left -= 1
-        if self.hops_left < 0:
+        """Move to where a link's target starts; return the components that are left to walk."""
+        self.hops += 1
+        if self.hops > MAX_LINK_HOPS:
             raise Broken("it is cyclic, or passes through too many links")
         if link.type == h5l.TYPE_SOFT:
             target = self._target(link)
@@ -275,7 +273,7 @@ class _Walker:
             EntityMissing: there is none, or this is no group.
         """
         if self.object.kind != "group":
-            raise EntityMissing(self.origin.place.name, self.shown)
+            raise EntityMissing(self.origin, self.shown)
         links = find_links(self.object)
         if links is None:
             return self._look_up_by_library(name)
@@ -284,7 +282,7 @@ class _Walker:
             shown = [each for each in links.values() if text(each.name) == wanted]
             link = shown[0] if len(shown) == 1 else None
         if link is None:
-            raise EntityMissing(self.origin.place.name, self.shown)
+            raise EntityMissing(self.origin, self.shown)
         return link
 
     def _look_up_by_library(self, name: bytes) -> Link:
@@ -296,7 +294,7 @@ class _Walker:
                 raise self._damaged(error) from error
             stored = self._stored(name)
             if stored is None:
-                raise EntityMissing(self.origin.place.name, self.shown) from None
+                raise EntityMissing(self.origin, self.shown) from None
             try:
                 return self._ask(stored)
             except _REFUSALS as damage:
@@ -344,7 +342,7 @@ MAX_PATHS_CHARACTERS = 64 << 20
 
 
 def list_paths(
-    lease: Lease, entity: Entity, resolution: LinkResolution, max_hops: int, max_paths: int
+    lease: Lease, entity: Entity, resolution: LinkResolution, max_paths: int
 ) -> Portions[list[str]]:
     """Return the path of a group and of every link below it, depth first, by name.
 
@@ -352,7 +350,6 @@ def list_paths(
     listed, never entered; with `LinkResolution.ALL` each must be resolvable.
 
     Args:
-        max_hops: links followed for one path.
         max_paths: paths in the answer.
 
     Raises:
@@ -364,9 +361,10 @@ def list_paths(
     if not isinstance(entity, Resolved) or entity.object.kind != "group":
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(entity.file.place.name, entity.path, kind, "a group")
-    return (yield from _PathWalk(lease, entity, resolution, max_hops, max_paths).walk())
+    return (yield from _PathWalk(lease, entity, resolution, max_paths).walk())
 
 
+@dataclass(slots=True, eq=False)
 class _PathWalk:
     """A walk below one group.
 
@@ -374,21 +372,12 @@ class _PathWalk:
     open objects nor the stack grow with the depth.
     """
 
-    def __init__(
-        self,
-        lease: Lease,
-        start: Resolved,
-        resolution: LinkResolution,
-        max_hops: int,
-        max_paths: int,
-    ) -> None:
-        self._lease = lease
-        self._start = start
-        self._resolution = resolution
-        self._max_hops = max_hops
-        self._max_paths = max_paths
-        self._characters = 0
-        self._paths: list[str] = []
+    _lease: Lease
+    _start: Resolved
+    _resolution: LinkResolution
+    _max_paths: int
+    _characters: int = 0
+    _paths: list[str] = field(default_factory=list)
 
     def walk(self) -> Portions[list[str]]:
         """Return the paths."""
@@ -443,7 +432,7 @@ class _PathWalk:
         except LIBRARY_ERRORS as error:
             raise self._damaged(group, error) from error
         here = Resolved(group or "/", found)
-        walk_below(self._lease, here, name, self._resolution, self._max_hops)
+        walk_below(self._lease, here, name, self._resolution)
 
     def _links(self, group: StoredObject) -> Portions[list[Link]]:
         """Return the links of a group, the last one first."""

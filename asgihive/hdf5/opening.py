@@ -53,14 +53,12 @@ def dataset_key(path: str) -> bytes:
     return b"/".join(components(encoded(path)))
 
 
-def find_dataset(lease: Lease, file: OpenFile, path: str, max_hops: int) -> Dataset:
-    """What `open_dataset` returns, without a break."""
-    return run_at_once(open_dataset(lease, file, path, max_hops))
+def find_dataset(lease: Lease, file: OpenFile, path: str) -> Dataset:
+    """Return the dataset at `path` as `open_dataset`, without a break."""
+    return run_at_once(open_dataset(lease, file, path))
 
 
-def open_dataset(
-    lease: Lease, file: OpenFile, path: str, max_hops: int, depth: int = 0
-) -> Portions[Dataset]:
+def open_dataset(lease: Lease, file: OpenFile, path: str, depth: int = 0) -> Portions[Dataset]:
     """The dataset at `path`; its file keeps it open for the next request.
 
     Args:
@@ -76,11 +74,11 @@ def open_dataset(
     known = lease.pool.datasets.get((file, key))
     if isinstance(known, Dataset):
         return known
-    entity = walk(lease, file, path, LinkResolution.ALL, max_hops)
+    entity = walk(lease, file, path, LinkResolution.ALL)
     if not isinstance(entity, Resolved) or entity.object.kind != "dataset":
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(file.place.name, entity.path, kind, "a dataset")
-    dataset = yield from _opened(lease, entity, max_hops, depth)
+    dataset = yield from _opened(lease, entity, depth)
     # Its path and extent depend on this file alone.
     alone = len(lease.depends) == 1 and entity.file is file and not file.live
     if alone and (dataset.virtual is None or not dataset.virtual.can_grow):
@@ -208,14 +206,14 @@ def _facts_of_library(entity: Resolved) -> _Facts:
     )
 
 
-def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portions[Dataset]:
+def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
     try:
         facts = _find_facts(entity)
         base, item_shape = without_dimensions(facts.dtype)
         layout, shape, virtual = facts.layout, facts.shape, None
         if layout.kind is LayoutKind.VIRTUAL:
             virtual = yield from read_virtual_layout(entity.id, layout.properties)
-            sources = Sources(lease, entity, max_hops, depth)
+            sources = Sources(lease, entity, depth)
             shape = yield from _virtual_shape(sources, virtual)
         chunked = contiguous = None
         if layout.kind is LayoutKind.CHUNKED and shape is not None:
@@ -243,7 +241,6 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portio
             contiguous=contiguous,
             texts=facts.texts,
             chunked=chunked,
-            max_hops=max_hops,
         )
     except NoEquivalent as error:
         raise TypeUnsupported(entity.file.place.name, entity.path, str(error)) from None
@@ -257,7 +254,7 @@ def _opened(lease: Lease, entity: Resolved, max_hops: int, depth: int) -> Portio
 
 
 def virtual_extent(
-    lease: Lease, found: Resolved, properties: h5p.PropDCID, max_hops: int
+    lease: Lease, found: Resolved, properties: h5p.PropDCID
 ) -> Portions[tuple[int, ...] | None]:
     """The extent of a virtual dataset for its description, None = empty.
 
@@ -272,7 +269,7 @@ def virtual_extent(
         virtual = yield from read_virtual_layout(found.id, properties)
     except (NoEquivalent, ValueError, RuntimeError):
         return read_written_shape(found.id, properties)
-    sources = Sources(lease, found, max_hops, 0)
+    sources = Sources(lease, found, 0)
     return (yield from _virtual_shape(sources, virtual, is_lenient=True))
 
 
@@ -362,13 +359,11 @@ class Sources:
         self,
         lease: Lease,
         virtual: Resolved | Dataset,
-        max_hops: int,
         depth: int,
         seen: SourcesSeen | None = None,
     ) -> None:
         self._parent = lease
         self._virtual = virtual
-        self._max_hops = max_hops
         self.depth = depth
         self.seen = lease.seen if seen is None else seen
         self._held: list[Lease] = []
@@ -431,7 +426,7 @@ class Sources:
         else:
             opened = lease.open_linked(file, mapping.file)
         depth = self.depth + 1
-        return (yield from open_dataset(lease, opened, mapping.dataset, self._max_hops, depth))
+        return (yield from open_dataset(lease, opened, mapping.dataset, depth))
 
     def shown(self, mapping: Mapping) -> str:
         """The name of a source that is missing: its file, or what is missing in that."""

@@ -78,17 +78,12 @@ def search_sources(
     """
     if axes is None:
         return SourcesFound(depends_on_all=True)
-    found = find_plain_sources(dataset)
+    found = SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL)
     if dataset.virtual is not None:
         with dataset.diagnosed(lease, axes):
             search = _Search(dataset, found)
             yield from search.look(Source(dataset, lease), dataset.virtual, axes)
     return found
-
-
-def find_plain_sources(dataset: Dataset) -> SourcesFound:
-    """Return what `search_sources` finds of a dataset that is not virtual, without looking."""
-    return SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL)
 
 
 def find_mismatch(source: Dataset, dtype: np.dtype[Any], item_shape: tuple[int, ...]) -> str | None:
@@ -150,7 +145,7 @@ class _Search:
     ) -> Portions[None]:
         """Look for the sources of the elements at `axes`."""
         dataset = virtual.dataset
-        sources = Sources(virtual.lease, dataset, dataset.max_hops, virtual.depth)
+        sources = Sources(virtual.lease, dataset, virtual.depth)
         try:
             for number, mapping in enumerate(layout.find_mappings(axes), 1):
                 if not number % _MAPPINGS_AT_ONCE:
@@ -236,7 +231,7 @@ class VirtualRead:
         self._axes = axes
         # An answer may read any number of sources, block by block, but one block may not.
         seen = lease.seen if source.depth else lease.seen.counted_anew()
-        self._sources = Sources(lease, dataset, dataset.max_hops, source.depth, seen)
+        self._sources = Sources(lease, dataset, source.depth, seen)
         self._mappings: Iterator[tuple[int, Mapping]] = enumerate(layout.find_mappings(axes))
         # What is read now, and what of it is read next.
         self._number = 0

@@ -31,7 +31,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.buffers import find_bytes, has_padding, zero_padding
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.links import MAX_LINK_HOPS
+from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.opening import dataset_key, open_dataset
 from asgihive.hdf5.plan import (
     Block,
@@ -45,7 +45,7 @@ from asgihive.hdf5.plan import (
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import View, plan_view
-from asgihive.hdf5.virtual_sources import SourcesFound, find_plain_sources, search_sources
+from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
 from asgihive.service.answers import BytesPlace
 from asgihive.service.parameters import ReadRequest
 from asgihive.service.store import Store
@@ -152,7 +152,7 @@ class Prepared:
 def open_asked_dataset(request: ReadRequest, lease: Lease) -> Portions[Dataset]:
     """Return the dataset that a request asks for, held by `lease`. In the library lane."""
     file = lease.open_asked(request.file)
-    dataset = yield from open_dataset(lease, file, request.path, MAX_LINK_HOPS)
+    dataset = yield from open_dataset(lease, file, request.path)
     lease.objects.append(dataset)
     return dataset
 
@@ -258,7 +258,8 @@ def plan_values(
         request=request,
         dataset=dataset,
         lease=lease,
-        sources=find_plain_sources(dataset),
+        # Of a virtual dataset they are looked for before anything is sent.
+        sources=SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL),
         selection=selection,
         view=view,
         values=values,
@@ -361,10 +362,12 @@ async def _begin(
         dataset = yield from open_asked_dataset(request, lease)
         selection = select_elements(request, dataset)
         prepared = plan_values(store, request, dataset, lease, selection)
-        axes = None if prepared.selection is None else prepared.selection.axes
-        sources = yield from search_sources(lease, dataset, axes)
-        prepared, block = replace(prepared, sources=sources), prepared.block
-        if block is None or dataset.virtual is not None:
+        if dataset.virtual is not None:
+            axes = None if prepared.selection is None else prepared.selection.axes
+            sources = yield from search_sources(lease, dataset, axes)
+            return replace(prepared, sources=sources), None
+        block = prepared.block
+        if block is None:
             return prepared, None
         if wanted.is_conditional or wanted.has_range:  # it may be that nothing is read, or little
             return prepared, None

@@ -17,7 +17,7 @@ from asgihive.context import measured
 from asgihive.encoders.protocol import DocumentEncoder, list_encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch, ReadTimeout
 from asgihive.hdf5.entities import Describer, read_attributes
-from asgihive.hdf5.links import MAX_LINK_HOPS, LinkResolution, Resolved, kind_of, list_paths, walk
+from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, list_paths, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
 from asgihive.service.answers import Answer, BytesPlace, Key
@@ -296,13 +296,13 @@ async def _ok(scope: Scope, receive: Receive, send: Send) -> None:
 
 def _describe_entity(request: ReadRequest, lease: Lease, size: "DocumentSize") -> Portions[Any]:
     file = lease.open_asked(request.file)
-    found = walk(lease, file, request.path, request.values["resolve_links"], MAX_LINK_HOPS)
-    return (yield from Describer(lease, MAX_LINK_HOPS, size.keep).describe(found))
+    found = walk(lease, file, request.path, request.values["resolve_links"])
+    return (yield from Describer(lease, size.keep).describe(found))
 
 
 def _read_attributes(request: ReadRequest, lease: Lease, size: "DocumentSize") -> Portions[Any]:
     file = lease.open_asked(request.file)
-    found = walk(lease, file, request.path, LinkResolution.ONLY_VALID, MAX_LINK_HOPS)
+    found = walk(lease, file, request.path, LinkResolution.ONLY_VALID)
     if not isinstance(found, Resolved):
         kind = kind_of(found).replace("_", " ")
         needed = "a group, a dataset or a datatype"
@@ -313,8 +313,8 @@ def _read_attributes(request: ReadRequest, lease: Lease, size: "DocumentSize") -
 
 def _list_paths(request: ReadRequest, lease: Lease, _: "DocumentSize") -> Portions[Any]:
     resolution = request.values["resolve_links"]
-    found = walk(lease, lease.open_asked(request.file), request.path, resolution, MAX_LINK_HOPS)
-    return (yield from list_paths(lease, found, resolution, MAX_LINK_HOPS, MAX_LISTED_PATHS))
+    found = walk(lease, lease.open_asked(request.file), request.path, resolution)
+    return (yield from list_paths(lease, found, resolution, MAX_LISTED_PATHS))
 
 
 _DOCUMENTS: dict[str, MakeContent] = {

@@ -121,7 +121,7 @@ def _table(path: Path, *, by_library: bool) -> ChunkTable:
     pool = FilePool(Sandbox(path.parent), **bounds)
     lease = Lease(pool)
     try:
-        dataset = find_dataset(lease, lease.open_asked(path.name), "curve", 0)
+        dataset = find_dataset(lease, lease.open_asked(path.name), "curve")
         assert dataset.chunked is not None  # it was written with chunks
         index = dataset.chunked.index
         if by_library:

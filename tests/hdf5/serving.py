@@ -18,8 +18,6 @@ from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.hdf5.virtual_sources import read_in_portions
 
-HOPS = 16
-
 
 def pool_of(root: Path, *, follow_symlinks: bool = False, **bounds: Any) -> FilePool:
     """A pool over `root`, small unless `bounds` say otherwise."""
@@ -44,7 +42,7 @@ def leased(root: Path, **bounds: Any) -> Iterator[Lease]:
 def dataset_of(root: Path, file: str, path: str) -> Iterator[tuple[Lease, Dataset]]:
     """The dataset at `path` of `file`, and the lease that holds it."""
     with leased(root) as lease:
-        yield lease, find_dataset(lease, lease.open_asked(file), path, HOPS)
+        yield lease, find_dataset(lease, lease.open_asked(file), path)
 
 
 def values(root: Path, file: str, path: str, selection: str | None = None) -> np.ndarray[Any, Any]:
@@ -63,8 +61,8 @@ def selected(lease: Lease, dataset: Dataset, selection: Selection) -> np.ndarray
 def described(root: Path, file: str, path: str = "/") -> dict[str, Any]:
     """The metadata of the entity at `path`."""
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL, HOPS)
-        return run_at_once(Describer(lease, HOPS).describe(entity))
+        entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL)
+        return run_at_once(Describer(lease).describe(entity))
 
 
 def forge(path: Path, old: bytes, new: bytes) -> None:

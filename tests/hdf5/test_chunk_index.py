@@ -36,7 +36,7 @@ from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import parse_selection, select_all
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, dataset_of, leased, selected
+from tests.hdf5.serving import dataset_of, leased, selected
 from tests.hdf5.strategies import selections
 from tests.zoo import FILES, build
 
@@ -190,7 +190,7 @@ def test_every_index_and_combination_of_axes(
         with leased(root, max_open=2) as lease, looking(monkeypatch, way):
             file = lease.open_asked("main.h5")
             for name, content in expected.items():
-                dataset = find_dataset(lease, file, name, HOPS)
+                dataset = find_dataset(lease, file, name)
                 assert not storage(dataset).index.needs_library, name
                 kinds.add(type(storage(dataset).index.stored))
                 read = dataset.read(lease, select_all(content.shape).axes)
@@ -212,7 +212,7 @@ def test_by_libhdf5_it_is_the_same(
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
         for name, content in expected.items():
-            dataset = find_dataset(lease, file, name, HOPS)
+            dataset = find_dataset(lease, file, name)
             assert storage(dataset).index.needs_library
             read = dataset.read(lease, select_all(content.shape).axes)
             np.testing.assert_array_equal(read, content, err_msg=name)
@@ -331,7 +331,7 @@ def test_sampled_chunks_of_the_zoo_are_where_libhdf5_finds_them(
             names: list[str] = []
             h5py.Group(opened.root).visititems(partial(note_chunked, names))
             for name in names:
-                compared += compare_with_libhdf5(find_dataset(lease, opened, name, HOPS))
+                compared += compare_with_libhdf5(find_dataset(lease, opened, name))
     assert compared > 100
 
 
@@ -425,7 +425,7 @@ def test_of_a_live_file_chunks_are_found_anew(
     with leased(root) as lease:
         opened = lease.open_asked("main.h5")
         set_live(opened)
-        live = storage(find_dataset(lease, opened, "data", HOPS))
+        live = storage(find_dataset(lease, opened, "data"))
         axes = select_all((4, 6)).axes
         for _ in range(2):
             read = live.read(axes, live.index.locate(axes, go_on), go_on, keep=False)
@@ -453,7 +453,7 @@ def test_a_structure_of_a_live_file_is_read_again_while_it_is_written(
         opened = lease.open_asked("main.h5")
         if is_live:
             set_live(opened)
-        live = storage(find_dataset(lease, opened, "data", HOPS))
+        live = storage(find_dataset(lease, opened, "data"))
         monkeypatch.setattr(os, "pread", tearing)
         if not is_live:
             with pytest.raises(DamagedChunk, match="checksum of the EAIB"):

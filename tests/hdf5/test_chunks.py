@@ -25,7 +25,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import parse_selection, select_all
 from asgihive.hdf5.pool import Lease
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
+from tests.hdf5.serving import dataset_of, leased, selected, values
 from tests.hdf5.strategies import selections
 
 SHAPE = (23, 17)
@@ -250,11 +250,11 @@ def test_a_chunk_is_decoded_once(
         file["link"] = h5py.SoftLink("/data")
     with leased(root, chunk_cache_bytes=cache_bytes) as lease:
         file = lease.open_asked("main.h5")
-        listed(lease, find_dataset(lease, file, "data", HOPS))
-        listed(lease, find_dataset(lease, file, "link", HOPS))
+        listed(lease, find_dataset(lease, file, "data"))
+        listed(lease, find_dataset(lease, file, "link"))
         with counted(monkeypatch) as sizes:
             for path, index in (("data", 5), ("data", 1999), ("link", 7)):
-                dataset = find_dataset(lease, file, path, HOPS)
+                dataset = find_dataset(lease, file, path)
                 read = dataset.read(lease, parse_selection(str(index), (4000,)).axes)
                 assert read.tolist() == [index]
         assert len(sizes) == reads
@@ -336,7 +336,7 @@ def test_a_file_that_shrinks_has_changed(root: Path) -> None:
     with h5py.File(root / "main.h5", "w") as file:
         file.create_dataset("data", data=np.arange(9), chunks=(3,), compression="gzip")
     with leased(root) as lease:
-        dataset = find_dataset(lease, lease.open_asked("main.h5"), "data", HOPS)
+        dataset = find_dataset(lease, lease.open_asked("main.h5"), "data")
         dataset.read(lease, parse_selection("0", (9,)).axes)
         os.truncate(root / "main.h5", 1000)
         with pytest.raises(FileChanged):
@@ -349,7 +349,7 @@ def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
     with leased(root) as lease:
         opened = lease.open_asked("main.h5")
         opened.live = True
-        live = storage(find_dataset(lease, opened, "data", HOPS))
+        live = storage(find_dataset(lease, opened, "data"))
         assert live.fill is not None
         for _ in range(2):
             axes = select_all((8,)).axes
@@ -377,7 +377,7 @@ def test_leases_keep_their_own_descriptor(root: Path) -> None:
     with h5py.File(root / "main.h5", "w") as file:
         file.create_dataset("data", data=np.arange(9), chunks=(3,), compression="gzip")
     with leased(root) as lease:
-        dataset = find_dataset(lease, lease.open_asked("main.h5"), "data", HOPS)
+        dataset = find_dataset(lease, lease.open_asked("main.h5"), "data")
         dataset.read(lease, select_all((9,)).axes)
         assert storage(dataset).index.table is not None
         other = Lease(lease.pool)

@@ -22,7 +22,7 @@ from asgihive.errors import (
 from asgihive.hdf5.links import LinkResolution, walk
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import parse_selection, select_all
-from tests.hdf5.serving import HOPS, dataset_of, forge, leased, selected, values
+from tests.hdf5.serving import dataset_of, forge, leased, selected, values
 
 SELECTIONS = [None, "2", "-1", "1:5", "1:6:2", "::3", "0:0"]
 
@@ -212,10 +212,10 @@ def test_open_datasets_are_kept_with_their_file(root: Path) -> None:
         file["link"] = h5py.SoftLink("/a/data")
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
-        first = find_dataset(lease, file, "/a/data", HOPS)
-        assert find_dataset(lease, file, "a//data/", HOPS) is first
-        linked = find_dataset(lease, file, "/link", HOPS)
-        assert find_dataset(lease, file, "/link", HOPS) is linked
+        first = find_dataset(lease, file, "/a/data")
+        assert find_dataset(lease, file, "a//data/") is first
+        linked = find_dataset(lease, file, "/link")
+        assert find_dataset(lease, file, "/link") is linked
         lease.pool.close()
         assert lease.pool.datasets.get((file, b"a/data")) is None
         with pytest.raises(AsgihiveError):
@@ -229,11 +229,11 @@ def test_datasets_met_through_other_files_are_not_kept(root: Path) -> None:
         file["external"] = h5py.ExternalLink("other.h5", "data")
     with leased(root) as lease:
         file = lease.open_asked("main.h5")
-        dataset = find_dataset(lease, file, "/external", HOPS)
+        dataset = find_dataset(lease, file, "/external")
         assert dataset.read(lease, select_all((5,)).axes).tolist() == [0, 1, 2, 3, 4]
         assert lease.pool.datasets.get((file, b"external")) is None
         assert set(map(Path, lease.depends)) == {root / "main.h5", root / "other.h5"}
-        assert walk(lease, file, "/external", LinkResolution.ALL, HOPS).path == "/external"
+        assert walk(lease, file, "/external", LinkResolution.ALL).path == "/external"
 
 
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="the kernel is not Linux")

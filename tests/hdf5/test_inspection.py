@@ -12,7 +12,7 @@ from asgihive.errors import EntityMissing, LinkUnresolved
 from asgihive.hdf5.inspection import CODECS_EXTRA, Inspection, StorageReport, Way, inspect_path
 from asgihive.hdf5.opening import find_dataset
 from tests import zoo
-from tests.hdf5.serving import HOPS, forge, leased
+from tests.hdf5.serving import forge, leased
 from tests.zoo import awkward
 
 
@@ -25,7 +25,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def inspected(root: Path, file: str, path: str = "/") -> Inspection:
     with leased(root) as lease:
-        return inspect_path(lease, lease.open_asked(file), path, HOPS)
+        return inspect_path(lease, lease.open_asked(file), path)
 
 
 def storage_of(root: Path, file: str, path: str) -> StorageReport:
@@ -144,7 +144,7 @@ def test_the_way_is_the_one_that_a_read_takes(animals: Path, file: str) -> None:
             assert storage.way is None
             continue
         with leased(animals) as lease:
-            dataset = find_dataset(lease, lease.open_asked(file), path, HOPS)
+            dataset = find_dataset(lease, lease.open_asked(file), path)
             assert dataset.needs_library == (storage.way not in {Way.ENGINE, Way.CONTIGUOUS}), path
             assert (dataset.contiguous is not None) == (storage.way is Way.CONTIGUOUS)
             assert (dataset.virtual is not None) == (storage.way is Way.VIRTUAL)

@@ -10,6 +10,7 @@ import pytest
 
 from asgihive.concurrency import run_at_once
 from asgihive.errors import EntityMissing, FileUnreadable, KindMismatch, LinkUnresolved
+from asgihive.hdf5 import links
 from asgihive.hdf5.links import (
     Entity,
     ExternalLink,
@@ -20,7 +21,7 @@ from asgihive.hdf5.links import (
     list_paths,
     walk,
 )
-from tests.hdf5.serving import HOPS, described, forge, leased
+from tests.hdf5.serving import described, forge, leased
 
 MAX_PATHS = 100
 
@@ -63,10 +64,10 @@ def linked(root: Path) -> Path:
 
 
 def walked(
-    root: Path, path: str, resolution: LinkResolution = ALL, file: str = "main.h5", hops: int = HOPS
+    root: Path, path: str, resolution: LinkResolution = ALL, file: str = "main.h5"
 ) -> Entity:
     with leased(root) as lease:
-        return walk(lease, lease.open_asked(file), path, resolution, hops)
+        return walk(lease, lease.open_asked(file), path, resolution)
 
 
 @pytest.mark.parametrize(
@@ -133,21 +134,24 @@ def test_paths_that_name_nothing(linked: Path, path: str) -> None:
             walked(linked, path, resolution)
 
 
-def test_chains_are_followed_as_far_as_allowed(root: Path) -> None:
+def test_chains_are_followed_as_far_as_allowed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with h5py.File(root / "main.h5", "w") as file:
         file["link_0"] = 1
         for number in range(1, 6):
             file[f"link_{number}"] = h5py.SoftLink(f"/link_{number - 1}")
-    assert isinstance(walked(root, "/link_5", hops=5), Resolved)
+    monkeypatch.setattr(links, "MAX_LINK_HOPS", 5)
+    assert isinstance(walked(root, "/link_5"), Resolved)
+    monkeypatch.setattr(links, "MAX_LINK_HOPS", 4)
     with pytest.raises(LinkUnresolved, match="too many"):
-        walked(root, "/link_5", hops=4)
-    assert isinstance(walked(root, "/link_5", ONLY_VALID, hops=4), SoftLink)
+        walked(root, "/link_5")
+    assert isinstance(walked(root, "/link_5", ONLY_VALID), SoftLink)
 
 
-def test_hops_count_along_the_whole_path(linked: Path) -> None:
-    assert isinstance(walked(linked, "/group" + "/to_group" * 5, hops=5), Resolved)
+def test_hops_count_along_the_whole_path(linked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "MAX_LINK_HOPS", 5)
+    assert isinstance(walked(linked, "/group" + "/to_group" * 5), Resolved)
     with pytest.raises(LinkUnresolved, match="too many"):
-        walked(linked, "/group" + "/to_group" * 6, hops=5)
+        walked(linked, "/group" + "/to_group" * 6)
 
 
 def test_names_that_are_not_utf8(root: Path) -> None:
@@ -233,8 +237,8 @@ def test_a_damaged_group_is_named(root: Path, signature: bytes) -> None:
 
 def paths(root: Path, path: str, resolution: LinkResolution) -> list[str]:
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked("main.h5"), path, ALL, HOPS)
-        return run_at_once(list_paths(lease, entity, resolution, HOPS, MAX_PATHS))
+        entity = walk(lease, lease.open_asked("main.h5"), path, ALL)
+        return run_at_once(list_paths(lease, entity, resolution, MAX_PATHS))
 
 
 def test_paths_list_links_and_enter_none(linked: Path) -> None:

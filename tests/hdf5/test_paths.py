@@ -14,7 +14,7 @@ from asgihive.errors import TooManyPaths
 from asgihive.hdf5 import links
 from asgihive.hdf5.links import LinkResolution, list_paths, walk
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, forge, leased
+from tests.hdf5.serving import forge, leased
 
 ONLY_VALID = LinkResolution.ONLY_VALID
 MANY = 1_000_000
@@ -22,8 +22,8 @@ MANY = 1_000_000
 
 def listed(root: Path, name: str, path: str = "/", most: int = MANY) -> list[str]:
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked(name), path, ONLY_VALID, HOPS)
-        return run_at_once(list_paths(lease, entity, ONLY_VALID, HOPS, most))
+        entity = walk(lease, lease.open_asked(name), path, ONLY_VALID)
+        return run_at_once(list_paths(lease, entity, ONLY_VALID, most))
 
 
 def visited(file: Path, path: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_as_libhdf5_lists_them(
 
 def nest(file: Path, depth: int) -> None:
     with h5py.File(file, "w", libver="latest") as opened:
-        group = opened.handle.library()[0]
+        group = opened.id
         for _ in range(depth):
             group = h5py.h5g.create(group, b"a")
 

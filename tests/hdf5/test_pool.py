@@ -19,7 +19,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Identity
-from tests.hdf5.serving import HOPS, descriptors, leased, pool_of
+from tests.hdf5.serving import descriptors, leased, pool_of
 
 
 def write(path: Path, value: int = 1, count: int = 3) -> None:
@@ -28,7 +28,7 @@ def write(path: Path, value: int = 1, count: int = 3) -> None:
 
 
 def read(lease: Lease, file: OpenFile, count: int = 3) -> list[int]:
-    dataset = find_dataset(lease, file, "data", HOPS)
+    dataset = find_dataset(lease, file, "data")
     values: list[int] = dataset.read(lease, select_all((count,)).axes).tolist()
     return values
 
@@ -111,7 +111,7 @@ def test_a_changed_file_is_opened_anew(
 ) -> None:
     first, second = Lease(pool), Lease(pool)
     old = first.open_asked("main.h5")
-    dataset = find_dataset(first, old, "data", HOPS)
+    dataset = find_dataset(first, old, "data")
     first.check()
     change(root / "main.h5")
     with pytest.raises(FileChanged):
@@ -197,7 +197,7 @@ def rows(path: Path) -> None:
 
 
 def read_rows(lease: Lease, file: OpenFile) -> list[bytes]:
-    dataset = find_dataset(lease, file, "rows", HOPS)
+    dataset = find_dataset(lease, file, "rows")
     return [each["s"] for each in dataset.read(lease, select_all((50,)).axes)]
 
 
@@ -478,7 +478,7 @@ def test_closing_closes_every_descriptor(root: Path) -> None:
     with no_descriptor_left(), leased(root) as lease:
         file = lease.open_asked("main.h5")
         assert os.path.samestat(os.fstat(file.descriptor), os.stat(root / "main.h5"))
-        find_dataset(lease, file, "data", HOPS)
+        find_dataset(lease, file, "data")
 
 
 def test_many_spellings_take_little_memory(pool: FilePool) -> None:

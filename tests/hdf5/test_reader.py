@@ -25,7 +25,7 @@ from asgihive.hdf5.plan import Block, Selection, parse_selection, plan_blocks, s
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, Reader
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, descriptors, leased
+from tests.hdf5.serving import descriptors, leased
 from tests.hdf5.strategies import selections
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def leasing(root: Path, **bounds: Any) -> AsyncIterator[Lease]:
 
 async def held_of(reader: Reader, lease: Lease, file: str, path: str) -> Held:
     def find() -> Dataset:
-        return find_dataset(lease, lease.open_asked(file), path, HOPS)
+        return find_dataset(lease, lease.open_asked(file), path)
 
     return Held(await reader.lanes.library.run(find), lease, keep=True)
 

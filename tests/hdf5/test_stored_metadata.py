@@ -21,7 +21,7 @@ from asgihive.hdf5.objects import StoredObject, find_links, find_object
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import parse_selection
 from asgihive.hdf5.stored_metadata import read_strings
-from tests.hdf5.serving import HOPS, dataset_of, leased, selected, values
+from tests.hdf5.serving import dataset_of, leased, selected, values
 from tests.hdf5.test_types import TYPES
 
 FORMATS = ("earliest", "v108", "v110", "latest")
@@ -69,7 +69,7 @@ def write_attributes(owner: h5py.Dataset | h5py.Group) -> None:
 
 def read_all(root: Path, path: str) -> dict[str, Any]:
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked("main.h5"), path, LinkResolution.ALL, HOPS)
+        entity = walk(lease, lease.open_asked("main.h5"), path, LinkResolution.ALL)
         assert isinstance(entity, Resolved)
         return run_at_once(read_attributes(entity, None, 1 << 30))
 

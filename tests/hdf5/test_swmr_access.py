@@ -33,8 +33,8 @@ from tests.hdf5.serving import pool_of
 
 lease, only_valid = Lease(pool_of(Path(sys.argv[1]))), LinkResolution.ONLY_VALID
 try:
-    found = walk(lease, lease.open_asked("x.h5"), "/many", only_valid, 9)
-    print(len(run_at_once(list_paths(lease, found, only_valid, 9, 100))))
+    found = walk(lease, lease.open_asked("x.h5"), "/many", only_valid)
+    print(len(run_at_once(list_paths(lease, found, only_valid, 100))))
 except AsgihiveError as error:
     print(type(error).__name__)
 """

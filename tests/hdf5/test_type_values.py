@@ -15,7 +15,7 @@ from asgihive.hdf5 import types
 from asgihive.hdf5.entities import read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.hdf5.open_file import refusal_of
-from tests.hdf5.serving import HOPS, described, leased, values
+from tests.hdf5.serving import described, leased, values
 from tests.zoo.low_level import create_attribute, create_dataset
 
 ADDRESS = 0x4141414141414141  # of nothing
@@ -29,7 +29,7 @@ def opaque(size: int, tag: bytes) -> Any:
 
 def attributes(root: Path, file: str, path: str, names: list[str] | None = None) -> dict[str, Any]:
     with leased(root) as lease:
-        entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL, HOPS)
+        entity = walk(lease, lease.open_asked(file), path, LinkResolution.ALL)
         assert isinstance(entity, Resolved)
         return run_at_once(read_attributes(entity, names, 1 << 30))
 

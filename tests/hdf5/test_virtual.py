@@ -26,7 +26,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import Axis, parse_selection, select_all
 from asgihive.hdf5.virtual import Mapping
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
+from tests.hdf5.serving import dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
 
 Shape = tuple[int, ...]
@@ -482,7 +482,7 @@ def test_those_of_a_fixed_extent_are_kept_open_and_circles_still_end(sources: Pa
     with leased(sources) as lease:
         file = lease.open_asked("virtual.h5")
         for _ in range(3):
-            dataset = find_dataset(lease, file, "data", HOPS)
-            assert find_dataset(lease, file, "data", HOPS) is dataset
+            dataset = find_dataset(lease, file, "data")
+            assert find_dataset(lease, file, "data") is dataset
             with pytest.raises(TypeUnsupported, match="nested more than 8 deep"):
                 selected(lease, dataset, select_all((4,)))

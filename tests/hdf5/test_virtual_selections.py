@@ -18,7 +18,7 @@ from asgihive.hdf5 import pool, virtual
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import parse_selection
 from tests.efforts import at_most
-from tests.hdf5.serving import HOPS, dataset_of, described, leased, selected, values
+from tests.hdf5.serving import dataset_of, described, leased, selected, values
 from tests.hdf5.strategies import selections
 from tests.hdf5.test_pairing import masks, source_masks
 from tests.hdf5.test_virtual import create_virtual, one_source, read_by_libhdf5, space_of
@@ -154,7 +154,7 @@ def grow(file: h5py.File, name: str, *of: str) -> None:
 def opened_for(root: Path, name: str) -> tuple[Any, int]:
     """The extent, and how many sources were opened for it."""
     with leased(root) as lease:
-        dataset = find_dataset(lease, lease.open_asked("x.h5"), name, HOPS)
+        dataset = find_dataset(lease, lease.open_asked("x.h5"), name)
         return dataset.shape, lease.seen.opened
 
 

@@ -19,7 +19,7 @@ from asgihive.hdf5.inspection import inspect_path
 from asgihive.hdf5.objects import LINK_ACCESS
 from asgihive.hdf5.pool import Lease
 from asgihive.service import H5App
-from tests.hdf5.serving import HOPS, leased
+from tests.hdf5.serving import leased
 from tests.service.test_sandbox_http import ROUTES, assert_no_secret
 from tests.zoo import forged
 from tests.zoo.client import client
@@ -142,7 +142,7 @@ def test_nor_by_an_inspection(hostile: Hostile, watch: Watch) -> None:
 
 
 def _inspect(lease: Lease, file: str, path: str) -> None:
-    found = inspect_path(lease, lease.open_asked(file), path, HOPS)
+    found = inspect_path(lease, lease.open_asked(file), path)
     for child in found.children or ():
         if child.kind == "group" and not child.links and "name holds" not in (child.problem or ""):
             _inspect(lease, file, child.path)
