@@ -1,7 +1,8 @@
 """The front: the routes of the service, whose requests are handed to reader processes."""
 
+import re
 import time
-from typing import Any
+from typing import NoReturn
 from urllib.parse import quote, urlencode
 
 import anyio
@@ -10,19 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, Router, get_route_path, parse_query, run_while_connected
 from asgihive.concurrency import run_in_worker
-from asgihive.context import add_time, request_context
+from asgihive.context import STAGES, add_time, request_context
 from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
 from asgihive.hdf5.file_bytes import encoded
 from asgihive.hdf5.sandbox import Content
 from asgihive.hive import Component, ModuleHooks
-from asgihive.isolation.process import (
-    CLIENT,
-    MEASURED,
-    TIMINGS,
-    Connection,
-    ReaderEnded,
-    ReaderProcess,
-)
+from asgihive.isolation.process import Connection, ReaderEnded, ReaderProcess
 from asgihive.isolation.readers import Readers
 from asgihive.service.app import ReadingParts
 from asgihive.service.batch import Batch
@@ -47,11 +41,14 @@ _END_SECONDS = 0.25
 
 # What a process that reads files of strangers need not know, and what is of one connection.
 _DROPPED_FROM_REQUEST = frozenset(
-    {b"authorization", b"cookie", b"proxy-authorization", b"content-length"}
+    {b"authorization", b"cookie", b"proxy-authorization", b"content-length", b"upgrade", b"expect"}
     | {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding"}
-    | {b"upgrade", b"expect", b"host", CLIENT, MEASURED}
+    # The reader process believes these of the front.
+    | {b"host", b"x-forwarded-for", b"x-forwarded-proto"}
 )
-_DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", TIMINGS})
+_DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", b"server-timing"})
+
+_TIMING = re.compile(rb"(%b);dur=([0-9.]+)" % "|".join(STAGES).encode())
 
 
 class ClientGone(Exception):  # no error: there is no client to answer
@@ -78,13 +75,14 @@ class Relay:
         named = find_file_in_path(scope)
         self.file = named or parse_query(scope["query_string"]).first("file") or None
         """The client's name of the file that it asks for."""
+        self.content: Content | None = None
+        """What was in that file, where it had to be known."""
         self._request = _make_request(scope, named)
         self._readers = readers
         self._send = send
         self._deadline = time.monotonic() + readers.timeout_seconds
         self._reader: ReaderProcess | None = None
         self._connection: Connection | None = None
-        self._content: Content | None = None
         self._is_suspect = self._is_alone = False
         self._attempts = 0
 
@@ -95,13 +93,11 @@ class Relay:
             As `run`.
         """
         reader = self._readers.active
-        if reader is None or self._readers.has_records():
+        if reader is None or self._readers.records:
             return
         try:
             connection = await self._ask(reader)
-            with anyio.move_on_after(seconds) as limit:
-                await connection.receive()
-            if not limit.cancelled_caught:
+            if await connection.receive(seconds):
                 await self._hand_on(connection)
         except ReaderEnded:
             await self._recover()
@@ -116,22 +112,20 @@ class Relay:
             Overloaded: there is no process.
             ClientGone
         """
-        timeout = self._readers.timeout_seconds
+        # Of a response that has begun, twice what the process gives itself for a block.
+        patience = 2 * self._readers.timeout_seconds
         while not self.is_complete:
+            connection = self._connection
             try:
-                if not self.has_begun:
-                    with anyio.move_on_after(self._deadline - time.monotonic()) as limit:
-                        await self._wait_for_beginning()
-                    if limit.cancelled_caught:
+                if connection is None or not self.has_begun:
+                    try:
+                        with anyio.fail_after(self._deadline - time.monotonic()):
+                            connection = await self._wait_for_beginning()
+                    except TimeoutError:
                         await self._give_up()
-                elif self._connection is not None:
-                    # Twice what the process gives itself for a block.
-                    with anyio.move_on_after(2 * timeout) as limit:
-                        await self._connection.receive()
-                    if limit.cancelled_caught:
-                        raise AnswerBroken(f"its reader sent nothing for {2 * timeout:g} s")
-                if self._connection is not None:
-                    await self._hand_on(self._connection)
+                elif not await connection.receive(patience):
+                    raise AnswerBroken(f"its reader sent nothing for {patience:g} s")
+                await self._hand_on(connection)
             except ReaderEnded:
                 await self._recover()
 
@@ -140,9 +134,7 @@ class Relay:
         reader = self._leave()
         if reader is not None and self._is_alone:
             self._is_alone = False
-            if self.is_complete:
-                self._readers.clear(self._content)
-            await self._readers.release_alone(self, reader, is_well=self.is_complete)
+            await self._readers.release_alone(self, reader)
 
     async def _ask(self, reader: ReaderProcess) -> Connection:
         self._reader = reader
@@ -171,35 +163,32 @@ class Relay:
             raise Overloaded(f"{self._attempts} readers crashed while it was answered")
         self._attempts += 1
         readers = self._readers
-        if self._is_suspect or readers.has_records():
-            [self._content] = await readers.identify(self.file)
-            self._is_suspect |= readers.is_suspect(self.file, self._content)
+        if self._is_suspect or readers.records:
+            [self.content] = await readers.identify(self.file)
+            self._is_suspect |= readers.is_suspect(self.file, self.content)
         if not self._is_suspect:
             return await readers.find_serving()
         self._reader = await readers.take_alone(self)
         self._is_alone = True
         return self._reader
 
-    async def _wait_for_beginning(self) -> None:
+    async def _wait_for_beginning(self) -> Connection:
         """Wait for bytes of the response, from another process where others hold this one up."""
         connection = self._connection or await self._ask(await self._choose())
         pause = min(_HELD_UP_SECONDS, self._readers.timeout_seconds / 8)
-        while True:
-            with anyio.move_on_after(pause) as limit:
-                await connection.receive()
+        while not await connection.receive(pause):
             reader = self._reader
-            if not limit.cancelled_caught or reader is None:
-                return
+            if reader is None or self._is_alone:
+                continue
             stalled, _ = reader.measure_calls()
             first = next((each for each in reader.waiting if not each.has_begun), self)
             is_behind_others = first is not self or bool(reader.find_abandoned())
-            if self._is_alone or stalled < pause or not is_behind_others:
-                continue
-            if self._readers.set_aside(reader):
+            if stalled >= pause and is_behind_others and self._readers.set_aside(reader):
                 self._leave()
                 connection = await self._ask(await self._choose())
+        return connection
 
-    async def _give_up(self) -> None:
+    async def _give_up(self) -> NoReturn:
         """Answer that it took too long, and end the process if it hangs.
 
         Raises:
@@ -208,11 +197,10 @@ class Relay:
         """
         reader, seconds = self._reader, self._readers.timeout_seconds
         if reader is not None:
-            _, longest = reader.measure_calls()
-            if longest >= _HUNG_PART * seconds:
-                reader.hung_seconds = seconds
-                reader.kill()
-            if longest >= _HUNG_PART * seconds or not reader.is_running():
+            is_hung = reader.measure_calls()[1] >= _HUNG_PART * seconds
+            if is_hung:
+                reader.kill(hung_seconds=seconds)
+            if is_hung or not reader.is_running():
                 await self._recover()
         raise ReadTimeout(seconds)
 
@@ -226,7 +214,8 @@ class Relay:
         if reader is None:
             return
         was_alone = self._is_alone and self in reader.waiting
-        if not await run_in_worker(reader.has_ended_within, _END_SECONDS):
+        exited = await run_in_worker(reader.wait, _END_SECONDS)
+        if exited is None and reader.hung_seconds is None:
             await self.end()
             if self.has_begun:
                 raise AnswerBroken("its reader broke it off, as is logged", is_logged=True)
@@ -235,7 +224,7 @@ class Relay:
         await self.end()
         reason, is_guilty = report.reason, was_alone and report.was_ready
         if is_guilty:
-            reason = self._readers.ban(self._content, reason)
+            reason = self._readers.refuse(self.content, reason)
         if self.has_begun:
             raise AnswerBroken(f"its reader crashed: {reason}")
         if is_guilty:
@@ -251,9 +240,8 @@ class Relay:
             event = connection.parse_event()
             has_ended = isinstance(event, h11.EndOfMessage)
             if block or has_ended:
-                await self._tell(
-                    {"type": "http.response.body", "body": block, "more_body": not has_ended}
-                )
+                kind = "http.response.body"
+                await self._tell({"type": kind, "body": block, "more_body": not has_ended})
                 block = b""
             if isinstance(event, h11.Data):
                 block = bytes(event.data)
@@ -268,21 +256,16 @@ class Relay:
     async def _begin_response(self, response: h11.Response) -> None:
         if response.status_code == 504:  # as it says itself
             await self._give_up()
-        timings = request_context.get().timings
-        if timings is not None:
-            spent = dict(response.headers).get(TIMINGS, b"").decode("latin-1")
-            for each in filter(None, spent.split(",")):
-                stage, _, seconds = each.partition("=")
-                add_time(timings, stage, float(seconds))
-        headers = [each for each in response.headers if each[0] not in _DROPPED_FROM_RESPONSE]
+        headers, timings = [], request_context.get().timings
+        for name, value in response.headers:
+            if name not in _DROPPED_FROM_RESPONSE:
+                headers.append((name, value))
+            elif name == b"server-timing" and timings is not None:
+                for stage, milliseconds in _TIMING.findall(value):
+                    add_time(timings, stage.decode(), float(milliseconds) / 1000)
         self.has_begun = True
-        await self._tell(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": headers,
-            }
-        )
+        status, kind = response.status_code, "http.response.start"
+        await self._tell({"type": kind, "status": status, "headers": headers})
 
     async def _tell(self, message: Message) -> None:
         try:
@@ -303,18 +286,12 @@ def _make_request(scope: Scope, named: str | None) -> h11.Request:
         path, query = FILE_PREFIX, urlencode({"file": encoded(named)}).encode()
     # Servers let bytes through that are not ASCII, or blanks.
     target = path + ("?" + quote(query, safe="%!\"#$&'()*+,/:;<=>?@[\\]^`{|}~") if query else "")
-    headers: list[tuple[Any, Any]] = [
-        (name, value.strip())
-        for name, value in scope["headers"]
-        if name not in _DROPPED_FROM_REQUEST
-    ]
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    headers.append((b"host", hosts[0] if hosts else b"reader"))
-    client = scope.get("client")
+    given, client = scope["headers"], scope.get("client")
+    headers = [(name, value.strip()) for name, value in given if name not in _DROPPED_FROM_REQUEST]
+    headers.append((b"host", next((value for name, value in given if name == b"host"), b"reader")))
     if client:
-        headers.append((CLIENT, str(client[0]).encode("latin-1", "replace")))
-    if request_context.get().timings is not None:
-        headers.append((MEASURED, b"1"))
+        # Clients take turns in a reader process.
+        headers.append((b"x-forwarded-for", str(client[0]).encode("latin-1", "replace")))
     try:
         return h11.Request(method=scope["method"], target=target, headers=headers)
     except h11.LocalProtocolError as error:

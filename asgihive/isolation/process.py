@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,16 +24,10 @@ from asgihive.service.operations import Figures
 
 if TYPE_CHECKING:
     from asgihive.isolation.front import Relay
+    from asgihive.isolation.readers import CrashReport
 
 MODULE = "asgihive.isolation.reader"
 """What a reader process runs."""
-
-CLIENT = b"asgihive-client"
-"""The request header with the address of the client; clients take turns in a reader process."""
-MEASURED = b"asgihive-measured"
-"""The request header that asks for `TIMINGS`."""
-TIMINGS = b"asgihive-timings"
-"""The response header with the seconds that each stage took before the response began."""
 
 STATUS_SECONDS = 0.5
 """How often the event loop of a reader process says that it runs."""
@@ -47,8 +42,8 @@ _RECEIVE_BYTES = 1 << 18
 _MAX_LINE_BYTES = 1 << 18
 _MAX_IDLE_CONNECTIONS = 64
 _MAX_ABANDONED = 16
-# `sun_path` holds 104 bytes on macOS and 108 on Linux.
-_MAX_FOLDER_BYTES = 90
+# `sun_path` holds 104 bytes on macOS and 108 on Linux, 25 of them for our own names.
+_MAX_FOLDER_BYTES = 75
 
 
 class Setup(msgspec.Struct):
@@ -87,11 +82,30 @@ class ReaderEnded(Exception):  # no error: the request is made again, or fails o
 
 
 class Connection:
-    """A connection to a reader process. It belongs to no event loop between two requests."""
+    """A connection to a reader process. It belongs to no event loop between two requests.
 
-    def __init__(self, connected: socket.socket) -> None:
-        self.socket = connected
-        self._protocol = h11.Connection(h11.CLIENT)
+    Args:
+        path: of the socket.
+
+    Raises:
+        ReaderEnded
+        Overloaded: the process accepts no further one now, or there is no descriptor left.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.protocol = h11.Connection(h11.CLIENT)
+        try:
+            self.socket = socket.socket(socket.AF_UNIX)
+        except OSError as error:
+            raise Overloaded(f"no connection to a reader process: {error.strerror}") from error
+        self.socket.setblocking(False)
+        try:
+            self.socket.connect(path)
+        except OSError as error:
+            self.socket.close()
+            if isinstance(error, BlockingIOError):
+                raise Overloaded("too many requests wait for the reader process") from None
+            raise ReaderEnded from error
 
     async def send(self, request: h11.Request) -> None:
         """Send a request, which has no body.
@@ -99,8 +113,8 @@ class Connection:
         Raises:
             ReaderEnded
         """
-        head = self._protocol.send(request) or b""
-        unsent = memoryview(head + (self._protocol.send(h11.EndOfMessage()) or b""))
+        head = self.protocol.send(request) or b""
+        unsent = memoryview(head + (self.protocol.send(h11.EndOfMessage()) or b""))
         while unsent:
             try:
                 unsent = unsent[self.socket.send(unsent) :]
@@ -109,25 +123,27 @@ class Connection:
             except OSError as error:
                 raise ReaderEnded from error
 
-    async def receive(self) -> None:
-        """Wait for bytes of the response; a wait that is cancelled has taken none.
+    async def receive(self, seconds: float) -> bool:
+        """Return whether bytes of the response came within some seconds.
 
         Raises:
             ReaderEnded: no more will come.
         """
-        received = b""
-        while not received:
-            # First, so that a response of gigabytes gives other requests their turns.
-            await anyio.wait_readable(self.socket)
-            try:
-                received = self.socket.recv(_RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise ReaderEnded from error
-            if not received:
-                raise ReaderEnded
-        self._protocol.receive_data(received)
+        with anyio.move_on_after(seconds):
+            while True:
+                # First, so that a response of gigabytes gives other requests their turns.
+                await anyio.wait_readable(self.socket)
+                try:
+                    received = self.socket.recv(_RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise ReaderEnded from error
+                if not received:
+                    raise ReaderEnded
+                self.protocol.receive_data(received)
+                return True
+        return False
 
     def parse_event(self) -> Any:
         """Return the next event of the response; `h11.NEED_DATA` where bytes are missing.
@@ -136,22 +152,29 @@ class Connection:
             ReaderEnded: it is no HTTP.
         """
         try:
-            return self._protocol.next_event()
+            return self.protocol.next_event()
         except h11.RemoteProtocolError as error:
             raise ReaderEnded from error
 
-    def is_reusable(self) -> bool:
-        """Return whether another request can be sent after the one that is answered."""
-        if self._protocol.our_state is not h11.DONE or self._protocol.their_state is not h11.DONE:
-            return False
-        self._protocol.start_next_cycle()
-        return True
+
+class Role(Enum):
+    """What a reader process is there for."""
+
+    SPARE = auto()
+    """It has no request."""
+    SERVING = auto()
+    """It gets all requests, except those that are made alone."""
+    ASIDE = auto()
+    """It is held up, and gets no further request before it is well again."""
+    ALONE = auto()
+    """It answers one request that may end it."""
+    ENDED = auto()
 
 
 class ReaderProcess:
     """A running reader process.
 
-    Starting it, `has_ended_within`, `wait` and `close` block: not for the event loop.
+    Starting it, `wait` and `close` block: not for the event loop.
 
     Args:
         setup: what it serves.
@@ -161,6 +184,7 @@ class ReaderProcess:
     """
 
     def __init__(self, setup: Setup) -> None:
+        self.role = Role.SPARE
         self.waiting: dict[Relay, None] = {}
         """The requests that it has, in the order in which it was asked."""
         self.abandoned: deque[tuple[float, str | None]] = deque(maxlen=_MAX_ABANDONED)
@@ -171,13 +195,15 @@ class ReaderProcess:
         """What it said last."""
         self.hung_seconds: float | None = None
         """After how long it was killed, because it hung; None = it was not."""
+        self.report: CrashReport | None = None
+        """How it ended; None = it has not, as far as is known."""
         self._heard = 0.0
-        self._idle: deque[Connection] = deque()
+        self._idle: list[Connection] = []
+        parent = tempfile.gettempdir()
+        if len(os.fsencode(parent)) > _MAX_FOLDER_BYTES:
+            parent = "/tmp"  # noqa: S108  # short
         # Only this user can enter the directory, and so connect.
-        self._folder = tempfile.mkdtemp(prefix="asgihive-")
-        if len(os.fsencode(self._folder)) > _MAX_FOLDER_BYTES:
-            os.rmdir(self._folder)
-            self._folder = tempfile.mkdtemp(prefix="asgihive-", dir="/tmp")  # short
+        self._folder = tempfile.mkdtemp(prefix="asgihive-", dir=parent)
         self._path = os.path.join(self._folder, "reader")
         self._control, theirs = socket.socketpair()
         listener = socket.socket(socket.AF_UNIX)
@@ -220,31 +246,20 @@ class ReaderProcess:
         """Return a connection for one request, new or used before.
 
         Raises:
-            ReaderEnded
-            Overloaded: it accepts no further one now, or there is no descriptor left.
+            As `Connection`.
         """
-        with contextlib.suppress(IndexError):
-            return self._idle.pop()
-        try:
-            connected = socket.socket(socket.AF_UNIX)
-        except OSError as error:
-            raise Overloaded(f"no connection to a reader process: {error.strerror}") from error
-        connected.setblocking(False)
-        try:
-            connected.connect(self._path)
-        except OSError as error:
-            connected.close()
-            if isinstance(error, BlockingIOError):
-                raise Overloaded("too many requests wait for the reader process") from None
-            raise ReaderEnded from error
-        return Connection(connected)
+        return self._idle.pop() if self._idle else Connection(self._path)
 
     def put_back(self, connection: Connection) -> None:
         """Keep a connection whose response is complete for the next request, or close it."""
-        if len(self._idle) < _MAX_IDLE_CONNECTIONS and connection.is_reusable():
-            self._idle.append(connection)
-        else:
+        try:
+            connection.protocol.start_next_cycle()
+        except h11.LocalProtocolError:  # either side wants it closed
             connection.socket.close()
+            return
+        self._idle.append(connection)
+        if len(self._idle) > _MAX_IDLE_CONNECTIONS:
+            self._idle.pop(0).socket.close()
 
     def measure_calls(self) -> tuple[float, float]:
         """Return for how long no call could begin there, and how long one lasts, in seconds."""
@@ -259,27 +274,19 @@ class ReaderProcess:
         began = time.monotonic() - longest - 2 * STATUS_SECONDS
         return [file for since, file in self.abandoned if since > began]
 
-    def kill(self) -> None:
-        """End it, without waiting for that."""
-        if self._process.poll() is None:
+    def kill(self, *, hung_seconds: float | None = None) -> None:
+        """End it, without waiting for that; `hung_seconds` says that it hung for so long."""
+        if hung_seconds is not None:
+            self.hung_seconds = hung_seconds
+        if self.is_running():
             self._process.kill()
 
-    def has_ended_within(self, seconds: float) -> bool:
-        """Return whether it ends within some seconds, or was killed as it hung."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
-        return self.hung_seconds is not None or not self.is_running()
-
-    def wait(self) -> str:
-        """Return how it ended; it is killed where it does not end."""
+    def wait(self, seconds: float) -> str | None:
+        """Return how it ended; None if it has not within some seconds."""
         try:
-            code = self._process.wait(0.5)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            try:
-                code = self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                return "it does not even end"
+            return None
         if self.hung_seconds is not None:
             return f"it hung for more than {self.hung_seconds:g} seconds"
         if code >= 0:
@@ -289,16 +296,17 @@ class ReaderProcess:
         except ValueError:
             return f"it ended by signal {-code}"
 
-    def close(self) -> None:
-        """Kill it, and release all that leads to it; harmless when repeated."""
+    def close(self) -> str:
+        """Kill it, release all that leads to it, and return how it ended; harmless if repeated."""
         self.kill()
-        self.wait()
+        reason = self.wait(_END_SECONDS) or "it does not even end"
         with contextlib.suppress(OSError):  # the thread that listens ends by this
             self._control.shutdown(socket.SHUT_RDWR)
         self._control.close()
         while self._idle:
             self._idle.pop().socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        return reason
 
     def _listen(self) -> None:
         """Take over what the process says, until it ends; in a thread."""

@@ -16,21 +16,12 @@ from types import FrameType
 
 import msgspec
 import uvicorn
-from starlette.types import Message, Receive, Scope, Send
 
-from asgihive.context import RequestContext, Timings, get_spent, request_context
 from asgihive.hdf5.buffers import share_one_arena
-from asgihive.isolation.process import (
-    CLIENT,
-    MEASURED,
-    STATUS_SECONDS,
-    TIMINGS,
-    LogNote,
-    Setup,
-    Status,
-)
+from asgihive.isolation.process import STATUS_SECONDS, LogNote, Setup, Status
 from asgihive.service.app import H5App
 from asgihive.service.operations import Figures
+from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
 # The front reads lines of at most 256 KiB, and JSON may take six bytes for a character.
@@ -38,36 +29,6 @@ _MAX_LOG_CHARACTERS = 40_000
 
 # Only the front closes connections.
 _KEEP_ALIVE_SECONDS = 10**8
-
-
-class ReaderApp:
-    """An ASGI application: a service which takes from headers what the front knows of a request."""
-
-    def __init__(self, app: H5App) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            told = dict(scope["headers"])
-            if CLIENT in told:
-                scope = {**scope, "client": (told[CLIENT].decode("latin-1"), 0)}
-            if MEASURED in told:
-                # For `context.measured`; the service itself puts the client there.
-                timings: Timings = {}
-                request_context.set(RequestContext(timings=timings))
-                send = _add_timings(send, timings)
-        await self.app(scope, receive, send)
-
-
-def _add_timings(send: Send, timings: Timings) -> Send:
-    async def send_measured(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            spent = (f"{stage}={took:.6f}" for stage, took in get_spent(timings).items())
-            header = (TIMINGS, ",".join(spent).encode())
-            message = {**message, "headers": [*message["headers"], header]}
-        await send(message)
-
-    return send_measured
 
 
 class ReaderServer(uvicorn.Server):
@@ -79,13 +40,14 @@ class ReaderServer(uvicorn.Server):
 
     def __init__(self, app: H5App, control: socket.socket, patience_seconds: float) -> None:
         config = uvicorn.Config(
-            ReaderApp(app),
+            app,
             access_log=False,
             backlog=4096,
             date_header=False,
+            # The front, which alone can connect, says which client asks.
+            forwarded_allow_ips="*",
             lifespan="on",
             log_config=None,
-            proxy_headers=False,
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             ws="none",
@@ -108,17 +70,20 @@ class ReaderServer(uvicorn.Server):
             # Ends a process whose event loop hangs, even in a call that nothing interrupts, where
             # the front has been killed meanwhile; stderr says where it hung.
             faulthandler.dump_traceback_later(self._patience, exit=True)
-            lanes = (self._store.lanes.library, self._store.lanes.decode)
-            calls = [each.get_call_seconds() for each in lanes]
-            stalls = [
-                min(running)
-                for lane, running in zip(lanes, calls, strict=True)
-                if len(running) >= lane.threads
-            ]
-            longest = max((each for running in calls for each in running), default=0.0)
-            status = Status(max(stalls, default=0.0), longest, Figures.read(self._store))
-            self._control.sendall(msgspec.json.encode(status) + b"\n")
+            self._control.sendall(msgspec.json.encode(_read_status(self._store)) + b"\n")
             await asyncio.sleep(STATUS_SECONDS)
+
+
+def _read_status(store: Store) -> Status:
+    lanes = (store.lanes.library, store.lanes.decode)
+    calls = [each.get_call_seconds() for each in lanes]
+    stalls = [
+        min(running)
+        for lane, running in zip(lanes, calls, strict=True)
+        if len(running) >= lane.threads
+    ]
+    longest = max((each for running in calls for each in running), default=0.0)
+    return Status(max(stalls, default=0.0), longest, Figures.read(store))
 
 
 class ControlHandler(logging.Handler):

@@ -1,6 +1,5 @@
 """The reader processes of a service: started, chosen, ended; and the files that crash them."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -18,7 +17,7 @@ import msgspec
 from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
 from asgihive.hdf5.sandbox import Content, Identity, Sandbox
-from asgihive.isolation.process import ReaderProcess, Setup
+from asgihive.isolation.process import ReaderProcess, Role, Setup
 from asgihive.service.operations import Figures
 from asgihive.settings import H5Settings
 
@@ -30,11 +29,9 @@ _logger = logging.getLogger(__name__)
 QUARANTINE_SECONDS = 600.0
 """For so long a file that crashed reader processes is refused, unless it changes."""
 
-# When some have ended within a minute, the next one has to wait a little, longer each time; when
-# many have, requests are answered 503 until that is longer ago.
+# When so many have ended within a minute, requests are answered 503 until that is longer ago.
 _MINUTE = 60.0
-_FEW_ENDS, _MANY_ENDS = 5, 20
-_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 0.1, 2.0
+_MANY_ENDS = 20
 
 # How often spare processes and hung ones are looked for.
 _WATCH_SECONDS = 0.5
@@ -42,10 +39,8 @@ _WATCH_SECONDS = 0.5
 # Processes that are held up, beside the one that serves; with more, requests wait.
 _MAX_ASIDE = 2
 
-# Requests that may have crashed a process are made again one after the other, each alone in its
-# process; where one takes long, up to so many at a time.
-_LONG_TURN_SECONDS = 5.0
-_MAX_ALONE = 4
+# Requests that are made alone at a time. Each needs a process, and one that hangs holds up others.
+_MAX_ALONE = 3
 
 # Score from which requests for a file are made alone: one end of a process that could only have
 # been its fault or that of few others, or two that may have been.
@@ -53,16 +48,25 @@ _SUSPICIOUS, _DOUBTFUL = 2, 1
 
 
 @dataclass(slots=True)
-class CrashReport:
-    """The end of a reader process, which the requests that it had wait to hear of."""
+class FileRecord:
+    """What is known of a file that may have crashed reader processes."""
 
-    suspects: set["Relay"] = field(default_factory=set)
+    until: float
+    """When it is forgotten."""
+    score: int = 0
+    refusal: str = ""
+    """What clients are told; empty = the file is not refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """How a reader process ended."""
+
+    reason: str
+    suspects: frozenset["Relay"]
     """The requests that may have ended it."""
-    reason: str = ""
-    """How it ended."""
-    was_ready: bool = False
+    was_ready: bool
     """Whether it had served; otherwise no request is to blame."""
-    done: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
@@ -70,7 +74,8 @@ class _Limits:
     """Of one event loop."""
 
     starting: anyio.Lock = field(default_factory=anyio.Lock)
-    alone: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    reporting: anyio.Lock = field(default_factory=anyio.Lock)
+    alone: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_MAX_ALONE))
 
 
 class Readers:
@@ -92,36 +97,36 @@ class Readers:
             message = "isolation is 'process', which needs a POSIX system and a Python executable"
             raise ValueError(message)
         self.timeout_seconds = settings.read_timeout_seconds
-        self.quarantine_seconds = QUARANTINE_SECONDS
-        self.active: ReaderProcess | None = None
-        """The process that serves, if one does."""
-        self.spare: deque[ReaderProcess] = deque()
-        """Processes that have no request."""
-        self.all: set[ReaderProcess] = set()
-        """Those, and the ones that are held up or answer one request alone."""
-        self.bans: dict[Content, tuple[float, str]] = {}
-        """The contents of files that are refused: until when, and why."""
+        self.all: list[ReaderProcess] = []
+        self.records: dict[Content | None, FileRecord] = {}
+        """Of contents of files."""
         self.ends: deque[float] = deque(maxlen=_MANY_ENDS)
         """When the last processes ended."""
-        self._sandbox = sandbox
         # What is for the front alone, and the secret, is not told.
-        own: dict[str, object] = dict.fromkeys(("metrics", "server_timing", "docs"), False)
+        own: dict[str, object] = dict.fromkeys(("metrics", "docs"), False)
         own |= {"isolation": "none", "token": None, "cors_origins": (), "allowed_hosts": None}
-        self._setup = Setup(
+        self.setup = Setup(
             root=os.fsencode(sandbox.root),
-            settings=msgspec.to_builtins(settings) | own,
+            # The front takes the times of a request from its `Server-Timing`.
+            settings=msgspec.to_builtins(settings) | own | {"server_timing": True},
             log_level=logging.getLogger("asgihive").getEffectiveLevel(),
             patience_seconds=max(10.0, 4 * settings.read_timeout_seconds),
         )
-        self._aside: list[ReaderProcess] = []
-        self._scores: dict[Content, tuple[float, int]] = {}
-        self._reports: weakref.WeakKeyDictionary[ReaderProcess, CrashReport] = (
-            weakref.WeakKeyDictionary()
-        )
+        """What reader processes are told."""
+        self._sandbox = sandbox
         self._counted = Figures()  # by processes that have ended
-        self._is_stopping = False
         self._limits: LoopLocal[_Limits] = LoopLocal()
         self.close = weakref.finalize(self, _close_all, self.all)
+
+    @property
+    def active(self) -> ReaderProcess | None:
+        """The process that serves, if one does."""
+        return next((each for each in self.all if each.role is Role.SERVING), None)
+
+    @property
+    def spare(self) -> list[ReaderProcess]:
+        """The processes that have no request."""
+        return [each for each in self.all if each.role is Role.SPARE]
 
     # Which process answers a request
 
@@ -132,20 +137,17 @@ class Readers:
             Overloaded: too many have ended lately, or none can be started.
         """
         async with self._limits.get(_Limits).starting:
-            if self.active is None:
-                self.active = await self._take()
-            return self.active
+            return self.active or await self._take(Role.SERVING)
 
     def set_aside(self, reader: ReaderProcess) -> bool:
         """Let another process serve instead of one that is held up; return whether one does.
 
         What it was asked before it still answers, unless that is asked elsewhere.
         """
-        if self.active is reader:
-            if len(self._aside) >= _MAX_ASIDE:
+        if reader.role is Role.SERVING:
+            if sum(each.role is Role.ASIDE for each in self.all) >= _MAX_ASIDE:
                 return False
-            self._aside.append(reader)
-            self.active = None
+            reader.role = Role.ASIDE
         return True
 
     async def take_alone(self, relay: "Relay") -> ReaderProcess:
@@ -155,80 +157,78 @@ class Readers:
             Overloaded: too many have ended lately, or none can be started.
         """
         alone = self._limits.get(_Limits).alone
-        with anyio.move_on_after(_LONG_TURN_SECONDS) as limit:
-            await alone.acquire_on_behalf_of(relay)
-        if limit.cancelled_caught:
-            alone.total_tokens = min(alone.total_tokens + 1, _MAX_ALONE)
-            await alone.acquire_on_behalf_of(relay)
+        await alone.acquire_on_behalf_of(relay)
         try:
-            return await self._take()
+            return await self._take(Role.ALONE)
         except BaseException:
             alone.release_on_behalf_of(relay)
             raise
 
-    async def release_alone(self, relay: "Relay", reader: ReaderProcess, *, is_well: bool) -> None:
+    async def release_alone(self, relay: "Relay", reader: ReaderProcess) -> None:
         """Take back a process that answered one request, or end it if it did not."""
-        alone = self._limits.get(_Limits).alone
-        alone.release_on_behalf_of(relay)
-        if not alone.borrowed_tokens:
-            alone.total_tokens = 1
-        if reader not in self._reports:
-            await self._spare_or_discard(reader, is_well=is_well)
+        self._limits.get(_Limits).alone.release_on_behalf_of(relay)
+        if relay.is_complete:
+            self.records.pop(relay.content, None)
+        if reader.role is Role.ALONE:
+            await (self._make_spare if relay.is_complete else self._discard)(reader)
 
-    async def _take(self) -> ReaderProcess:
-        while not self._is_stopping:
-            with contextlib.suppress(IndexError):
-                reader = self.spare.pop()
+    async def _take(self, role: Role) -> ReaderProcess:
+        while True:
+            # What serves already knows more than what is starting.
+            reader = max(self.spare, key=lambda each: each.ready.is_set(), default=None)
+            if reader is not None:
+                reader.role = role
                 if reader.is_running():
                     return reader
                 await self.report_end(reader)
                 continue
-            recent = self._count_recent_ends()
-            if recent >= _MANY_ENDS:
+            if recent := self._find_too_many_ends():
                 raise Overloaded(f"{recent} readers crashed within a minute")
-            if recent >= _FEW_ENDS:
-                delay = _FIRST_DELAY_SECONDS * 2 ** (recent - _FEW_ENDS)
-                await anyio.sleep(min(delay, _LONGEST_DELAY_SECONDS))
             try:
                 await run_in_worker(self._start)
             except OSError as error:
                 raise Overloaded(f"no reader can be started: {error.strerror}") from error
-        raise Overloaded("it is stopping")
 
     def _start(self) -> None:
-        reader = ReaderProcess(self._setup)
-        self.all.add(reader)
-        # On the left, as what has worked already knows more.
-        self.spare.appendleft(reader)
+        self.all.append(ReaderProcess(self.setup))
 
-    def _count_recent_ends(self) -> int:
+    def _find_too_many_ends(self) -> int:
+        """Return how many have ended lately, 0 where another one may be started."""
         horizon = time.monotonic() - _MINUTE
-        return sum(each > horizon for each in self.ends)
+        recent = sum(each > horizon for each in self.ends)
+        return recent if recent >= _MANY_ENDS else 0
 
-    async def _spare_or_discard(self, reader: ReaderProcess, *, is_well: bool = True) -> None:
-        if not is_well or self._is_stopping:
-            await self._discard(reader)
-            return
-        self.spare.append(reader)
-        while len(self.spare) > (2 if self.active is None else 1):
-            await self._discard(self.spare.popleft())
+    def _count_wanted(self) -> int:
+        """Return how many spare processes there should be."""
+        return 2 if self.active is None else 1
 
-    async def _discard(self, reader: ReaderProcess) -> None:
+    async def _make_spare(self, reader: ReaderProcess) -> None:
+        reader.role = Role.SPARE
+        while len(self.spare) > self._count_wanted():
+            await self._discard(self.spare[0])
+
+    async def _discard(self, reader: ReaderProcess) -> str:
+        """End a process, and return how it ended."""
+        reader.role = Role.ENDED
         if reader in self.all:
-            self.all.discard(reader)
+            self.all.remove(reader)
             self._counted = Figures.sum([self._counted, reader.status.figures.keep_counts()])
         with anyio.CancelScope(shield=True):
-            await run_in_worker(reader.close)
+            reason: str = await run_in_worker(reader.close)
+        return reason
 
     # Which file is to blame
-
-    def has_records(self) -> bool:
-        """Return whether any file is refused or suspected."""
-        return bool(self.bans or self._scores)
 
     async def identify(self, *files: str | None) -> list[Content | None]:
         """Return what is in clients' files now, None for each that there is not."""
         return await run_in_worker(lambda: [self._identify(each) for each in files])
+
+    def _identify(self, file: str | None) -> Content | None:
+        try:
+            real = None if file is None else self._sandbox.place(file).real
+            return None if real is None else Identity.of(os.stat(real)).content
+        except (FileMissing, OSError):
+            return None
 
     def is_suspect(self, file: str | None, content: Content | None) -> bool:
         """Return whether requests for a file are to be made alone.
@@ -237,74 +237,60 @@ class Readers:
             ReaderCrashed: it is refused.
         """
         now = time.monotonic()
-        for records in (self.bans, self._scores):
-            for each in [key for key, record in records.items() if record[0] <= now]:
-                del records[each]
-        if content is None:
-            return False
-        if content in self.bans:
-            raise ReaderCrashed(file or "", self.bans[content][1])
-        return self._scores.get(content, (0.0, 0))[1] >= _SUSPICIOUS
+        self.records = {key: each for key, each in self.records.items() if each.until > now}
+        record = self.records.get(content)
+        if record is not None and record.refusal:
+            raise ReaderCrashed(file or "", record.refusal)
+        return record is not None and record.score >= _SUSPICIOUS
 
-    def clear(self, content: Content | None) -> None:
-        """Suspect a file no more: a request for it was answered alone."""
-        if content is not None:
-            self._scores.pop(content, None)
-
-    def ban(self, content: Content | None, reason: str) -> str:
+    def refuse(self, content: Content | None, reason: str) -> str:
         """Refuse a file from now on; return what clients are told."""
         if content is None:
             return reason
-        refused = f"the file is refused for {self.quarantine_seconds:g} seconds, unless it changes"
-        self.bans[content] = (time.monotonic() + self.quarantine_seconds, f"{reason}; {refused}")
-        return self.bans[content][1]
+        until = time.monotonic() + QUARANTINE_SECONDS
+        refusal = (
+            f"{reason}; the file is refused for {QUARANTINE_SECONDS:g} seconds, unless it changes"
+        )
+        self.records[content] = FileRecord(until, refusal=refusal)
+        return refusal
 
     async def report_end(self, reader: ReaderProcess) -> CrashReport:
-        """Find out how a process ended, and which of its requests may have ended it; once for each.
+        """Return how a process ended, and which of its requests may have ended it.
+
+        The requests that it had wait for this; the first of them finds it out.
+        """
+        reader.role = Role.ENDED
+        with anyio.CancelScope(shield=True):
+            async with self._limits.get(_Limits).reporting:
+                report = reader.report = reader.report or await self._make_report(reader)
+        return report
+
+    async def _make_report(self, reader: ReaderProcess) -> CrashReport:
+        """Find out how a process ended, and note which files may have ended it.
 
         Suspected are those whose responses had not begun; where there are none, the others.
         """
-        report = self._reports.get(reader)
-        if report is not None:
-            await report.done.wait()
-            return report
-        report = self._reports[reader] = CrashReport(was_ready=reader.ready.is_set())
-        if self.active is reader:
-            self.active = None
-        if reader in self._aside:
-            self._aside.remove(reader)
+        was_ready = reader.ready.is_set()
         waiting = list(reader.waiting)
         begun = [each for each in waiting if each.has_begun]
         files = [each.file for each in waiting if not each.has_begun] + reader.find_abandoned()
-        if report.was_ready:
-            report.suspects.update({*waiting} - {*begun} if files else begun)
-        with anyio.CancelScope(shield=True):
-            self.ends.append(time.monotonic())
-            report.reason = await run_in_worker(reader.wait)
-            if report.was_ready:
-                doubtful = [each.file for each in begun]
-                suspicious = files or (doubtful if len(doubtful) == 1 else [])
-                until = time.monotonic() + self.quarantine_seconds
-                for score, names in ((_DOUBTFUL, doubtful), (_SUSPICIOUS, suspicious)):
-                    for content in filter(None, {*await self.identify(*names)}):
-                        before = self._scores.get(content, (0.0, 0))[1]
-                        self._scores[content] = (until, before + score)
-            await self._discard(reader)
-            asked = ", ".join(sorted({each.file for each in waiting if each.file}))
-            text = "The reader %d is replaced: %s; it was asked for: %s"
-            _logger.error(text, reader.pid, report.reason, ascii(asked) if asked else "nothing")
-            report.done.set()
-        return report
-
-    def _identify(self, file: str | None) -> Content | None:
-        try:
-            return (
-                None
-                if file is None
-                else Identity.of(os.stat(self._sandbox.place(file).real)).content
-            )
-        except (FileMissing, OSError):
-            return None
+        suspects = (
+            frozenset({*waiting} - {*begun} if files else begun) if was_ready else frozenset()
+        )
+        self.ends.append(time.monotonic())
+        reason = await self._discard(reader)
+        if was_ready:
+            doubtful = [each.file for each in begun]
+            suspicious = files or (doubtful if len(doubtful) == 1 else [])
+            for score, names in ((_DOUBTFUL, doubtful), (_SUSPICIOUS, suspicious)):
+                for content in filter(None, {*await self.identify(*names)}):
+                    record = self.records.setdefault(content, FileRecord(0.0))
+                    record.until = time.monotonic() + QUARANTINE_SECONDS
+                    record.score += score
+        asked = ", ".join(sorted({each.file for each in waiting if each.file}))
+        text = "The reader %d is replaced: %s; it was asked for: %s"
+        _logger.error(text, reader.pid, reason, ascii(asked) if asked else "nothing")
+        return CrashReport(reason, frozenset(suspects if was_ready else ()), was_ready)
 
     # As long as the service runs
 
@@ -324,15 +310,8 @@ class Readers:
                     tasks.cancel_scope.cancel()
         finally:
             # Only now: until here one may have been started.
-            self._is_stopping = True
-            try:
-                with anyio.CancelScope(shield=True):
-                    await run_in_worker(_close_all, self.all)
-            finally:
-                self.active = None
-                self.spare.clear()
-                self._aside.clear()
-                self._is_stopping = False
+            with anyio.CancelScope(shield=True):
+                await run_in_worker(_close_all, self.all)
 
     async def _watch(self) -> None:
         while True:
@@ -340,9 +319,8 @@ class Readers:
                 await self._check(reader)
             # One after the other, as starting takes a second of a processor.
             is_starting = any(not each.ready.is_set() for each in self.all)
-            wanted = 2 if self.active is None else 1
-            is_wanted = len(self.spare) < wanted and not is_starting
-            if is_wanted and self._count_recent_ends() < _FEW_ENDS:
+            is_wanted = len(self.spare) < self._count_wanted() and not is_starting
+            if is_wanted and not self._find_too_many_ends():
                 try:
                     await run_in_worker(self._start)
                 except OSError as error:
@@ -351,21 +329,17 @@ class Readers:
 
     async def _check(self, reader: ReaderProcess) -> None:
         """End a process that hangs, note the end of one, and let one serve that is well again."""
-        if reader in self._reports:
+        if reader.role is Role.ENDED:
             return
         stalled, longest = reader.measure_calls()
         if longest > self.timeout_seconds:
-            reader.hung_seconds = self.timeout_seconds
-            reader.kill()
+            reader.kill(hung_seconds=self.timeout_seconds)
         if not reader.is_running() or reader.hung_seconds is not None:
-            if reader in self.spare:  # otherwise, another request has taken it meanwhile
-                self.spare.remove(reader)
             await self.report_end(reader)
-        elif reader in self._aside and not reader.waiting and not stalled:
-            self._aside.remove(reader)
-            await self._spare_or_discard(reader)
+        elif reader.role is Role.ASIDE and not reader.waiting and not stalled:
+            await self._make_spare(reader)
 
 
-def _close_all(readers: set[ReaderProcess]) -> None:
+def _close_all(readers: list[ReaderProcess]) -> None:
     while readers:
         readers.pop().close()

@@ -100,7 +100,7 @@ async def test_it_is_asked_again_when_it_has_changed(app: H5App, root: Path) -> 
 async def test_it_is_asked_again_after_a_while(
     app: H5App, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readers(app).quarantine_seconds = 0.0
+    monkeypatch.setattr("asgihive.isolation.readers.QUARANTINE_SECONDS", 0.0)
     doubles.write(root / "bad.h5", "abort")
     seen: set[int] = set()
     for _ in range(2):
@@ -209,7 +209,7 @@ async def test_killing_a_reader_blames_no_file(app: H5App) -> None:
     [pid] = pids(app)
     os.kill(pid, 9)
     await check_good(app)
-    assert len(readers(app).bans) == 0
+    assert len(readers(app).records) == 0
     assert pid not in pids(app)
 
 
