@@ -12,18 +12,17 @@ from datetime import UTC, datetime
 from email.utils import formatdate, parsedate
 from typing import Literal, Self
 
-from starlette.types import Scope
-
 from asgihive.asgi.errors import HTTPException
 
 RequestFields = Mapping[str, str]
 """Name in lower case → value; several fields of one name are one list (RFC 9110 §5.3)."""
 
-_PRECONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
-_CONDITIONAL_HEADERS = {
+PRECONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+CONDITIONAL_HEADERS = {
     name.encode(): name
-    for name in (*_PRECONDITIONS, "if-range", "range", "accept-encoding", "cache-control")
+    for name in (*PRECONDITIONS, "if-range", "range", "accept-encoding", "cache-control")
 }
+"""The fields of a request that ask for a certain form of the answer, or for none."""
 
 # An entity-tag of RFC 9110 §8.8.3. Commas are allowed inside, so lists are not split at them.
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
@@ -113,22 +112,6 @@ class Validators:
             return True
         is_same = self.exact and since == self.last_modified
         return not is_same and since < self.changed
-
-
-def parse_conditional_headers(scope: Scope) -> dict[str, str]:
-    """Return the fields of a request that ask for a certain form of the answer, or for none."""
-    fields: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        known = _CONDITIONAL_HEADERS.get(name)
-        if known is not None:
-            text = value.decode("latin-1")
-            fields[known] = f"{fields[known]}, {text}" if known in fields else text
-    return fields
-
-
-def is_conditional(fields: RequestFields) -> bool:
-    """Return whether a request has preconditions."""
-    return not fields.keys().isdisjoint(_PRECONDITIONS)
 
 
 def evaluate_preconditions(fields: RequestFields, validators: Validators) -> Literal[200, 304, 412]:

@@ -18,7 +18,8 @@ from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.pool import FilePool
-from asgihive.service.versions import SourceFiles, Version, Wanted, answer_preconditions, get_coding
+from asgihive.service.requests import Wanted
+from asgihive.service.versions import SourceFiles, Version, answer_preconditions
 
 # Beyond that, the event loop has no time for them.
 _MOST_STATS_ON_LOOP = 256
@@ -111,7 +112,7 @@ class AnswerCache:
             if wanted.is_conditional:
                 response = answer_preconditions(wanted, answer.version)
             if response is None:
-                coding = get_coding(wanted, answer.version)
+                coding = wanted.coding if answer.version.is_large else None
                 response = answer.responses.get(None if coding is None else coding.name)
                 if response is not None and answer.place is not None:
                     body = None

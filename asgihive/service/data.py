@@ -47,12 +47,11 @@ from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
 from asgihive.service.answers import BytesPlace
-from asgihive.service.parameters import ReadRequest
+from asgihive.service.requests import ReadRequest, Wanted
 from asgihive.service.store import Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,
-    Wanted,
     answer_preconditions,
     choose_wanted_range,
 )

@@ -22,11 +22,9 @@ from asgihive.asgi import (
     parse_query,
 )
 from asgihive.asgi.conditional import (
-    RequestFields,
     Validators,
     check_preconditions,
     choose_range,
-    parse_conditional_headers,
     select_304_headers,
 )
 from asgihive.encoders.protocol import DocumentEncoder
@@ -40,13 +38,18 @@ from asgihive.errors import (
 from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
 from asgihive.hdf5.file_bytes import encoded, text
 from asgihive.hdf5.pool import Lease
-from asgihive.service.parameters import find_file_in_path, parse_parameters, read_request
+from asgihive.service.requests import (
+    Wanted,
+    find_file_in_path,
+    parse_parameters,
+    parse_wanted,
+    read_request,
+)
 from asgihive.service.store import Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,
     finish_response,
-    parse_wanted,
 )
 
 MEDIA_TYPE = "application/x-hdf5"
@@ -107,9 +110,9 @@ class Files:
             file, lease = await self._store.read(partial(self._open, name))
             lease.release()
             try:
-                response = self._make_response(
-                    file, parse_conditional_headers(scope), scope["method"]
-                )
+                cache_control = self._store.settings.cache_control
+                wanted = parse_wanted(scope, cache_control, has_format=True, is_compressible=False)
+                response = self._make_response(file, wanted)
                 await response(scope, receive, send)
             finally:
                 file.close()
@@ -135,7 +138,7 @@ class Files:
             raise
         return file
 
-    def _make_response(self, file: WholeFile, fields: RequestFields, method: str) -> ASGIApp:
+    def _make_response(self, file: WholeFile, wanted: Wanted) -> ASGIApp:
         """Return the response: the file, a range of it, or a 304.
 
         Raises:
@@ -150,30 +153,26 @@ class Files:
             ),
             "accept-ranges": "bytes",
             **validators.to_headers(),
+            **wanted.common,
         }
-        if self._store.settings.cache_control:
-            headers["cache-control"] = self._store.settings.cache_control
-        if check_preconditions(fields, validators):
+        if check_preconditions(wanted.fields, validators):
             return BufferedResponse(b"", 304, select_304_headers(headers))
-        part = None
-        # Of HEAD, a range means nothing (RFC 9110 §14.2).
-        if method == "GET":
-            part = choose_range(fields, validators, size)
+        part = choose_range(wanted.fields, validators, size) if wanted.has_range else None
         if part is not None:
             headers["content-range"] = part.format_content_range(size)
-        wanted = part or ByteRange(0, size)
+        sent = part or ByteRange(0, size)
         return StreamedResponse(
-            body_chunks=closing(self._read_blocks(file, wanted)),
-            content_length=wanted.length,
+            body_chunks=closing(self._read_blocks(file, sent)),
+            content_length=sent.length,
             status=200 if part is None else 206,
             headers=headers,
         )
 
-    async def _read_blocks(self, file: WholeFile, wanted: ByteRange) -> AsyncIterator[bytes]:
+    async def _read_blocks(self, file: WholeFile, sent: ByteRange) -> AsyncIterator[bytes]:
         """Yield blocks; a lane is held for each block alone, never while a client takes it."""
         seconds = self._store.settings.read_timeout_seconds
-        for start in range(wanted.start, wanted.stop, _BLOCK_BYTES):
-            length = min(_BLOCK_BYTES, wanted.stop - start)
+        for start in range(sent.start, sent.stop, _BLOCK_BYTES):
+            length = min(_BLOCK_BYTES, sent.stop - start)
             yield await self._read_block(partial(file.read, start, length), seconds)
 
     async def _read_block(self, read: Callable[[], bytes], seconds: float) -> bytes:

@@ -6,26 +6,17 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
-from urllib.parse import unquote_to_bytes
 
-from starlette.types import Scope
-
-from asgihive.asgi import QueryFields, choose_media_type, get_route_path, parse_query
-from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import (
     DocumentEncoder,
-    Encoder,
     find_encoder,
     list_document_encoders,
     list_encoders,
-    map_accepted_types,
 )
-from asgihive.errors import BadParameter, BadParameters, FileMissing, UnknownParameter
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.statistics import MAX_BINS, ValueRange
-from asgihive.hdf5.views import Method, ViewRequest
+from asgihive.hdf5.views import Method
 from asgihive.settings import parse_boolean
 
 DEFAULT_BINS = 100
@@ -34,9 +25,6 @@ DEFAULT_LISTED_FILES = 200
 MAX_LISTED_FILES = 1000
 """Entries on one page of a directory."""
 
-FILE_PREFIX = "/file/"
-"""Of the URLs that name a file themselves: `/file/{path}`."""
-
 Schema = dict[str, Any]
 
 # Integers of 64 bits, signed or not, are compared exactly; other numbers are doubles.
@@ -44,15 +32,6 @@ _LEAST, _GREATEST = -(2**63), 2**64 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _COUNT = re.compile(r"[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
-
-# Unknown parameters of a query that are compared with the known ones.
-_MOST_JUDGED = 32
-
-# Letters below which a name has no typing errors, and from which it may have two.
-_SHORT_NAME, _LONG_NAME = 4, 8
-
-# Requests whose parameters are kept, and the longest query among them: 4 MiB in all.
-_KEPT_REQUESTS, _LONGEST_KEPT = 1024, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +44,7 @@ class QueryParameter:
     """The JSON Schema (2020-12), without examples; called once all formats are registered."""
     example: Any
     parse: Callable[[str], Any] = str
-    """Makes the value of a text; raises ValueError with what is accepted."""
+    """Makes the value of a text; raises ValueError with what is accepted, or BadParameter."""
     default: Any = None
     required: str = ""
     """What is accepted, where the parameter may not be left out."""
@@ -75,24 +54,6 @@ class QueryParameter:
     """Whether a field without a value is as good as none."""
     style: Mapping[str, Any] = field(default_factory=dict)
     """How OpenAPI writes several values."""
-
-    def read(self, query: QueryFields) -> Any:
-        """Return the value that a query has.
-
-        Raises:
-            BadParameter
-        """
-        if self.is_repeated:
-            return query.all(self.name)
-        text = query.first(self.name)
-        if text is None or (self.is_empty_absent and not text):
-            if self.required:
-                raise BadParameter(self.name, text, self.required)
-            return self.default
-        try:
-            return self.parse(text)
-        except ValueError as error:
-            raise BadParameter(self.name, text, str(error)) from None
 
     def document(self) -> dict[str, Any]:
         """Return the parameter as OpenAPI has it."""
@@ -377,222 +338,3 @@ PARAMETERS: Mapping[str, tuple[QueryParameter, ...]] = {
     "batch": (BATCH_FORMAT,),
 }
 """The parameters of each route."""
-
-_NAMES = {route: sorted(each.name for each in table) for route, table in PARAMETERS.items()}
-
-# Clients send parameters of one route to all.
-_KNOWN = frozenset(name for names in _NAMES.values() for name in names)
-
-
-def parse_parameters(route: str, query: QueryFields) -> dict[str, Any]:
-    """Return the values of a route's parameters by name.
-
-    Raises:
-        UnknownParameter: a name resembles that of a parameter.
-        BadParameter: a value is not accepted; `BadParameters` if several are not.
-    """
-    refuse_misspelt(query, route)
-    values: dict[str, Any] = {}
-    problems: list[BadParameter] = []
-    for parameter in PARAMETERS[route]:
-        try:
-            values[parameter.name] = parameter.read(query)
-        except BadParameter as problem:
-            problems.append(problem)
-    if problems:
-        raise problems[0] if len(problems) == 1 else BadParameters(problems)
-    return values
-
-
-@dataclass(frozen=True, slots=True)
-class ReadRequest:
-    """What a request reads of a file, and in which format it is answered."""
-
-    route: str
-    values: Mapping[str, Any]
-    """The values of the parameters by name."""
-    encoder: Encoder | DocumentEncoder
-    """The format: by `format`, else by `Accept`, else JSON."""
-    has_format: bool
-    """Whether the query names the format, so that `Accept` has no say in it."""
-    canonical: tuple[object, ...]
-    """What is asked for, in one form, and in which format; its `repr` says all of it."""
-    view: ViewRequest | None = None
-    """Of `/data`: how few points are wanted; None = all values."""
-    is_navigation: bool = False
-    """Whether a browser will show the answer as a page."""
-    file: str = ""
-    """The name of the file, as the client knows it."""
-    path: str = ""
-    """The path of the entity in the file."""
-
-
-def read_request(scope: Scope, route: str) -> ReadRequest:
-    """Return what a request asks for; the same object for a request that is repeated.
-
-    Raises:
-        BadParameter
-    """
-    accept, mode = b"", b""
-    for name, value in scope["headers"]:
-        if name == b"accept":
-            # All fields are one (RFC 9110, section 5.3).
-            accept = b"%b,%b" % (accept, value) if accept else value
-        elif name == b"sec-fetch-mode":
-            mode = value
-    query: bytes = scope["query_string"]
-    if len(query) + len(accept) > _LONGEST_KEPT:
-        return _parse_request.__wrapped__(route, query, accept, mode, 0)
-    # Another format that is registered makes another answer.
-    return _parse_request(route, query, accept, mode, len(list_encoders()))
-
-
-@lru_cache(_KEPT_REQUESTS)
-def _parse_request(
-    route: str, raw: bytes, accept: bytes, mode: bytes, _formats: int
-) -> ReadRequest:
-    values = parse_parameters(route, parse_query(raw))
-    text, encoder = accept.decode("latin-1"), values.pop("format")
-    has_format, view = encoder is not None, None
-    if encoder is None:
-        offered = map_accepted_types() if route == "data" else document_types()
-        # JSON first: it is what any type (`*/*`) means.
-        chosen = choose_media_type(text, (json.ENCODER.media_type, *offered)) if accept else None
-        encoder = json.ENCODER if chosen is None else offered[chosen]
-    if encoder is json.ENCODER and values.pop("compound", False):
-        encoder = json.BY_NAME
-    elif encoder is csv.ENCODER and values.pop("header", False):
-        encoder = csv.WITH_HEADER
-    if route == "data":
-        view = make_view_request(values)
-    selection = values.get("selection")
-    # Of one format, each form is an encoder of its own.
-    form = encoder is json.BY_NAME or encoder is csv.WITH_HEADER
-    told = {**values, "selection": "".join((selection or "").split())}
-    for name in ("max_points", "shape", "method", "compound", "header"):
-        told.pop(name, None)
-    canonical = (route, encoder.name, form, *told.values(), view)
-    is_page = "text/html" in text and is_navigation(
-        text, mode.decode("latin-1").strip().lower() or None
-    )
-    file, path = values.get("file", ""), values.get("path", "")
-    return ReadRequest(route, values, encoder, has_format, canonical, view, is_page, file, path)
-
-
-def document_types() -> Mapping[str, Encoder]:
-    """Return the formats of documents by media type, aliases included."""
-    documents = list_document_encoders()
-    return {name: each for name, each in map_accepted_types().items() if each.name in documents}
-
-
-def make_view_request(values: Mapping[str, Any]) -> ViewRequest | None:
-    """Return the view that `max_points` or `shape`, and `method`, mean; None without them.
-
-    Raises:
-        BadParameter: they do not go together.
-    """
-    points, shape, method = values["max_points"], values["shape"], values["method"]
-    if points and shape:
-        text = ",".join(map(str, shape))
-        raise BadParameter("shape", text, "it is not accepted together with max_points")
-    if points or shape:
-        return ViewRequest(points, shape, method or Method.MEAN)
-    if method:
-        raise BadParameter("method", method, "it is accepted with max_points or shape only")
-    return None
-
-
-def refuse_misspelt(query: QueryFields, route: str) -> None:
-    """Refuse parameters that resemble one of the route's, so that no typing error is ignored.
-
-    Case, `-` and `_` aside, a name resembles another one that it is the same as, or one edit
-    from: a letter more, less or another one, or two neighbours swapped. Of names with fewer than
-    four letters there is no such edit, from eight letters on there are two; the first letter is
-    the same, unless it is swapped. All other unknown parameters are ignored, as h5grove does,
-    and so are those of other routes.
-
-    Raises:
-        UnknownParameter
-    """
-    if query.fields.keys() <= _KNOWN:
-        return
-    unknown = [name for name in query.fields if name not in _KNOWN]
-    for name in unknown[:_MOST_JUDGED]:
-        for known in _NAMES[route]:
-            if _is_like(_strip_name(name), _strip_name(known)):
-                raise UnknownParameter(name, known)
-
-
-def _strip_name(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "")
-
-
-def _is_like(name: str, known: str) -> bool:
-    if name == known:
-        return True
-    most = 0 if len(known) < _SHORT_NAME else 1 if len(known) < _LONG_NAME else 2
-    if abs(len(name) - len(known)) > most or not name:
-        return False
-    is_same_start = name[0] == known[0] or name[:2] == known[1::-1]
-    return is_same_start and _count_edits(name, known) <= most
-
-
-def _count_edits(one: str, other: str) -> int:
-    """Letters to insert, delete or replace, or neighbours to swap, to make one the other."""
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        above, row = row, [i]
-        for j, wanted in enumerate(other, 1):
-            cost = min(row[j - 1] + 1, above[j] + 1, above[j - 1] + (letter != wanted))
-            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
-                cost = min(cost, before[j - 2] + 1)
-            row.append(cost)
-        before = above
-    return row[-1]
-
-
-def is_navigation(accept: str, fetch_mode: str | None) -> bool:
-    """Whether a browser asks, to show the answer as a page.
-
-    Args:
-        accept: it prefers HTML to JSON.
-        fetch_mode: `Sec-Fetch-Mode`, which browsers send over HTTPS and to this machine.
-    """
-    if "text/html" not in accept or fetch_mode not in {None, "navigate"}:
-        return False
-    return choose_media_type(accept, ("application/json", "text/html")) == "text/html"
-
-
-def find_file_in_path(scope: Scope) -> str | None:
-    """Return the file that `/file/{path}` names, None for other URLs.
-
-    The server has decoded the path. Where that was not UTF-8, the bytes are taken from
-    `raw_path`, if the server has it, and are surrogates (PEP 383).
-
-    Raises:
-        FileMissing: the path has `..`, which clients resolve before they ask (RFC 3986, section
-            5.2.4), so that a proxy in between would have judged another URL.
-    """
-    path = get_route_path(scope)
-    if not path.startswith(FILE_PREFIX):
-        return None
-    # Clients that join a URL ending in a slash with a name put another one before it.
-    name = path[len(FILE_PREFIX) :].lstrip("/")
-    if not name:
-        return None
-    if "\ufffd" in name:
-        name = _decode_again(scope, name)
-    if ".." in name.split("/"):
-        raise FileMissing(name)
-    return name
-
-
-def _decode_again(scope: Scope, name: str) -> str:
-    """The end of a path with surrogates for what is not UTF-8; `name` if it cannot be told."""
-    raw = unquote_to_bytes(scope.get("raw_path") or b"")
-    before = scope["path"].removesuffix(name).encode()
-    rest = raw.removeprefix(before)
-    if len(rest) == len(raw) or rest.decode("utf-8", "replace") != name:
-        return name
-    return rest.decode("utf-8", "surrogateescape")

@@ -53,12 +53,11 @@ from asgihive.service.data import (
     plan_selection,
     select_elements,
 )
-from asgihive.service.parameters import ReadRequest
+from asgihive.service.requests import ReadRequest, Wanted
 from asgihive.service.store import Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,
-    Wanted,
     answer_preconditions,
 )
 

@@ -1,7 +1,8 @@
 """The routes of the HDF5 service: what each makes of a request, and how it is answered."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -20,26 +21,24 @@ from asgihive.hdf5.entities import Describer, read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, list_paths, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
-from asgihive.service.answers import Answer, BytesPlace, Key
+from asgihive.service.answers import Answer, BytesPlace
 from asgihive.service.batch import Batch
 from asgihive.service.data import answer_values
 from asgihive.service.files import Files
-from asgihive.service.parameters import FILE_PREFIX, ReadRequest, read_request
 from asgihive.service.reductions import (
     answer_view,
     compute_histogram,
     compute_statistics,
     prepare_numbers,
 )
+from asgihive.service.requests import FILE_PREFIX, ReadRequest, Wanted, parse_wanted, read_request
 from asgihive.service.store import MAX_DOCUMENT_BYTES, Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,
-    Wanted,
     answer_preconditions,
     finish_response,
     get_coding,
-    parse_wanted,
 )
 
 MAX_LISTED_PATHS = 1_000_000
@@ -47,16 +46,6 @@ MAX_LISTED_PATHS = 1_000_000
 
 # Makes the content of a document in portions in the library lane.
 MakeContent = Callable[[ReadRequest, Lease, "DocumentSize"], Portions[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request of a route that reads files."""
-
-    request: ReadRequest
-    wanted: Wanted
-    key: Key
-    """By which its answer is kept."""
 
 
 class Routes:
@@ -83,12 +72,13 @@ class Routes:
         self.router.add(path or f"/{name}", app, name=name)
 
     async def _answer_document(
-        self, make: MakeContent, asked: Asked, _receive: Receive
+        self, make: MakeContent, request: ReadRequest, wanted: Wanted, _receive: Receive
     ) -> ASGIApp | None:
-        answers, wanted, key = self.store.answers, asked.wanted, asked.key
+        answers, key = self.store.answers, request.key
         answer = await answers.find(key)
         if answer is None:
-            answer = await answers.find_or_make(key, partial(self._make_document, make, asked))
+            make_answer = partial(self._make_document, make, request, wanted)
+            answer = await answers.find_or_make(key, make_answer)
         if wanted.is_conditional:
             unchanged = answer_preconditions(wanted, answer.version)
             if unchanged is not None:
@@ -105,8 +95,10 @@ class Routes:
             answers.keep_response(key, answer, name, response)
         return response
 
-    async def _make_document(self, make: MakeContent, asked: Asked) -> Answer:
-        store, request = self.store, asked.request
+    async def _make_document(
+        self, make: MakeContent, request: ReadRequest, wanted: Wanted
+    ) -> Answer:
+        store = self.store
         encoder = cast("DocumentEncoder", request.encoder)
         most = min(MAX_DOCUMENT_BYTES, store.settings.max_response_bytes)
 
@@ -121,17 +113,19 @@ class Routes:
         is_large = len(body) > COMPRESS_OVER_BYTES
         version = await store.make_version(request, lease, is_large=is_large)
         # As it is: other codings are made of it.
-        plain = replace(asked.wanted, coding=None)
+        plain = replace(wanted, coding=None)
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
         finished = await finish_response(plain, version, response, self.store.run_in_decode_lane)
         answer = Answer(version, {None: cast("BufferedResponse", finished)})
-        store.answers.keep(asked.key, answer)
+        store.answers.keep(request.key, answer)
         return answer
 
-    async def _answer_data(self, asked: Asked, receive: Receive) -> ASGIApp | None:
-        store, request, wanted = self.store, asked.request, asked.wanted
+    async def _answer_data(
+        self, request: ReadRequest, wanted: Wanted, receive: Receive
+    ) -> ASGIApp | None:
+        store = self.store
         if wanted.is_conditional:
-            unchanged = await self._find_unchanged(asked)
+            unchanged = await self._find_unchanged(request, wanted)
             if unchanged is not None:
                 return unchanged
         view, place = request.view, None
@@ -142,22 +136,24 @@ class Routes:
             if answered is None:
                 return None
             version, response = answered
-        return await self._finish(asked, version, response, place)
+        return await self._finish(request, wanted, version, response, place)
 
-    async def _answer_reduction(self, asked: Asked, receive: Receive) -> ASGIApp | None:
+    async def _answer_reduction(
+        self, request: ReadRequest, wanted: Wanted, receive: Receive
+    ) -> ASGIApp | None:
         """Answer with few numbers made of many values, while the client waits."""
-        if asked.wanted.is_conditional:
-            unchanged = await self._find_unchanged(asked)
+        if wanted.is_conditional:
+            unchanged = await self._find_unchanged(request, wanted)
             if unchanged is not None:
                 return unchanged
-        request, encoder = asked.request, cast("DocumentEncoder", asked.request.encoder)
+        encoder = cast("DocumentEncoder", request.encoder)
         compute = compute_statistics if request.route == "stats" else compute_histogram
 
         async def answer() -> tuple[Version, BufferedResponse]:
             numbers, lease = await prepare_numbers(self.store, request)
             try:
                 version = await self.store.make_version(request, lease, numbers.sources)
-                unchanged = answer_preconditions(asked.wanted, version)
+                unchanged = answer_preconditions(wanted, version)
                 if unchanged is not None:
                     return version, unchanged
                 body = _encode(encoder, await compute(request, numbers))
@@ -166,16 +162,19 @@ class Routes:
             return version, BufferedResponse(body, headers={"content-type": encoder.media_type})
 
         answered = await run_while_connected(receive, answer)
-        return None if answered is None else await self._finish(asked, *answered)
+        return None if answered is None else await self._finish(request, wanted, *answered)
 
-    async def _find_unchanged(self, asked: Asked) -> BufferedResponse | None:
+    async def _find_unchanged(
+        self, request: ReadRequest, wanted: Wanted
+    ) -> BufferedResponse | None:
         """Return a 304, if what is in memory says so. Raises HTTPException: 412."""
-        known = await self.store.answers.find(asked.key)
-        return None if known is None else answer_preconditions(asked.wanted, known.version)
+        known = await self.store.answers.find(request.key)
+        return None if known is None else answer_preconditions(wanted, known.version)
 
     async def _finish(
         self,
-        asked: Asked,
+        request: ReadRequest,
+        wanted: Wanted,
         version: Version,
         response: BufferedResponse | StreamedResponse,
         place: BytesPlace | None = None,
@@ -185,7 +184,6 @@ class Routes:
         Raises:
             HTTPException: 412.
         """
-        wanted, answers = asked.wanted, self.store.answers
         if response.status == 304:
             return response
         if isinstance(response, StreamedResponse):
@@ -203,42 +201,49 @@ class Routes:
             # Not its bytes: they are in memory where they lie.
             short = cast("BufferedResponse", finished).with_body(b"")
             answer = Answer(version, {None: short}, place)
-        answers.keep(asked.key, answer)
+        self.store.answers.keep(request.key, answer)
         return finished
 
 
-class TimedRoute:
-    """An ASGI application: another one, which has to begin its answer in time.
+@contextmanager
+def begin_in_time(seconds: float, send: Send) -> Iterator[Send]:
+    """Yield a `send` for an answer that has to begin in time.
 
     All that the service does before counts: waiting for a lane, for another request that makes the
     same answer, for a file to stop changing. What has begun is bounded by how long its client may
-    take (`asgihive.asgi.gate`), and for each further block by the reader.
+    take (`asgihive.asgi.gate`), and for each further block by the reader. What makes the answer
+    is cancelled when its time is over, so that its work ends at the next step.
 
     Args:
-        app: cancelled when its time is over, so that its work ends at the next step.
         seconds: until the first byte.
 
     Raises:
         ReadTimeout: nothing was sent by then.
     """
+    with anyio.move_on_after(seconds) as limit:
+
+        async def begin(message: Message) -> None:
+            if limit.cancel_called:
+                # Too late by a moment: nothing may be sent of an answer that is cancelled.
+                await anyio.lowlevel.checkpoint()
+            limit.deadline = math.inf
+            await send(message)
+
+        yield begin
+    if limit.cancelled_caught:
+        raise ReadTimeout(seconds)
+
+
+class TimedRoute:
+    """An ASGI application: another one, which has to begin its answer in time."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with anyio.move_on_after(self._seconds) as limit:
-
-            async def begin(message: Message) -> None:
-                if limit.cancel_called:
-                    # Too late by a moment: nothing may be sent of an answer that is cancelled.
-                    await anyio.lowlevel.checkpoint()
-                limit.deadline = math.inf
-                await send(message)
-
+        with begin_in_time(self._seconds, send) as begin:
             await self._app(scope, receive, begin)
-        if limit.cancelled_caught:
-            raise ReadTimeout(self._seconds)
 
 
 class ReadRoute:
@@ -256,7 +261,7 @@ class ReadRoute:
         self,
         store: Store,
         name: str,
-        answer: Callable[[Asked, Receive], Awaitable[ASGIApp | None]],
+        answer: Callable[[ReadRequest, Wanted, Receive], Awaitable[ASGIApp | None]],
     ) -> None:
         self._store = store
         self._name = name
@@ -273,18 +278,14 @@ class ReadRoute:
             is_compressible=settings.compress_arrays
             or getattr(request.encoder, "is_compressible", True),
         )
-        asked = Asked(request, wanted, (request.canonical, request.has_format))
-        response = self._store.answers.find_response(asked.key, wanted)
+        response: ASGIApp | None = self._store.answers.find_response(request.key, wanted)
         if response is not None:
             await response(scope, receive, send)
             return
-
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await self._answer(asked, receive)
+        with begin_in_time(settings.read_timeout_seconds, send) as begin:
+            response = await self._answer(request, wanted, receive)
             if response is not None:
-                await response(scope, receive, send)
-
-        await TimedRoute(answer, settings.read_timeout_seconds)(scope, receive, send)
+                await response(scope, receive, begin)
 
 
 _OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})

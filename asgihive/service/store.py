@@ -28,7 +28,7 @@ from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.hdf5.virtual_sources import SourcesFound
 from asgihive.service.answers import AnswerCache
-from asgihive.service.parameters import ReadRequest
+from asgihive.service.requests import ReadRequest
 from asgihive.service.versions import Version, make_seed, make_version
 from asgihive.settings import H5Settings
 

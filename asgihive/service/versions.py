@@ -1,4 +1,4 @@
-"""What a request wants of an answer, which version there is, and what follows from both; pure.
+"""Which version of an answer there is, and what follows from it and from what is wanted; pure.
 
 A status, its headers and a content coding are decided from two frozen values alone: `Wanted`, which
 is read from the request, and `Version`, which is made of the files that an answer depends on.
@@ -9,13 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from hashlib import blake2b
 from importlib.metadata import version as version_of_distribution
 from typing import Any
 from urllib.parse import quote
-
-from starlette.types import Scope
 
 from asgihive.asgi import (
     BodyChunk,
@@ -24,21 +22,18 @@ from asgihive.asgi import (
     Coding,
     StreamedResponse,
     Validators,
-    choose_coding,
     closing,
     compress_chunks,
 )
 from asgihive.asgi.conditional import (
-    RequestFields,
     check_preconditions,
     choose_range,
-    is_conditional,
-    parse_conditional_headers,
     select_304_headers,
 )
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import Identity
 from asgihive.hdf5.virtual_sources import SourcesFound
+from asgihive.service.requests import Wanted
 from asgihive.settings import H5Settings
 
 COMPRESS_OVER_BYTES = 1 << 10
@@ -66,22 +61,6 @@ Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a request wants of an answer."""
-
-    fields: RequestFields
-    """Its conditional headers, and those of ranges and codings."""
-    coding: Coding | None
-    """In which an answer that is large enough is sent; None = as it is."""
-    common: Mapping[str, str]
-    """Headers that each form of the answer has."""
-    is_conditional: bool
-    """Whether it has preconditions."""
-    has_range: bool
-    """Whether it asks for a part, which is granted where the bytes of an answer can be counted."""
-
-
-@dataclass(frozen=True, slots=True)
 class Version:
     """Which version of an answer there is, as far as that is known."""
 
@@ -93,41 +72,6 @@ class Version:
     """Whether it is worth compression; None = that is seen at the end."""
     missing_sources: str | None = None
     """The value of the header of that name; None = no source is missing."""
-
-
-def parse_wanted(
-    scope: Scope, cache_control: str, *, has_format: bool, is_compressible: bool
-) -> Wanted:
-    """Return what a request wants.
-
-    Args:
-        cache_control: of all answers, may be empty.
-        has_format: whether it names a format, so that `Accept` has no say in it.
-        is_compressible: whether `Accept-Encoding` has a say in it.
-    """
-    fields = parse_conditional_headers(scope)
-    coding = None
-    if is_compressible and "accept-encoding" in fields:
-        coding = choose_coding(
-            fields["accept-encoding"], cache_control, fields.get("cache-control")
-        )
-    common = _make_common(cache_control, has_format=has_format, is_compressible=is_compressible)
-    # Of HEAD, a range means nothing (RFC 9110 §14.2).
-    has_range = "range" in fields and scope["method"] == "GET"
-    return Wanted(fields, coding, common, bool(fields) and is_conditional(fields), has_range)
-
-
-@cache
-def _make_common(
-    cache_control: str, *, has_format: bool, is_compressible: bool
-) -> Mapping[str, str]:
-    headers = {}
-    if cache_control:
-        headers["cache-control"] = cache_control
-    vary = ["accept"] * (not has_format) + ["accept-encoding"] * is_compressible
-    if vary:
-        headers["vary"] = ", ".join(vary)
-    return headers
 
 
 def make_seed(settings: H5Settings) -> bytes:

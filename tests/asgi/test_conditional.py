@@ -14,12 +14,9 @@ from asgihive.asgi.conditional import (
     choose_range,
     evaluate_preconditions,
     format_http_date,
-    is_conditional,
     is_range_applicable,
-    parse_conditional_headers,
     select_304_headers,
 )
-from tests.asgi.exchange import http
 
 NOON = 784_000_000
 XYZZY = Validators('"xyzzy"', NOON, NOON)
@@ -191,19 +188,6 @@ def test_another_coding_has_another_tag() -> None:
     assert evaluate_preconditions({"if-none-match": '"xyzzy"'}, coded) == 200
     assert XYZZY.with_coding(None) == XYZZY
     assert UNKNOWN.with_coding("gzip") == UNKNOWN
-
-
-def test_the_fields_of_a_request() -> None:
-    headers = [
-        (b"host", b"here"),
-        (b"if-none-match", b'"a"'),
-        (b"range", b"bytes=0-1"),
-        (b"if-none-match", b'"b\xff"'),
-    ]
-    fields = parse_conditional_headers(http(headers=headers).scope)
-    assert fields == {"if-none-match": '"a", "b\xff"', "range": "bytes=0-1"}
-    assert is_conditional(fields)
-    assert not is_conditional({"range": "bytes=0-1", "if-range": '"a"'})
 
 
 def test_what_a_304_keeps() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.json import BY_NAME, Json
 from asgihive.service import H5App, data
-from asgihive.service.parameters import is_navigation
+from asgihive.service.requests import is_navigation
 from asgihive.settings import H5Settings
 from tests.encoders.strategies import whole
 from tests.zoo.client import client

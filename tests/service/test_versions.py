@@ -9,8 +9,10 @@ import pytest
 from asgihive.asgi import Validators
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Lease
+from asgihive.service.requests import parse_wanted
 from asgihive.service.versions import make_seed, make_version
 from asgihive.settings import H5Settings
+from tests.asgi.exchange import http
 from tests.hdf5.serving import leased
 
 SEED = make_seed(H5Settings())
@@ -100,3 +102,18 @@ def test_what_may_still_change_unseen_has_none(root: Path) -> None:
         for file in lease.files.values():
             file.settled = False
         assert make_version(SEED, REQUEST, lease).validators == Validators()
+
+
+def test_the_fields_of_a_request() -> None:
+    headers = [
+        (b"host", b"here"),
+        (b"if-none-match", b'"a"'),
+        (b"range", b"bytes=0-1"),
+        (b"if-none-match", b'"b\xff"'),
+    ]
+    wanted = parse_wanted(http(headers=headers).scope, "", has_format=True, is_compressible=True)
+    assert wanted.fields == {"if-none-match": '"a", "b\xff"', "range": "bytes=0-1"}
+    assert wanted.is_conditional
+    headers = [(b"range", b"bytes=0-1"), (b"if-range", b'"a"')]
+    wanted = parse_wanted(http(headers=headers).scope, "", has_format=True, is_compressible=True)
+    assert not wanted.is_conditional

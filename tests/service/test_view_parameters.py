@@ -7,7 +7,8 @@ import pytest
 from asgihive.errors import BadParameter
 from asgihive.hdf5.statistics import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method, ViewRequest
-from asgihive.service.parameters import DEFAULT_BINS, ReadRequest, read_request
+from asgihive.service.parameters import DEFAULT_BINS
+from asgihive.service.requests import ReadRequest, read_request
 from tests.asgi.exchange import http
 
 
