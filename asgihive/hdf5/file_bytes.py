@@ -10,6 +10,7 @@ U+FFFD, and a name asked for with U+FFFD finds the one that is shown so.
 
 import ctypes
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,8 +26,8 @@ from asgihive.hdf5.buffers import Bytes, read_cached_bytes
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
-# Of versions 0 and 1; as much as any other needs.
-_SUPERBLOCK_BYTES = 104
+# All that is looked at of a superblock of any version.
+_SUPERBLOCK_BYTES = 76
 
 # What is read at once of metadata, and how many such pages are kept while many objects are read,
 # and of a file that is only open.
@@ -128,6 +129,7 @@ class FileBytes:
         end: the size of the file in bytes, when it was opened.
         is_live: whether a writer is writing it, so that it grows and checksums may be late.
         address_bytes, length_bytes: of an address and of a length in this file.
+        undefined: the address that means "nowhere".
         root: address of the header of the root group.
         tree_k: half the most children of a node of a version 1 B-tree of chunks.
         extension: address of the superblock extension, if there is one.
@@ -139,15 +141,11 @@ class FileBytes:
     is_live: bool
     address_bytes: int
     length_bytes: int
+    undefined: int
     root: int
     tree_k: int = DEFAULT_TREE_K
     extension: int | None = None
     _pages: dict[int, bytes] = field(default_factory=dict)
-
-    @property
-    def undefined(self) -> int:
-        """The address that means "nowhere"."""
-        return (1 << 8 * self.address_bytes) - 1
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes at `address`.
@@ -166,34 +164,32 @@ class FileBytes:
     def read_page(self, address: int, size: int) -> bytes:
         """Return `size` bytes at `address`, of pages that are kept in memory.
 
-        For the small structures of a file that no writer writes, which lie close together.
+        For small structures, which lie close together. Of a file that a writer writes nothing is
+        kept.
 
         Raises:
             NotPlain: the file ends before.
         """
-        number, start = divmod(self.base + address, _PAGE_BYTES)
-        page = self._pages.get(number)
-        if page is None:
-            page = self._load_page(number)
-        stored = page[start : start + size]
-        while len(stored) < size:
-            number += 1
-            page = self._pages.get(number)
-            more = (self._load_page(number) if page is None else page)[: size - len(stored)]
-            if not more:
-                raise NotPlain
-            stored += more
-        return stored
-
-    def _load_page(self, number: int) -> bytes:
-        if len(self._pages) >= _MAX_PAGES:
-            self._pages.clear()
         try:
-            page = read_bytes(self.descriptor, _PAGE_BYTES, number * _PAGE_BYTES)
-        except (OSError, OverflowError):
+            if self.is_live:
+                return self.read(address, size)
+            number, start = divmod(self.base + address, _PAGE_BYTES)
+            stored = b""
+            while True:
+                page = self._pages.get(number)
+                if page is None:
+                    if len(self._pages) >= _MAX_PAGES:
+                        self._pages.clear()
+                    page = read_bytes(self.descriptor, _PAGE_BYTES, number * _PAGE_BYTES)
+                    self._pages[number] = page
+                stored += page[start : start + size - len(stored)]
+                if len(stored) >= size:
+                    return stored
+                if len(page) < _PAGE_BYTES:
+                    raise NotPlain
+                number, start = number + 1, 0
+        except (DamagedMetadata, OSError, OverflowError):
             raise NotPlain from None
-        self._pages[number] = page
-        return page
 
     def drop_pages(self) -> None:
         """Keep no more pages than an open file may have."""
@@ -281,33 +277,28 @@ def read_superblock(descriptor: int, base: int, end: int, *, is_live: bool) -> F
         NeedsThread
     """
     stored = read_bytes(descriptor, _SUPERBLOCK_BYTES, base)
-    if not stored.startswith(_SIGNATURE) or len(stored) < 48:
+    if not stored.startswith(_SIGNATURE) or len(stored) < _SUPERBLOCK_BYTES:
         raise NotPlain
     version = stored[8]
     wide, long = stored[13:15] if version < 2 else stored[9:11]
     if version > 3 or not {wide, long} <= {4, 8}:
         raise NotPlain
-    undefined = (1 << 8 * wide) - 1
-
-    def address(at: int) -> int:
-        return int.from_bytes(stored[at : at + wide], "little")
-
-    tree_k, extension = DEFAULT_TREE_K, None
+    word, undefined = ("Q" if wide == 8 else "I"), (1 << 8 * wide) - 1
+    tree_k, extension = DEFAULT_TREE_K, undefined
     if version < 2:
-        first = 24 + 4 * version
         if version == 1:
             tree_k = int.from_bytes(stored[24:26], "little")
+        addresses = struct.unpack_from(f"<6{word}", stored, 24 + 4 * version)
+        stored_base, _, stored_end, driver, _, root = addresses
         # A driver's own information tells of a file in several parts.
-        is_plain = address(first + 3 * wide) == undefined
-        stored_base, stored_end, root = first, first + 2 * wide, first + 5 * wide
+        is_plain = driver == undefined
     else:
+        stored_base, extension, stored_end, root = struct.unpack_from(f"<4{word}", stored, 12)
         # Flags say that a writer has the file open, or ended without closing it.
         is_plain = is_live or (not stored[11] and is_checked(stored[: 16 + 4 * wide], b""))
-        stored_base, stored_end, root = 12, 12 + 2 * wide, 12 + 3 * wide
-        extension = address(12 + wide)
     # libhdf5 refuses what is shorter than it says; while it is written it may be.
-    is_whole = is_live or address(stored_end) <= end
-    if not (is_plain and is_whole and tree_k and address(stored_base) == base):
+    is_whole = is_live or stored_end <= end
+    if not (is_plain and is_whole and tree_k and stored_base == base):
         raise NotPlain
     return FileBytes(
         descriptor=descriptor,
@@ -316,7 +307,8 @@ def read_superblock(descriptor: int, base: int, end: int, *, is_live: bool) -> F
         is_live=is_live,
         address_bytes=wide,
         length_bytes=long,
-        root=address(root),
+        undefined=undefined,
+        root=root,
         tree_k=tree_k,
         extension=None if extension == undefined else extension,
     )
@@ -356,15 +348,15 @@ checksum = find_checksum()
 
 
 def text(name: bytes) -> str:
-    """How a name or a string is shown."""
+    """Return a name or a string as it is shown."""
     return name.decode("utf-8", "replace")
 
 
 def encoded(name: str) -> bytes:
-    """The bytes that a client's text stands for; `%FF` in a URL arrives as a surrogate."""
+    """Return the bytes that a client's text stands for; `%FF` in a URL arrives as a surrogate."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def components(path: bytes) -> list[bytes]:
-    """The links that a path passes through; `.` and repeated slashes mean nothing in HDF5."""
+    """Return the links that a path names; `.` and repeated slashes mean nothing in HDF5."""
     return [part for part in path.split(b"/") if part not in {b"", b"."}]

@@ -181,7 +181,7 @@ _Message = tuple[int, int, int, int, bytes]
 def _messages(file: FileBytes, address: int) -> list[_Message]:
     """Return all messages of a header, but for those that continue it elsewhere."""
     try:
-        start = _read(file, address, _V1_PREFIX.size)
+        start = file.read_page(address, _V1_PREFIX.size)
         if start.startswith(b"OHDR"):
             return _messages_2(file, address, start)
         version, total, _, size = _V1_PREFIX.unpack(start)
@@ -197,7 +197,9 @@ def _messages_1(file: FileBytes, address: int, size: int, total: int) -> list[_M
     found: list[_Message] = []
     blocks, count = [(address, size)], 0
     for first, length in blocks:  # the list grows while it is walked: blocks continue each other
-        block, at = _read(file, first, length), 0
+        if length > _MAX_BLOCK_BYTES:
+            raise NotPlain
+        block, at = file.read_page(first, length), 0
         while at < length:
             kind, bytes_, flags = _V1_MESSAGE.unpack_from(block, at)
             at += 8 + bytes_
@@ -221,12 +223,14 @@ def _messages_2(file: FileBytes, address: int, start: bytes) -> list[_Message]:
         raise NotPlain
     width = 1 << (flags & 0x03)
     prefix = 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0) + width
-    size = int.from_bytes(_read(file, address, prefix)[-width:], "little")
+    size = int.from_bytes(file.read_page(address, prefix)[-width:], "little")
     head = 6 if flags & 0x04 else 4  # with creation order or without
     found: list[_Message] = []
     blocks, count = [(address, prefix + size + 4)], 0
     for first, length in blocks:
-        block, at = _read(file, first, length), prefix
+        if length > _MAX_BLOCK_BYTES:
+            raise NotPlain
+        block, at = file.read_page(first, length), prefix
         if not is_checked(block, b"OHDR" if first == address else b"OCHK"):
             raise NotPlain
         while at + head <= length - 4:
@@ -249,17 +253,6 @@ def _next_block(file: FileBytes, body: bytes, blocks: int) -> tuple[int, int]:
     if len(body) < file.address_bytes + file.length_bytes or blocks > _MAX_BLOCKS:
         raise NotPlain
     return file.address(body, 0), file.length(body, file.address_bytes)
-
-
-def _read(file: FileBytes, address: int, size: int) -> bytes:
-    if size > _MAX_BLOCK_BYTES:
-        raise NotPlain
-    if not file.is_live:
-        return file.read_page(address, size)
-    try:
-        return file.read(address, size)
-    except (ValueError, OSError):
-        raise NotPlain from None
 
 
 def _is_without_dense(info: bytes, file: FileBytes) -> bool:
@@ -288,10 +281,11 @@ def parse_extent(space: bytes, length_bytes: int) -> tuple[Shape, tuple[int | No
         most: tuple[int | None, ...] = extent
         if flags & 0x01:
             bounds = struct.unpack_from(f"<{rank}{item}", space, start + length_bytes * rank)
-            if any(size > bound for size, bound in zip(extent, bounds, strict=True)):
+            if any(map(int.__gt__, extent, bounds)):
                 raise NotPlain
-            undefined = (1 << 8 * length_bytes) - 1
-            most = tuple(None if bound == undefined else bound for bound in bounds)
+            if (undefined := (1 << 8 * length_bytes) - 1) in bounds:
+                bounds = tuple(None if bound == undefined else bound for bound in bounds)
+            most = bounds
     except (struct.error, IndexError):
         raise NotPlain from None
     # What overflows is libhdf5's to judge; so is an extent beside "no data".
@@ -314,9 +308,9 @@ def parse_attribute(message: bytes, length_bytes: int = 8) -> AttributeMessage:
     if version not in {1, 2, 3} or (version != 1 and flags):
         raise NotPlain
     start = 9 if version == 3 else 8  # the third knows the name's character set
-    aligned = _pad if version == 1 else int
-    type_at = start + aligned(name)
-    space_at = type_at + aligned(datatype)
+    unit = 8 if version == 1 else 1  # to which each part is padded
+    type_at = start + -(-name // unit) * unit
+    space_at = type_at + -(-datatype // unit) * unit
     stored = message[start : start + name]
     if len(message) < space_at + space or stored.find(b"\0") != name - 1:
         raise NotPlain
@@ -325,7 +319,7 @@ def parse_attribute(message: bytes, length_bytes: int = 8) -> AttributeMessage:
         name=stored[:-1],
         shape=shape,
         type=message[type_at : type_at + datatype],
-        value=message[space_at + aligned(space) :],
+        value=message[space_at + -(-space // unit) * unit :],
     )
 
 
@@ -346,7 +340,7 @@ def parse_pipeline(message: bytes) -> tuple[Filter, ...]:
     """Return the filters of a filter pipeline message; section IV.A.2.l, versions 1 and 2.
 
     Raises:
-        NotPlain: it is damaged.
+        NotPlain: it is damaged, or has no name of a filter: libhdf5 has that of its plugin.
     """
     try:
         version, count = message[0], message[1]
@@ -361,15 +355,14 @@ def parse_pipeline(message: bytes) -> tuple[Filter, ...]:
                 position += 2
             _, value_count = struct.unpack_from("<HH", message, position + 2)
             position += 6
-            name = message[position : position + name_bytes].partition(b"\0")[0]
-            position += _pad(name_bytes) if version == 1 else name_bytes
+            stored = message[position : position + name_bytes].partition(b"\0")[0]
+            name = text(stored) or _FILTER_NAMES.get(number)
+            if not name:
+                raise NotPlain
+            position += -(-name_bytes // 8) * 8 if version == 1 else name_bytes
             values = struct.unpack_from(f"<{value_count}I", message, position)
             position += 4 * (value_count + (value_count % 2 if version == 1 else 0))
-            filters.append(Filter(number, text(name) or _FILTER_NAMES.get(number, ""), values))
+            filters.append(Filter(number, name, values))
     except (struct.error, IndexError):
         raise NotPlain from None
     return tuple(filters)
-
-
-def _pad(size: int) -> int:
-    return (size + 7) & ~7

@@ -8,6 +8,7 @@ in the messages of its header (IV.A.2), strings of variable length are in global
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,30 +68,27 @@ def read_links(file: FileBytes, header: ObjectHeader) -> dict[bytes, Link]:
     """
     try:
         if SYMBOL_TABLE in header.messages:
-            links = _links_of_table(file, header.messages[SYMBOL_TABLE])
-        else:
-            links = _links_of_messages(file, header)
+            return _read_symbol_table(file, header.messages[SYMBOL_TABLE])
+        info = header.messages[LINK_INFO]
+        heap = 10 if info[1] & _TRACKED else 2
+        if info[0] or file.address(info, heap) != file.undefined:
+            raise NotPlain
+        links = {}
+        for message in header.links:
+            link = _parse_link(file, message)
+            links[link.name] = link
     except (struct.error, IndexError, OverflowError):
         raise NotPlain from None
-    by_name = {link.name: link for link in links}
     # Of two links of one name, which only a forged group has, libhdf5 chooses.
-    if len(by_name) < len(links):
+    if len(links) < len(header.links):
         raise NotPlain
-    return by_name
+    return links
 
 
 def tracks_creation(header: ObjectHeader) -> bool:
     """Return whether a group keeps track of the order in which its links were created."""
     info = header.messages.get(LINK_INFO)
     return info is not None and bool(info[1] & _TRACKED)
-
-
-def _links_of_messages(file: FileBytes, header: ObjectHeader) -> list[Link]:
-    info = header.messages[LINK_INFO]
-    heap = 10 if info[1] & _TRACKED else 2
-    if info[0] or file.address(info, heap) != file.undefined:
-        raise NotPlain
-    return [_parse_link(file, message) for message in header.links]
 
 
 def _parse_link(file: FileBytes, message: bytes) -> Link:
@@ -132,12 +130,17 @@ def _parse_target(name: bytes, kind: int, order: int, value: bytes) -> Link:
     return Link(name, h5l.TYPE_EXTERNAL, 0, order, (parts[0], parts[1]))
 
 
-def _links_of_table(file: FileBytes, table: bytes) -> list[Link]:
-    wide = file.address_bytes
+def _read_symbol_table(file: FileBytes, table: bytes) -> dict[bytes, Link]:
+    wide, long = file.address_bytes, file.length_bytes
     if len(table) < 2 * wide:
         raise NotPlain
-    names = _read_local_heap(file, file.address(table, wide))
-    links: list[Link] = []
+    # The names are in a local heap (section III.D).
+    heap = file.read_page(file.address(table, wide), 8 + 2 * long + wide)
+    size = file.length(heap, 8)
+    if not heap.startswith(b"HEAP\0") or size > _MAX_LOCAL_HEAP_BYTES:
+        raise NotPlain
+    names = file.read_page(file.address(heap, 8 + 2 * long), size)
+    links: dict[bytes, Link] = {}
     for node in _find_nodes(file, file.address(table, 0)):
         start = file.read_page(node, 8)
         count = int.from_bytes(start[6:8], "little")
@@ -149,25 +152,17 @@ def _links_of_table(file: FileBytes, table: bytes) -> list[Link]:
             name = _string_at(names, file.address(entries, at))
             address = file.address(entries, at + wide)
             cached = int.from_bytes(entries[at + 2 * wide : at + 2 * wide + 4], "little")
-            if not name:
+            # Of two links of one name, which only a forged group has, libhdf5 chooses.
+            if not name or name in links:
                 raise NotPlain
             if cached == _CACHED_SOFT:
                 target = int.from_bytes(entries[at + 2 * wide + 8 : at + 2 * wide + 12], "little")
-                links.append(Link(name, h5l.TYPE_SOFT, 0, 0, _string_at(names, target)))
+                links[name] = Link(name, h5l.TYPE_SOFT, 0, 0, _string_at(names, target))
             elif cached > _CACHED_SOFT or address == file.undefined:
                 raise NotPlain
             else:
-                links.append(Link(name, h5l.TYPE_HARD, address, 0))
+                links[name] = Link(name, h5l.TYPE_HARD, address, 0)
     return links
-
-
-def _read_local_heap(file: FileBytes, address: int) -> bytes:
-    """Return the data of a local heap (section III.D)."""
-    head = file.read_page(address, 8 + 2 * file.length_bytes + file.address_bytes)
-    size = file.length(head, 8)
-    if not head.startswith(b"HEAP\0") or size > _MAX_LOCAL_HEAP_BYTES:
-        raise NotPlain
-    return file.read_page(file.address(head, 8 + 2 * file.length_bytes), size)
 
 
 def _string_at(heap: bytes, at: int) -> bytes:
@@ -192,12 +187,12 @@ def _find_nodes(file: FileBytes, root: int) -> list[int]:
         if not is_sound or seen > _MAX_NODES or used > _MAX_NODES:
             raise NotPlain
         body = file.read_page(address + start, used * (long + wide) + long)
-        children = [file.address(body, at) for at in range(long, used * (long + wide), long + wide)]
+        places = range(long, used * (long + wide), long + wide)
         if level:
             # The last one is taken first.
-            pending.extend((child, level - 1) for child in reversed(children))
+            pending.extend((file.address(body, at), level - 1) for at in reversed(places))
         else:
-            found.extend(children)
+            found.extend(map(partial(file.address, body), places))
     return found
 
 
@@ -262,17 +257,13 @@ def interpret_dataset(file: FileBytes, header: ObjectHeader) -> StoredDataset:
                 raise NotPlain
     except (struct.error, IndexError):
         raise NotPlain from None
-    filters = parse_pipeline(messages[PIPELINE]) if PIPELINE in messages else ()
-    # libhdf5 gives others the names that their plugins have.
-    if not all(each.name for each in filters):
-        raise NotPlain
     return StoredDataset(
         shape=shape,
         max_shape=max_shape,
         type=messages[DATATYPE],
         kind=kind,
         chunks=chunks,
-        filters=filters,
+        filters=parse_pipeline(messages[PIPELINE]) if PIPELINE in messages else (),
         place=place,
         fill=_find_fill(messages),
     )
@@ -300,24 +291,24 @@ def parse_chunk_shape(layout: bytes, address_bytes: int) -> tuple[int, ...]:
 
 def _find_fill(messages: dict[int, bytes]) -> bytes | None:
     """Sections IV.A.2.e and f: the newer message counts, of which there are three versions."""
+    if FILL not in messages and OLD_FILL not in messages:
+        return None
     try:
-        if FILL not in messages:
-            return _sized(messages[OLD_FILL], 0) if OLD_FILL in messages else None
-        message = messages[FILL]
-        version = message[0]
-        if version in {1, 2}:
-            is_given, time, at = version == 1 or message[3] != 0, message[2], 4
-        elif version == 3:
-            is_given, time, at = bool(message[1] & 0x20), message[1] >> 2 & 0x03, 2
-        else:
-            raise NotPlain
+        message, at = messages.get(OLD_FILL, b""), 0
+        if FILL in messages:
+            message = messages[FILL]
+            version = message[0]
+            if version in {1, 2}:
+                is_given, time, at = version == 1 or message[3] != 0, message[2], 4
+            elif version == 3:
+                is_given, time, at = bool(message[1] & 0x20), message[1] >> 2 & 0x03, 2
+            else:
+                raise NotPlain
+            if not is_given or time == _NEVER:
+                return None
+        (size,) = struct.unpack_from("<i", message, at)
     except (struct.error, IndexError):
         raise NotPlain from None
-    return _sized(message, at) if is_given and time != _NEVER else None
-
-
-def _sized(message: bytes, at: int) -> bytes | None:
-    (size,) = struct.unpack_from("<i", message, at)
     value = message[at + 4 : at + 4 + max(size, 0)]
     if len(value) < size:
         raise NotPlain
