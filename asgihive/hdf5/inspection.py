@@ -36,6 +36,7 @@ from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import list_segments
 from asgihive.hdf5.links import (
     PASSING,
+    Entity,
     ExternalLink,
     LinkResolution,
     Resolved,
@@ -214,10 +215,15 @@ def inspect_path(lease: Lease, file: OpenFile, path: str) -> Inspection:
     """
     inspector = _Inspector(lease, file)
     names = components(encoded(path))
-    before = (b"/".join(names[:count]) for count in range(1, len(names) + 1))
-    found = (inspector.describe_link(_as_path(each)) for each in before)
-    links = tuple(each for each in found if each is not None)
-    return inspector.describe(path, links, detailed=True)
+    passed = (_as_path(b"/".join(names[: at + 1])) for at in range(len(names)))
+    links = tuple(filter(None, map(inspector.describe_link, passed)))
+    entity = walk(lease, file, path, LinkResolution.ONLY_VALID)
+    try:
+        return inspector.describe(entity, path, links, detailed=True)
+    except LIBRARY_ERRORS as error:
+        place = entity.file.place if isinstance(entity, Resolved) else file.place
+        detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
+        raise FileUnreadable(place.name, detail) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,37 +241,25 @@ class _Inspector:
             walk(self.lease, self.file, path, LinkResolution.ALL)
         except PASSING:
             raise
-        except LinkUnresolved as error:
-            problem = error.detail
         except AsgihiveError as error:
-            problem = str(error)
+            problem = error.detail if isinstance(error, LinkUnresolved) else str(error)
         target_file = entity.target_file if isinstance(entity, ExternalLink) else None
         kind, target = kind_of(entity), entity.target_path
         return LinkReport(entity.path, kind, target_file, target, problem is None, problem)
 
-    def describe(self, path: str, links: tuple[LinkReport, ...], *, detailed: bool) -> Inspection:
-        """Return what lies at `path`, behind the `links`.
+    def describe(
+        self, entity: Entity, path: str, links: tuple[LinkReport, ...], *, detailed: bool
+    ) -> Inspection:
+        """Return what an entity is, which lies at `path`, behind the `links`.
 
         Raises:
-            AsgihiveError: and, not in detail, what h5py raises for a damaged object.
+            AsgihiveError: and what h5py raises for a damaged object.
         """
-        entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID)
         name = entity.path.rsplit("/", 1)[-1]
         if not isinstance(entity, Resolved):
             # Of two links of one name, which only a forged group has, a path finds one.
             problem = links[-1].problem if links else "another link has its name"
             return Inspection(name, entity.path, kind_of(entity), links=links, problem=problem)
-        try:
-            return self._describe_object(entity, path, links, detailed=detailed)
-        except LIBRARY_ERRORS as error:
-            if not detailed:
-                raise
-            detail = f"{entity.path} is damaged ({libhdf5_reason(error)})"
-            raise FileUnreadable(entity.file.place.name, detail) from error
-
-    def _describe_object(
-        self, entity: Resolved, path: str, links: tuple[LinkReport, ...], *, detailed: bool
-    ) -> Inspection:
         object_id = entity.id
         described_type = storage = members = children = None
         if isinstance(object_id, h5g.GroupID):
@@ -284,7 +278,7 @@ class _Inspector:
         else:
             described_type = describe_type(object_id)
         return Inspection(
-            name=entity.path.rsplit("/", 1)[-1],
+            name=name,
             path=entity.path,
             kind=entity.object.kind,
             file=entity.file.place.name,
@@ -298,15 +292,16 @@ class _Inspector:
 
     def _describe_child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
         path = f"{group_path.rstrip('/')}/{_as_path(name)}"
+        links: tuple[LinkReport, ...] = ()
         shown = "/" + "/".join(map(text, components(encoded(path))))
         if b"/" in name:
             # Forged: it can be asked for by no path.
             return Inspection(text(name), shown, "other", problem="its name holds a slash")
-        links: tuple[LinkReport, ...] = ()
         try:
             if link_type != h5l.TYPE_HARD and (link := self.describe_link(path)) is not None:
                 links = (link,)
-            return self.describe(path, links, detailed=False)
+            entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID)
+            return self.describe(entity, path, links, detailed=False)
         except PASSING:
             raise
         except AsgihiveError as error:
@@ -319,8 +314,7 @@ class _Inspector:
         """Return how a dataset is stored; in detail, each chunk and source is looked at."""
         layout = layout_of(found.id)
         is_virtual = layout.kind is LayoutKind.VIRTUAL
-        dataset, way, sources = None, None, None
-        reason: str | None = None
+        dataset = way = reason = sources = segments = None
         try:
             dataset = find_dataset(self.lease, self.file, path)
         except (TypeUnsupported, LibraryRefused, DamagedData, SourceRefused) as error:
@@ -329,20 +323,17 @@ class _Inspector:
             way, reason = _find_way(dataset)
             if detailed and dataset.virtual is not None:
                 sources = tuple(self._describe_sources(dataset))
-        shape, maxshape, dataspace, raw_bytes = None, None, "unknown", None
+        shape, dataspace, raw_bytes = None, "unknown", None
         # Asking libhdf5 of a virtual one would open the sources, wherever they are.
         if dataset is not None or not is_virtual:
             shape = found.id.get_space().shape if dataset is None else dataset.shape
             dataspace = "null" if shape is None else "simple" if shape else "scalar"
             count = 0 if shape is None else math.prod(shape)
             raw_bytes = count * found.id.get_type().get_size()
-        if shape is not None and not is_virtual:
-            maxshape = _find_max_shape(found.id)
         stored_bytes = None if is_virtual else int(found.id.get_storage_size())
         # Of pointers, the size says nothing about what they point to.
         is_comparable = dataset is not None and not dataset.dtype.hasobject
         ratio = raw_bytes / stored_bytes if raw_bytes and stored_bytes and is_comparable else None
-        segments = None
         if layout.kind is LayoutKind.EXTERNAL:
             segments = tuple(
                 SegmentReport(
@@ -356,7 +347,7 @@ class _Inspector:
         return StorageReport(
             dataspace=dataspace,
             shape=shape,
-            maxshape=maxshape,
+            maxshape=None if shape is None or is_virtual else _find_max_shape(found.id),
             layout=layout.kind.value,
             chunks=_describe_chunks(found, layout, shape, detailed=detailed),
             filters=tuple(map(_describe_filter, layout.filters)),
@@ -383,22 +374,16 @@ class _Inspector:
     def _describe_source(self, dataset: Dataset, mapping: Mapping) -> SourceReport:
         names = text(os.fsencode(mapping.file)), text(os.fsencode(mapping.dataset))
         # However many there are: this is one after another, and no answer of the service.
-        seen = self.lease.seen.counted_anew()
-        sources = Sources(self.lease, dataset, 0, seen)
-        way = None
+        sources = Sources(self.lease, dataset, 0, self.lease.seen.counted_anew())
         try:
             source = run_at_once(sources.open(mapping))
             if source is None:
-                problem: str | None = (
-                    f"{sources.shown(mapping)} is missing, and read as fill values"
-                )
-                is_refused = False
-            else:
-                way, reason = _find_way(source.dataset)
-                problem = find_mismatch(source.dataset, dataset.dtype, dataset.item_shape)
-                problem = problem or (None if way else reason)
-                is_refused = problem is not None
-            return SourceReport(*names, source is not None, is_refused, way, problem)
+                problem = f"{sources.shown(mapping)} is missing, and read as fill values"
+                return SourceReport(*names, found=False, refused=False, way=None, problem=problem)
+            way, reason = _find_way(source.dataset)
+            mismatch = find_mismatch(source.dataset, dataset.dtype, dataset.item_shape)
+            refusal = mismatch or (None if way else reason)
+            return SourceReport(*names, True, refusal is not None, way, refusal)
         except SourceRefused as error:
             return SourceReport(*names, found=False, refused=True, way=None, problem=error.detail)
         finally:
@@ -422,12 +407,10 @@ def _as_path(name: bytes) -> str:
 
 def _describe_filter(each: Filter) -> FilterReport:
     decoder = _find_decoder(each)
-    install = None
-    if decoder is None:
-        install = f"a libhdf5 plugin for filter {each.id}, in a directory of HDF5_PLUGIN_PATH"
-        if each.id in CODECS_EXTRA:
-            install = "pip install 'asgihive[codecs]'"
-    return FilterReport(each.id, each.name, each.values, decoder, install)
+    install = f"a libhdf5 plugin for filter {each.id}, in a directory of HDF5_PLUGIN_PATH"
+    if each.id in CODECS_EXTRA:
+        install = "pip install 'asgihive[codecs]'"
+    return FilterReport(each.id, each.name, each.values, decoder, None if decoder else install)
 
 
 def _find_max_shape(dataset: h5d.DatasetID) -> tuple[int | None, ...]:
@@ -447,8 +430,8 @@ def _describe_chunks(
     in_grid = math.prod(-(-extent // chunk) for extent, chunk in pairs)
     if not detailed:
         return ChunksReport(layout.chunks, raw_bytes, in_grid, int(found.id.get_num_chunks()))
-    grid, is_filtered = ChunkGrid(shape, layout.chunks), bool(layout.filters)
-    index = open_index(found.object, grid, _find_max_shape(found.id), is_filtered=is_filtered)
+    grid, most = ChunkGrid(shape, layout.chunks), _find_max_shape(found.id)
+    index = open_index(found.object, grid, most, is_filtered=bool(layout.filters))
     sizes = np.sort(index.list_all(lambda: None).sizes)
     of_interest = [sizes[at].item() for at in (0, (len(sizes) - 1) // 2, -1)] if len(sizes) else []
     return ChunksReport(layout.chunks, raw_bytes, in_grid, len(sizes), *of_interest)
