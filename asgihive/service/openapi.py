@@ -5,8 +5,8 @@ formats those that there are. What is said here is what no table holds: summarie
 of what is answered. Tests hold it against what the routes do.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -35,41 +35,28 @@ Errors = Sequence[type[Exception]]
 
 # Of whatever opens a file, of whatever goes to one of its entities, and of what reads values.
 _FILE: Errors = (
-    errors.BadParameter,
-    errors.FileMissing,
-    errors.FileForbidden,
-    errors.FileUnreadable,
-    errors.FileChanged,
-    errors.Overloaded,
-    errors.ReadTimeout,
-    errors.ReaderCrashed,
+    *(errors.BadParameter, errors.FileMissing, errors.FileForbidden, errors.FileUnreadable),
+    *(errors.FileChanged, errors.Overloaded, errors.ReadTimeout, errors.ReaderCrashed),
 )
 _ENTITY: Errors = (
     *_FILE,
-    errors.EntityMissing,
-    errors.LinkUnresolved,
-    errors.AnswerTooLarge,
-    errors.ChunkTooLarge,
-    errors.DamagedData,
-    errors.LibraryRefused,
+    *(errors.EntityMissing, errors.LinkUnresolved, errors.AnswerTooLarge, errors.ChunkTooLarge),
+    *(errors.DamagedData, errors.LibraryRefused),
 )
 _VALUES: Errors = (
     *_ENTITY,
-    errors.SourceRefused,
-    errors.KindMismatch,
-    errors.BadSelection,
-    errors.TypeUnsupported,
-    errors.FilterMissing,
+    *(errors.SourceRefused, errors.KindMismatch, errors.BadSelection),
+    *(errors.TypeUnsupported, errors.FilterMissing),
 )
 
 # Of HTTP, each with the section of RFC 9110 that says what it means.
-_CONDITIONAL = {
-    "If-None-Match": ("13.1.2", '"0123abcd"'),
-    "If-Modified-Since": ("13.1.3", "Wed, 21 Oct 2026 07:28:00 GMT"),
-    "If-Match": ("13.1.1", '"0123abcd"'),
-    "If-Unmodified-Since": ("13.1.4", "Wed, 21 Oct 2026 07:28:00 GMT"),
-}
-_RANGE = {"Range": ("14.2", "bytes=0-1023"), "If-Range": ("13.1.5", '"0123abcd"')}
+_CONDITIONAL = (
+    ("If-None-Match", "13.1.2", '"0123abcd"'),
+    ("If-Modified-Since", "13.1.3", "Wed, 21 Oct 2026 07:28:00 GMT"),
+    ("If-Match", "13.1.1", '"0123abcd"'),
+    ("If-Unmodified-Since", "13.1.4", "Wed, 21 Oct 2026 07:28:00 GMT"),
+)
+_RANGE = (("Range", "14.2", "bytes=0-1023"), ("If-Range", "13.1.5", '"0123abcd"'))
 
 _FILE_IN_PATH = {
     "name": "path",
@@ -85,7 +72,7 @@ def refer(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class _RouteText:
     """What is said of a route beside its parameters."""
 
@@ -105,7 +92,6 @@ class _RouteText:
 
 def _list_operations() -> dict[str, _RouteText]:
     """Return what is said of each path."""
-    batched: Schema = {"type": "array", "items": refer("BatchAnswer")}
     file = _RouteText(
         "An HDF5 file as it is",
         content={MEDIA_TYPE: {}},
@@ -113,6 +99,7 @@ def _list_operations() -> dict[str, _RouteText]:
         is_versioned=True,
         has_ranges=True,
     )
+    batched: Schema = {"type": "array", "items": refer("BatchAnswer")}
     return {
         "/": _RouteText("Is it there?", content={"text/plain": {"type": "string", "const": "ok"}}),
         "/meta": _RouteText(
@@ -165,13 +152,10 @@ def _list_operations() -> dict[str, _RouteText]:
             errors=_FILE,
         ),
         "/file": file,
-        "/file/{path}": _RouteText(
-            "The same under a URL that ends in its name",
-            "For clients that drop or escape queries, or go by the end of a URL.",
-            content=file.content,
-            errors=_FILE,
-            is_versioned=True,
-            has_ranges=True,
+        "/file/{path}": dataclasses.replace(
+            file,
+            summary="The same under a URL that ends in its name",
+            description="For clients that drop or escape queries, or go by the end of a URL.",
         ),
         "/batch": _RouteText(
             "Many requests in one",
@@ -223,10 +207,7 @@ class ServiceDocumentation(Documentation):
     def _document_operation(
         self, bare: Mapping[str, Any], path: str, known: _RouteText
     ) -> dict[str, Any]:
-        headers = {
-            **(_CONDITIONAL if known.is_versioned else {}),
-            **(_RANGE if known.has_ranges else {}),
-        }
+        fields = (_CONDITIONAL if known.is_versioned else ()) + (_RANGE if known.has_ranges else ())
         operation: dict[str, Any] = {
             "operationId": bare["operationId"],
             "summary": known.summary,
@@ -234,17 +215,13 @@ class ServiceDocumentation(Documentation):
             "parameters": [
                 *(each.document() for each in PARAMETERS.get(path.strip("/"), ())),
                 *([_FILE_IN_PATH] if "{path}" in path else []),
-                *(_document_header(name, *about) for name, about in headers.items()),
+                *(_document_field(*each) for each in fields),
             ],
         }
         if known.description:
             operation["description"] = known.description
         if path == "/batch":
-            schema = {
-                "type": "array",
-                "items": refer("BatchRequest"),
-                "maxItems": MAX_BATCH_REQUESTS,
-            }
+            schema = _make_list(refer("BatchRequest"), maxItems=MAX_BATCH_REQUESTS)
             content = {each: {"schema": schema} for each in (JSON, *MSGPACK_TYPES)}
             operation["requestBody"] = {"required": True, "content": content}
         needs_token = self._has_token and not is_open(path.strip("/"))
@@ -268,7 +245,7 @@ _SECURITY: dict[str, Any] = {
 _OF_ERRORS = {401: "WWW-Authenticate", 416: "Content-Range", 503: "Retry-After"}
 
 
-def _document_header(name: str, section: str, example: str) -> dict[str, Any]:
+def _document_field(name: str, section: str, example: str) -> dict[str, Any]:
     return {
         "name": name,
         "in": "header",
@@ -280,13 +257,10 @@ def _document_header(name: str, section: str, example: str) -> dict[str, Any]:
 def _document_responses(known: _RouteText, *, needs_token: bool) -> dict[str, Any]:
     content = known.content
     if content is None:
-        content = {
-            each.media_type: known.schema or {} for each in list_document_encoders().values()
-        }
-    good: dict[str, Any] = {
-        "description": "Success",
-        "content": {name: {"schema": each} for name, each in content.items()},
-    }
+        documents = list_document_encoders().values()
+        content = {each.media_type: known.schema or {} for each in documents}
+    contents = {name: {"schema": each} for name, each in content.items()}
+    good: dict[str, Any] = {"description": "Success", "content": contents}
     responses: dict[int, dict[str, Any]] = {200: good}
     # What each status means, in the words of the errors themselves.
     found: dict[int, dict[str, None]] = {}
@@ -296,21 +270,19 @@ def _document_responses(known: _RouteText, *, needs_token: bool) -> dict[str, An
     meanings = {status: "\n\n".join(texts) for status, texts in found.items()}
     meanings.update(known.others or {})
     if known.is_versioned:
-        good["headers"] = _list_headers("ETag", "Last-Modified", "Cache-Control", "Vary")
-        responses[304] = {"description": "The client has it already", "headers": good["headers"]}
+        headers = _list_headers("ETag", "Last-Modified", "Cache-Control", "Vary")
+        good["headers"] = headers
+        responses[304] = {"description": "The client has it already", "headers": headers}
         meanings[412] = "If-Match or If-Unmodified-Since is not met"
-    if known.has_ranges:
-        headers = {**good["headers"], **_list_headers("Content-Range")}
-        responses[206] = {
-            **good,
-            "headers": headers,
-            "description": "The range of it that was asked for",
-        }
-        good["headers"] = {
-            **good["headers"],
-            **_list_headers("Accept-Ranges", "Content-Disposition"),
-        }
-        meanings[416] = "No byte of the answer lies in the range"
+        if known.has_ranges:
+            responses[206] = {
+                **good,
+                "headers": {**headers, **_list_headers("Content-Range")},
+                "description": "The range of it that was asked for",
+            }
+            of_whole = _list_headers("Accept-Ranges", "Content-Disposition")
+            good["headers"] = {**headers, **of_whole}
+            meanings[416] = "No byte of the answer lies in the range"
     if needs_token:
         meanings[401] = "The token is missing or wrong"
     for status, meaning in meanings.items():
@@ -328,150 +300,79 @@ def _list_headers(*names: str) -> dict[str, Any]:
     return {name: {"schema": _TEXT} for name in names}
 
 
-def _make_object(
-    properties: dict[str, Schema], optional: tuple[str, ...] = (), **more: Any
-) -> Schema:
-    required = [name for name in properties if name not in optional]
+def _make(kind: str | list[str], description: str = "", **more: Any) -> Schema:
+    """Return the schema of one or several types."""
+    return {"type": kind, **({"description": description} if description else {}), **more}
+
+
+def _make_list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _make_object(properties: dict[str, Schema], optional: str = "", /, **more: Any) -> Schema:
+    """Return the schema of an object; `optional` are the names of what it may lack."""
+    required = [name for name in properties if name not in optional.split()]
     return {"type": "object", "required": required, "properties": properties, **more}
 
 
-_EXTENTS: Schema = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_SHAPE: Schema = {
-    **_EXTENTS,
-    "type": ["array", "null"],
-    "description": "Extents; empty = a scalar, null = an empty dataspace.",
-}
-_FILTERS: Schema = {
-    "type": ["array", "null"],
-    "description": "The pipeline, in order; null = none.",
-    "items": _make_object({"id": {"type": "integer", "minimum": 0}, "name": {"type": "string"}}),
-}
-_ATTRIBUTES: Schema = {"type": "array", "items": refer("Attribute")}
-_LINKS = ("SoftLink", "ExternalLink")
-_OBJECTS = ("Group", "Dataset", "Datatype")
-_NUMBER: Schema = {"type": ["number", "null"]}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-
-
-def _make_kind(kind: str, described: str, **properties: Schema) -> Schema:
-    return _make_object(
-        {
-            "name": {"type": "string", "description": "The last member of its path."},
-            "kind": {"const": kind},
-            **properties,
-        },
-        optional=("children",),
-        description=described,
-    )
+def _make_kind(kind: str, description: str, **properties: Schema) -> Schema:
+    """Return the schema of an entity."""
+    common = {"name": _make("string", "The last member of its path."), "kind": {"const": kind}}
+    return _make_object({**common, **properties}, "children", description=description)
 
 
 def _refer_to_one(*names: str) -> Schema:
     return {"oneOf": [refer(name) for name in names]}
 
 
-_TYPE: Schema = _make_object(
-    {
-        "class": {"type": "integer", "description": "`H5T_class_t` of libhdf5.", "examples": [0]},
-        "dtype": {
-            "type": ["string", "object"],
-            "description": "NumPy's name; of a compound, by member.",
-            "examples": ["<i4"],
-        },
-        "size": {"type": "integer", "minimum": 0, "description": "In bytes.", "examples": [4]},
-        "order": {"type": "integer", "description": "Of bytes: 0 little-endian, 1 big-endian."},
-        "sign": {"type": "integer", "description": "0 unsigned, 1 two's complement."},
-        "cset": {"type": "integer", "description": "0 ASCII, 1 UTF-8."},
-        "strpad": {"type": "integer", "description": "0 NULLTERM, 1 NULLPAD, 2 SPACEPAD."},
-        "vlen": {"type": "boolean", "description": "Of variable length?"},
-        "tag": {"type": "string", "description": "Of an opaque type."},
-        "members": {
-            "description": "Of a compound, in order; of an enumeration, values by name.",
-            "oneOf": [
-                {
-                    "type": "array",
-                    "items": {"allOf": [refer("Type"), _make_object({"name": {"type": "string"}})]},
-                },
-                {"type": "object", "additionalProperties": {"type": "integer"}},
-            ],
-        },
-        "base": refer("Type"),
-        "dims": _EXTENTS,
-    },
-    optional=("order", "sign", "cset", "strpad", "vlen", "tag", "members", "base", "dims"),
-    description="An HDF5 type.",
-)
-
-_STATISTICS: Schema = _make_object(
-    dict.fromkeys(("min", "max", "mean", "std", "positive_min", "strict_positive_min"), _NUMBER),
-    description="Of the finite values; all null where there are none.",
-)
-
-_HISTOGRAM: Schema = _make_object(
-    {
-        "counts": {"type": "array", "items": _COUNT, "maxItems": MAX_BINS},
-        "edges": {"type": "array", "items": {"type": "number"}, "maxItems": MAX_BINS + 1},
-        "below": {**_COUNT, "description": "Values below the range."},
-        "above": {**_COUNT, "description": "Values above the range."},
-        "not_finite": {**_COUNT, "description": "NaN and infinities."},
-    },
-    description="Bins hold their lower edge; the last one holds both.",
-)
-
-_ENTRY: Schema = _make_object(
-    {
-        "name": {"type": "string"},
-        "file": {"type": "string", "description": "What to ask for, as text."},
-        "encoded": {"type": "string", "description": "The same as it stands in a URL."},
-        "kind": {"enum": [str(each) for each in EntryKind]},
-        "size": {"type": ["integer", "null"], "description": "In bytes; null of a directory."},
-        "modified": {"type": ["string", "null"], "format": "date-time"},
-    }
-)
-
-_DIRECTORY: Schema = _make_object(
-    {
-        "dir": {"type": "string"},
-        "entries": {"type": "array", "items": refer("DirectoryEntry")},
-        "next": {
-            "type": ["string", "null"],
-            "description": "The `after` of the next page; null on the last one.",
-        },
-    }
-)
-
-_REQUEST: Schema = _make_object(
-    {
-        "route": {"type": "string", "description": "Its name, such as `meta`."},
-        "params": {
-            "type": "object",
-            "description": "By name; a list is a parameter that is repeated, null one left out.",
-        },
-    },
-    optional=("params",),
-    additionalProperties=False,
-    examples=[{"route": "meta", "params": {"file": "demo.nxs", "path": "/entry"}}],
-)
-
-_BATCHED: Schema = _make_object(
-    {
-        "status": {"type": "integer", "minimum": 100, "maximum": 599},
-        "missing_sources": {"type": "string", "description": "As the field `Missing-Sources`"},
-        "body": {"description": "What the route answers; an error is an object with `message`."},
-    },
-    optional=("missing_sources",),
-)
+_NUMBER = _make(["number", "null"])
+_COUNT = _make("integer", minimum=0)
+_EXTENTS = _make_list(_COUNT)
+_SHAPE = {
+    **_EXTENTS,
+    "type": ["array", "null"],
+    "description": "Extents; empty = a scalar, null = an empty dataspace.",
+}
+_ATTRIBUTES = _make_list(refer("Attribute"))
+_LINKS = ("SoftLink", "ExternalLink")
+_OBJECTS = ("Group", "Dataset", "Datatype")
 
 SCHEMAS: dict[str, Schema] = {
     "Message": _make_object(
         {"message": {"type": "string", "minLength": 1, "description": "What is wrong, for people."}}
     ),
-    "Type": _TYPE,
-    "Attribute": _make_object({"name": {"type": "string"}, "shape": _SHAPE, "type": refer("Type")}),
+    "Type": _make_object(
+        {
+            "class": _make("integer", "`H5T_class_t` of libhdf5.", examples=[0]),
+            "dtype": _make(
+                ["string", "object"], "NumPy's name; of a compound, by member.", examples=["<i4"]
+            ),
+            "size": {**_COUNT, "description": "In bytes.", "examples": [4]},
+            "order": _make("integer", "Of bytes: 0 little-endian, 1 big-endian."),
+            "sign": _make("integer", "0 unsigned, 1 two's complement."),
+            "cset": _make("integer", "0 ASCII, 1 UTF-8."),
+            "strpad": _make("integer", "0 NULLTERM, 1 NULLPAD, 2 SPACEPAD."),
+            "vlen": _make("boolean", "Of variable length?"),
+            "tag": _make("string", "Of an opaque type."),
+            "members": {
+                "description": "Of a compound, in order; of an enumeration, values by name.",
+                "oneOf": [
+                    _make_list({"allOf": [refer("Type"), _make_object({"name": _TEXT})]}),
+                    {"type": "object", "additionalProperties": {"type": "integer"}},
+                ],
+            },
+            "base": refer("Type"),
+            "dims": _EXTENTS,
+        },
+        "order sign cset strpad vlen tag members base dims",
+        description="An HDF5 type.",
+    ),
+    "Attribute": _make_object({"name": _TEXT, "shape": _SHAPE, "type": refer("Type")}),
     "Group": _make_kind(
         "group",
         "A group; as a child of another one it is without its own children.",
         attributes=_ATTRIBUTES,
-        children={"type": "array", "items": _refer_to_one(*_OBJECTS, *_LINKS, "Unknown")},
+        children=_make_list(_refer_to_one(*_OBJECTS, *_LINKS, "Unknown")),
     ),
     "Dataset": _make_kind(
         "dataset",
@@ -479,36 +380,88 @@ SCHEMAS: dict[str, Schema] = {
         attributes=_ATTRIBUTES,
         shape=_SHAPE,
         chunks={**_EXTENTS, "type": ["array", "null"], "description": "Null = not chunked."},
-        filters=_FILTERS,
+        filters=_make(
+            ["array", "null"],
+            "The pipeline, in order; null = none.",
+            items=_make_object({"id": _COUNT, "name": _TEXT}),
+        ),
         type=refer("Type"),
     ),
     "Datatype": _make_kind(
         "datatype", "A committed type.", attributes=_ATTRIBUTES, type=refer("Type")
     ),
-    "SoftLink": _make_kind(
-        "soft_link", "A soft link that is shown itself.", target_path={"type": "string"}
-    ),
+    "SoftLink": _make_kind("soft_link", "A soft link that is shown itself.", target_path=_TEXT),
     "ExternalLink": _make_kind(
         "external_link",
         "An external link that is shown itself.",
-        target_file={"type": "string"},
-        target_path={"type": "string"},
+        target_file=_TEXT,
+        target_path=_TEXT,
     ),
     "Unknown": _make_kind("other", "A child that is damaged."),
     "Entity": _refer_to_one(*_OBJECTS, *_LINKS),
-    "Attributes": {"type": "object", "description": "Values by name, as `/data` has them."},
-    "Paths": {
-        "type": "array",
-        "description": "The group itself first.",
-        "items": {"type": "string"},
-        "minItems": 1,
-        "examples": [["/", "/entry", "/entry/images"]],
-    },
-    "Statistics": _STATISTICS,
-    "Histogram": _HISTOGRAM,
-    "DirectoryEntry": _ENTRY,
-    "Directory": _DIRECTORY,
-    "BatchRequest": _REQUEST,
-    "BatchAnswer": _BATCHED,
+    "Attributes": _make("object", "Values by name, as `/data` has them."),
+    "Paths": _make(
+        "array",
+        "The group itself first.",
+        items=_TEXT,
+        minItems=1,
+        examples=[["/", "/entry", "/entry/images"]],
+    ),
+    "Statistics": _make_object(
+        dict.fromkeys(
+            ("min", "max", "mean", "std", "positive_min", "strict_positive_min"), _NUMBER
+        ),
+        description="Of the finite values; all null where there are none.",
+    ),
+    "Histogram": _make_object(
+        {
+            "counts": _make_list(_COUNT, maxItems=MAX_BINS),
+            "edges": _make_list({"type": "number"}, maxItems=MAX_BINS + 1),
+            "below": {**_COUNT, "description": "Values below the range."},
+            "above": {**_COUNT, "description": "Values above the range."},
+            "not_finite": {**_COUNT, "description": "NaN and infinities."},
+        },
+        description="Bins hold their lower edge; the last one holds both.",
+    ),
+    "DirectoryEntry": _make_object(
+        {
+            "name": _TEXT,
+            "file": _make("string", "What to ask for, as text."),
+            "encoded": _make("string", "The same as it stands in a URL."),
+            "kind": {"enum": [str(each) for each in EntryKind]},
+            "size": _make(["integer", "null"], "In bytes; null of a directory."),
+            "modified": _make(["string", "null"], format="date-time"),
+        }
+    ),
+    "Directory": _make_object(
+        {
+            "dir": _TEXT,
+            "entries": _make_list(refer("DirectoryEntry")),
+            "next": _make(
+                ["string", "null"], "The `after` of the next page; null on the last one."
+            ),
+        }
+    ),
+    "BatchRequest": _make_object(
+        {
+            "route": _make("string", "Its name, such as `meta`."),
+            "params": _make(
+                "object", "By name; a list is a parameter that is repeated, null one left out."
+            ),
+        },
+        "params",
+        additionalProperties=False,
+        examples=[{"route": "meta", "params": {"file": "demo.nxs", "path": "/entry"}}],
+    ),
+    "BatchAnswer": _make_object(
+        {
+            "status": _make("integer", minimum=100, maximum=599),
+            "missing_sources": _make("string", "As the field `Missing-Sources`"),
+            "body": {
+                "description": "What the route answers; an error is an object with `message`."
+            },
+        },
+        "missing_sources",
+    ),
     "Health": _make_object({"status": {"const": "ok"}}),
 }
