@@ -66,33 +66,34 @@ class Dataset:
 
     Attributes:
         path: by which it was asked for.
-        object: where it lies, in its file.
+        file: that it lies in.
+        object: where it lies there.
         layout: how it is stored.
         virtual: of what it is made, if it is virtual.
         shape: of its dataspace; None = empty.
         dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
+        item_bytes: of one element in memory, without what its pointers point to.
         contiguous: where its values lie as they lie in memory; None = they do not.
         texts: address and number of the bytes that lead to strings of variable length; None =
             they are no such strings, or not in one piece.
         chunked: its chunks, if it has any.
+        needs_library: whether reading calls libhdf5, which is for the library lane alone.
     """
 
     path: str
+    file: OpenFile
     object: StoredObject
     layout: Layout
     virtual: VirtualLayout | None
     shape: tuple[int, ...] | None
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
+    item_bytes: int
     contiguous: ContiguousStorage | None
     texts: tuple[int, int] | None
     chunked: ChunkedStorage | None
+    needs_library: bool
     _memory_type: MemoryType | None = None
-
-    @property
-    def file(self) -> OpenFile:
-        """The file it lies in."""
-        return self.object.file
 
     @property
     def id(self) -> h5d.DatasetID:
@@ -106,11 +107,6 @@ class Dataset:
         if self._memory_type is None:
             self._memory_type = memory_type(self.id.get_type())
         return self._memory_type
-
-    @property
-    def item_bytes(self) -> int:
-        """Bytes of one element in memory, without what its pointers point to."""
-        return self.dtype.itemsize * math.prod(self.item_shape)
 
     @measured("read")
     def read(
@@ -187,22 +183,18 @@ class Dataset:
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:
         """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
         lease.go_on()
-        self._check_sizes(lease.pool.max_chunk_bytes)
+        limit, what, size = lease.pool.max_chunk_bytes, "element", self.item_bytes
+        if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
+            # What went through no filter is read in parts.
+            what, size = "chunk", self.chunked.pipeline.chunk_bytes
+        if size > limit:
+            raise ChunkTooLarge(self.file.place.name, self.path, what, size, limit)
         try:
             yield
         except READ_ERRORS as error:
             lease.check()
             raise self._diagnosis(lease, axes, error) from error
         lease.check()
-
-    def _check_sizes(self, limit: int) -> None:
-        """Raise ChunkTooLarge where any element needs more memory than that."""
-        what, size = "element", self.item_bytes
-        if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
-            # What went through no filter is read in parts.
-            what, size = "chunk", self.chunked.pipeline.chunk_bytes
-        if size > limit:
-            raise ChunkTooLarge(self.file.place.name, self.path, what, size, limit)
 
     def _read(
         self,
@@ -280,13 +272,6 @@ class Dataset:
         if dtype == self.dtype:
             return self.memory_type.id
         return converted_type(self.dtype, dtype, self.item_shape)
-
-    @property
-    def needs_library(self) -> bool:
-        """Whether reading calls libhdf5, which is for the library lane alone."""
-        if self.chunked is not None:
-            return self.chunked.needs_library
-        return self.contiguous is None
 
     def _raw_storage(self, lease: Lease) -> RawStorage:
         return RawStorage(

@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ from asgihive.hdf5.open_file import libhdf5_reason, refusal_of
 from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_metadata import Link, interpret_dataset, read_strings
-from asgihive.hdf5.type_descriptions import find_type, learn_type
+from asgihive.hdf5.type_descriptions import KnownType, find_type, learn_type
 from asgihive.hdf5.types import (
     LIBRARY_ERRORS,
     NoEquivalent,
@@ -180,17 +181,18 @@ def _read_message(
     known = find_type(message.type)
     if known is None or known.dtype is None or known.size is None:
         raise NotPlain
-    base, inner = without_dimensions(known.dtype)
-    count = math.prod(shape)
+    dtype, count = known.dtype, math.prod(shape)
     if len(message.value) < count * known.size:
         raise NotPlain
     if known.is_text:
-        values = read_strings(file, message.value, count).astype(base).reshape(shape)
+        values = read_strings(file, message.value, count).astype(dtype).reshape(shape)
     elif known.description["class"] == h5t.STRING:
-        values = _read_fixed(message.value, base, count, known.description["strpad"])
+        values = _read_fixed(message.value, dtype, count, known.description["strpad"])
         values = values.reshape(shape)
     elif known.is_as_stored:
-        values = np.frombuffer(message.value, known.dtype, count).reshape((*shape, *inner))
+        items = math.prod(known.item_shape)
+        values = np.frombuffer(message.value, dtype, count * items)
+        values = values.reshape((*shape, *known.item_shape))
     else:
         raise NotPlain
     room.take(values.nbytes)
@@ -244,21 +246,17 @@ def _bytes_of(value: Any) -> int:
     return len(value) if isinstance(value, bytes | str) else int(getattr(value, "nbytes", 0))
 
 
-def _as_it_is(described: dict[str, Any]) -> dict[str, Any]:
-    return described
-
-
+@dataclass(frozen=True, slots=True)
 class Describer:
     """Describes entities of the files under one lease.
 
-    Args:
+    Attributes:
         lease: holds every file that a link or a virtual dataset leads to.
-        keep: what is kept of the metadata of each child, at once; it may raise.
+        keep: what is kept of the metadata of each child, at once; it may raise. None = all.
     """
 
-    def __init__(self, lease: Lease, keep: Callable[[dict[str, Any]], Any] = _as_it_is) -> None:
-        self._lease = lease
-        self._keep = keep
+    lease: Lease
+    keep: Callable[[dict[str, Any]], Any] | None = None
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
         """The metadata of `entity`; a group with its children, one level deep.
@@ -284,7 +282,7 @@ class Describer:
         children = []
         for link in links:
             child = yield from self._child(group, link)
-            children.append(self._keep(child))
+            children.append(child if self.keep is None else self.keep(child))
             yield
         if group.file.metadata is not None:
             group.file.metadata.drop_pages()
@@ -302,7 +300,7 @@ class Describer:
                 found = find_listed_object(group.file, link.address)
                 return (yield from self._describe_object(shown, found))
             only_valid = LinkResolution.ONLY_VALID
-            child = walk_below(self._lease, group, name, only_valid)
+            child = walk_below(self.lease, group, name, only_valid)
             if isinstance(child, Resolved):
                 return (yield from self._describe_object(shown, child.object))
             return _describe_link(shown, child)
@@ -330,7 +328,7 @@ class Describer:
                 shape = None
                 if layout.kind is LayoutKind.VIRTUAL:
                     here = Resolved(name, found)
-                    shape = yield from virtual_extent(self._lease, here, layout.properties)
+                    shape = yield from virtual_extent(self.lease, here, layout.properties)
                 else:
                     shape = found.id.get_space().shape
             described["shape"] = shape
@@ -365,23 +363,25 @@ def _describe_header(
         described["chunks"] = stored.chunks
         described["filters"] = _describe_filters(stored.filters)
         described["type"] = known.description
-    attributes = [parse_attribute(each, file.length_bytes) for each in header.attributes]
-    described["attributes"] = [_describe_attribute(found, each, attributes) for each in attributes]
+    described["attributes"] = attributes = []
+    for message in header.attributes:
+        each = parse_attribute(message, file.length_bytes)
+        known = find_type(each.type) or _learn_attribute_type(found, file, header, each)
+        shown = {"name": text(each.name), "shape": each.shape, "type": known.description}
+        attributes.append(shown)
     if len(attributes) > 1:
-        described["attributes"].sort(key=_get_name)
+        attributes.sort(key=_get_name)
     return described
 
 
-def _describe_attribute(
-    found: StoredObject, attribute: AttributeMessage, attributes: list[AttributeMessage]
-) -> dict[str, Any]:
-    known = find_type(attribute.type)
-    if known is None:
-        # It is opened by its name: of two attributes of one name libhdf5 would choose.
-        if [each.name for each in attributes].count(attribute.name) > 1:
-            raise NotPlain
-        known = learn_type(attribute.type, h5a.open(found.id, attribute.name).get_type())
-    return {"name": text(attribute.name), "shape": attribute.shape, "type": known.description}
+def _learn_attribute_type(
+    found: StoredObject, file: FileBytes, header: ObjectHeader, attribute: AttributeMessage
+) -> KnownType:
+    names = [parse_attribute(each, file.length_bytes).name for each in header.attributes]
+    # It is opened by its name: of two attributes of one name libhdf5 would choose.
+    if names.count(attribute.name) > 1:
+        raise NotPlain
+    return learn_type(attribute.type, h5a.open(found.id, attribute.name).get_type())
 
 
 def _describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
@@ -390,9 +390,7 @@ def _describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
     return (find_type(encoding) or learn_type(encoding, type_id)).description
 
 
-def _get_name(described: dict[str, Any]) -> str:
-    name: str = described["name"]
-    return name
+_get_name = itemgetter("name")
 
 
 def _describe_filters(filters: tuple[Filter, ...]) -> list[dict[str, Any]] | None:

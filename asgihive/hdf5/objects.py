@@ -10,7 +10,9 @@ import ctypes
 import heapq
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -150,6 +152,7 @@ def open_object(file: OpenFile, address: int) -> Any:
     return dataset_refreshed(file, found) if isinstance(found, h5d.DatasetID) else found
 
 
+@dataclass(slots=True, eq=False)
 class StoredObject:
     """An object of a file: what its header says, and what libhdf5 has open of it.
 
@@ -159,19 +162,10 @@ class StoredObject:
         header: its messages; None = only libhdf5 can tell.
     """
 
-    __slots__ = ("_id", "address", "file", "header")
-
-    def __init__(
-        self,
-        file: OpenFile,
-        address: int,
-        header: ObjectHeader | None,
-        object_id: HDF5Object | None = None,
-    ) -> None:
-        self.file = file
-        self.address = address
-        self.header = header
-        self._id = object_id
+    file: OpenFile
+    address: int
+    header: ObjectHeader | None
+    _id: HDF5Object | None = None
 
     @property
     def id(self) -> Any:
@@ -312,12 +306,7 @@ def list_links(group: StoredObject, *, by_creation: bool = False) -> Portions[li
     return (yield from _sort(links, _by_name))
 
 
-def _by_name(link: Link) -> bytes:
-    return link.name
-
-
-def _by_creation(link: Link) -> int:
-    return link.order
+_by_name, _by_creation = attrgetter("name"), attrgetter("order")
 
 
 def _list_more(group: h5g.GroupID, links: list[Link]) -> bool:

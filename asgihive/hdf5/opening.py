@@ -33,7 +33,7 @@ from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
 from asgihive.hdf5.open_file import Key, OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.stored_metadata import StoredDataset, interpret_dataset
-from asgihive.hdf5.type_descriptions import find_type, learn_type
+from asgihive.hdf5.type_descriptions import KnownType, find_type, learn_type
 from asgihive.hdf5.types import NoEquivalent, memory_type, without_dimensions
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, read_virtual_layout, read_written_shape
 
@@ -49,7 +49,7 @@ class TooDeep(NoEquivalent):
 
 
 def dataset_key(path: str) -> bytes:
-    """By what the pool keeps the dataset at `path`."""
+    """Return by what the pool keeps the dataset at `path`."""
     return b"/".join(components(encoded(path)))
 
 
@@ -59,7 +59,7 @@ def find_dataset(lease: Lease, file: OpenFile, path: str) -> Dataset:
 
 
 def open_dataset(lease: Lease, file: OpenFile, path: str, depth: int = 0) -> Portions[Dataset]:
-    """The dataset at `path`; its file keeps it open for the next request.
+    """Return the dataset at `path`; its file keeps it open for the next request.
 
     Args:
         depth: how many virtual datasets it is in.
@@ -99,8 +99,8 @@ class _Facts:
         layout: how it is stored.
         shape: its extent as it is written; None = empty.
         max_shape: the largest extent; None = without a limit.
-        dtype: of an element in memory, an array type included.
-        is_as_stored: whether the bytes in the file are those of `dtype`.
+        dtype: of an element in memory, in an array type if it is one.
+        item_shape: the dimensions of an array type.
         item_bytes: of an element in the file.
         offset: in the file, of values that lie there in one piece as they do in memory.
         texts: the same and the number of bytes of strings of variable length.
@@ -111,7 +111,7 @@ class _Facts:
     shape: tuple[int, ...] | None
     max_shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
-    is_as_stored: bool
+    item_shape: tuple[int, ...]
     item_bytes: int
     offset: int | None
     texts: tuple[int, int] | None
@@ -159,22 +159,25 @@ def _facts_of_header(entity: Resolved, file: FileBytes, told: StoredDataset) -> 
         shape=told.shape,
         max_shape=told.max_shape,
         dtype=known.dtype,
-        is_as_stored=known.is_as_stored,
+        item_shape=known.item_shape,
         item_bytes=item_bytes,
         offset=offset,
         texts=texts,
-        fill=_fill_of_bytes(told.fill, known.dtype) if known.is_as_stored else None,
+        fill=_interpret_fill(told.fill, known, known.dtype),
     )
 
 
-def _fill_of_bytes(fill: bytes | None, dtype: np.dtype[Any]) -> np.ndarray[Any, Any] | None:
-    base, item_shape = without_dimensions(dtype)
-    if fill is None:
-        return np.zeros((), base)
-    # As libhdf5 has it, which h5py has no way to ask for one of an array type.
-    if item_shape or len(fill) != base.itemsize:
+def _interpret_fill(
+    fill: bytes | None, known: KnownType, dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any] | None:
+    if not known.is_as_stored:
         return None
-    return np.frombuffer(fill, base).reshape(())
+    if fill is None:
+        return np.zeros((), dtype)
+    # As libhdf5 has it, which h5py has no way to ask for one of an array type.
+    if known.item_shape or len(fill) != dtype.itemsize:
+        return None
+    return np.frombuffer(fill, dtype).reshape(())
 
 
 def _facts_of_library(entity: Resolved) -> _Facts:
@@ -190,14 +193,15 @@ def _facts_of_library(entity: Resolved) -> _Facts:
         shape = space.shape
         most = () if shape is None else space.get_simple_extent_dims(True)
         max_shape = tuple(None if each == h5s.UNLIMITED else int(each) for each in most)
+    base, item_shape = without_dimensions(memory.dtype)
     is_chunked = layout.kind is LayoutKind.CHUNKED
     is_written = layout.kind is LayoutKind.CONTIGUOUS and dataset_id.get_storage_size() > 0
     return _Facts(
         layout=layout,
         shape=shape,
         max_shape=max_shape,
-        dtype=memory.dtype,
-        is_as_stored=memory.is_as_stored,
+        dtype=base,
+        item_shape=item_shape,
         item_bytes=find_stored_size(entity.file, type_id) if is_chunked else memory.dtype.itemsize,
         # Of what was never written, h5py (3.16) says one behind the user block.
         offset=dataset_id.get_offset() if memory.is_as_stored and is_written else None,
@@ -209,7 +213,7 @@ def _facts_of_library(entity: Resolved) -> _Facts:
 def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
     try:
         facts = _find_facts(entity)
-        base, item_shape = without_dimensions(facts.dtype)
+        dtype, item_shape = facts.dtype, facts.item_shape
         layout, shape, virtual = facts.layout, facts.shape, None
         if layout.kind is LayoutKind.VIRTUAL:
             virtual = yield from read_virtual_layout(entity.id, layout.properties)
@@ -220,7 +224,7 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
             chunked = open_chunks(
                 entity.object,
                 layout,
-                dtype=base,
+                dtype=dtype,
                 item_shape=item_shape,
                 shape=shape,
                 max_shape=facts.max_shape,
@@ -229,18 +233,21 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
                 cache=lease.pool.chunks,
             )
         if facts.offset is not None and shape is not None:
-            contiguous = ContiguousStorage(entity.file, facts.offset, shape, base, item_shape)
+            contiguous = ContiguousStorage(entity.file, facts.offset, shape, dtype, item_shape)
         return Dataset(
             path=entity.path,
+            file=entity.file,
             object=entity.object,
             layout=layout,
             virtual=virtual,
             shape=shape,
-            dtype=base,
+            dtype=dtype,
             item_shape=item_shape,
+            item_bytes=dtype.itemsize * math.prod(item_shape),
             contiguous=contiguous,
             texts=facts.texts,
             chunked=chunked,
+            needs_library=contiguous is None if chunked is None else chunked.needs_library,
         )
     except NoEquivalent as error:
         raise TypeUnsupported(entity.file.place.name, entity.path, str(error)) from None

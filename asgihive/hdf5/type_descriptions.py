@@ -19,6 +19,7 @@ from asgihive.hdf5.types import (
     enum_members,
     memory_type,
     translated_dtype,
+    without_dimensions,
 )
 
 
@@ -123,11 +124,13 @@ class KnownType:
 
     Attributes:
         description: as `/meta` shows it; shared, and not to be changed.
-        dtype: of one element in memory, an array type included; None where values are not read.
+        dtype: of one element in memory, in an array type if it is one; None where values are not
+            read.
         is_as_stored: whether the bytes in the file are those of `dtype`.
         refusal: why values are not read; None = they are.
         is_text: whether values are strings of variable length.
         size: bytes of one element in the file; None = not known here.
+        item_shape: the dimensions of an array type.
     """
 
     description: dict[str, Any]
@@ -136,6 +139,7 @@ class KnownType:
     refusal: str | None = None
     is_text: bool = False
     size: int | None = None
+    item_shape: tuple[int, ...] = ()
 
 
 _known: BytesCache[bytes, KnownType] = BytesCache(_MAX_KNOWN_BYTES)
@@ -172,7 +176,8 @@ def _explain(type_id: h5t.TypeID) -> KnownType:
     except NoEquivalent as error:
         return KnownType(description, None, is_as_stored=False, refusal=str(error))
     size = type_id.get_size() if memory.is_as_stored else None
-    return KnownType(description, memory.dtype, memory.is_as_stored, size=size)
+    base, dimensions = without_dimensions(memory.dtype)
+    return KnownType(description, base, memory.is_as_stored, size=size, item_shape=dimensions)
 
 
 def _parse(message: bytes) -> KnownType | None:
