@@ -66,33 +66,6 @@ class LoopLocal(Generic[T]):
             return value
 
 
-@dataclass(slots=True)
-class _Job:
-    """Says who gives the token back: the waiting task, or the thread that outlived it."""
-
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _running: bool = False
-    _abandoned: bool = False
-
-    def begin(self) -> bool:
-        """Called by the thread: may it run? Not when the task has gone already."""
-        with self._lock:
-            self._running = not self._abandoned
-            return self._running
-
-    def end(self) -> bool:
-        """Called by the thread: is the token its own to give back?"""
-        with self._lock:
-            self._running = False
-            return self._abandoned
-
-    def leave(self) -> bool:
-        """Called by the task, done or cancelled: is the token its own to give back?"""
-        with self._lock:
-            self._abandoned = True
-            return not self._running
-
-
 @dataclass(slots=True, eq=False)
 class _Waiting:
     """A call that waits for a token. `is_served`: True has it, False never gets one."""
@@ -116,16 +89,10 @@ class _Tokens:
 
     def __init__(self, total: int, max_waiting: int) -> None:
         self.free = total
+        """A call takes one by counting it off; none is free while a call waits."""
         self.waiting = 0
         self._max_waiting = max_waiting
         self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # none is empty
-
-    def take(self) -> bool:
-        """Take a token if one is free, which none is while anyone waits."""
-        if not self.free:
-            return False
-        self.free -= 1
-        return True
 
     def give(self) -> None:
         """Give a token back."""
@@ -214,16 +181,23 @@ class Lane:
             Overloaded: too many calls wait already.
         """
         asked = perf_counter()
-        tokens, threads, running = self._limits_here()
-        job = _Job()
-        # Mostly one is free, and a checkpoint would cost as much as a small read.
+        tokens, threads, running = self._limits.get(self._make_limits)
         request = request_context.get()
-        if not tokens.take() and not await tokens.wait(request.client, is_patient=patient):
+        # Mostly one is free, and a checkpoint would cost as much as a small read.
+        if tokens.free:
+            tokens.free -= 1
+        elif not await tokens.wait(request.client, is_patient=patient):
             raise Overloaded(f"{self.max_waiting} requests wait for the {self.name} threads")
+        # Who gives the token back: the waiting task, or the thread that outlived it.
+        lock = threading.Lock()
+        is_running = is_abandoned = False
 
         def in_thread() -> T:
+            nonlocal is_running
             with running:
-                if not job.begin():
+                with lock:
+                    is_running = not is_abandoned
+                if not is_running:
                     raise RuntimeError  # the task was cancelled before this began, and sees nothing
                 thread = threading.get_ident()
                 self._began[thread] = began = perf_counter()
@@ -236,7 +210,10 @@ class Lane:
                     raise
                 finally:
                     del self._began[thread]
-                    if job.end():
+                    with lock:
+                        is_running = False
+                        has_token = is_abandoned
+                    if has_token:
                         _give_from_thread(tokens)
 
         try:
@@ -244,7 +221,10 @@ class Lane:
                 in_thread, abandon_on_cancel=True, limiter=threads
             )
         finally:
-            if job.leave():
+            with lock:
+                is_abandoned = True
+                has_token = not is_running
+            if has_token:
                 tokens.give()
 
     def try_inline(self, function: Callable[[], T]) -> T:
@@ -257,9 +237,10 @@ class Lane:
             NeedsThread: no token of the lane is free, or `function` would block. The work is
                 then to be done with `run`.
         """
-        tokens, _, _ = self._limits_here()
-        if not tokens.take():
+        tokens, _, _ = self._limits.get(self._make_limits)
+        if not tokens.free:
             raise NeedsThread
+        tokens.free -= 1
         try:
             return function()
         finally:
@@ -280,7 +261,7 @@ class Lane:
         # may keep for longer than the work is to be kept.
         rest = [work]
         del work
-        tokens, _, _ = self._limits_here()
+        tokens, _, _ = self._limits.get(self._make_limits)
         try:
             while True:
                 results = await self.run(partial(_portion, rest, tokens), patient=patient)
@@ -292,12 +273,12 @@ class Lane:
 
     def waiting(self) -> int:
         """How many calls wait for a thread now, in the running event loop."""
-        tokens, _, _ = self._limits_here()
+        tokens, _, _ = self._limits.get(self._make_limits)
         return tokens.waiting + max(self._ahead - tokens.free, 0)
 
     def busy(self) -> int:
         """How many threads are taken now, also by calls that were given up."""
-        tokens, _, _ = self._limits_here()
+        tokens, _, _ = self._limits.get(self._make_limits)
         return min(self.threads + self._ahead - tokens.free, self.threads)
 
     def get_call_seconds(self) -> list[float]:
@@ -305,10 +286,7 @@ class Lane:
         now = perf_counter()
         return [now - began for began in list(self._began.values())]
 
-    def _limits_here(self) -> _Limits:
-        return self._limits.get(self._new_limits)
-
-    def _new_limits(self) -> _Limits:
+    def _make_limits(self) -> _Limits:
         total = self.threads + self._ahead
         # The threads of calls that were given up come on top, within reason.
         limiter = anyio.CapacityLimiter(total + 64)
