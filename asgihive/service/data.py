@@ -46,9 +46,8 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
-from asgihive.service.answers import BytesPlace
 from asgihive.service.requests import ReadRequest, Wanted
-from asgihive.service.store import Store
+from asgihive.service.store import BytesPlace, Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,
@@ -98,6 +97,8 @@ class Prepared:
     request: ReadRequest
     dataset: Dataset
     lease: Lease
+    held: Held
+    """The dataset by the lease, and whether its chunks are worth a place in the cache."""
     sources: SourcesFound
     """What its values come from."""
     selection: Selection | None
@@ -108,6 +109,8 @@ class Prepared:
     encoder: Encoder
     is_raw: bool
     """Whether the body is the head and then the elements as they lie in memory, no more."""
+    is_as_stored: bool
+    """Whether these are the elements as they are read, so that encoding is no work."""
     item_size: int
     """How many values an element of the dataset is."""
     head: bytes
@@ -116,8 +119,6 @@ class Prepared:
     """Of the body in bytes, where that is known."""
     count: int
     """How many elements of the dataset are read."""
-    keep: bool
-    """Whether its chunks are worth a place in the cache."""
     block: Block | None
     """The first block; None when nothing is read."""
     blocks: Iterator[Block]
@@ -131,21 +132,10 @@ class Prepared:
         is_last = self.block is None or self.block.size == self.count
         return is_last and self.count * self.item_size <= self.encoder.block_elements
 
-    @property
-    def is_as_stored(self) -> bool:
-        """Whether the body is all values as they lie in memory, so that encoding is no work."""
-        return self.is_raw and self.values.dtype == self.dataset.dtype
-
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """Return the pieces of a block as it was read."""
-        # What is too large for the safe type is infinite there; signalling NaNs are as good as
-        # others.
-        with np.errstate(over="ignore", invalid="ignore"):
-            array = array.astype(self.values.dtype, order="C", copy=False)
         shape = (*block.shape, *self.dataset.item_shape)
-        flattened = self.values.shape is not None and len(self.values.shape) < len(shape)
-        array = array.reshape(-1 if flattened else shape)
-        return encode(self.encoder, self.values, array, block.first * self.item_size)
+        return encode(self.encoder, self.values, array, shape, block.first * self.item_size)
 
 
 def open_asked_dataset(request: ReadRequest, lease: Lease) -> Portions[Dataset]:
@@ -162,11 +152,11 @@ def select_elements(request: ReadRequest, dataset: Dataset) -> Selection | None:
     return None if dataset.shape is None else selection
 
 
-def is_worth_keeping(store: Store, dataset: Dataset, selection: Selection | None) -> bool:
-    """Return whether chunks go into the cache: a long selection would sweep it clean."""
-    if selection is None:
-        return False
-    return selection.size * dataset.item_bytes <= store.pool.chunks.max_bytes // 4
+def hold(store: Store, dataset: Dataset, lease: Lease, selection: Selection | None) -> Held:
+    """Return a dataset as it is read; a long selection would sweep the cache of chunks clean."""
+    most = store.pool.chunks.max_bytes // 4
+    keep = selection is not None and selection.size * dataset.item_bytes <= most
+    return Held(dataset, lease, keep)
 
 
 def measure_blocks(dataset: Dataset, selection: Selection, store: Store) -> tuple[int, int]:
@@ -178,43 +168,28 @@ def measure_blocks(dataset: Dataset, selection: Selection, store: Store) -> tupl
     return item_bytes, min(max(_BLOCK_BYTES, row), store.reader.read_ahead_bytes)
 
 
-def plan_selection(dataset: Dataset, selection: Selection, store: Store) -> Iterator[Block]:
-    """Return the blocks in which a selection is read."""
-    item_bytes, block_bytes = measure_blocks(dataset, selection, store)
-    return plan_blocks(selection, dataset.layout.chunks, item_bytes, block_bytes)
-
-
-def choose_dtype(dtype: np.dtype[Any], *, safe: bool) -> np.dtype[Any]:
-    """Return the type in which elements are sent.
-
-    Args:
-        safe: as a JavaScript typed array holds them, little-endian.
-
-    Raises:
-        FormatMismatch: they are not numbers.
-    """
-    if not is_numeric(dtype):
-        if safe:
-            accepted = f"safe converts numbers, and these values are {dtype}; use origin"
-            raise FormatMismatch("dtype", "safe", accepted)
-        return dtype
-    # Without what h5py notes beside numbers, such as the names of an enum.
-    plain: np.dtype[Any] = np.dtype(dtype.str)
-    if not safe:
-        return plain
-    if plain.kind == "f" and not 4 <= plain.itemsize <= 8:
-        return np.dtype("<f4" if plain.itemsize < 4 else "<f8")
-    return plain.newbyteorder("<")
-
-
 def make_values(
     request: ReadRequest, dataset: Dataset, shape: tuple[int, ...] | None, dtype: np.dtype[Any]
 ) -> Values:
-    """Return what is sent of elements in a shape and type. Raises FormatMismatch."""
+    """Return what is sent of elements in a shape and type.
+
+    Raises:
+        FormatMismatch: they are to be what a JavaScript typed array holds, and are not numbers.
+    """
     if request.values["flatten"] and shape:
         shape = (math.prod(shape),)
-    name = dataset.path.rsplit("/", 1)[-1]
-    return Values(name, shape, choose_dtype(dtype, safe=request.values["dtype"]))
+    safe = request.values["dtype"]
+    if is_numeric(dtype):
+        # Without what h5py notes beside numbers, such as the names of an enum.
+        dtype = np.dtype(dtype.str)
+        if safe and dtype.kind == "f" and not 4 <= dtype.itemsize <= 8:
+            dtype = np.dtype("<f4" if dtype.itemsize < 4 else "<f8")
+        elif safe:
+            dtype = dtype.newbyteorder("<")
+    elif safe:
+        accepted = f"safe converts numbers, and these values are {dtype}; use origin"
+        raise FormatMismatch("dtype", "safe", accepted)
+    return Values(dataset.path.rsplit("/", 1)[-1], shape, dtype)
 
 
 def check_values(request: ReadRequest, values: Values) -> None:
@@ -233,11 +208,9 @@ def check_values(request: ReadRequest, values: Values) -> None:
 
 
 @measured("plan")
-def plan_values(
-    store: Store, request: ReadRequest, dataset: Dataset, lease: Lease, selection: Selection | None
-) -> Prepared:
+def plan_values(store: Store, request: ReadRequest, dataset: Dataset, lease: Lease) -> Prepared:
     """Return what is read of a dataset, once it is certain that it may be."""
-    view = None
+    selection, view = select_elements(request, dataset), None
     if selection is not None and request.view is not None:
         view = plan_view(selection, dataset.dtype, request.view, dataset.item_shape)
         selection = view.nearest
@@ -250,25 +223,27 @@ def plan_values(
         size = count * dataset.item_bytes
         if size > store.settings.max_response_bytes:
             raise AnswerTooLarge(size, store.settings.max_response_bytes)
-        blocks = plan_selection(dataset, selection, store)
+        item_bytes, block_bytes = measure_blocks(dataset, selection, store)
+        blocks = plan_blocks(selection, dataset.layout.chunks, item_bytes, block_bytes)
     check_values(request, values)
     encoder: Any = request.encoder
+    is_raw = getattr(encoder, "is_raw", False)
     return Prepared(
         request=request,
         dataset=dataset,
         lease=lease,
-        # Of a virtual dataset they are looked for before anything is sent.
+        held=hold(store, dataset, lease, selection),
         sources=SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL),
         selection=selection,
         view=view,
         values=values,
         encoder=encoder,
-        is_raw=getattr(encoder, "is_raw", False),
+        is_raw=is_raw,
+        is_as_stored=is_raw and values.dtype == dataset.dtype,
         item_size=math.prod(dataset.item_shape),
         head=encoder.head(values),
         length=encoder.length(values),
         count=count,
-        keep=is_worth_keeping(store, dataset, selection),
         block=next(blocks, None),
         blocks=blocks,
     )
@@ -359,8 +334,7 @@ async def _begin(
 
     def prepare(lease: Lease) -> Portions[tuple[Prepared, Array | None]]:
         dataset = yield from open_asked_dataset(request, lease)
-        selection = select_elements(request, dataset)
-        prepared = plan_values(store, request, dataset, lease, selection)
+        prepared = plan_values(store, request, dataset, lease)
         if dataset.virtual is not None:
             axes = None if prepared.selection is None else prepared.selection.axes
             sources = yield from search_sources(lease, dataset, axes)
@@ -394,8 +368,7 @@ async def _begin_at_hand(
         if isinstance(dataset, Dataset):
             lease.objects.append(dataset)
             if not dataset.needs_library:
-                selection = select_elements(request, dataset)
-                prepared = plan_values(store, request, dataset, lease, selection)
+                prepared = plan_values(store, request, dataset, lease)
                 return await _read_first(store, prepared, wanted, None)
     except (FileChanged, NeedsThread):
         pass
@@ -431,8 +404,7 @@ async def _read_first(
         array = _read_at_once(store, dataset, block, lease)
     encode_block = partial(prepared.encode, block)
     if array is None:
-        held = Held(dataset, lease, prepared.keep)
-        pieces = await store.reader.read(held, block.axes, encode_block, patient=False)
+        pieces = await store.reader.read(prepared.held, block.axes, encode_block, patient=False)
     elif _is_encoded_at_once(prepared, array):
         pieces = encode_block(array)
     else:
@@ -504,10 +476,9 @@ async def _stream(
     store: Store, prepared: Prepared, pieces: list[bytes]
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Yield the body, piece by piece, while the next blocks are read; the lease ends with it."""
-    held = Held(prepared.dataset, prepared.lease, prepared.keep)
     try:
         async with (
-            store.reader.read_blocks(held, prepared.blocks, prepared.encode) as ahead,
+            store.reader.read_blocks(prepared.held, prepared.blocks, prepared.encode) as ahead,
             closing(_send_pieces(prepared, pieces, ahead)) as sent,
         ):
             yield sent
@@ -550,23 +521,27 @@ def make_value_headers(encoder: Encoder, values: Values, view: View | None) -> d
 
 
 @measured("encode")
-def encode(encoder: Encoder, values: Values, array: Array, first: int) -> list[bytes]:
-    """Return the pieces of some elements of `values`, of which `first` come before these."""
-    array, most, pieces = zero_padding(array), encoder.block_elements, []
-    cuts: Iterator[tuple[Array, int]] = iter([(array, 0)])
-    if array.size > most:  # in whole rows of one axis
-        blocks = plan_blocks(select_all(array.shape), None, 1, most)
-        cuts = (
-            (
-                array[tuple(slice(axis.start, axis.stop) for axis in block.axes)].reshape(
-                    block.shape
-                ),
-                block.first,
-            )
-            for block in blocks
-        )
-    for piece, before in cuts:
-        encoded = encoder.block(values, piece, first + before)
+def encode(
+    encoder: Encoder, values: Values, array: Array, shape: tuple[int, ...], first: int
+) -> list[bytes]:
+    """Return the pieces of some elements of `values`, of which `first` come before these.
+
+    Args:
+        shape: of the elements, before `values` are flattened.
+    """
+    # What is too large for the safe type is infinite there; signalling NaNs are as good as others.
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = array.astype(values.dtype, order="C", copy=False)
+    is_flattened = values.shape is not None and len(values.shape) < len(shape)
+    array = zero_padding(array.reshape(-1 if is_flattened else shape))
+    cuts, pieces = [(array, first)], []
+    if array.size > encoder.block_elements:  # in whole rows of one axis
+        cuts = []
+        for block in plan_blocks(select_all(array.shape), None, 1, encoder.block_elements):
+            rows = array[tuple(slice(axis.start, axis.stop) for axis in block.axes)]
+            cuts.append((rows.reshape(block.shape), first + block.first))
+    for rows, before in cuts:
+        encoded = encoder.block(values, rows, before)
         # ASGI takes bytes, and servers differ in what else they put up with.
         if not isinstance(encoded, bytes):
             encoded = find_bytes(encoded) or bytes(encoded)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, run_while_connected
@@ -20,7 +19,7 @@ from asgihive.context import measured
 from asgihive.encoders.protocol import Encoder, Values
 from asgihive.errors import AnswerTooLarge, KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
-from asgihive.hdf5.plan import Selection
+from asgihive.hdf5.plan import Selection, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.statistics import (
@@ -44,13 +43,12 @@ from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
 from asgihive.service.data import (
     check_values,
     encode,
-    is_worth_keeping,
+    hold,
     make_value_headers,
     make_values,
     make_whole_response,
     measure_blocks,
     open_asked_dataset,
-    plan_selection,
     select_elements,
 )
 from asgihive.service.requests import ReadRequest, Wanted
@@ -84,7 +82,9 @@ class Numbers:
         if self.element is not None:
             part = await self.store.lanes.decode.run(partial(work, self.element))
             return _merge_times(part, self.selection.size, merge)
-        blocks = plan_selection(self.held.dataset, self.selection, self.store)
+        dataset = self.held.dataset
+        item_bytes, block_bytes = measure_blocks(dataset, self.selection, self.store)
+        blocks = plan_blocks(self.selection, dataset.layout.chunks, item_bytes, block_bytes)
         found: T | None = None
         reduced = self.store.reader.read_blocks(self.held, blocks, lambda _, array: work(array))
         async with reduced as parts:
@@ -157,7 +157,7 @@ async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, 
     (dataset, selection, element, sources), lease = await store.read(
         lambda lease: store.in_portions(lease, prepare)
     )
-    held = Held(dataset, lease, is_worth_keeping(store, dataset, selection))
+    held = hold(store, dataset, lease, selection)
     return Numbers(store, held, selection, element, sources), lease
 
 
@@ -196,7 +196,7 @@ async def answer_view(
         if unchanged is not None or view is None or not values.size:
             lease.release()
             return version, unchanged or make_whole_response(encoder, values, [], view)
-        held = Held(dataset, lease, is_worth_keeping(store, dataset, view.selection))
+        held = hold(store, dataset, lease, view.selection)
         reading = _ViewRead(store, encoder, held, values, view)
         if is_streamed:
             headers = make_value_headers(encoder, values, view)
@@ -295,9 +295,4 @@ class _ViewRead:
         points = reducer.add(block, array)
         if not points.size:
             return 0, []
-        # A value that is too large for the safe type is infinite there.
-        with np.errstate(over="ignore", invalid="ignore"):
-            points = points.astype(self.values.dtype, order="C", copy=False)
-        if self.values.shape is not None and len(self.values.shape) < len(self.view.shape):
-            points = points.reshape(-1)
-        return points.size, encode(self.encoder, self.values, points, first)
+        return points.size, encode(self.encoder, self.values, points, points.shape, first)

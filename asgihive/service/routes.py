@@ -21,7 +21,6 @@ from asgihive.hdf5.entities import Describer, read_attributes
 from asgihive.hdf5.links import LinkResolution, Resolved, kind_of, list_paths, walk
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.views import Method
-from asgihive.service.answers import Answer, BytesPlace
 from asgihive.service.batch import Batch
 from asgihive.service.data import answer_values
 from asgihive.service.files import Files
@@ -32,7 +31,7 @@ from asgihive.service.reductions import (
     prepare_numbers,
 )
 from asgihive.service.requests import FILE_PREFIX, ReadRequest, Wanted, parse_wanted, read_request
-from asgihive.service.store import MAX_DOCUMENT_BYTES, Store
+from asgihive.service.store import MAX_DOCUMENT_BYTES, Answer, BytesPlace, Store
 from asgihive.service.versions import (
     COMPRESS_OVER_BYTES,
     Version,

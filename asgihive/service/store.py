@@ -1,17 +1,25 @@
-"""The shared facility of the service: open files, lanes and caches over one directory."""
+"""What all requests share: open files and lanes over one directory, and the cache of answers.
+
+Answers are served from the event loop while their files are unchanged.
+"""
 
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import time
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from time import thread_time
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
+import numpy as np
 
-from asgihive.concurrency import InFlight, Lanes, Portions
+from asgihive.asgi import BufferedResponse
+from asgihive.concurrency import InFlight, Lane, Lanes, Portions
 from asgihive.errors import (
     DescriptorsExhausted,
     FileChanged,
@@ -20,16 +28,30 @@ from asgihive.errors import (
     NeedsThread,
     RootUnreadable,
 )
-from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory
+from asgihive.hdf5.buffers import (
+    find_bytes,
+    has_padding,
+    keep_freed_buffers,
+    read_cached_bytes,
+    trim_freed_memory,
+    zero_padding,
+)
+from asgihive.hdf5.cache import BytesCache
+from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.file_bytes import without_waiting
-from asgihive.hdf5.open_file import Retries, Unsettled
+from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.hdf5.virtual_sources import SourcesFound
-from asgihive.service.answers import AnswerCache
-from asgihive.service.requests import ReadRequest
-from asgihive.service.versions import Version, make_seed, make_version
+from asgihive.service.requests import ReadRequest, Wanted
+from asgihive.service.versions import (
+    SourceFiles,
+    Version,
+    answer_preconditions,
+    make_seed,
+    make_version,
+)
 from asgihive.settings import H5Settings
 
 T = TypeVar("T")
@@ -48,11 +70,212 @@ TRIM_MEMORY_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
 
-# Files whose identities are made an entity-tag of on the event loop.
-_MOST_FILES_ON_LOOP = 256
-
 INLINE_SECONDS = 1e-3
 """What an answer may take on the event loop: ten times what a change of threads costs."""
+
+# Files of an answer that the event loop looks at, or makes an entity-tag of.
+_MOST_FILES_ON_LOOP = 256
+
+# What an entry takes beside bodies, names and keys: records, a file's identity, a header.
+_FILE_BYTES = 200
+_RESPONSE_BYTES = 1024
+
+Key = tuple[object, ...]
+"""What is asked for, in one form, and all else that has a say in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BytesPlace:
+    """Where the bytes of a body lie: behind a head, in a file or in a decoded chunk.
+
+    Such an answer costs parsing, planning and describing, not its bytes.
+    """
+
+    head: bytes
+    file: "weakref.ref[OpenFile]"
+    """Weakly: the last reference to a file waits for HDF5 when it goes."""
+    values: tuple[int, int] | KeptChunk
+    """A run of bytes (offset, number) as they lie in the file, or a whole chunk."""
+    dtype: np.dtype[Any]
+    """Of the values, whose padding is not sent as it lies there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is kept of an answer: its version, and all of it or nothing."""
+
+    version: Version
+    responses: Mapping[str | None, BufferedResponse] = field(default_factory=dict)
+    """The responses by content coding; None = as it is. Without the body, if it has a `place`."""
+    place: BytesPlace | None = None
+
+
+class AnswerCache:
+    """Answers by what is asked for. For the event loop.
+
+    Args:
+        max_bytes: kept in all; 0 keeps nothing.
+        pool: of the files that answers are made of.
+        lane: where files are looked at when the file system is slow.
+    """
+
+    def __init__(self, max_bytes: int, pool: FilePool, lane: Lane) -> None:
+        self.hits = 0
+        """How often an answer was kept, and its files unchanged."""
+        self.misses = 0
+        """How often not."""
+        self._kept: BytesCache[Key, Answer] = BytesCache(max_bytes)
+        self._flights: dict[Key, anyio.Event] = {}
+        self._pool = pool
+        self._lane = lane
+
+    @property
+    def bytes(self) -> int:
+        """What is kept, with the overhead of keeping it."""
+        return self._kept.bytes
+
+    def find_response(self, key: Key, wanted: Wanted) -> BufferedResponse | None:
+        """Return the response that an answer in memory gives a request, without a thread.
+
+        None where there is no such answer, and where it takes a thread to know.
+
+        Raises:
+            HTTPException: 412.
+        """
+        answer = self._kept.get(key)
+        if answer is None:
+            return None
+        try:
+            if not self._is_unchanged(answer, most=_MOST_FILES_ON_LOOP):
+                self._kept.drop(key)
+                return None
+            response = None
+            if wanted.is_conditional:
+                response = answer_preconditions(wanted, answer.version)
+            if response is None:
+                coding = wanted.coding if answer.version.is_large else None
+                response = answer.responses.get(None if coding is None else coding.name)
+                if response is not None and answer.place is not None:
+                    body = None
+                    if not wanted.has_range:
+                        body = _read_place(self._pool, answer.version, answer.place)
+                    response = None if body is None else response.with_body(body)
+        except NeedsThread:
+            return None
+        self.hits += response is not None
+        return response
+
+    async def find(self, key: Key) -> Answer | None:
+        """Return the answer, if it is kept and no file of it has changed.
+
+        The event loop asks with a `stat` for each file, unless they are many or the file system
+        is slow.
+        """
+        answer = self._kept.get(key)
+        if answer is not None:
+            try:
+                is_unchanged = self._is_unchanged(answer, most=_MOST_FILES_ON_LOOP)
+            except NeedsThread:
+                is_unchanged = await self._lane.run(partial(self._is_unchanged, answer))
+            if not is_unchanged:
+                self._kept.drop(key)
+                answer = None
+        self.hits += answer is not None
+        self.misses += answer is None
+        return answer
+
+    async def find_or_make(self, key: Key, make: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Return the answer of `make`, which keeps it, if it may.
+
+        However many requests ask at once, it is made once; what cannot be kept, by each of them.
+        """
+        if not self._kept.max_bytes:
+            return await make()
+        landed = self._flights.get(key)
+        if landed is not None:
+            await landed.wait()
+            return await self.find(key) or await make()
+        landed = self._flights[key] = anyio.Event()
+        try:
+            return await make()
+        finally:
+            del self._flights[key]
+            landed.set()
+
+    def keep(self, key: Key, answer: Answer) -> None:
+        """Keep an answer, if it can be told from the next version of it."""
+        if answer.version.validators.etag is None:
+            return
+        kept = self._kept.peek(key)
+        is_known = kept is not None and kept.version.validators == answer.version.validators
+        # A response that was sent before is worth more than the version alone.
+        if not answer.responses and is_known:
+            return
+        size = len(repr(key))
+        for response in answer.responses.values():
+            size += _RESPONSE_BYTES + len(response.body)
+        if answer.place is not None:
+            size += _RESPONSE_BYTES + len(answer.place.head)
+        for path in answer.version.source_files:
+            size += _FILE_BYTES + len(path)
+        self._kept.put(key, answer, size)
+
+    def keep_response(
+        self, key: Key, answer: Answer, coding: str | None, response: BufferedResponse
+    ) -> None:
+        """Keep the response that an answer was given in a content coding, if it is kept itself."""
+        kept = self._kept.peek(key)
+        if kept is not None and kept.version is answer.version:
+            self.keep(key, replace(kept, responses={**kept.responses, coding: response}))
+
+    def _is_unchanged(self, answer: Answer, most: int | None = None) -> bool:
+        """Return whether all files of an answer are what they were.
+
+        Raises:
+            NeedsThread: the file system is slow, or there are more than `most` files.
+        """
+        files: SourceFiles = answer.version.source_files
+        if most is not None and len(files) > most:
+            raise NeedsThread
+        find_identity = self._pool.stat_guard.find_identity
+        for path, identity in files.items():  # noqa: SIM110  # on the way of each kept answer
+            if find_identity(path) != identity:
+                return False
+        return True
+
+
+def _read_place(pool: FilePool, version: Version, place: BytesPlace) -> bytes | None:
+    """Return the body at a place, if its bytes are in memory.
+
+    Raises:
+        NeedsThread: the file system is slow.
+    """
+    file = place.file()
+    if file is None or version.source_files.get(file.place.asked) != file.identity:
+        return None
+    # So that it is not closed as idle, and its descriptor is not another file's.
+    holder = object()
+    file.holders.add(holder)
+    try:
+        if isinstance(place.values, KeptChunk):
+            # Its padding is zero already.
+            chunk = pool.chunks.find_kept((file, *place.values))
+            values = None if chunk is None else find_bytes(chunk)
+        else:
+            offset, size = place.values
+            values = read_cached_bytes(file.descriptor, size, offset)
+            if values is not None and len(values) < size:
+                values = None
+            if values is not None and has_padding(place.dtype):
+                values = zero_padding(np.frombuffer(values, place.dtype)).tobytes()
+        if values is None or pool.stat_guard.ask(OpenFile.changed, file):
+            return None
+    finally:
+        file.used = time.monotonic()
+        file.holders.discard(holder)
+        if file.revoked:
+            pool.discard([file])
+    return place.head + values if place.head else values
 
 
 class Store:
@@ -100,16 +323,7 @@ class Store:
             RootUnreadable: there is no such file, as its directory is gone.
             Overloaded: and whatever `work` raises.
         """
-        try:
-            return await self._read_again_if_changed(work)
-        except DescriptorsExhausted:
-            await self.close_unheld_files()
-            return await self._read_again_if_changed(work)
-
-    async def _read_again_if_changed(
-        self, work: Callable[[Lease], Awaitable[T]]
-    ) -> tuple[T, Lease]:
-        retries = Retries()
+        retries, has_closed_files = Retries(), False
         while True:
             lease = Lease(self.pool)
             try:
@@ -121,6 +335,12 @@ class Store:
             except (Unsettled, FileChanged) as error:
                 lease.release()
                 await anyio.sleep(retries.find_pause(error))
+            except DescriptorsExhausted:
+                lease.release()
+                if has_closed_files:
+                    raise
+                await self.close_unheld_files()
+                retries, has_closed_files = Retries(), True
             except BaseException:
                 lease.release()
                 raise
@@ -239,14 +459,8 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
 
 
 def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
-    with _check_unchanged(lease):
-        return (yield from work(lease))
-
-
-@contextmanager
-def _check_unchanged(lease: Lease) -> Iterator[None]:
     try:
-        yield
+        result = yield from work(lease)
     except (Unsettled, FileChanged):
         raise
     except Exception:
@@ -254,3 +468,4 @@ def _check_unchanged(lease: Lease) -> Iterator[None]:
         lease.check()
         raise
     lease.check()
+    return result
