@@ -56,8 +56,8 @@ _FEW_CHUNKS = 256
 # How many chunks are listed in the time that finding a single one takes.
 _LISTED_PER_LOOKUP = 256
 
-# Looked for one by one, rather than together.
-_LOOKED_FOR_ALONE = 16
+LOOKED_FOR_ALONE = 16
+"""Chunks that are looked for one by one, rather than together."""
 
 # What a listed chunk takes in memory.
 LISTED_BYTES = 28
@@ -137,7 +137,7 @@ class ChunkIndex:
                 table = self._list(self.stored, go_on)
                 if table is not None:
                     return table
-            if count > _LOOKED_FOR_ALONE and self.grid.is_numbered:
+            if count > LOOKED_FOR_ALONE and self.grid.is_numbered:
                 allow_waiting()
                 table = self.stored.gather(number_touched(axes, self.grid), MAX_LISTED, go_on)
                 if table is not None:

@@ -43,11 +43,11 @@ from asgihive.hdf5.types import without_dimensions
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16
 
-# Less than that is decoded by one thread.
-_SPLIT_BYTES = 1 << 20
+SPLIT_BYTES = 1 << 20
+"""Less than that is decoded by one thread."""
 
-# So many chunks are read in one go; many more take turns with what else waits for a thread.
-_CHUNKS_AT_ONCE = 1 << 14
+CHUNKS_AT_ONCE = 1 << 14
+"""So many chunks are read in one go; many more take turns with what else waits for a thread."""
 
 # From so many chunks on, those that were never written are filled in one go.
 _MANY_CHUNKS = 64
@@ -196,11 +196,11 @@ class ChunkedStorage:
         pairs = zip(axes, chunks, strict=True)
         touched = [count_touched((axis,), (chunk,)) for axis, chunk in pairs]
         count = math.prod(touched)
-        most = min(most, count * self.pipeline.chunk_bytes // _SPLIT_BYTES)
+        most = min(most, count * self.pipeline.chunk_bytes // SPLIT_BYTES)
         if self.index.table is not None and self.index.grid.is_numbered:
             # Those that are not stored cost nothing.
             count = min(count, len(self.index.table.numbers))
-        most = min(max(most, -(-count // _CHUNKS_AT_ONCE)), max(touched, default=1))
+        most = min(max(most, -(-count // CHUNKS_AT_ONCE)), max(touched, default=1))
         if most <= 1:
             return [Box(axes, ())]
         cut = touched.index(max(touched))

@@ -44,8 +44,8 @@ from asgihive.hdf5.virtual import VirtualLayout
 
 Array = np.ndarray[Any, Any]
 
-# More chunks than that are read by a visit of their own, or by several.
-_MANY_CHUNKS = 1 << 9
+MANY_CHUNKS = 1 << 9
+"""More chunks than that are read by a visit of their own, or by several."""
 
 # What leads to strings of variable length, read in one go.
 _MAX_TEXTS_BYTES = 1 << 16
@@ -177,7 +177,7 @@ class Dataset:
     def has_many_chunks(self, axes: tuple[Axis, ...]) -> bool:
         """Whether `axes` touch more chunks than are read in passing."""
         chunks = self.layout.chunks
-        return chunks is not None and count_touched(axes, chunks) > _MANY_CHUNKS
+        return chunks is not None and count_touched(axes, chunks) > MANY_CHUNKS
 
     @contextmanager
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:

@@ -29,11 +29,12 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # All that is looked at of a superblock of any version.
 _SUPERBLOCK_BYTES = 76
 
-# What is read at once of metadata, and how many such pages are kept while many objects are read,
-# and of a file that is only open.
+# What is read at once of metadata, and how many such pages are kept of a file that is only open.
 _PAGE_BYTES = 1 << 14
-_MAX_PAGES = 1024
 _KEPT_PAGES = 32
+
+MAX_PAGES = 1024
+"""How many pages of metadata are kept while many objects are read."""
 
 # Children of a node of a version 1 B-tree of chunks, halved, where the file does not say it.
 DEFAULT_TREE_K = 32
@@ -178,7 +179,7 @@ class FileBytes:
             while True:
                 page = self._pages.get(number)
                 if page is None:
-                    if len(self._pages) >= _MAX_PAGES:
+                    if len(self._pages) >= MAX_PAGES:
                         self._pages.clear()
                     page = read_bytes(self.descriptor, _PAGE_BYTES, number * _PAGE_BYTES)
                     self._pages[number] = page

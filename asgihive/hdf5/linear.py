@@ -25,8 +25,8 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.sandbox import Identity, Place, open_regular
 from asgihive.hdf5.types import NoEquivalent
 
-# Read at once of what is not wanted whole: little enough to stay in a core's own cache.
-_WINDOW_BYTES = 1 << 19
+WINDOW_BYTES = 1 << 19
+"""Read at once of what is not wanted whole: little enough to stay in a core's own cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ContiguousStorage:
     def read_into(self, values: Array, axes: tuple[Axis, ...]) -> None:
         """Overwrite `values`, of the shape that `read` would return."""
         scratch = np.empty(0, np.uint8)
-        for window in plan_windows(axes, self.shape, self.item_bytes, _WINDOW_BYTES):
+        for window in plan_windows(axes, self.shape, self.item_bytes, WINDOW_BYTES):
             target = values[window.target]
             size = window.count * self.item_bytes
             offset = self.offset + window.first * self.item_bytes
@@ -143,7 +143,7 @@ class RawStorage:
                 stored = self._read_bytes(files, run[0] * item_bytes, run[1] * item_bytes)
             else:
                 items = np.empty((*(axis.count for axis in axes), item_bytes), np.uint8)
-                for window in plan_windows(axes, self.shape, item_bytes, _WINDOW_BYTES):
+                for window in plan_windows(axes, self.shape, item_bytes, WINDOW_BYTES):
                     first, size = window.first * item_bytes, window.count * item_bytes
                     read = self._read_bytes(files, first, size).reshape(*window.shape, item_bytes)
                     items[window.target] = read if window.inside is None else read[window.inside]

@@ -272,12 +272,11 @@ def find_links(group: StoredObject) -> dict[bytes, Link] | None:
 _MAX_LINKS = 1 << 13
 
 
-# How long libhdf5 lists without a break. Going on, it passes by those that it had before, some
-# 10 ms for a million.
-_LISTING_SECONDS = 0.03
+LISTING_SECONDS = 0.03
+"""How long libhdf5 lists without a break; going on takes some 10 ms for a million links before."""
 
-# Links that are put in order at once, as sorting holds Python's lock: some milliseconds.
-_SORTED_AT_ONCE = 1 << 14
+SORTED_AT_ONCE = 1 << 14
+"""Links that are put in order at once, as sorting holds Python's lock: some milliseconds."""
 
 
 def list_links(group: StoredObject, *, by_creation: bool = False) -> Portions[list[Link]]:
@@ -311,7 +310,7 @@ _by_name, _by_creation = attrgetter("name"), attrgetter("order")
 
 def _list_more(group: h5g.GroupID, links: list[Link]) -> bool:
     """Add the next links, as many as there is time for; whether there is another one."""
-    ends, before, is_left = perf_counter() + _LISTING_SECONDS, len(links), False
+    ends, before, is_left = perf_counter() + LISTING_SECONDS, len(links), False
 
     def note(name: bytes, info: h5l.LinkInfo) -> bool | None:
         nonlocal is_left
@@ -331,8 +330,8 @@ def _list_more(group: h5g.GroupID, links: list[Link]) -> bool:
 def _sort(links: list[Link], key: Callable[[Link], Any]) -> Portions[list[Link]]:
     """Sort in runs, which are merged unless they are in order already."""
     runs = []
-    for start in range(0, len(links), _SORTED_AT_ONCE):
-        runs.append(sorted(links[start : start + _SORTED_AT_ONCE], key=key))
+    for start in range(0, len(links), SORTED_AT_ONCE):
+        runs.append(sorted(links[start : start + SORTED_AT_ONCE], key=key))
         yield
     if all(key(one[-1]) <= key(next_[0]) for one, next_ in pairwise(runs)):
         return [link for run in runs for link in run]

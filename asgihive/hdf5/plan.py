@@ -248,8 +248,8 @@ class Window:
     """Where that goes in what is read."""
 
 
-# Bytes between two wanted runs that cost less to read than a second call does.
-_GAP_BYTES = 4096
+GAP_BYTES = 4096
+"""Bytes between two wanted runs that cost less to read than a second call does."""
 
 
 def plan_windows(
@@ -271,7 +271,7 @@ def plan_windows(
     inner = tuple(slice(axis.start, axis.stop, axis.step) for axis in behind)
     axis = axes[cut]
     together = is_whole and axis.step == 1
-    apart = axis.step > 1 and (axis.step - 1) * row * item_bytes > _GAP_BYTES
+    apart = axis.step > 1 and (axis.step - 1) * row * item_bytes > GAP_BYTES
     most = axis.count if together else max(1, window_bytes // max(1, row * item_bytes * axis.step))
     for outer in itertools.product(*(range(each.count) for each in axes[:cut])):
         base = sum(
@@ -301,7 +301,7 @@ def _choose_window_axis(axes: tuple[Axis, ...], shape: tuple[int, ...], item_byt
     while cut:
         row = math.prod(shape[cut:])
         wanted *= axes[cut].count
-        if row * item_bytes > _GAP_BYTES and wanted * 4 < row:
+        if row * item_bytes > GAP_BYTES and wanted * 4 < row:
             break
         cut -= 1
     return cut

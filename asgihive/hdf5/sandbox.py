@@ -29,10 +29,14 @@ from asgihive.errors import (
 Content = tuple[int, int, int, int]
 """What tells one content of a file from the next: device, inode, size, mtime in nanoseconds."""
 
-# Longest time for which two changes may leave one timestamp. Linux stamps files from a
-# clock that ticks at 100 to 1,000 Hz; file systems without sub-second stamps (FAT, old
-# network file systems) tick in whole seconds, FAT in two.
-_FINE_TICK_NS = 20_000_000
+FINE_TICK_NS = 20_000_000
+"""Longest time for which two changes may leave one timestamp.
+
+Linux stamps files from a clock that ticks at 100 to 1,000 Hz.
+"""
+
+# File systems without sub-second stamps (FAT, old network file systems) tick in whole seconds,
+# FAT in two.
 _COARSE_TICK_NS = 2_000_000_000
 
 SLOW_STAT_SECONDS = 0.005
@@ -94,7 +98,7 @@ class Identity:
         clock, from which nothing can be concluded.
         """
         coarse = self.ctime_ns % 1_000_000_000 == 0 and self.mtime_ns % 1_000_000_000 == 0
-        tick = _COARSE_TICK_NS if coarse else _FINE_TICK_NS
+        tick = _COARSE_TICK_NS if coarse else FINE_TICK_NS
         age = now_ns - self.ctime_ns
         if age < -tick:
             return -1.0

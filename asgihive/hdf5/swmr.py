@@ -17,9 +17,11 @@ _FLAGS_OFFSET = 11
 _WRITING = 0x01
 _SWMR_WRITING = 0x04
 
-# How long a writer that cannot be seen may write nothing until it counts as dead: one on another
-# machine, or without locks and of another user.
-_SILENT_SECONDS = 60.0
+SILENT_SECONDS = 60.0
+"""How long a writer that cannot be seen may write nothing until it counts as dead.
+
+It runs on another machine, or without locks and as another user.
+"""
 
 # Where Linux refuses a lease only if a program has the file open for writing. NFS refuses others.
 _LEASING_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs"}
@@ -57,7 +59,7 @@ def is_being_written(descriptor: int) -> bool:
     has_writer = _is_locked(descriptor) or _has_writer(descriptor, status.st_dev)
     if has_writer is not None:
         return has_writer
-    return was_left_open(descriptor) and time.time() - status.st_mtime < _SILENT_SECONDS
+    return was_left_open(descriptor) and time.time() - status.st_mtime < SILENT_SECONDS
 
 
 def was_left_open(descriptor: int) -> bool:

@@ -417,10 +417,11 @@ def _message_of(type_id: h5t.TypeID) -> bytes:
     empty where that is a version unknown here.
     """
     encoding: bytes = type_id.encode()
-    return encoding.removeprefix(_ENCODED) if encoding.startswith(_ENCODED) else b""
+    return encoding.removeprefix(KNOWN_ENCODING) if encoding.startswith(KNOWN_ENCODING) else b""
 
 
-_ENCODED = b"\x03\x00"
+KNOWN_ENCODING = b"\x03\x00"
+"""The number of the message and the version of the encoding that H5Tencode writes first."""
 
 
 # Sequences that h5py labels with a dtype that is not theirs.

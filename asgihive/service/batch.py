@@ -49,9 +49,11 @@ MAX_BODY_BYTES = 1 << 20
 
 MSGPACK = documents.ENCODER.media_type
 
-# Requests of one batch that are under way or wait for those before them; few, so that a
-# batch is no more than a client with that many connections.
-_AT_ONCE = 4
+AT_ONCE = 4
+"""Requests of one batch that are under way or wait for those before them.
+
+Few, so that a batch is no more than a client with that many connections.
+"""
 
 # Small answers are sent together.
 _PIECE_BYTES = 1 << 16
@@ -222,7 +224,7 @@ class Batch:
         self._lane = store.lanes.decode
         self._reader = make_body_reader(list[BatchRequest], MAX_BODY_BYTES)
         # All that is in flight is at most what any answer may have in flight.
-        self._most_bytes = store.reader.read_ahead_bytes // _AT_ONCE
+        self._most_bytes = store.reader.read_ahead_bytes // AT_ONCE
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -272,7 +274,7 @@ class Batch:
         """Yield the body, while the next requests are answered; none is when the context ends."""
         answer = partial(self._answer, scope, form)
         async with (
-            work_ahead(iter(asked), answer, _AT_ONCE) as members,
+            work_ahead(iter(asked), answer, AT_ONCE) as members,
             closing(self._gather(scope, members, form, len(asked))) as pieces,
         ):
             yield pieces

@@ -54,7 +54,8 @@ from asgihive.service.versions import (
 
 MEDIA_TYPE = "application/x-hdf5"
 
-_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+"""How much of a file is read and sent at one go."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -171,8 +172,8 @@ class Files:
     async def _read_blocks(self, file: WholeFile, sent: ByteRange) -> AsyncIterator[bytes]:
         """Yield blocks; a lane is held for each block alone, never while a client takes it."""
         seconds = self._store.settings.read_timeout_seconds
-        for start in range(sent.start, sent.stop, _BLOCK_BYTES):
-            length = min(_BLOCK_BYTES, sent.stop - start)
+        for start in range(sent.start, sent.stop, BLOCK_BYTES):
+            length = min(BLOCK_BYTES, sent.stop - start)
             yield await self._read_block(partial(file.read, start, length), seconds)
 
     async def _read_block(self, read: Callable[[], bytes], seconds: float) -> bytes:

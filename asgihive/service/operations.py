@@ -32,8 +32,8 @@ TIMEOUT_SECONDS = 5.0
 HEALTH = "/health"
 """The path of the route."""
 
-# However many ask, the directory is looked at this often.
-_KEPT_SECONDS = 1.0
+KEPT_SECONDS = 1.0
+"""How often the directory is looked at, however many requests ask for `/health`."""
 
 _CONTEXT = RequestContext(client="asgihive health")
 _HEADERS = {"cache-control": "no-store"}
@@ -56,7 +56,7 @@ class Health:
         self._store = store
         self._timeout = TIMEOUT_SECONDS
         self._problem: str | None = None
-        self._looked = -_KEPT_SECONDS
+        self._looked = -KEPT_SECONDS
         self._looking: anyio.Event | None = None
         self._is_stuck = False
 
@@ -71,7 +71,7 @@ class Health:
         """Return why the service cannot do its work, None when it can; at most a second old."""
         while self._looking is not None:
             await self._looking.wait()
-        if time.monotonic() - self._looked >= _KEPT_SECONDS:
+        if time.monotonic() - self._looked >= KEPT_SECONDS:
             self._looking = anyio.Event()
             # It takes no longer than the bound, and others wait for it, too.
             with anyio.CancelScope(shield=True):

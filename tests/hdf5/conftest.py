@@ -12,7 +12,7 @@ from asgihive.hdf5 import sandbox
 def trusted_clock() -> Iterator[None]:
     """Files are written just before they are read; none is changed within a tick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sandbox, "_FINE_TICK_NS", 0)
+        patch.setattr(sandbox, "FINE_TICK_NS", 0)
         yield
 
 

@@ -167,9 +167,9 @@ def looking(patch: pytest.MonkeyPatch, way: str) -> Iterator[None]:
         if way != "listed":
             inner.setattr(ChunkIndex, "_is_worth_listing", lambda *_: False)
         if way == "gathered":
-            inner.setattr(chunk_index, "_LOOKED_FOR_ALONE", 0)
+            inner.setattr(chunk_index, "LOOKED_FOR_ALONE", 0)
         if way == "alone":
-            inner.setattr(chunk_index, "_LOOKED_FOR_ALONE", ALL)
+            inner.setattr(chunk_index, "LOOKED_FOR_ALONE", ALL)
         yield
 
 

@@ -26,8 +26,8 @@ def test_links_are_listed_as_h5py_does(
         wanted = [(name.encode(), group.id.links.get_val(name.encode())) for name in group]
     assert len(wanted) == count
     # So that it is listed in many portions, and sorted in several runs.
-    monkeypatch.setattr(objects, "_LISTING_SECONDS", 0.0)
-    monkeypatch.setattr(objects, "_SORTED_AT_ONCE", 500)
+    monkeypatch.setattr(objects, "LISTING_SECONDS", 0.0)
+    monkeypatch.setattr(objects, "SORTED_AT_ONCE", 500)
     with leased(root) as lease:
         opened = lease.open_asked("x.h5")
         address = h5o.get_info(h5o.open(opened.root, b"many")).addr

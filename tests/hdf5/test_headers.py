@@ -312,7 +312,7 @@ def test_one_page_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
         for number in range(500):
             file[f"{number:03}"] = zlib.crc32(bytes([number % 256]))
     size = (root / "main.h5").stat().st_size
-    monkeypatch.setattr(file_bytes, "_MAX_PAGES", 3)  # drops some on the way
+    monkeypatch.setattr(file_bytes, "MAX_PAGES", 3)  # drops some on the way
     reads: list[int] = []
     original = os.pread
 

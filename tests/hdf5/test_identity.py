@@ -16,7 +16,7 @@ STAMP = 1_700_000_000_123_456_789
 
 @pytest.fixture(autouse=True)
 def real_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", FINE)
+    monkeypatch.setattr(sandbox, "FINE_TICK_NS", FINE)
 
 
 def stamped(ctime_ns: int, mtime_ns: int | None = None) -> Identity:

@@ -143,7 +143,7 @@ def test_windows_hold_each_wanted_element_once(
     read = np.full([axis.count for axis in axes], -1)
     times_read = np.zeros(stored.size, int)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "_GAP_BYTES", gap)
+        patch.setattr(plan, "GAP_BYTES", gap)
         for window in plan_windows(tuple(axes), shape, 8, window_bytes):
             span = slice(window.first, window.first + window.count)
             times_read[span] += 1

@@ -344,7 +344,7 @@ def test_idle_files_are_closed(root: Path, monkeypatch: pytest.MonkeyPatch, seco
 
 def test_a_just_changed_file_has_to_settle(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root / "main.h5")
-    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", 10**12)
+    monkeypatch.setattr(sandbox, "FINE_TICK_NS", 10**12)
     before = descriptors()
     pool = pool_of(root)
     lease = Lease(pool)
@@ -352,7 +352,7 @@ def test_a_just_changed_file_has_to_settle(root: Path, monkeypatch: pytest.Monke
         lease.open_asked("main.h5")
     assert 0 < caught.value.seconds <= 1000
     assert descriptors() == before
-    monkeypatch.setattr(sandbox, "_FINE_TICK_NS", 0)
+    monkeypatch.setattr(sandbox, "FINE_TICK_NS", 0)
     assert lease.open_asked("main.h5").settled
 
 

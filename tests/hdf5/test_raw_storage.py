@@ -72,7 +72,7 @@ def test_segments_and_selections(
         pytest.MonkeyPatch.context() as patch,
         dataset_of(root, "main.h5", "data") as (lease, dataset),
     ):
-        patch.setattr(linear, "_WINDOW_BYTES", span)
+        patch.setattr(linear, "WINDOW_BYTES", span)
         for each in (None, text):
             selection = parse_selection(each, shape)
             if selection.size:

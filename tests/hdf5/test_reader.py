@@ -115,7 +115,7 @@ async def test_blocks_in_order_are_what_numpy_selects(
 ) -> None:
     root, stored = laid_out
     # Each chunk is worth a thread, and two sources are many.
-    monkeypatch.setattr(chunks, "_SPLIT_BYTES", 1)
+    monkeypatch.setattr(chunks, "SPLIT_BYTES", 1)
     monkeypatch.setattr(virtual_sources, "MAX_SOURCES_AT_ONCE", 2)
     reader = reader_of(threads=3)
     async with leasing(root, max_open=4, chunk_cache_bytes=0) as lease:
@@ -145,7 +145,7 @@ def test_any_selection_in_any_blocks(
         np.testing.assert_array_equal(read, expected)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "_SPLIT_BYTES", 100)
+        patch.setattr(chunks, "SPLIT_BYTES", 100)
         anyio.run(check)
 
 

@@ -428,5 +428,5 @@ def test_members_of_narrow_and_of_wide_integers() -> None:
 
 def test_members_where_the_encoding_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     type_id = enumeration_of(np.dtype(">i2"), [-5, 7])
-    monkeypatch.setattr(types, "_ENCODED", b"another version")
+    monkeypatch.setattr(types, "KNOWN_ENCODING", b"another version")
     assert describe_type(type_id)["members"] == {"caf\ufffd": -5, "B": 7}

@@ -345,7 +345,7 @@ async def test_few_requests_of_a_batch_are_under_way_at_once(
     # None of them is in memory.
     asked = [{"route": "attr", "params": {**FILE, "path": "/" * n}} for n in range(1, 60)]
     assert len((await post(app, asked)).json()) == 59
-    assert most == batch._AT_ONCE
+    assert most == batch.AT_ONCE
 
 
 async def test_answers_are_sent_while_others_are_made(app: H5App) -> None:
@@ -385,7 +385,7 @@ async def test_a_client_that_goes_away(app: H5App) -> None:
                 async with anyio.create_task_group() as asking:
                     asking.start_soon(run, app, exchange)
                     await anyio.wait_all_tasks_blocked()
-                    assert app.store.lanes.library.waiting() == batch._AT_ONCE
+                    assert app.store.lanes.library.waiting() == batch.AT_ONCE
                     asking.cancel_scope.cancel()
                 assert app.store.lanes.library.waiting() == 0
                 gate.open()

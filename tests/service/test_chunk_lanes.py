@@ -72,8 +72,8 @@ async def test_chunks_are_found_without_the_library(
 async def test_very_many_chunks_give_their_lane_up_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filters: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(chunks, "_CHUNKS_AT_ONCE", 20)
-    monkeypatch.setattr(datasets, "_MANY_CHUNKS", 20)
+    monkeypatch.setattr(chunks, "CHUNKS_AT_ONCE", 20)
+    monkeypatch.setattr(datasets, "MANY_CHUNKS", 20)
     content = np.arange(200, dtype="<i4") % 8
     with h5py.File(tmp_path / "main.h5", "w") as file:
         file.create_dataset("data", data=content, chunks=(1,), **filters)

@@ -45,7 +45,7 @@ def app(served: Path) -> Iterator[H5App]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_BLOCK_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr(files, "BLOCK_BYTES", BLOCK_BYTES)
 
 
 @pytest.fixture

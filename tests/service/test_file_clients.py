@@ -33,7 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1 << 16)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(operations, "KEPT_SECONDS", 0.0)
 
 
 async def test_well(root: Path) -> None:

@@ -37,7 +37,7 @@ def write(root: Path) -> None:
 
 @pytest.fixture
 def always_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "_KEPT_SECONDS", 0.0)
+    monkeypatch.setattr(operations, "KEPT_SECONDS", 0.0)
 
 
 @pytest.fixture

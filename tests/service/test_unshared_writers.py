@@ -138,7 +138,7 @@ async def test_damage_without_a_writer_is_told_as_such(file: Path) -> None:
     assert "h5clear" not in message(answer)
 
 
-@pytest.mark.parametrize(("age", "status"), [(1, 503), (swmr._SILENT_SECONDS + 1, 422)])
+@pytest.mark.parametrize(("age", "status"), [(1, 503), (swmr.SILENT_SECONDS + 1, 422)])
 @pytest.mark.slow_on_trio
 async def test_where_the_system_does_not_tell_the_time_of_writing_does(
     file: Path, monkeypatch: pytest.MonkeyPatch, age: float, status: int
