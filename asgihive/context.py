@@ -25,7 +25,11 @@ def add_time(timings: Timings, stage: str, seconds: float) -> None:
 
 def get_spent(timings: Timings) -> Timings:
     """Return the stages that took time so far, in the order of `STAGES`."""
-    return {stage: timings[stage] for stage in STAGES if timings.get(stage)}
+    spent: Timings = {}
+    for stage in STAGES:
+        if seconds := timings.get(stage):
+            spent[stage] = seconds
+    return spent
 
 
 @dataclass(frozen=True, slots=True)

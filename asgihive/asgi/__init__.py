@@ -1,7 +1,6 @@
 """Routing, requests, responses and errors in plain ASGI."""
 
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
-from asgihive.asgi.conditional import ByteRange, Validators, format_http_date, parse_http_date
 from asgihive.asgi.errors import HTTPException, answer_error, send_error
 from asgihive.asgi.gate import Gate
 from asgihive.asgi.openapi import Documentation, make_openapi_document
@@ -15,7 +14,15 @@ from asgihive.asgi.parameters import (
     find_location,
     find_name,
 )
-from asgihive.asgi.request_fields import QueryFields, choose_media_type, parse_query
+from asgihive.asgi.request_fields import (
+    ByteRange,
+    QueryFields,
+    Validators,
+    choose_media_type,
+    format_http_date,
+    parse_http_date,
+    parse_query,
+)
 from asgihive.asgi.responses import (
     BodyChunk,
     BufferedResponse,

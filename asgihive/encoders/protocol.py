@@ -43,7 +43,7 @@ class Values:
     @property
     def nbytes(self) -> int:
         """Size of the elements in memory, in bytes."""
-        return self.size * self.dtype.itemsize
+        return 0 if self.shape is None else math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def is_numeric(self) -> bool:

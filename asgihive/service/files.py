@@ -21,7 +21,7 @@ from asgihive.asgi import (
     format_content_disposition,
     parse_query,
 )
-from asgihive.asgi.conditional import (
+from asgihive.asgi.request_fields import (
     Validators,
     check_preconditions,
     choose_range,

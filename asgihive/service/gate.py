@@ -207,7 +207,7 @@ class ServiceGate(Gate):
         self, scope: Scope, receive: Receive, send: Send, passage: "ServicePassage"
     ) -> None:
         """Hand a request that may pass to the service, and answer any other, and what it raises."""
-        path = get_route_path(scope)
+        path = get_route_path(scope) if scope.get("root_path") else scope["path"]
         route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
         if (label := f"/{route}") in self._routes:
             passage.label = label

@@ -155,7 +155,7 @@ async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, 
         return dataset, selection, element, sources
 
     (dataset, selection, element, sources), lease = await store.read(
-        lambda lease: store.in_portions(lease, prepare)
+        partial(store.in_portions, work=prepare)
     )
     held = hold(store, dataset, lease, selection)
     return Numbers(store, held, selection, element, sources), lease
@@ -184,7 +184,7 @@ async def answer_view(
         return dataset, values, view, sources
 
     (dataset, values, view, sources), lease = await store.read(
-        lambda lease: store.in_portions(lease, prepare)
+        partial(store.in_portions, work=prepare)
     )
     encoder: Any = request.encoder
     try:

@@ -16,7 +16,7 @@ from asgihive.asgi import (
     get_route_path,
     parse_query,
 )
-from asgihive.asgi.conditional import CONDITIONAL_HEADERS, PRECONDITIONS, RequestFields
+from asgihive.asgi.request_fields import CONDITIONAL_HEADERS, PRECONDITIONS, RequestFields
 from asgihive.encoders import csv, json
 from asgihive.encoders.protocol import (
     DocumentEncoder,

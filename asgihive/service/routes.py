@@ -105,7 +105,7 @@ class Routes:
             size = DocumentSize(encoder, most)
             return _encode(encoder, (yield from make(request, lease, size)))
 
-        body, lease = await store.read(lambda lease: store.in_portions(lease, make_body))
+        body, lease = await store.read(partial(store.in_portions, work=make_body))
         lease.release()
         if len(body) > most:
             raise AnswerTooLarge(len(body), most, "ask for a part of it")

@@ -25,7 +25,7 @@ from asgihive.asgi import (
     closing,
     compress_chunks,
 )
-from asgihive.asgi.conditional import (
+from asgihive.asgi.request_fields import (
     check_preconditions,
     choose_range,
     select_304_headers,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.conditional import ByteRange, parse_byte_range
+from asgihive.asgi.request_fields import ByteRange, parse_byte_range
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.asgi import HTTPException
-from asgihive.asgi.conditional import (
+from asgihive.asgi.request_fields import (
     ByteRange,
     Validators,
     check_preconditions,
