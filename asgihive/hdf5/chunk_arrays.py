@@ -5,6 +5,7 @@ File Format Specification 3.0, sections III and VII: single chunk, implicit, fix
 extensible array). What has a checksum is compared with it.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,11 +18,11 @@ from asgihive.hdf5.chunk_grid import (
     ChunkTable,
     GoOn,
     Numbers,
+    RecordedChunks,
     TableBuilder,
     Uints,
-    compute_strides,
 )
-from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, uints_of
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
 
 # What says which pages or blocks of an array there are is never larger in an honest file.
 _MAX_BLOCK_BYTES = 1 << 24
@@ -53,7 +54,8 @@ class ArrayOrder:
             raise NotPlain
         axes = (*growing, *(axis for axis, bound in enumerate(most) if bound is not None))
         counts = [-(-(most[axis] or 1) // chunks[axis]) for axis in axes]
-        return cls(axes, compute_strides(counts))
+        strides = [math.prod(counts[at + 1 :]) for at in range(len(counts))]
+        return cls(axes, tuple(strides))
 
     def find_index(self, coordinates: Sequence[int]) -> int:
         """Return the position of the element of the chunk at `coordinates`."""
@@ -129,28 +131,15 @@ class ImplicitChunks:
 
 
 @dataclass(slots=True, eq=False)
-class _ArrayChunks:
+class _ArrayChunks(RecordedChunks):
     """What fixed and extensible arrays share."""
 
-    file: FileBytes
-    grid: ChunkGrid
     order: ArrayOrder
-    address: int | None
-    """Of the header; None = nothing was ever written."""
-
-    chunk_bytes: int
-    """Of a chunk that went through no filter."""
-
-    size_bytes: int
-    """How wide the sizes of chunks are; 0 = there are no filters, and no sizes."""
-
     count: int = field(init=False, default=0)
-    element: np.dtype[Any] = field(init=False)
     page_elements: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
-        self.element = np.dtype([("address", f"<u{self.file.address_bytes}"), *filtered])
+        self.record = self.make_record()
         if self.address is not None:
             self._read_header(self.address)
 
@@ -165,7 +154,7 @@ class _ArrayChunks:
         if index >= self.count:
             return None
         for first, stored in self._read_segments(index, index + 1):
-            return self._parse_element(stored, (index - first) * self.element.itemsize)
+            return self.parse_record(stored, (index - first) * self.record.itemsize)
         return None
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
@@ -175,7 +164,7 @@ class _ArrayChunks:
         for start, stop in self._find_runs(wanted):
             for first, stored in self._read_segments(start, stop):
                 go_on()
-                if not self._add(rows, first, np.frombuffer(stored, self.element)):
+                if not self._add(rows, first, np.frombuffer(stored, self.record)):
                     return None
         return rows.finish()
 
@@ -202,7 +191,7 @@ class _ArrayChunks:
 
     def _check_header(self, head: bytes) -> None:
         """Check version, client (whether chunks are filtered), and size of an element."""
-        if head[4] or head[5] != bool(self.size_bytes) or head[6] != self.element.itemsize:
+        if head[4] or head[5] != bool(self.size_bytes) or head[6] != self.record.itemsize:
             raise NotPlain
 
     def _read_block(self, address: int, size: int, signature: bytes) -> bytes:
@@ -218,33 +207,15 @@ class _ArrayChunks:
 
     def _read_page(self, address: int, count: int) -> bytes:
         """Return a page of `count` elements."""
-        size = count * self.element.itemsize
+        size = count * self.record.itemsize
         return self.file.read_checked(address, size + 4, b"")[:size]
-
-    def _parse_element(self, stored: bytes, at: int) -> ChunkPlace | None:
-        address = self.file.address(stored, at)
-        if address == self.file.undefined:
-            return None
-        size, mask = self.chunk_bytes, 0
-        if self.size_bytes:
-            sized = at + self.file.address_bytes
-            masked = sized + self.size_bytes
-            size = int.from_bytes(stored[sized:masked], "little")
-            mask = int.from_bytes(stored[masked : masked + 4], "little")
-        return ChunkPlace(self.file.base + address, size, mask)
 
     def _add(self, rows: TableBuilder, first: int, elements: np.ndarray[Any, Any]) -> bool:
         elements = elements[: self.count - first]
         addresses = elements["address"].astype(np.uint64)
         at = np.flatnonzero(addresses != self.file.undefined)
-        addresses = addresses[at]
-        if self.size_bytes:
-            elements = elements[at]
-            sizes, masks = uints_of(elements["size"]), elements["mask"]
-        else:
-            sizes = np.full(len(at), self.chunk_bytes, np.uint64)
-            masks = np.zeros(len(at), np.uint32)
-        return rows.add(self.order.find_coordinates(at + first), addresses, sizes, masks)
+        sizes, masks = self.find_sizes(elements[at])
+        return rows.add(self.order.find_coordinates(at + first), addresses[at], sizes, masks)
 
 
 @dataclass(slots=True, eq=False)
@@ -280,11 +251,11 @@ class FixedArrayChunks(_ArrayChunks):
 
     def _read_segments(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         if not self._pages:
-            size = self.count * self.element.itemsize
+            size = self.count * self.record.itemsize
             block = self._read_block(self._data, self._prefix_bytes + size, b"FADB")
             yield 0, block[6 + self.file.address_bytes : -4]
             return
-        page_bytes = self.page_elements * self.element.itemsize + 4
+        page_bytes = self.page_elements * self.record.itemsize + 4
         for page in range(start // self.page_elements, -(-stop // self.page_elements)):
             # The first page is the highest bit.
             if not self._pages[page // 8] << page % 8 & 0x80:
@@ -351,7 +322,7 @@ class ExtensibleArrayChunks(_ArrayChunks):
             return
         width, at = self.file.address_bytes, 6 + self.file.address_bytes
         direct = sum(each.blocks for each in self._super_blocks[: self._direct])
-        elements = self._in_index * self.element.itemsize
+        elements = self._in_index * self.record.itemsize
         addresses = (direct + len(self._super_blocks) - self._direct) * width
         block = self._read_block(self._index, at + elements + addresses + 4, b"EAIB")
         if start < self._in_index:
@@ -407,11 +378,11 @@ class ExtensibleArrayChunks(_ArrayChunks):
         first = super_block.first_index + position * elements
         head = 6 + self.file.address_bytes + self._offset_bytes
         if written is None:
-            size = head + elements * self.element.itemsize + 4
+            size = head + elements * self.record.itemsize + 4
             yield first + self._in_index, self._read_block(address, size, b"EADB")[head:-4]
             return
         pages = elements // self.page_elements
-        page_bytes = self.page_elements * self.element.itemsize + 4
+        page_bytes = self.page_elements * self.record.itemsize + 4
         before = max(wanted.start - first, 0) // self.page_elements
         behind = -(-min(wanted.stop - first, elements) // self.page_elements)
         for page in range(before, behind):

@@ -4,14 +4,13 @@ Pure. A chunk's coordinates count chunks, not elements; its number is its positi
 """
 
 import bisect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from asgihive.hdf5.file_bytes import DamagedMetadata
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, uints_of
 from asgihive.hdf5.plan import Axis
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -51,7 +50,7 @@ class ChunkTable:
     sizes: Uints
     filter_masks: np.ndarray[Any, np.dtype[np.uint32]]
 
-    def find(self, number: int) -> ChunkPlace | None:
+    def get(self, number: int) -> ChunkPlace | None:
         """Return where the chunk lies; None when it was never written."""
         at = bisect.bisect_left(self.numbers, number)
         if at == len(self.numbers) or self.numbers[at] != number:
@@ -59,18 +58,8 @@ class ChunkTable:
         return ChunkPlace(int(self.offsets[at]), int(self.sizes[at]), int(self.filter_masks[at]))
 
 
-@dataclass(frozen=True, slots=True)
-class FoundChunks:
-    """The places of some chunks, by number, of those that are not worth listing."""
-
-    chunks: dict[int, ChunkPlace]
-
-    def find(self, number: int) -> ChunkPlace | None:
-        """Return where the chunk lies; None when it was never written."""
-        return self.chunks.get(number)
-
-
-Places = ChunkTable | FoundChunks
+Places = ChunkTable | dict[int, ChunkPlace]
+"""Where chunks lie, by number: all of them, or some that are not worth listing."""
 
 
 class StoredChunks(Protocol):
@@ -117,11 +106,13 @@ class ChunkGrid:
     """Whether NumPy can hold the numbers of all chunks."""
 
     def __post_init__(self) -> None:
-        pairs = zip(self.shape, self.chunks, strict=True)
-        self.counts = tuple([-(-extent // chunk) for extent, chunk in pairs])
-        self.strides = compute_strides(self.counts)
-        self.size = math.prod(self.counts)
-        self.is_numbered = self.size < _MAX_NUMBERED
+        counts, strides, size = [], [], 1
+        for extent, chunk in zip(reversed(self.shape), reversed(self.chunks), strict=True):
+            strides.append(size)
+            counts.append(-(-extent // chunk))
+            size *= counts[-1]
+        self.counts, self.strides, self.size = tuple(counts[::-1]), tuple(strides[::-1]), size
+        self.is_numbered = size < _MAX_NUMBERED
 
     def number(self, coordinates: Sequence[int]) -> int:
         """Return the number of the chunk at `coordinates`."""
@@ -156,9 +147,50 @@ class ChunkGrid:
         return numbers, ~outside
 
 
-def compute_strides(counts: Sequence[int]) -> tuple[int, ...]:
-    """Return how far apart neighbours along each axis are in C order."""
-    return tuple(math.prod(counts[axis + 1 :]) for axis in range(len(counts)))
+@dataclass(slots=True, eq=False)
+class RecordedChunks:
+    """What those indexes share that have a record of each chunk, with its size if it is filtered.
+
+    Attributes:
+        file: that it is in.
+        grid: of the dataset.
+        address: of its header; None = nothing was ever written.
+        chunk_bytes: of a chunk that went through no filter.
+        size_bytes: how wide the sizes of chunks are; 0 = there are no filters, and no sizes.
+        record: an address, size and filter mask, and what else a record has.
+    """
+
+    file: FileBytes
+    grid: ChunkGrid
+    address: int | None
+    chunk_bytes: int
+    size_bytes: int
+    record: np.dtype[Any] = field(init=False)
+
+    def make_record(self, *more: tuple[Any, ...]) -> np.dtype[Any]:
+        """Return the type of a record that ends with the fields `more`."""
+        filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
+        return np.dtype([("address", f"<u{self.file.address_bytes}"), *filtered, *more])
+
+    def parse_record(self, stored: bytes, at: int) -> ChunkPlace | None:
+        """Return the place of a chunk by its record at position `at`; None = it has none."""
+        address = self.file.address(stored, at)
+        if address == self.file.undefined:
+            return None
+        size, mask = self.chunk_bytes, 0
+        if self.size_bytes:
+            sized = at + self.file.address_bytes
+            masked = sized + self.size_bytes
+            size = int.from_bytes(stored[sized:masked], "little")
+            mask = int.from_bytes(stored[masked : masked + 4], "little")
+        return ChunkPlace(self.file.base + address, size, mask)
+
+    def find_sizes(self, records: np.ndarray[Any, Any]) -> tuple[Uints, Any]:
+        """Return sizes and filter masks of many chunks."""
+        if self.size_bytes:
+            return uints_of(records["size"]), records["mask"]
+        sizes = np.full(len(records), self.chunk_bytes, np.uint64)
+        return sizes, np.zeros(len(records), np.uint32)
 
 
 class TableBuilder:

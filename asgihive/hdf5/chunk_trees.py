@@ -18,6 +18,7 @@ from asgihive.hdf5.chunk_grid import (
     ChunkTable,
     GoOn,
     Numbers,
+    RecordedChunks,
     TableBuilder,
     Uints,
 )
@@ -30,8 +31,6 @@ _NODES_AT_ONCE = 512
 _MAX_NODE_BYTES = 1 << 20
 _MAX_DEPTH = 32
 
-_MASK = struct.Struct("<I")
-
 
 @dataclass(slots=True, eq=False)
 class ChunkTree1:
@@ -41,6 +40,9 @@ class ChunkTree1:
     grid: ChunkGrid
     root: int | None
     """Its address; None = nothing was ever written."""
+
+    at_most: int = field(init=False, default=0)
+    """How many chunks are stored at most: the file has an entry for each."""
 
     _head: int = field(init=False)
     _node: np.dtype[Any] = field(init=False)
@@ -63,13 +65,8 @@ class ChunkTree1:
                 "itemsize": size,
             }
         )
-
-    @property
-    def at_most(self) -> int:
-        """How many chunks are stored at most: the file has an entry for each."""
-        if self.root is None:
-            return 0
-        return min(self.grid.size, self.file.end // self._entry_bytes)
+        if self.root is not None:
+            self.at_most = min(self.grid.size, self.file.end // entry.itemsize)
 
     def find(self, coordinates: tuple[int, ...]) -> ChunkPlace | None:
         """Find one chunk, as `StoredChunks.find`."""
@@ -77,7 +74,11 @@ class ChunkTree1:
         address, level, entry_bytes = self.root, -1, self._entry_bytes
         while address is not None:
             node = self.file.read(address, self._node.itemsize)
-            level, used = self._check_node(address, node, level)
+            above, level, used = level, node[5], int.from_bytes(node[6:8], "little")
+            if not node.startswith(b"TREE\1") or used > 2 * self.file.tree_k:
+                raise DamagedMetadata(f"there is no node of its index at {address}")
+            if above not in (-1, level + 1):
+                raise DamagedMetadata(f"the node of its index at {address} is of another level")
             first, behind = 0, used
             while first < behind:
                 middle = (first + behind) // 2
@@ -122,15 +123,6 @@ class ChunkTree1:
             seen += len(nodes)
             nodes = np.sort(np.concatenate(below))
             level -= 1
-
-    def _check_node(self, address: int, node: bytes, above: int) -> tuple[int, int]:
-        """Return level and number of entries of a node below level `above`; -1 = of any."""
-        level, used = node[5], int.from_bytes(node[6:8], "little")
-        if not node.startswith(b"TREE\1") or used > 2 * self.file.tree_k:
-            raise DamagedMetadata(f"there is no node of its index at {address}")
-        if above not in (-1, level + 1):
-            raise DamagedMetadata(f"the node of its index at {address} is of another level")
-        return level, used
 
     def _check_all(self, nodes: np.ndarray[Any, Any], level: int) -> None:
         is_sound = (nodes["signature"] == b"TREE") & (nodes["type"] == 1)
@@ -178,26 +170,14 @@ class ChunkTree1:
 
 
 @dataclass(slots=True, eq=False)
-class ChunkTree2:
+class ChunkTree2(RecordedChunks):
     """A version 2 B-tree (sections III.A.2 and VII); its records are chunks, by coordinates.
 
     Raises:
         NotPlain: it is of another kind.
     """
 
-    file: FileBytes
-    grid: ChunkGrid
-    address: int | None
-    """Of its header; None = nothing was ever written."""
-
-    chunk_bytes: int
-    """Of a chunk that went through no filter."""
-
-    size_bytes: int
-    """How wide the sizes of chunks are; 0 = there are no filters, and no sizes."""
-
     at_most: int = field(init=False, default=0)
-    _record: np.dtype[Any] = field(init=False)
     _node_bytes: int = field(init=False, default=0)
     _depth: int = field(init=False, default=0)
     _root: tuple[int, int] = field(init=False, default=(0, 0))
@@ -207,15 +187,14 @@ class ChunkTree2:
 
     def __post_init__(self) -> None:
         width, rank = self.file.address_bytes, len(self.grid.chunks)
-        filtered = [("size", "u1", (self.size_bytes,)), ("mask", "<u4")] if self.size_bytes else []
-        self._record = np.dtype([("address", f"<u{width}"), *filtered, ("scaled", "<u8", (rank,))])
+        self.record = self.make_record(("scaled", "<u8", (rank,)))
         if self.address is None:
             return
         head = self.file.read_checked(self.address, 22 + width + self.file.length_bytes, b"BTHD")
         version, kind, self._node_bytes, record_bytes, self._depth = struct.unpack_from(
             "<BBIHH", head, 4
         )
-        if version or kind != self._kind or record_bytes != self._record.itemsize:
+        if version or kind != self._kind or record_bytes != self.record.itemsize:
             raise NotPlain
         if self._node_bytes > _MAX_NODE_BYTES or self._depth > _MAX_DEPTH:
             raise NotPlain
@@ -230,7 +209,7 @@ class ChunkTree2:
 
     def _set_most(self) -> None:
         """Find how many records nodes have at most, by level, and how wide such numbers are."""
-        record_bytes, room = self._record.itemsize, self._node_bytes - 10
+        record_bytes, room = self.record.itemsize, self._node_bytes - 10
         if room < record_bytes:
             raise NotPlain
         self._most, self._total_bytes, total = [room // record_bytes], [0], room // record_bytes
@@ -253,7 +232,7 @@ class ChunkTree2:
         if self.address is None:
             return None
         (address, count), level = self._root, self._depth
-        record_bytes = self._record.itemsize
+        record_bytes = self.record.itemsize
         scaled = struct.Struct(f"<{len(coordinates)}Q")
         start = record_bytes - scaled.size
         while address != self.file.undefined and count:
@@ -265,7 +244,7 @@ class ChunkTree2:
                 middle = (first + behind) // 2
                 found = scaled.unpack_from(node, 6 + middle * record_bytes + start)
                 if found == coordinates:
-                    return self._parse_record(node, 6 + middle * record_bytes)
+                    return self.parse_record(node, 6 + middle * record_bytes)
                 if found < coordinates:
                     first = middle + 1
                 else:
@@ -294,8 +273,8 @@ class ChunkTree2:
                 several = counts[done : done + len(batch)].tolist()
                 done += len(batch)
                 read = self._read_nodes(batch, several, level, signature)
-                records = read[:, 6 : 6 + self._most[level] * self._record.itemsize]
-                records = records.view(self._record)
+                records = read[:, 6 : 6 + self._most[level] * self.record.itemsize]
+                records = records.view(self.record)
                 is_used = np.arange(self._most[level]) < np.array(several)[:, None]
                 if not self._add(rows, records[is_used]):
                     return None
@@ -333,7 +312,7 @@ class ChunkTree2:
         """Return the bytes of a node of `count` records, with its checksum."""
         if count > self._most[level]:
             raise DamagedMetadata(f"the node of its index at {address} has {count} chunks")
-        size = 10 + count * self._record.itemsize
+        size = 10 + count * self.record.itemsize
         return size + (count + 1) * self._count_pointer_bytes(level) if level else size
 
     def _check(self, version: int, kind: int) -> None:
@@ -350,7 +329,7 @@ class ChunkTree2:
     ) -> tuple[Uints, Numbers]:
         """Return addresses and record counts of children that may have chunks that are wanted."""
         size, width = self._count_pointer_bytes(level), self.file.address_bytes
-        start = 6 + len(records) * self._record.itemsize
+        start = 6 + len(records) * self.record.itemsize
         stored = node[start : start + (len(records) + 1) * size].reshape(-1, size)
         addresses = uints_of(stored[:, :width])
         counts = uints_of(stored[:, width : width + self._count_bytes]).astype(np.int64)
@@ -364,28 +343,13 @@ class ChunkTree2:
             chosen &= np.append(bounds, len(wanted)) > np.append(0, bounds)
         return addresses[chosen], counts[chosen]
 
-    def _parse_record(self, node: bytes, at: int) -> ChunkPlace | None:
-        address = self.file.address(node, at)
-        if address == self.file.undefined:
-            return None
-        size, mask = self.chunk_bytes, 0
-        if self.size_bytes:
-            sized = at + self.file.address_bytes
-            size = int.from_bytes(node[sized : sized + self.size_bytes], "little")
-            (mask,) = _MASK.unpack_from(node, sized + self.size_bytes)
-        return ChunkPlace(self.file.base + address, size, mask)
-
     def _add(self, rows: TableBuilder, records: np.ndarray[Any, Any]) -> bool:
         addresses = records["address"].astype(np.uint64)
         is_there = addresses != self.file.undefined
         if not is_there.all():
             records, addresses = records[is_there], addresses[is_there]
         scaled = records["scaled"]
-        if self.size_bytes:
-            sizes, masks = uints_of(records["size"]), records["mask"]
-        else:
-            sizes = np.full(len(records), self.chunk_bytes, np.uint64)
-            masks = np.zeros(len(records), np.uint32)
+        sizes, masks = self.find_sizes(records)
         return rows.add(
             [scaled[:, axis] for axis in range(scaled.shape[1])], addresses, sizes, masks
         )

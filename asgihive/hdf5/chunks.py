@@ -95,21 +95,16 @@ class ChunkedStorage:
     edges_unfiltered: bool
     """Whether chunks that reach beyond the extent went through no filter."""
 
-    needs_library: bool = field(init=False)
+    needs_library: bool
     """Whether reading calls libhdf5, which is for the library lane alone."""
 
-    _is_kept: bool = field(init=False)
+    is_kept: bool
     """Whether the cache may have a chunk in the form in which it is sent."""
 
-    _has_padding: bool = field(init=False)
-    _verified: set[int] = field(init=False, default_factory=set)
+    has_padding: bool
+    """Whether what is decoded has padding, which is to be cleared."""
 
-    def __post_init__(self) -> None:
-        self.needs_library = self.fill is None or self.pipeline.needs_library
-        is_decoded = bool(self.pipeline.filters) and not (self.needs_library or self.file.live)
-        self._is_kept = is_decoded and self.pipeline.chunk_bytes < self.cache.max_bytes
-        is_decoded_here = bool(self.pipeline.filters) and self.fill is not None
-        self._has_padding = is_decoded_here and has_padding(self.dtype)
+    _verified: set[int] = field(init=False, default_factory=set)
 
     def read(self, axes: tuple[Axis, ...], places: Places, go_on: GoOn, *, keep: bool) -> Array:
         """Return the elements at `axes`, C-contiguous; perhaps what is kept, and so not writable.
@@ -125,17 +120,18 @@ class ChunkedStorage:
             NoDecoder: a chunk went through a filter that is not installed.
             and whatever `go_on` raises.
         """
-        shape = (*[axis.count for axis in axes], *self.item_shape)
         box = find_only_box(axes, self.index.grid.chunks) if 0 not in self.item_shape else None
-        if box is None:
-            values = np.empty(shape, self.dtype)
+        if box is not None:
+            go_on()
+            taken = self._take(places, box, keep=keep)
+            if taken is not self.fill:
+                return np.ascontiguousarray(taken)
+        values = np.empty((*(axis.count for axis in axes), *self.item_shape), self.dtype)
+        if box is not None:
+            values[...] = self.fill
+        else:
             self.read_into(values, axes, places, go_on, keep=keep)
-            return values
-        go_on()
-        taken = self._take(places, box, keep=keep)
-        if taken.shape == shape:
-            return np.ascontiguousarray(taken)
-        return np.full(shape, taken, self.dtype)
+        return values
 
     def read_into(
         self,
@@ -161,7 +157,7 @@ class ChunkedStorage:
     def find_kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
         """Return the chunk that these elements are all of, if such a chunk is ever kept."""
         grid = self.index.grid
-        box = find_only_box(axes, grid.chunks) if self._is_kept else None
+        box = find_only_box(axes, grid.chunks) if self.is_kept else None
         if box is None or not box.is_whole(grid.chunks):
             return None
         return KeptChunk(self.index.dataset.address, grid.number(box.coordinates))
@@ -173,7 +169,7 @@ class ChunkedStorage:
         only where nothing is copied.
         """
         grid = self.index.grid
-        box = find_only_box(axes, grid.chunks) if self._is_kept else None
+        box = find_only_box(axes, grid.chunks) if self.is_kept else None
         if box is None:
             return None
         decoded = self.cache.find_kept(
@@ -193,21 +189,22 @@ class ChunkedStorage:
         Into more than that where a box would have more chunks than are read in one go.
         """
         chunks = self.index.grid.chunks
-        pairs = zip(axes, chunks, strict=True)
-        touched = [count_touched((axis,), (chunk,)) for axis, chunk in pairs]
-        count = math.prod(touched)
-        most = min(most, count * self.pipeline.chunk_bytes // SPLIT_BYTES)
+        touched = count = count_touched(axes, chunks)
+        most = min(most, touched * self.pipeline.chunk_bytes // SPLIT_BYTES)
         if self.index.table is not None and self.index.grid.is_numbered:
             # Those that are not stored cost nothing.
             count = min(count, len(self.index.table.numbers))
-        most = min(max(most, -(-count // CHUNKS_AT_ONCE)), max(touched, default=1))
-        if most <= 1:
+        most = max(most, -(-count // CHUNKS_AT_ONCE))
+        if most <= 1 or touched <= 1:
             return [Box(axes, ())]
-        cut = touched.index(max(touched))
+        pairs = zip(axes, chunks, strict=True)
+        along = [count_touched((axis,), (chunk,)) for axis, chunk in pairs]
+        cut = along.index(max(along))
+        most = min(most, along[cut])
         boxes = []
         for number in range(most):
             first, stop = (
-                find_begin(axes[cut], chunks[cut], each * touched[cut] // most)
+                find_begin(axes[cut], chunks[cut], each * along[cut] // most)
                 for each in (number, number + 1)
             )
             part = axes[cut].part(first, stop - first)
@@ -223,7 +220,7 @@ class ChunkedStorage:
         places, grid = self.index.locate(axes, go_on), self.index.grid
         boxes, is_whole = [], True
         for box in cut_by_chunks(axes, grid.chunks):
-            if places.find(grid.number(box.coordinates)) is None:
+            if places.get(grid.number(box.coordinates)) is None:
                 is_whole = False
                 continue
             pairs = zip(axes, box.outside, strict=True)
@@ -247,8 +244,8 @@ class ChunkedStorage:
             number = grid.number(box.coordinates)
             if number in self._verified:
                 continue
-            self._decode(places, box)
-            if not self.file.live:
+            is_written = self._decode(places, box) is not None
+            if is_written and not self.file.live:
                 if len(self._verified) >= _MAX_VERIFIED:
                     self._verified.clear()
                 self._verified.add(number)
@@ -276,7 +273,7 @@ class ChunkedStorage:
         """Return the decoded chunk; None when it was never written."""
         grid, pipeline = self.index.grid, self.pipeline
         try:
-            place = places.find(grid.number(box.coordinates))
+            place = places.get(grid.number(box.coordinates))
             if place is None:
                 return None
             mask = place.filter_mask
@@ -293,7 +290,7 @@ class ChunkedStorage:
             raise DamagedChunk(box.coordinates, str(error)) from None
         except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
             raise DamagedChunk(box.coordinates, libhdf5_reason(error)) from error
-        if self._has_padding:
+        if self.has_padding:
             return np.frombuffer(zero_padding(decoded.view(self.dtype)).tobytes(), np.uint8)
         return decoded
 
@@ -348,21 +345,26 @@ def open_chunks(  # noqa: PLR0913  # each is known already where a dataset is op
         fill: what an unwritten chunk holds; None = only libhdf5 can say, or convert the rest.
         cache: of decoded chunks.
     """
-    chunks = layout.chunks or ()
-    grid = ChunkGrid(shape, chunks)
-    index = open_index(dataset, grid, max_shape, is_filtered=bool(layout.filters))
+    chunks, is_filtered, file = layout.chunks or (), bool(layout.filters), dataset.file
+    index = open_index(dataset, ChunkGrid(shape, chunks), max_shape, is_filtered=is_filtered)
     edges_unfiltered = index.edges_unfiltered
     if edges_unfiltered is None:
         edges_unfiltered = has_edges_unfiltered(layout.properties)
+    pipeline = make_pipeline(layout.filters, math.prod(chunks) * item_bytes)
+    needs_library = fill is None or pipeline.needs_library
+    is_decoded = is_filtered and not (needs_library or file.live)
     return ChunkedStorage(
-        file=dataset.file,
+        file=file,
         index=index,
-        pipeline=make_pipeline(layout.filters, math.prod(chunks) * item_bytes),
+        pipeline=pipeline,
         cache=cache,
         dtype=dtype,
         item_shape=item_shape,
         fill=fill,
-        edges_unfiltered=edges_unfiltered and bool(layout.filters),
+        edges_unfiltered=edges_unfiltered and is_filtered,
+        needs_library=needs_library,
+        is_kept=is_decoded and pipeline.chunk_bytes < cache.max_bytes,
+        has_padding=is_filtered and fill is not None and has_padding(dtype),
     )
 
 

@@ -166,7 +166,7 @@ def looking(patch: pytest.MonkeyPatch, way: str) -> Iterator[None]:
     with patch.context() as inner:
         if way != "listed":
             inner.setattr(ChunkIndex, "_is_worth_listing", lambda *_: False)
-        if way == "gathered":
+        if way != "alone":
             inner.setattr(chunk_index, "LOOKED_FOR_ALONE", 0)
         if way == "alone":
             inner.setattr(chunk_index, "LOOKED_FOR_ALONE", ALL)
@@ -283,7 +283,7 @@ def test_large_indexes(large: tuple[Path, str], name: str) -> None:
         some += random.integers(grid.size, size=50).tolist()
         for number in some:
             coordinates = tuple(map(int, np.unravel_index(number, each.shape)))
-            assert stored.find(coordinates) == table.find(number)
+            assert stored.find(coordinates) == table.get(number)
         for wanted in (
             np.unique(some),
             np.arange(min(grid.size, 1 << 15)),
@@ -295,7 +295,7 @@ def test_large_indexes(large: tuple[Path, str], name: str) -> None:
                 found.numbers, np.intersect1d(wanted, np.array(each.written))
             )
             for number in found.numbers[:50].tolist():
-                assert found.find(number) == table.find(number)
+                assert found.get(number) == table.get(number)
         assert stored.gather(None, len(each.written) - 1, go_on) is None
 
 
