@@ -3,7 +3,6 @@
 import copy
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from operator import methodcaller
 from typing import Any, Protocol
@@ -46,7 +45,7 @@ class RequestStep(Protocol):
     def before(self, opened: Any) -> Awaitable[Any]:
         """Return what to await; its result is a response, or None."""
 
-    def after(self, opened: Any, hooked: HookedRequest) -> Awaitable[object]:
+    def after(self, opened: Any) -> Awaitable[object]:
         """Return what to await after the endpoint."""
 
 
@@ -59,7 +58,7 @@ class HookStep:
         self._create = hooks if isinstance(hooks, type) else partial(copy.copy, hooks)
         own_class = get_class(hooks)
         self.before = _make_caller(own_class, PRE_CALL)
-        self._after = _make_caller(own_class, POST_CALL, abandon=True)
+        self.after = _make_caller(own_class, POST_CALL, abandon=True)
         # An object may have other methods than its class.
         self.never_waits = isinstance(hooks, type) and (
             has_no_await(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
@@ -69,9 +68,6 @@ class HookStep:
         hooks = self._create()
         attach_context(hooks, RequestHookContext(self._life, hooked))
         return hooks
-
-    def after(self, opened: Any, hooked: HookedRequest) -> Awaitable[object]:  # noqa: ARG002  # in its context
-        return self._after(opened)
 
 
 class ManagerStep:
@@ -84,19 +80,19 @@ class ManagerStep:
         self._life = life
         self._make = make
 
-    def open(self, hooked: HookedRequest) -> AbstractAsyncContextManager[object]:
-        return self._make(RequestHookContext(self._life, hooked))
+    def open(self, hooked: HookedRequest) -> tuple[Any, HookedRequest]:
+        return self._make(RequestHookContext(self._life, hooked)), hooked
 
-    async def before(self, opened: Any) -> None:
-        await opened.__aenter__()
+    async def before(self, opened: tuple[Any, HookedRequest]) -> None:
+        await opened[0].__aenter__()
 
-    async def after(self, opened: Any, hooked: HookedRequest) -> None:
-        error = hooked.error
+    async def after(self, opened: tuple[Any, HookedRequest]) -> None:
+        manager, error = opened[0], opened[1].error
         try:
             if error is None:
-                await opened.__aexit__(None, None, None)
+                await manager.__aexit__(None, None, None)
             else:
-                await opened.__aexit__(type(error), error, error.__traceback__)
+                await manager.__aexit__(type(error), error, error.__traceback__)
         except BaseException as raised:
             if raised is not error:
                 raise
@@ -127,8 +123,11 @@ class RequestHooks:
     ) -> None:
         self._app = app
         self._steps = tuple(step for group in steps for step in group)
-        orders = (_order_afterwards(steps, count) for count in range(len(self._steps) + 1))
-        self._orders = tuple((each, self._can_wait(each)) for each in orders)
+        orders = [_order_afterwards(steps, count) for count in range(len(self._steps) + 1)]
+        # And whether any of them waits.
+        self._orders = [
+            (order, not all(self._steps[index].never_waits for index in order)) for order in orders
+        ]
         self._seconds = seconds
         self._statuses = statuses
         self._finishing = 0
@@ -183,44 +182,38 @@ class RequestHooks:
         hooked.is_over = True
         self._finishing += 1
         order, can_wait = self._orders[len(hooked.opened)]
+        left = [*reversed(order)]
+        cancelled: BaseException | None = None
         try:
             # Most of what a hook costs is a cancel scope, and most of that its timer.
-            if can_wait:
-                await self._finish_in_time([*reversed(order)], hooked)
-            else:
-                for index in order:
-                    await self._run_after(index, hooked)
+            if not can_wait:
+                await self._run_after(left, hooked)
+            while left:
+                try:
+                    with anyio.move_on_after(self._seconds, shield=True) as scope:
+                        await self._run_after(left, hooked)
+                except BaseException as error:  # noqa: BLE001  # raised below, after the others
+                    # A server that shuts down cancels asyncio's tasks, which no shield prevents.
+                    cancelled = error
+                if scope.cancelled_caught:
+                    text = "%s of %s was cancelled: the hooks after a request have %g seconds"
+                    owner = self._steps[order[-1 - len(left)]].owner
+                    _logger.error(text, POST_CALL, owner, self._seconds)
         finally:
             self._finishing -= 1
             if self._all_finished is not None and not self._finishing:
                 self._all_finished.set()
-
-    def _can_wait(self, indices: Sequence[int]) -> bool:
-        return not all(self._steps[each].never_waits for each in indices)
-
-    async def _finish_in_time(self, left: list[int], hooked: HookedRequest) -> None:
-        cancelled: BaseException | None = None
-        while left:
-            try:
-                with anyio.move_on_after(self._seconds, shield=True) as scope:
-                    while left:
-                        index = left.pop()
-                        await self._run_after(index, hooked)
-            except BaseException as error:  # noqa: BLE001  # raised below, after the others
-                # A server that shuts down cancels asyncio's tasks, which no shield prevents.
-                cancelled = error
-            if scope.cancelled_caught:
-                text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-                _logger.error(text, POST_CALL, self._steps[index].owner, self._seconds)
         if cancelled is not None:
             raise cancelled
 
-    async def _run_after(self, index: int, hooked: HookedRequest) -> None:
-        step = self._steps[index]
-        try:
-            await step.after(hooked.opened[index], hooked)
-        except Exception:
-            _logger.exception("%s of %s failed", POST_CALL, step.owner)
+    async def _run_after(self, left: list[int], hooked: HookedRequest) -> None:
+        """Run the steps that are left, the last one first."""
+        while left:
+            index = left.pop()
+            try:
+                await self._steps[index].after(hooked.opened[index])
+            except Exception:
+                _logger.exception("%s of %s failed", POST_CALL, self._steps[index].owner)
 
 
 class FailureKeeper:
