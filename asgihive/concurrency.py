@@ -79,7 +79,7 @@ class _Waiting:
         self.event.set()
 
 
-class _Tokens:
+class Tokens:
     """The tokens of a lane in one event loop; all calls come from that loop.
 
     A token that is given back goes to the next client in turn, to its oldest call (fair
@@ -143,7 +143,7 @@ class _Tokens:
 
 
 # The tokens of a lane, the threads that anyio may start for it, and those that may run at once.
-_Limits = tuple[_Tokens, anyio.CapacityLimiter, threading.Semaphore]
+_Limits = tuple[Tokens, anyio.CapacityLimiter, threading.Semaphore]
 
 
 class Lane:
@@ -290,10 +290,10 @@ class Lane:
         total = self.threads + self._ahead
         # The threads of calls that were given up come on top, within reason.
         limiter = anyio.CapacityLimiter(total + 64)
-        return _Tokens(total, self.max_waiting), limiter, threading.Semaphore(self.threads)
+        return Tokens(total, self.max_waiting), limiter, threading.Semaphore(self.threads)
 
 
-def _portion(rest: list[Portions[T]], tokens: _Tokens) -> list[T]:
+def _portion(rest: list[Portions[T]], tokens: Tokens) -> list[T]:
     """Go on with the only member of `rest`; what it returns, nothing when it is to be continued."""
     [work] = rest  # none when the task has gone, and then what this raises is lost
     ends = perf_counter() + PORTION_SECONDS
@@ -319,7 +319,7 @@ def _forget_locals(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _give_from_thread(tokens: _Tokens) -> None:
+def _give_from_thread(tokens: Tokens) -> None:
     try:
         anyio.from_thread.run_sync(tokens.give)
     except RuntimeError:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.concurrency import Lane, _Tokens
+from asgihive.concurrency import Lane, Tokens
 from asgihive.context import RequestContext, request_context
 from asgihive.errors import Overloaded
 from tests.gates import WAIT_SECONDS, Gate
@@ -134,7 +134,7 @@ async def test_busy_counts_threads_of_calls_that_were_given_up(gate: Gate) -> No
 
 @pytest.mark.anyio
 async def test_cancelled_at_the_moment_of_its_turn_the_token_goes_on() -> None:
-    tokens = _Tokens(1, 10)
+    tokens = Tokens(1, 10)
     served: list[str] = []
 
     async def wait(key: str) -> None:
@@ -157,7 +157,7 @@ async def test_cancelled_at_the_moment_of_its_turn_the_token_goes_on() -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_when_it_was_pushed_out_it_leaves_nothing() -> None:
-    tokens = _Tokens(1, 2)
+    tokens = Tokens(1, 2)
     tokens.free -= 1
     async with anyio.create_task_group() as others:
         async with anyio.create_task_group() as pushed:
@@ -178,7 +178,7 @@ def test_nobody_is_served_twice_while_another_waits(names: list[str], threads: i
     order: list[str] = []
 
     async def wait_for_all() -> None:
-        tokens = _Tokens(threads, 100)
+        tokens = Tokens(threads, 100)
         tokens.free -= threads
 
         async def wait(name: str) -> None:

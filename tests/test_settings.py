@@ -113,7 +113,7 @@ def test_a_variable_that_cannot_be_converted_is_named(name: str) -> None:
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What nobody was warned of yet is warned of."""
-    settings._warn_of_unknown.cache_clear()
+    settings._warn_of_unknown.cache_clear()  # for the life of a process, each is told once
     caplog.set_level(logging.WARNING, "asgihive.settings")
     return caplog
 

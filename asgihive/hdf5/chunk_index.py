@@ -130,7 +130,7 @@ class ChunkIndex:
         if self.stored is None:
             return self._locate_by_library(axes, go_on)
         try:
-            if self._is_worth_listing(self.stored, count):
+            if self.is_worth_listing(self.stored, count):
                 if self.stored.at_most > _FEW_CHUNKS:
                     allow_waiting()
                 table = self._list(self.stored, go_on)
@@ -161,7 +161,8 @@ class ChunkIndex:
         assert table is not None  # noqa: S101  # no more are stored inside the extent than it has
         return table
 
-    def _is_worth_listing(self, stored: StoredChunks, count: int) -> bool:
+    def is_worth_listing(self, stored: StoredChunks, count: int) -> bool:
+        """Return whether listing all chunks costs no more than finding `count` of them."""
         if self._is_unlisted or not self.grid.is_numbered:
             return False
         if self.keep:

@@ -104,7 +104,8 @@ class ChunkedStorage:
     has_padding: bool
     """Whether what is decoded has padding, which is to be cleared."""
 
-    _verified: set[int] = field(init=False, default_factory=set)
+    verified: set[int] = field(init=False, default_factory=set)
+    """Numbers of stored chunks that are known to be whole."""
 
     def read(self, axes: tuple[Axis, ...], places: Places, go_on: GoOn, *, keep: bool) -> Array:
         """Return the elements at `axes`, C-contiguous; perhaps what is kept, and so not writable.
@@ -242,13 +243,13 @@ class ChunkedStorage:
         for box in boxes:
             go_on()
             number = grid.number(box.coordinates)
-            if number in self._verified:
+            if number in self.verified:
                 continue
             is_written = self._decode(places, box) is not None
             if is_written and not self.file.live:
-                if len(self._verified) >= _MAX_VERIFIED:
-                    self._verified.clear()
-                self._verified.add(number)
+                if len(self.verified) >= _MAX_VERIFIED:
+                    self.verified.clear()
+                self.verified.add(number)
 
     def _take(self, places: Places, box: ChunkBox, *, keep: bool) -> Array:
         """Return what `box` has of its chunk; one fill value for one that was never written."""

@@ -136,7 +136,7 @@ class Dataset:
         """
         dtype = self.dtype if dtype is None else dtype
         with self.diagnosed(lease, axes):
-            return self._read(lease, axes, dtype, places, keep=keep)
+            return self.read_unchecked(lease, axes, dtype, places, keep=keep)
 
     @measured("read")
     def read_into(
@@ -151,7 +151,7 @@ class Dataset:
         """Overwrite `values`, of the shape and type that `read` returns; the rest as `read`."""
         with self.diagnosed(lease, axes):
             if self.needs_library:
-                values[...] = self._read(lease, axes, self.dtype, places, keep=keep)
+                values[...] = self.read_unchecked(lease, axes, self.dtype, places, keep=keep)
             elif self.contiguous is not None:
                 self.contiguous.read_into(values, axes)
             elif self.chunked is not None:
@@ -196,7 +196,7 @@ class Dataset:
             raise self._diagnosis(lease, axes, error) from error
         lease.check()
 
-    def _read(
+    def read_unchecked(
         self,
         lease: Lease,
         axes: tuple[Axis, ...],
@@ -205,6 +205,7 @@ class Dataset:
         *,
         keep: bool,
     ) -> Array:
+        """Return the elements as `read` does, which finds out whether they may be a mixture."""
         if self.contiguous is not None and dtype == self.dtype:
             return self.contiguous.read(axes)
         if self.texts is not None and dtype == self.dtype:
@@ -319,7 +320,7 @@ class Dataset:
             corner = zip(coordinates, self.layout.chunks, strict=True)
             one = tuple(Axis(position * chunk, 1, 1) for position, chunk in corner)
             try:
-                self._read(lease, one, self.dtype, None, keep=False)
+                self.read_unchecked(lease, one, self.dtype, None, keep=False)
             except READ_ERRORS:
                 return coordinates
         return None

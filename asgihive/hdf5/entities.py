@@ -281,14 +281,15 @@ class Describer:
         links = yield from list_links(group.object, by_creation=True)
         children = []
         for link in links:
-            child = yield from self._child(group, link)
+            child = yield from self.describe_child(group, link)
             children.append(child if self.keep is None else self.keep(child))
             yield
         if group.file.metadata is not None:
             group.file.metadata.drop_pages()
         return children
 
-    def _child(self, group: Resolved, link: Link) -> Portions[dict[str, Any]]:
+    def describe_child(self, group: Resolved, link: Link) -> Portions[dict[str, Any]]:
+        """Return what a link of a group leads to, without its own children."""
         name = link.name
         shown = text(name)
         if b"/" in name:

@@ -47,8 +47,8 @@ def _refuse(*_arguments: object) -> int:
 _REFUSAL = _ELINK_CALLBACK(_refuse)
 
 
-def _new_link_access() -> h5p.PropLAID:
-    """Link access without a way out of the file: the second line behind `open_object`.
+def make_link_access() -> h5p.PropLAID:
+    """Return link access without a way out of the file: the second line behind `open_object`.
 
     h5py offers no such callback, but what its modules are linked with is found through them. A
     build that hides it has the first line alone.
@@ -67,10 +67,10 @@ def _new_link_access() -> h5p.PropLAID:
 
 
 # To be passed wherever libhdf5 gets the name of a link.
-LINK_ACCESS = _new_link_access()
+LINK_ACCESS = make_link_access()
 
 
-class _ReferenceOpener:
+class ReferenceOpener:
     """Opens objects through h5py's public names alone, with an object reference made by hand.
 
     An object reference is an address (HDF5 File Format Specification 3.0, section IV.A.2.d). h5py
@@ -100,7 +100,7 @@ class _ReferenceOpener:
         return found
 
 
-class _DirectOpener:
+class DirectOpener:
     """Opens objects by H5Oopen_by_addr, which h5py leaves out: 20 µs, where the other takes 50.
 
     Raises:
@@ -111,7 +111,7 @@ class _DirectOpener:
         self._function = ctypes.PyDLL(h5py.h5.__file__).H5Oopen_by_addr
         self._function.argtypes = (ctypes.c_int64, ctypes.c_uint64)
         self._function.restype = ctypes.c_int64
-        self._explain: _ReferenceOpener | None = None
+        self._explain: ReferenceOpener | None = None
 
     def __call__(self, parent: h5g.GroupID, address: int) -> HDF5Object:
         with phil:
@@ -121,18 +121,19 @@ class _DirectOpener:
                 return found
         # Why it failed is said by h5py, of its own calls alone.
         if self._explain is None:
-            self._explain = _ReferenceOpener()
+            self._explain = ReferenceOpener()
         return self._explain(parent, address)
 
 
-def _find_opener() -> Callable[[h5g.GroupID, int], HDF5Object]:
+def find_opener() -> Callable[[h5g.GroupID, int], HDF5Object]:
+    """Return the fastest way to open an object that this build of libhdf5 has."""
     try:
-        return _DirectOpener()
+        return DirectOpener()
     except (OSError, AttributeError):
-        return _ReferenceOpener()
+        return ReferenceOpener()
 
 
-_open = _find_opener()
+_open = find_opener()
 
 
 def open_object(file: OpenFile, address: int) -> Any:

@@ -275,6 +275,7 @@ class FilePool:
         max_chunk_bytes: of a decoded chunk or an element that is read at all.
 
     Attributes:
+        files: the open ones, the least recently used first.
         chunks: those decoded past libhdf5.
         datasets: the open ones, by file and path.
         by_name: files by the names by which clients asked for them.
@@ -295,7 +296,7 @@ class FilePool:
         self.max_chunk_bytes = max_chunk_bytes
         self.max_open = max_open
         self.idle_seconds = idle_seconds
-        self._files: OrderedDict[Key, OpenFile] = OrderedDict()
+        self.files: OrderedDict[Key, OpenFile] = OrderedDict()
         self.by_name: dict[str, OpenFile] = {}
         self._discarded: dict[int, object] = {}
         by_libhdf5 = chunk_cache_bytes // 4
@@ -312,7 +313,7 @@ class FilePool:
         self._live_access = reading_live(self._access)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     @measured("open")
     def acquire(self, place: Place) -> OpenFile:
@@ -320,16 +321,16 @@ class FilePool:
         self._discarded.clear()
         with translated(place.name):
             identity = Identity.of(os.stat(place.real))
-        file = self._files.get((place.asked, *inode_of(identity)))
+        file = self.files.get((place.asked, *inode_of(identity)))
         if file is None or not (self._usable(file, identity) or file.renew(identity)):
             self.close_idle()
             try:
-                file = self._open(place)
+                file = self.open_file(place)
             except DescriptorsExhausted:
                 self.close_unheld()
-                file = self._open(place)
-            self._files[file.key] = file
-        self._files.move_to_end(file.key)
+                file = self.open_file(place)
+            self.files[file.key] = file
+        self.files.move_to_end(file.key)
         file.used = time.monotonic()
         return file
 
@@ -347,7 +348,7 @@ class FilePool:
         identity = self.stat_guard.find_identity(file.place.asked)
         if identity is None or not self._usable(file, identity):
             return None
-        self._files.move_to_end(file.key)
+        self.files.move_to_end(file.key)
         file.used = time.monotonic()
         return file
 
@@ -385,22 +386,22 @@ class FilePool:
         """Close the files that no request has held for `idle_seconds`."""
         self._discarded.clear()
         horizon = time.monotonic() - self.idle_seconds
-        for key, file in list(self._files.items()):
+        for key, file in list(self.files.items()):
             if file.revoked or (not file.holders and file.used < horizon):
-                self._close(key)
+                self.close_file(key)
 
     def close_unheld(self) -> None:
         """Close what no request holds, since the process may open nothing more."""
         self._discarded.clear()
-        for key, file in list(self._files.items()):
+        for key, file in list(self.files.items()):
             if not file.holders:
-                self._close(key)
+                self.close_file(key)
 
     def close(self) -> None:
         """Close everything, held or not."""
         self._discarded.clear()
-        for key in list(self._files):
-            self._close(key)
+        for key in list(self.files):
+            self.close_file(key)
 
     def keep_dataset(
         self, file: OpenFile, path: bytes, dataset: object, *, chunk_cache: bool, index_bytes: int
@@ -421,27 +422,32 @@ class FilePool:
         lasting = file.settled and not file.live
         return file.shows(identity) and (lasting or file.handle.is_held)
 
-    def _open(self, place: Place) -> OpenFile:
+    def open_file(self, place: Place) -> OpenFile:
+        """Open a file, which takes the place of an idle one where the pool is full.
+
+        Raises:
+            FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded
+        """
         descriptor = open_regular(place)
         try:
             identity = Identity.of(os.fstat(descriptor))
             inode = inode_of(identity)
             key = (place.asked, *inode)
             # The file's own former handle goes in any case.
-            if key in self._files:
-                self._close(key)
-            while len(self._files) >= self.max_open:
-                idle = [file for file in self._files.values() if not file.holders]
+            if key in self.files:
+                self.close_file(key)
+            while len(self.files) >= self.max_open:
+                idle = [file for file in self.files.values() if not file.holders]
                 if not idle:
                     raise Overloaded(f"{self.max_open} files are open and in use")
-                self._close(min(idle, key=lambda file: file.used).key)
+                self.close_file(min(idle, key=lambda file: file.used).key)
             with handles_lock:
                 handle = _handles.get(inode)
                 if handle is not None and not handle.can_serve(identity):
                     handle.close()
                     handle = None
                 if handle is None:
-                    handle = self._open_handle(place, identity, os.dup(descriptor))
+                    handle = self.open_handle(place, identity, os.dup(descriptor))
                     _handles[inode] = handle
                 file = OpenFile(
                     place=place,
@@ -462,7 +468,7 @@ class FilePool:
             raise FileChanged(place.name)
         return file
 
-    def _open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
+    def open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
         """Open an inode, which owns `descriptor` from now on.
 
         By libhdf5 only if its superblock is not plain, as that of a live file.
@@ -539,8 +545,9 @@ class FilePool:
             raise FileUnreadable(place.name, _LEFT_OPEN) from reason
         raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
 
-    def _close(self, key: Key) -> None:
-        file = self._files.pop(key)
+    def close_file(self, key: Key) -> None:
+        """Close an open file, and forget what was kept of it."""
+        file = self.files.pop(key)
         for path in file.datasets:
             self.datasets.drop((file, path))
         self.by_name = {name: each for name, each in self.by_name.items() if each is not file}

@@ -89,7 +89,7 @@ def _has_writer(descriptor: int, device: int) -> bool | None:
 
     Linux gives a lease for reading only where there is none, and only to the file's owner.
     """
-    if not hasattr(fcntl, "F_SETLEASE") or _file_system(device) not in _LEASING_FILE_SYSTEMS:
+    if not hasattr(fcntl, "F_SETLEASE") or find_file_system(device) not in _LEASING_FILE_SYSTEMS:
         return None
     try:
         # Who opens it in this instant sends a signal: one that is ignored by default.
@@ -103,7 +103,7 @@ def _has_writer(descriptor: int, device: int) -> bool | None:
     return False
 
 
-def _file_system(device: int) -> str | None:
+def find_file_system(device: int) -> str | None:
     """Return the kind of file system that a device number stands for (proc(5), mountinfo)."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo") as mounts:

@@ -124,7 +124,7 @@ class AnswerCache:
         """How often an answer was kept, and its files unchanged."""
         self.misses = 0
         """How often not."""
-        self._kept: BytesCache[Key, Answer] = BytesCache(max_bytes)
+        self.kept: BytesCache[Key, Answer] = BytesCache(max_bytes)
         self._flights: dict[Key, anyio.Event] = {}
         self._pool = pool
         self._lane = lane
@@ -132,7 +132,7 @@ class AnswerCache:
     @property
     def bytes(self) -> int:
         """What is kept, with the overhead of keeping it."""
-        return self._kept.bytes
+        return self.kept.bytes
 
     def find_response(self, key: Key, wanted: Wanted) -> BufferedResponse | None:
         """Return the response that an answer in memory gives a request, without a thread.
@@ -142,12 +142,12 @@ class AnswerCache:
         Raises:
             HTTPException: 412.
         """
-        answer = self._kept.get(key)
+        answer = self.kept.get(key)
         if answer is None:
             return None
         try:
             if not self._is_unchanged(answer, most=_MOST_FILES_ON_LOOP):
-                self._kept.drop(key)
+                self.kept.drop(key)
                 return None
             response = None
             if wanted.is_conditional:
@@ -171,14 +171,14 @@ class AnswerCache:
         The event loop asks with a `stat` for each file, unless they are many or the file system
         is slow.
         """
-        answer = self._kept.get(key)
+        answer = self.kept.get(key)
         if answer is not None:
             try:
                 is_unchanged = self._is_unchanged(answer, most=_MOST_FILES_ON_LOOP)
             except NeedsThread:
                 is_unchanged = await self._lane.run(partial(self._is_unchanged, answer))
             if not is_unchanged:
-                self._kept.drop(key)
+                self.kept.drop(key)
                 answer = None
         self.hits += answer is not None
         self.misses += answer is None
@@ -189,7 +189,7 @@ class AnswerCache:
 
         However many requests ask at once, it is made once; what cannot be kept, by each of them.
         """
-        if not self._kept.max_bytes:
+        if not self.kept.max_bytes:
             return await make()
         landed = self._flights.get(key)
         if landed is not None:
@@ -206,7 +206,7 @@ class AnswerCache:
         """Keep an answer, if it can be told from the next version of it."""
         if answer.version.validators.etag is None:
             return
-        kept = self._kept.peek(key)
+        kept = self.kept.peek(key)
         is_known = kept is not None and kept.version.validators == answer.version.validators
         # A response that was sent before is worth more than the version alone.
         if not answer.responses and is_known:
@@ -218,13 +218,13 @@ class AnswerCache:
             size += _RESPONSE_BYTES + len(answer.place.head)
         for path in answer.version.source_files:
             size += _FILE_BYTES + len(path)
-        self._kept.put(key, answer, size)
+        self.kept.put(key, answer, size)
 
     def keep_response(
         self, key: Key, answer: Answer, coding: str | None, response: BufferedResponse
     ) -> None:
         """Keep the response that an answer was given in a content coding, if it is kept itself."""
-        kept = self._kept.peek(key)
+        kept = self.kept.peek(key)
         if kept is not None and kept.version is answer.version:
             self.keep(key, replace(kept, responses={**kept.responses, coding: response}))
 
@@ -395,7 +395,7 @@ class Store:
             return self.lanes.library.try_inline(partial(_run_inline, work, lease))
         # Held by the lease alone: where the request ends between two portions, the HDF5 objects in
         # them end in the lane.
-        lease.objects.append(_checked_portions(work, lease))
+        lease.objects.append(check_portions(work, lease))
         return await self.lanes.library.run_in_portions(cast("Portions[T]", lease.objects[-1]))
 
     async def make_version(
@@ -446,7 +446,7 @@ class Store:
 
 def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
     """Raise NeedsThread where `work` would wait, or take longer than `INLINE_SECONDS`."""
-    portions, ends = _checked_portions(work, lease), thread_time() + INLINE_SECONDS
+    portions, ends = check_portions(work, lease), thread_time() + INLINE_SECONDS
     with without_waiting():
         while True:
             try:
@@ -458,7 +458,7 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
                 raise NeedsThread
 
 
-def _checked_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
+def check_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
     try:
         result = yield from work(lease)
     except (Unsettled, FileChanged):

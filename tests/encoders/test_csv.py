@@ -14,6 +14,8 @@ from hypothesis import example, given
 from asgihive.encoders import Values, find_encoder
 from asgihive.encoders.csv import MAX_EMPTY_ROWS, MAX_NAMED_COLUMNS, WITH_HEADER
 from asgihive.encoders.protocol import as_text
+
+# No number is known for which the public function needs `_format_by_python`.
 from asgihive.encoders.scientific import _find_digits, _format_by_python, format_scientific
 from tests.encoders.strategies import Array, arrays, fixed, in_blocks, numbers, whole
 

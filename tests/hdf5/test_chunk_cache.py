@@ -77,7 +77,7 @@ def test_nobody_is_waited_for() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with cache._lock:
+        with cache._lock:  # what a thread holds while it is in the cache, for an instant only
             inside.set()
             leave.wait()
 

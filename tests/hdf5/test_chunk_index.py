@@ -165,7 +165,7 @@ def looking(patch: pytest.MonkeyPatch, way: str) -> Iterator[None]:
     """How chunks are looked for: all of them listed, some gathered, or each by itself."""
     with patch.context() as inner:
         if way != "listed":
-            inner.setattr(ChunkIndex, "_is_worth_listing", lambda *_: False)
+            inner.setattr(ChunkIndex, "is_worth_listing", lambda *_: False)
         if way != "alone":
             inner.setattr(chunk_index, "LOOKED_FOR_ALONE", 0)
         if way == "alone":

@@ -87,7 +87,7 @@ def test_every_layout_and_filter(
     root, expected = laid_out
     with pytest.MonkeyPatch.context() as patch:
         if alone:
-            patch.setattr(ChunkIndex, "_is_worth_listing", lambda *_: False)
+            patch.setattr(ChunkIndex, "is_worth_listing", lambda *_: False)
         else:
             patch.setattr(chunk_index, "LOOKED_FOR_ALONE", 0)
         with dataset_of(root, f"{layout}.h5", name) as (lease, dataset):
@@ -199,7 +199,7 @@ def test_what_libhdf5_converts_is_measured_first(
             read = selected(lease, dataset, selection)
             assert len(read) == selection.size
             # The fourth was never written.
-            assert storage(dataset)._verified == {0, 1, 2}
+            assert storage(dataset).verified == {0, 1, 2}
     if not filters:
         # libhdf5 itself refuses to store such a chunk in another size.
         return
@@ -359,7 +359,7 @@ def test_of_a_live_file_nothing_is_kept(root: Path) -> None:
             assert read.tolist() == list(range(8))
             live.verify(axes, lease.go_on)
         assert live.index.table is None
-        assert not live._verified
+        assert not live.verified
         assert len(lease.pool.chunks) == 0
 
 

@@ -21,9 +21,9 @@ REFUSALS = (KeyError, OSError, RuntimeError, ValueError, TypeError)
 @pytest.fixture(params=["direct", "reference", "chosen"])
 def open_object(request: pytest.FixtureRequest) -> Opener:
     ways: dict[str, Callable[[], Opener]] = {
-        "direct": objects._DirectOpener,
-        "reference": objects._ReferenceOpener,
-        "chosen": objects._find_opener,
+        "direct": objects.DirectOpener,
+        "reference": objects.ReferenceOpener,
+        "chosen": objects.find_opener,
     }
     return ways[request.param]()
 
@@ -70,8 +70,8 @@ def test_a_build_that_hides_the_function(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "PyDLL", no_library)
-    assert isinstance(objects._find_opener(), objects._ReferenceOpener)
-    assert objects._new_link_access().get_nlinks() == 1
+    assert isinstance(objects.find_opener(), objects.ReferenceOpener)
+    assert objects.make_link_access().get_nlinks() == 1
 
 
 def test_libhdf5_opens_no_other_file(tmp_path: Path) -> None:

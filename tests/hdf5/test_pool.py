@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from asgihive.hdf5.open_file import OpenFile, Unsettled, close_id, libhdf5_reaso
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.sandbox import Identity
+from asgihive.hdf5.sandbox import Identity, Place
 from tests.hdf5.serving import descriptors, leased, pool_of
 
 
@@ -217,13 +218,13 @@ def test_two_names_of_a_file_are_one_handle(pool: FilePool, root: Path, name: st
     assert {each.place.asked for each in (one, two)} == {str(root / "rows.h5"), str(root / name)}
     assert read_rows(first, one) == read_rows(second, two) == EXPECTED_ROWS
     # As when it falls idle: what was decoded through it lives on.
-    pool._close(one.key)
+    pool.close_file(one.key)
     assert one.changed()
     assert not two.changed()
     assert read_rows(second, two) == EXPECTED_ROWS
     with as_lease_of(pool, "rows.h5") as (lease, again):
         assert again.handle is two.handle
-        pool._close(two.key)
+        pool.close_file(two.key)
         assert read_rows(lease, again) == EXPECTED_ROWS
     pool.close()
     assert descriptors() == before
@@ -335,7 +336,7 @@ def test_idle_files_are_closed(root: Path, monkeypatch: pytest.MonkeyPatch, seco
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + seconds + 1)
     pool.close_idle()
-    assert [file.place.name for file in pool._files.values()] == ["main.h5"]
+    assert [file.place.name for file in pool.files.values()] == ["main.h5"]
     lease.release()
     monkeypatch.setattr(time, "monotonic", lambda: now + 2 * seconds + 2)
     pool.close_idle()
@@ -380,13 +381,14 @@ def test_a_lease_that_is_released_while_it_opens_holds_nothing(
     pool: FilePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = Lease(pool)
-    depend = Lease._depend
+    acquire = FilePool.acquire
 
-    def released_meanwhile(lease: Lease, path: str, identity: Identity | None) -> None:
-        depend(lease, path, identity)
+    def released_meanwhile(pool: FilePool, place: Place) -> OpenFile:
+        file = acquire(pool, place)
         lease.release()
+        return file
 
-    monkeypatch.setattr(Lease, "_depend", released_meanwhile)
+    monkeypatch.setattr(FilePool, "acquire", released_meanwhile)
     assert not lease.open_asked("main.h5").holders
 
 
@@ -443,14 +445,14 @@ def test_a_file_that_changes_while_it_is_opened(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(root / "main.h5")
-    open_handle = FilePool._open_handle
+    open_handle = FilePool.open_handle
 
     def changing(pool: FilePool, *given: Any) -> Any:
         opened = open_handle(pool, *given)
         touched(root / "main.h5")
         return opened
 
-    monkeypatch.setattr(FilePool, "_open_handle", changing)
+    monkeypatch.setattr(FilePool, "open_handle", changing)
     pool = pool_of(root)
     with no_descriptor_left(), pytest.raises(FileChanged):
         Lease(pool).open_asked("main.h5")
@@ -500,8 +502,9 @@ def test_what_is_let_go_of_again_and_again_is_kept_once(root: Path) -> None:
     with leased(root) as lease:
         pool = lease.pool
         kept = object()
+        before = sys.getrefcount(kept)
         for _ in range(100):
             pool.discard([kept])
-        assert len(pool._discarded) == 1
+        assert sys.getrefcount(kept) == before + 1
         pool.close_idle()
-        assert not pool._discarded
+        assert sys.getrefcount(kept) == before

@@ -291,6 +291,7 @@ async def test_two_hundred_who_want_one_chunk_decode_it_once(
             return decode(self, stored, mask)
 
         monkeypatch.setattr(Pipeline, "decode", once_all_wait)
+        # Nothing public says that a thread waits for another one to decode.
         flight = cache._Decoding
         monkeypatch.setattr(cache, "_Decoding", lambda: flight(Counted()))
     results: list[int] = []
@@ -407,7 +408,7 @@ async def test_sources_are_given_back(laid_out: tuple[Path, Any]) -> None:
         read = await read_all(reader, held, select_all(SHAPE), 4 * stored[0].size * 5)
         np.testing.assert_array_equal(read, stored)
         pool = lease.pool
-        others = [each for each in pool._files.values() if each not in lease.files.values()]
+        others = [each for each in pool.files.values() if each not in lease.files.values()]
         assert len(others) == SHAPE[0]
         assert not any(each.holders for each in others)
         assert {os.path.basename(path) for path in lease.depends} >= {"data.h5", "row_12.h5"}

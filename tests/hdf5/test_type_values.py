@@ -130,6 +130,7 @@ def write_as_it_is(place: Any, type_id: Any, stored: Any) -> None:
 
 def test_sequences_that_h5py_gives_as_they_are_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of an h5py that converts them to native ones."""
+    # It asks the h5py that is here, which answers the same at all times.
     monkeypatch.setattr(types, "_keeps_order", lambda: False)
     read = np.empty(1, object)
     read[0] = np.array([1, 2], "<i4")

@@ -68,7 +68,7 @@ AT_READING: dict[str, Callable[[str], object]] = {
 
 
 def _install() -> None:
-    open_handle, read, release = FilePool._open_handle, Dataset.read, Lease.release
+    open_handle, read, release = FilePool.open_handle, Dataset.read, Lease.release
 
     def faulty_open(self: FilePool, place: Place, identity: Identity, descriptor: int) -> Any:
         act = AT_OPENING.get(_fault(descriptor))
@@ -95,7 +95,7 @@ def _install() -> None:
     pool: Any = FilePool
     dataset: Any = Dataset
     lease: Any = Lease
-    pool._open_handle, dataset.read, lease.release = faulty_open, faulty_read, noted_release
+    pool.open_handle, dataset.read, lease.release = faulty_open, faulty_read, noted_release
 
 
 if __name__ == "__main__":

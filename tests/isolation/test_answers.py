@@ -134,7 +134,7 @@ def test_over_real_servers(root: Path, server: str, monkeypatch: pytest.MonkeyPa
     def refuse(*arguments: Any) -> None:
         pytest.fail("a file is opened in the parent")
 
-    monkeypatch.setattr(FilePool, "_open", refuse)
+    monkeypatch.setattr(FilePool, "open_file", refuse)
     app = H5App(root, H5Settings(isolation="process"))
     with servers.serving(app, server) as url, servers.client(url) as asker:
         for _ in range(3):

@@ -28,4 +28,4 @@ async def ask(
 
 def held(app: H5App) -> int:
     """How many requests hold a file."""
-    return sum(len(file.holders) for file in app.store.pool._files.values())
+    return sum(len(file.holders) for file in app.store.pool.files.values())

@@ -252,7 +252,7 @@ async def test_a_changed_document_is_compressed_anew(tmp_path: Path, compressed:
 
 
 async def test_compressed_documents_count_as_kept(app: H5App) -> None:
-    kept = app.store.answers._kept
+    kept = app.store.answers.kept
     plain = await ask(app, "/attr")
     before = kept.bytes
     assert len(plain.body) <= before < 2 * len(plain.body)

@@ -92,7 +92,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 def holders(app: H5App) -> int:
     """How many requests hold a file."""
-    return sum(len(file.holders) for file in app.store.pool._files.values())
+    return sum(len(file.holders) for file in app.store.pool.files.values())
 
 
 @contextmanager

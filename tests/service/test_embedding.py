@@ -323,7 +323,7 @@ async def test_services_of_one_file_leave_each_other_alone(pair: tuple[H5App, H5
                 answer = await client.get("/meta", params={"file": name, "path": "values"})
                 assert answer.status_code == 200
                 await client.get("/paths", params={"file": name})
-        opened = [each for app in pair for each in app.store.pool._files.values()]
+        opened = [each for app in pair for each in app.store.pool.files.values()]
         assert [each.revoked for each in opened] == [False, False]
 
 

@@ -83,7 +83,7 @@ class Made:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times = 0
         self.before: Callable[[], object] = int
-        checked = store._checked_portions
+        checked = store.check_portions
 
         def noted(*arguments: Any) -> Any:
             allow_waiting()
@@ -91,7 +91,7 @@ class Made:
             self.before()
             return (yield from checked(*arguments))
 
-        monkeypatch.setattr(store, "_checked_portions", noted)
+        monkeypatch.setattr(store, "check_portions", noted)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ async def test_a_read_that_waits_too_long(service: H5App, gate: Gate, path: str)
 @contextmanager
 def held_up(monkeypatch: pytest.MonkeyPatch, gate: Gate, turn: int) -> Iterator[None]:
     """Let the `turn`-th block of a dataset pass the gate."""
-    read = Dataset._read
+    read = Dataset.read
     reads = 0
 
     def slow(self: Dataset, *arguments: Any, **options: Any) -> Any:
@@ -200,7 +200,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch, gate: Gate, turn: int) -> Iterator[
         return read(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "_read", slow)
+        patch.setattr(Dataset, "read", slow)
         yield
 
 
@@ -235,14 +235,14 @@ async def test_a_later_block_that_takes_too_long(
 
 
 async def _usable_again(service: H5App, gate: Gate) -> None:
-    assert not any(file.holders for file in service.store.pool._files.values())
+    assert not any(file.holders for file in service.store.pool.files.values())
     gate.open()
     for lane in (service.store.lanes.library, service.store.lanes.decode):
         await lane.run(int, patient=True)
     for path in ("values", "chunked"):
         answer = await ask(service, "/data", path=path, format="bin")
         assert answer.body == VALUES.tobytes()
-    assert not any(file.holders for file in service.store.pool._files.values())
+    assert not any(file.holders for file in service.store.pool.files.values())
 
 
 # Open files
@@ -252,7 +252,7 @@ async def _usable_again(service: H5App, gate: Gate) -> None:
 def most_open(monkeypatch: pytest.MonkeyPatch, root: Path) -> Callable[[], int]:
     """How many files of the directory were open at once, at most, so far."""
     most = 0
-    opened = FilePool._open
+    opened = FilePool.open_file
 
     def noted(self: FilePool, place: Any) -> Any:
         nonlocal most
@@ -260,7 +260,7 @@ def most_open(monkeypatch: pytest.MonkeyPatch, root: Path) -> Callable[[], int]:
         most = max(most, len(set(servers.descriptors_below(root))))
         return file
 
-    monkeypatch.setattr(FilePool, "_open", noted)
+    monkeypatch.setattr(FilePool, "open_file", noted)
     return lambda: most
 
 
@@ -347,7 +347,7 @@ async def test_no_answer_is_kept(service: H5App, made: Made) -> None:
 
 @limited(answer_cache_bytes=20_000)
 async def test_answers_in_memory_are_bounded(service: H5App, made: Made) -> None:
-    kept = service.store.answers._kept
+    kept = service.store.answers.kept
     for number in range(3 * FILES):
         # Leading slashes mean nothing to the path, and each makes another request of it.
         path = "/" * (1 + number // FILES)

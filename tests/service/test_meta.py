@@ -39,7 +39,7 @@ class Children:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tenth, self.twentieth = Gate(), Gate()
         self.described = 0
-        describe = Describer._child
+        describe = Describer.describe_child
 
         def noted(self_: Describer, *arguments: Any) -> Portions[dict[str, Any]]:
             self.described += 1
@@ -48,7 +48,7 @@ class Children:
                 gate()
             return describe(self_, *arguments)
 
-        monkeypatch.setattr(Describer, "_child", noted)
+        monkeypatch.setattr(Describer, "describe_child", noted)
 
 
 @pytest.fixture

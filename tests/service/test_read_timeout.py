@@ -79,7 +79,7 @@ async def test_whoever_waits_for_the_library(root: Path, gate: Gate, url: str) -
         ("/files", files, "list_directory"),
         ("/file?file=x.h5", WholeFile, "open"),
         ("/file?file=x.h5", WholeFile, "read"),
-        *((url, Dataset, "_read") for url in LIBRARY_ROUTES[3:]),
+        *((url, Dataset, "read") for url in LIBRARY_ROUTES[3:]),
     ],
 )
 async def test_what_is_held_up_in_a_thread(  # noqa: PLR0917  # fixtures, and what it is about
@@ -162,14 +162,14 @@ class Blocks:
         self.gates = [Gate() for _ in range(10)]
         self._next = iter(self.gates)
         self.read = 0
-        read = Dataset._read
+        read = Dataset.read
 
         def slow(dataset: Dataset, *arguments: Any, **options: Any) -> Any:
             next(self._next)()
             self.read += 1
             return read(dataset, *arguments, **options)
 
-        monkeypatch.setattr(Dataset, "_read", slow)
+        monkeypatch.setattr(Dataset, "read", slow)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ async def test_where_the_system_does_not_tell_the_time_of_writing_does(
     file: Path, monkeypatch: pytest.MonkeyPatch, age: float, status: int
 ) -> None:
     """A network file system, or a file of another user."""
-    monkeypatch.setattr(swmr, "_file_system", lambda device: "nfs4")
+    monkeypatch.setattr(swmr, "find_file_system", lambda device: "nfs4")
     with writing(file, "no locks"):
         written = time.time() - age
         os.utime(file, (written, written))

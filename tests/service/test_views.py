@@ -195,7 +195,7 @@ async def test_nobody_reduces_for_a_client_that_is_gone(
         await app(exchange.scope, exchange.receive, exchange.send)
     assert exchange.sent == []
     assert decoded < 30
-    assert not any(file.holders for file in app.store.pool._files.values())
+    assert not any(file.holders for file in app.store.pool.files.values())
 
 
 @pytest.mark.parametrize("name", ["curve", "image", "cube"])

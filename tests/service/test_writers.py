@@ -145,7 +145,7 @@ async def test_a_hundred_askers_and_one_writer(
     ]
     assert not unexcused, (askers.outcomes, paused)
     assert askers.outcomes["200"] > ASKERS
-    assert not any(file.holders for file in app.store.pool._files.values())
+    assert not any(file.holders for file in app.store.pool.files.values())
 
 
 # Changes at the very point
@@ -196,8 +196,8 @@ ONE_BLOCK = ("json", "bin one block")
 @pytest.mark.parametrize(
     ("point", "request_name"),
     [
-        *(((FilePool, "_open"), name) for name in REQUESTS),
-        *(((Dataset, "_read"), name) for name in (*ONE_BLOCK, *STREAMED)),
+        *(((FilePool, "open_file"), name) for name in REQUESTS),
+        *(((Dataset, "read_unchecked"), name) for name in (*ONE_BLOCK, *STREAMED)),
     ],
 )
 @pytest.mark.slow_on_trio
@@ -232,7 +232,7 @@ async def test_a_change_between_two_blocks(
         with pytest.raises(FileChanged):
             await versions_of(app, request_name)
     assert await versions_of(app, request_name) == {2}
-    assert not any(file.holders for file in app.store.pool._files.values())
+    assert not any(file.holders for file in app.store.pool.files.values())
 
 
 @pytest.mark.parametrize("format_", ["bin", "json"])
@@ -379,7 +379,7 @@ async def test_a_change_between_two_blocks_of_statistics(
 async def test_a_change_before_an_answer_is_kept(
     app: H5App, change: Change, monkeypatch: pytest.MonkeyPatch, request_name: str
 ) -> None:
-    checked = store._checked_portions
+    checked = store.check_portions
 
     def then_changed(*arguments: Any) -> Portions[Any]:
         made = yield from checked(*arguments)
@@ -387,7 +387,7 @@ async def test_a_change_before_an_answer_is_kept(
         change.happen()
         return made
 
-    monkeypatch.setattr(store, "_checked_portions", then_changed)
+    monkeypatch.setattr(store, "check_portions", then_changed)
     assert await versions_of(app, request_name) == {1}
     assert await versions_of(app, request_name) == {2}
 
@@ -397,14 +397,14 @@ async def test_a_file_that_does_not_stop_changing(
     app: H5App, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contents = itertools.cycle([content(1), content(2)])
-    read = Dataset._read
+    read = Dataset.read_unchecked
 
     def disturbed(self: Dataset, *arguments: Any, **options: Any) -> Any:
         values = read(self, *arguments, **options)
         versions.overwrite(file, next(contents))
         return values
 
-    monkeypatch.setattr(Dataset, "_read", disturbed)
+    monkeypatch.setattr(Dataset, "read_unchecked", disturbed)
     answer = await ask(app, "/data", path="small")
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "changed while it was read" in answer.message
