@@ -16,7 +16,6 @@ from asgihive.asgi.parameters import (
 )
 from asgihive.asgi.request_fields import (
     ByteRange,
-    QueryFields,
     Validators,
     choose_media_type,
     format_http_date,
@@ -52,7 +51,6 @@ __all__ = [
     "Options",
     "PathParameter",
     "Query",
-    "QueryFields",
     "Route",
     "Router",
     "StreamedResponse",

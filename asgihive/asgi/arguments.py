@@ -175,7 +175,7 @@ class Call:
         """Return the fields of the query string."""
         if self._fields is None:
             try:
-                self._fields = parse_query(self.scope["query_string"]).fields
+                self._fields = parse_query(self.scope["query_string"])
             except BadParameter as error:
                 raise HTTPException(422, str(error)) from None
         return self._fields

@@ -24,29 +24,15 @@ MAX_FIELDS = 1000
 """Most fields of a query string."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryFields:
-    """The fields of a query string."""
-
-    fields: dict[str, list[str]]
-    """Name → values, both in the order of the query."""
-
-    def first(self, name: str) -> str | None:
-        """Return the first value, `""` if the field has none, None without such a field."""
-        values = self.fields.get(name)
-        return values[0] if values else None
-
-    def all(self, name: str) -> tuple[str, ...]:
-        """Return every value of a repeated field."""
-        return tuple(self.fields.get(name, ()))
-
-
-def parse_query(raw: bytes) -> QueryFields:
+def parse_query(raw: bytes) -> dict[str, list[str]]:
     """Parse an `application/x-www-form-urlencoded` query string (WHATWG URL §5.1).
 
     Names and values are UTF-8 with `surrogateescape`: encoding them the same way gives the
     bytes that the client sent, whatever they are. Malformed percent sequences stay as they
     are, empty fields are dropped.
+
+    Returns:
+        Name → values, both in the order of the query; `""` is the value of a field that has none.
 
     Raises:
         BadParameter: more than `MAX_FIELDS` fields.
@@ -62,7 +48,7 @@ def parse_query(raw: bytes) -> QueryFields:
             if "%" in each:
                 name, value = _unquote(name), _unquote(value)
             fields.setdefault(name, []).append(value)
-    return QueryFields(fields)
+    return fields
 
 
 def _unquote(text: str) -> str:

@@ -73,7 +73,7 @@ class Relay:
         self.is_complete = False
         """Whether the client has got all of it."""
         named = find_file_in_path(scope)
-        self.file = named or parse_query(scope["query_string"]).first("file") or None
+        self.file = named or parse_query(scope["query_string"]).get("file", [""])[0] or None
         """The client's name of the file that it asks for."""
         self.content: Content | None = None
         """What was in that file, where it had to be known."""

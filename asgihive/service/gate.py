@@ -505,11 +505,11 @@ def get_requested_entity(scope: Scope) -> RequestedEntity | None:
         return RequestedEntity("file", normalised(named), "/")
     route = get_route_path(scope).strip("/")
     if route == "files":
-        return RequestedEntity(route, normalised(query.first("dir") or ""), "/")
-    file = query.first("file")
+        return RequestedEntity(route, normalised(query.get("dir", [""])[0]), "/")
+    file = query.get("file", [""])[0]
     if not file:
         return None
-    path = b"/".join(components(encoded(query.first("path") or "/")))
+    path = b"/".join(components(encoded(query.get("path", [""])[0] or "/")))
     return RequestedEntity(route, normalised(file), "/" + path.decode("utf-8", "surrogateescape"))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -10,7 +10,6 @@ from starlette.types import Scope
 
 from asgihive.asgi import (
     Coding,
-    QueryFields,
     choose_coding,
     choose_media_type,
     get_route_path,
@@ -186,43 +185,35 @@ def parse_wanted(
         coding = choose_coding(
             fields["accept-encoding"], cache_control, fields.get("cache-control")
         )
-    common = _make_common(cache_control, has_format=has_format, is_compressible=is_compressible)
+    common = {"cache-control": cache_control} if cache_control else {}
+    if not has_format:
+        common["vary"] = "accept, accept-encoding" if is_compressible else "accept"
+    elif is_compressible:
+        common["vary"] = "accept-encoding"
     # Of HEAD, a range means nothing (RFC 9110 §14.2).
     has_range = "range" in fields and scope["method"] == "GET"
     is_conditional = bool(fields) and not fields.keys().isdisjoint(PRECONDITIONS)
     return Wanted(fields, coding, common, is_conditional, has_range)
 
 
-@cache
-def _make_common(
-    cache_control: str, *, has_format: bool, is_compressible: bool
-) -> Mapping[str, str]:
-    headers = {}
-    if cache_control:
-        headers["cache-control"] = cache_control
-    vary = ["accept"] * (not has_format) + ["accept-encoding"] * is_compressible
-    if vary:
-        headers["vary"] = ", ".join(vary)
-    return headers
-
-
-def parse_parameters(route: str, query: QueryFields) -> dict[str, Any]:
+def parse_parameters(route: str, query: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the values of a route's parameters by name.
 
     Raises:
         UnknownParameter: a name resembles that of a parameter.
         BadParameter: a value is not accepted; `BadParameters` if several are not.
     """
-    if not query.fields.keys() <= _KNOWN:
+    if not query.keys() <= _KNOWN:
         refuse_misspelt(query, route)
     values: dict[str, Any] = {}
     problems: list[BadParameter] = []
     for parameter in PARAMETERS[route]:
         name = parameter.name
+        texts = query.get(name)
         if parameter.is_repeated:
-            values[name] = query.all(name)
+            values[name] = tuple(texts or ())
             continue
-        text = query.first(name)
+        text = texts[0] if texts else None
         if text is None or (not text and parameter.is_empty_absent):
             values[name] = parameter.default
             if parameter.required:
@@ -255,7 +246,7 @@ def make_view_request(
     return ViewRequest(points, shape, method or Method.MEAN)
 
 
-def refuse_misspelt(query: QueryFields, route: str) -> None:
+def refuse_misspelt(query: Mapping[str, list[str]], route: str) -> None:
     """Refuse parameters that resemble one of the route's, so that no typing error is ignored.
 
     Case, `-` and `_` aside, a name resembles another one that it is the same as, or one edit
@@ -267,7 +258,7 @@ def refuse_misspelt(query: QueryFields, route: str) -> None:
     Raises:
         UnknownParameter
     """
-    unknown = [name for name in query.fields if name not in _KNOWN]
+    unknown = [name for name in query if name not in _KNOWN]
     for name in unknown[:_MOST_JUDGED]:
         for known in _NAMES[route]:
             if _is_like(_strip_name(name), _strip_name(known)):

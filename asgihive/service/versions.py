@@ -146,9 +146,9 @@ def format_missing_sources(sources: SourcesFound) -> str:
     return value if sources.is_all else f"{value}; others=unknown"
 
 
-def get_coding(wanted: Wanted, version: Version, status: int = 200) -> Coding | None:
-    """Return the coding of a response; ranges are of the answer as it is, whose bytes count."""
-    return wanted.coding if version.is_large and status == 200 else None
+def get_coding(wanted: Wanted, version: Version) -> Coding | None:
+    """Return the coding of a whole answer."""
+    return wanted.coding if version.is_large else None
 
 
 def make_headers(wanted: Wanted, version: Version, coding: Coding | None) -> dict[str, str]:
@@ -213,7 +213,8 @@ async def finish_response(
     Args:
         run: runs the compression of what is large.
     """
-    coding = get_coding(wanted, version, response.status)
+    # Ranges are of the answer as it is, whose bytes count.
+    coding = wanted.coding if version.is_large and response.status == 200 else None
     given = response.headers
     if coding is not None:  # a range of it cannot be had
         given = {name: value for name, value in given.items() if name != "accept-ranges"}

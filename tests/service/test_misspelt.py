@@ -128,7 +128,7 @@ async def test_the_table_is_what_is_documented(app: H5App) -> None:
 
 def refused(route: str, name: str) -> Any:
     query = parse_query(b"")
-    query.fields[name] = ["1"]
+    query[name] = ["1"]
     try:
         refuse_misspelt(query, route)
     except UnknownParameter as error:
