@@ -112,7 +112,7 @@ def test_a_variable_that_cannot_be_converted_is_named(name: str) -> None:
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What nobody was warned of yet is warned of."""
+    """Return the warnings of a process that has warned of no variable yet."""
     settings._warn_of_unknown.cache_clear()  # for the life of a process, each is told once
     caplog.set_level(logging.WARNING, "asgihive.settings")
     return caplog

@@ -143,7 +143,7 @@ async def test_one_block_needs_no_watcher(steps: list[bytes], length: int | None
     answer = await run(streamed(Blocks(*steps), length), exchange)
     assert answer.types == ["http.response.start", "http.response.body"]
     assert answer.complete
-    assert len(exchange.incoming) == 1  # nobody has called `receive`
+    assert len(exchange.incoming) == 1  # the application has not called `receive`
 
 
 async def test_head_iterates_nothing_but_closes() -> None:

@@ -148,7 +148,7 @@ def test_304_that_nobody_asked_for_is_wrong(folder: Folder) -> None:
 
 
 def test_a_broken_connection_is_wrong_unless_a_worker_was_killed(folder: Folder) -> None:
-    client = Client(1, folder, Record(), 1)  # where nobody listens
+    client = Client(1, folder, Record(), 1)  # where no server listens
     with pytest.raises(Wrong, match="ConnectionRefused"):
         QUESTIONS["attr"][1](client, "attr")
     client.record.kills.append(client._connected)

@@ -62,7 +62,7 @@ def test_the_unit_and_its_configuration_agree(directory: Path, config: Path) -> 
     (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert int(seconds) > given.server.graceful_seconds
     assert given.server.workers > 1  # else ExecReload would stop it
-    # At a socket nobody has an address: all clients would be one.
+    # At a socket no client has an address: all clients would be one.
     assert "Environment=FORWARDED_ALLOW_IPS=*\n" in unit
 
 
@@ -174,7 +174,7 @@ def test_a_file_that_changes_is_seen_soon(directory: Path) -> None:
         changed = monotonic()
         while np.frombuffer(site.client.get(DATA).content, "<i8")[0] != 100:
             assert monotonic() < changed + PATIENCE
-        # And never the old one again, whichever replica is asked.
+        # And never the old one again, from any replica.
         for _ in range(50):
             assert np.frombuffer(site.client.get(DATA).content, "<i8")[0] == 100
 

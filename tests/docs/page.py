@@ -42,7 +42,7 @@ class Page:
         """The fenced blocks of a language."""
         found = _FENCE.findall(self.text)
         unknown = [each for each in found if each[0] not in self.languages]
-        assert not unknown, f"blocks that are tried by nobody: {unknown}"
+        assert not unknown, f"blocks that no test tries: {unknown}"
         return [text for each, text in found if each == language]
 
     def code(self) -> dict[str, str]:

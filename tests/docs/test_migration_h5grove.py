@@ -53,7 +53,7 @@ def application(folder: Path, name: str) -> Any:
 
 
 def check(client: httpx.Client) -> None:
-    """The answers of the service, whoever serves it, as h5grove gives them too."""
+    """Check the answers of the service, which h5grove gives too."""
     assert client.get("/h5/").status_code == 200
     meta, small, attributes, values, selected, statistics, paths = (
         client.get(question).json() for question in QUESTIONS
@@ -163,7 +163,7 @@ def serving_tornado(app: Any) -> Iterator[str]:
 
     async def main() -> None:
         listener = socket.create_server(("127.0.0.1", 0))
-        listener.setblocking(False)  # Tornado accepts until there is nobody
+        listener.setblocking(False)  # Tornado accepts until there is no connection
         stop = asyncio.Event()
         server = HTTPServer(app)
         server.add_socket(listener)

@@ -1,7 +1,7 @@
 """A process that asks for damaged files, and says before each request what it asks.
 
 `python -m tests.fuzz.asking ROOT FIRST COUNT REQUESTS SECONDS ISOLATION ABOUT`: the mutants of the
-seeds from FIRST on, each asked for by at most REQUESTS requests, none of which takes longer than
+seeds from FIRST on, each asked for by at most REQUESTS requests, and no request takes longer than
 SECONDS; ISOLATION is the setting, ABOUT as in `Effort`. What it says is one JSON document a line;
 the last line of one that crashed says where.
 """

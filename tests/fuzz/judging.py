@@ -80,7 +80,7 @@ def _refusal(status: int, said: Any) -> str | None:
         return f"the status is {status}: {said!r}"
     if not isinstance(said, dict) or said.keys() - {"errors"} != {"message"}:
         return f"an error without its message: {said!r}"
-    # Those of them that say what is damaged, and not that nobody thought of it.
+    # Those of them that say what is damaged, and not that the code does not expect it.
     message = str(said["message"])
     is_known = message.startswith("Damaged data") or _CRASHED in message
     return f"500: {message}" if status == 500 and not is_known else None

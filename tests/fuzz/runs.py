@@ -32,7 +32,7 @@ class Death:
     """A process that ended in the middle, had to be ended, or stood still.
 
     how: `SIGSEGV` and so on; `hung` when it said nothing for too long; that it stood still, when
-        libhdf5 took too long for something, while h5py lets nobody else run.
+        libhdf5 took too long for something, while h5py lets no other thread run.
     frames: the innermost Python functions of the thread that crashed.
     """
 
@@ -48,7 +48,7 @@ class Death:
         return bool(self.frames) and any(each in self.frames[0] for each in _OWN_DECODERS)
 
     def __str__(self) -> str:
-        # Whoever overwrites the stack leaves none.
+        # A crash that overwrites the stack leaves none.
         at = "\n      ".join(self.frames or ("no Python frame is known",))
         return f"{self.how}: seed {self.seed} ({self.source}), {self.request}\n      {at}"
 

@@ -12,7 +12,7 @@ from asgihive.errors import AsgihiveError
 class CutOffError(AsgihiveError):
     """The server ended the connection in the middle of an answer.
 
-    It has no other way to tell of an error then; of which kind it was, its log says.
+    It has no other way to tell of an error then; its log says which error it was.
     """
 
 

@@ -58,7 +58,7 @@ def test_threads_share_one_arena(how: str, environment: dict[str, str], is_one: 
     assert arenas >= 1
 
 
-# Large blocks with small ones between that live: free memory that is in nobody's use, and kept.
+# Large blocks with small ones between that live: free memory that is not used, and kept.
 FREED = """
 import numpy as np
 from asgihive.hdf5.buffers import keep_freed_buffers, trim_freed_memory

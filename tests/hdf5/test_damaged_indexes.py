@@ -44,7 +44,7 @@ STRUCTURES = {
 
 
 def written(path: Path, kind: str, filters: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """One dataset of chunks of one element each, of which every third was never written."""
+    """One dataset of chunks of one element each; every third chunk was never written."""
     file, content = _made(kind, tuple(filters.items()))
     path.write_bytes(file)
     return content.copy()

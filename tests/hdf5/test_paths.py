@@ -117,7 +117,7 @@ def test_the_number_and_the_length_of_paths_are_bounded(
 
 
 def test_a_cycle_whose_reference_count_was_forged(root: Path) -> None:
-    """libhdf5 looks for cycles only among objects of which the header counts several links."""
+    """libhdf5 looks for cycles only among objects whose header counts several links."""
     with h5py.File(root / "x.h5", "w") as file:
         group = file.create_group("group")
         group["again"] = group

@@ -163,7 +163,7 @@ def service() -> Service:
 
 
 def after(seen: str) -> list[str]:
-    """The hooks after the request, of which each has seen the same status and error."""
+    """Return the hooks after the request; each has seen the same status and error."""
     return [f"second post {seen}", f"first post {seen}"]
 
 

@@ -43,7 +43,7 @@ def _fault(descriptor: int) -> str:
 
 
 def _wait_at_the_gate(gate: str) -> None:
-    """Tell whoever listens there, and wait until the process ends; not if the gate is gone."""
+    """Tell the test at the gate, and wait until the process ends; not if the gate is gone."""
     if os.path.exists(gate):
         with open(gate, "wb", buffering=0) as fifo:
             fifo.write(b".")

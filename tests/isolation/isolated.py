@@ -55,7 +55,7 @@ def check_values(answer: Exchange, values: Any = doubles.VALUES) -> None:
 
 
 async def check_good(app: H5App) -> None:
-    """Whoever asks for another file gets it."""
+    """Check that a client that asks for another file gets it."""
     check_values(await ask(app, "/data", path="values", format="bin"))
 
 

@@ -156,7 +156,7 @@ async def test_the_file_with_the_link_is_the_one_that_is_refused(app: H5App, roo
     refused(await ask(app, "/data", "links.h5", path="own", format="bin"), "links.h5")
     assert pids(app) == before
     refused(await ask(app, "/meta", "bad.h5"), "bad.h5")
-    # Whoever mends the one mends the other by writing it anew.
+    # A user who mends the one file mends the other by writing it anew.
     doubles.write(root / "bad.h5")
     os.utime(root / "links.h5", ns=(1, 1))
     children = (await ask(app, "/meta", "links.h5")).json["children"]

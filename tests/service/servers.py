@@ -27,7 +27,7 @@ SERVERS = (*UVICORN, *HYPERCORN)
 def serving(app: Any, server: str, root_path: str = "") -> Iterator[str]:
     """The URL of `app`, served until the end of the context, its lifespan included.
 
-    The port listens before the server runs, so that nobody has to wait for it.
+    The port listens before the server runs, so that no test has to wait for it.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -45,7 +45,7 @@ def serving(app: Any, server: str, root_path: str = "") -> Iterator[str]:
 
 
 def client(url: str) -> httpx.Client:
-    """A client that asks nobody else for proxies, and for no compression."""
+    """Return a client that uses no proxy, and asks for no compression."""
     headers = {"accept-encoding": "identity"}
     return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, headers=headers)
 

@@ -178,7 +178,7 @@ async def _settled(app: H5App) -> None:
 async def test_send_that_raises(
     app: H5App, watch: Watch, query: dict[str, str], messages: int
 ) -> None:
-    """As servers of ASGI 2.4 say that nobody listens any more."""
+    """As servers of ASGI 2.4 say that the client has stopped reading."""
     exchange = _exchange(query)
 
     async def send(message: Any) -> None:

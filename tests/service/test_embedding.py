@@ -105,7 +105,7 @@ def _router(h5: H5App) -> Router:
 
 
 def _dispatcher(h5: H5App) -> Any:
-    """As a router that nobody wrote for Starlette does it, after the ASGI specification."""
+    """Dispatch as a router that is not of Starlette does, after the ASGI specification."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -344,7 +344,7 @@ def two_names(root: Path) -> H5App:
 @pytest.mark.anyio
 @pytest.mark.slow_on_trio
 async def test_two_names_of_one_file_are_two_places(two_names: H5App) -> None:
-    """A link starts at the name by which its file was asked for, whoever asked before."""
+    """A link starts at the name by which its file was asked for, not at that of earlier ones."""
     async with in_process(two_names) as client:
         for name in ("a", "b", "a"):
             wanted = {"file": f"{name}/links.h5", "path": "link"}

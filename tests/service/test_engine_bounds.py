@@ -70,7 +70,7 @@ print(json.dumps({"received": received, "wrong": wrong, "answer": answer, "peak"
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """64 GiB of which two frames were written."""
+    """Write 64 GiB; two frames of them are stored."""
     root = tmp_path_factory.mktemp("huge")
     with h5py.File(root / "x.h5", "w") as file:
         data = file.create_dataset(

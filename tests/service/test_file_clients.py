@@ -117,7 +117,7 @@ async def test_a_client_that_goes_away(app: H5App, blocks: int) -> None:
 async def test_cancelled_while_a_thread_is_stuck(
     app: H5App, served: Path, gate: Gate, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """The thread closes what it opened, or was reading, when nobody waits any more."""
+    """The thread closes what it opened, or was reading, when no request waits any more."""
     functions: dict[str, Callable[..., Any]] = {"open": has_signature, "read": read_bytes}
     function = functions[step]
     with monkeypatch.context() as patch, anyio.fail_after(servers.PATIENCE):

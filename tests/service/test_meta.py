@@ -1,4 +1,4 @@
-"""`/meta` that takes long: others are answered meanwhile, and it ends once nobody waits."""
+"""`/meta` that takes long: others are answered meanwhile, and it ends once no client waits."""
 
 from collections.abc import Iterator
 from pathlib import Path

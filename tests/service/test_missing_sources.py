@@ -22,7 +22,7 @@ ROWS = 12
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """`v.h5`: a row of each of twelve files, of which the first three are missing."""
+    """`v.h5`: a row of each of twelve files; the first three are missing."""
     layout = h5py.VirtualLayout((ROWS, 50_000), "<i4")
     for number in range(ROWS):
         name = f"source{number:02}.h5"
@@ -247,7 +247,7 @@ async def test_sources_between_which_is_selected_do_not_count(app: H5App, root: 
 async def test_where_nothing_is_there_its_size_does_not_matter(
     app: H5App, root: Path, fill: int
 ) -> None:
-    """A trillion elements, of which none is read."""
+    """A trillion elements, and none is read."""
     with h5py.File(root / "one.h5", "w") as file:
         for name, rows in (("small", 10), ("large", 10**6)):
             layout = h5py.VirtualLayout((rows, 10**6), "<i2")

@@ -145,8 +145,8 @@ async def test_the_values_that_it_lists_are_accepted(app: H5App) -> None:
 
 
 async def test_the_examples_are_of_the_demo(app: H5App) -> None:
-    """Whoever tries an operation over the sample files gets an answer."""
-    alone = {"max_points", "shape"}  # of which one is accepted
+    """A user who tries an operation over the sample files gets an answer."""
+    alone = {"max_points", "shape"}  # one of them is accepted
     async with client(app) as asker:
         for path, operation in _operations(await _document(app)):
             fields = {

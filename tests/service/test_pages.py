@@ -26,14 +26,14 @@ CHROME = (
     "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;"
     "q=0.8,application/signed-exchange;v=b3;q=0.7"
 )
-LONG = 5_000_000  # 95 MB of JSON, of which none is made here
+LONG = 5_000_000  # 95 MB of JSON, and none is made here
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root: Path = tmp_path_factory.mktemp("data")
     with h5py.File(root / "x.h5", "w") as file:
-        # Chunks that cannot be read: whoever tries gets another status.
+        # Chunks that cannot be read: a request that tries gets another status.
         damaged = file.create_dataset(
             "long", (LONG,), "f8", chunks=(LONG // 2,), compression="gzip"
         )

@@ -232,7 +232,7 @@ def test_a_body_is_no_request(server: Address, lines: list[bytes], body: bytes) 
 def test_a_length_beside_chunks_ends_the_connection(
     server: Address, size: int, is_first: bool, request: pytest.FixtureRequest
 ) -> None:
-    """Whoever believes the length sends the hidden request as a part of the body."""
+    """A proxy that believes the length sends the hidden request as a part of the body."""
     lines = [b"Content-Length: %d" % size, CHUNKED]
     body = b"0\r\n\r\n" + SMUGGLED if size > 3 else chunked(SMUGGLED)
     received = server.send(post(JSON, *lines[:: 1 if is_first else -1], body=body), SECOND)
@@ -264,7 +264,7 @@ def test_the_body_of_what_has_none(server: Address, method: bytes, target: bytes
     head = b"%s %s HTTP/1.1\r\nHost: test\r\n%s\r\n\r\n" % (method, target, LENGTH)
     received = server.send(head + SMUGGLED, SECOND)
     assert MARK not in received
-    # One head, or two of which the second is that of the second request's answer.
+    # One head, or two; the second is that of the second request's answer.
     count = len(re.findall(rb"HTTP/1\.1 \d\d\d ", received))
     assert count == 2 if received.endswith(SECOND_BODY) else count == 1
 

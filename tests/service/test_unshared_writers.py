@@ -94,7 +94,7 @@ async def test_after_it_died(file: Path, locks: str) -> None:
 
 @pytest.mark.slow_on_trio
 async def test_a_file_that_is_opened_again_for_writing(file: Path) -> None:
-    """What was read before is kept from nobody: the file changes when its flags are set."""
+    """Clients get what was read before: the file changes when its flags are set."""
     with h5py.File(file, "w", libver="latest") as first:
         first["x"] = 7
     app = H5App(file.parent)

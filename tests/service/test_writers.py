@@ -39,7 +39,7 @@ MODIFIED = ("stats contiguous", "json", "bin one block", "bin contiguous")
 
 BLOCK_BYTES = 2 * versions.ROW  # five blocks of an answer
 
-# Longer than the clock's tick, a writer that pauses leaves a file whose mixture nobody can
+# Longer than the clock's tick, a writer that pauses leaves a file whose mixture no reader can
 # see. In seconds.
 PAUSE = 0.015
 
@@ -176,7 +176,7 @@ def disturbed(
 
 @dataclass(frozen=True)
 class Change:
-    """A way in which the file becomes version 2; `old_stays` for whoever has it open."""
+    """A way in which the file becomes version 2; `old_stays` for a request that has it open."""
 
     happen: Callable[[], None]
     old_stays: bool

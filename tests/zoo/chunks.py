@@ -1,4 +1,4 @@
-"""Chunks crafted to show what lies in the memory of whoever trusts them."""
+"""Chunks crafted to show what lies in the memory of a program that trusts them."""
 
 import bz2
 import struct

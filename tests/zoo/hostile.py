@@ -27,7 +27,7 @@ class Hostile:
         outside: a directory beside it.
         escapes: (file, path) of entities whose targets lie outside.
         honest: (file, path) of datasets whose values end as `INSIDE` does.
-        fifos: pipes without a writer, which block whoever opens them.
+        fifos: pipes without a writer, which block the program that opens them.
     """
 
     root: Path

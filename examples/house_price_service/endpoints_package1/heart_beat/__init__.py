@@ -1,1 +1,1 @@
-"""The endpoint `heart_beat`: open to everyone, and it asks nobody."""
+"""The endpoint `heart_beat`: every client may ask it, and it asks no other service."""

@@ -73,7 +73,7 @@ class HousePriceModel:
 
 
 def write_default(path: Path) -> None:
-    """Write the model of the census; whoever opens `path` meanwhile sees no half of it."""
+    """Write the model of the census; a program that opens `path` meanwhile sees no half of it."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with h5py.File(partial, "w") as file:
         coefficients = file.create_dataset("coefficients", data=np.array(_COEFFICIENTS))
