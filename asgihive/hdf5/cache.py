@@ -47,7 +47,8 @@ class BytesCache(Generic[K, V]):
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep `value` of `size` bytes, unless it alone is larger than the cache."""
-        self.drop(key)
+        if key in self._entries:
+            self.drop(key)
         size += ENTRY_OVERHEAD_BYTES
         if size > self.max_bytes:
             return

@@ -45,6 +45,7 @@ from asgihive.hdf5.headers import LAYOUT, read_messages
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import libhdf5_reason
 from asgihive.hdf5.plan import Axis
+from asgihive.hdf5.stored_metadata import parse_chunk_dimensions
 
 # More chunks than that are not listed: it would take tens of megabytes.
 MAX_LISTED = 1 << 20
@@ -316,20 +317,13 @@ def _read_layout_message(file: FileBytes, dataset: StoredObject) -> _LayoutMessa
     version, storage = message[0], message[1]
     if storage != 2 or version not in {3, 4, 5}:
         raise NotPlain
+    *chunks, item_bytes = parse_chunk_dimensions(message, width)
     kind, flags, single = IndexKind.TREE_1, 0, None
-    # Behind the shape of a chunk is the size of an element.
     if version == 3:
-        rank = message[2]
-        dimensions = struct.unpack_from(f"<{rank}I", message, 3 + width)
-        at, end = 3, 3 + width + 4 * rank
+        at, end = 3, 3 + width + 4 * message[2]
     else:
-        flags, rank, size = message[2], message[3], message[4]
-        at = 5 + rank * size
-        if not 1 <= size <= 8 or flags & ~(_EDGES_UNFILTERED | _SINGLE_FILTERED):
-            raise NotPlain
-        ends = range(5 + size, at + 1, size)
-        dimensions = tuple(int.from_bytes(message[end - size : end], "little") for end in ends)
-        if not 0 < message[at] <= max(IndexKind):
+        flags, at = message[2], 5 + message[3] * message[4]
+        if flags & ~(_EDGES_UNFILTERED | _SINGLE_FILTERED) or not 0 < message[at] <= max(IndexKind):
             raise NotPlain
         kind = IndexKind(message[at])
         at += 1 + _PARAMETER_BYTES[kind]
@@ -338,13 +332,13 @@ def _read_layout_message(file: FileBytes, dataset: StoredObject) -> _LayoutMessa
             single = (file.length(message, at), mask)
             at += file.length_bytes + 4
         end = at + width
-    if rank < 2 or not all(dimensions) or len(found) < end:
+    if len(found) < end:
         raise NotPlain
     stored = file.address(message, at)
     return _LayoutMessage(
         version=version,
-        chunks=dimensions[:-1],
-        item_bytes=dimensions[-1],
+        chunks=tuple(chunks),
+        item_bytes=item_bytes,
         kind=kind,
         address=None if stored == file.undefined else stored,
         edges_unfiltered=bool(flags & _EDGES_UNFILTERED),

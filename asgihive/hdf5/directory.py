@@ -22,8 +22,7 @@ from asgihive.hdf5.sandbox import (
     Sandbox,
     normalised,
     open_beside,
-    open_directory,
-    open_regular,
+    open_place,
     translated,
 )
 
@@ -75,7 +74,7 @@ def list_directory(sandbox: Sandbox, name: str, after: bytes, limit: int) -> Pag
     """
     place = sandbox.directory(name)
     try:
-        descriptor = open_directory(place)
+        descriptor = open_place(place, is_directory=True)
     except FileMissing:
         problem = "it is no directory" if os.path.isfile(place.real) else ""
         raise FileMissing(name, problem) from None
@@ -127,7 +126,7 @@ def _find_entry(sandbox: Sandbox, descriptor: int, prefix: str, name: str) -> En
         return None
     kind = EntryKind.FILE  # as also what cannot be read
     with contextlib.suppress(FileError, OSError):
-        opened = open_beside(descriptor, name) if target is None else open_regular(target)
+        opened = open_beside(descriptor, name) if target is None else open_place(target)
         try:
             if has_signature(opened, os.fstat(opened).st_size):
                 kind = EntryKind.HDF5
@@ -166,7 +165,7 @@ class WholeFile:
         """
         with self._hold(), translated(self.name):
             place = sandbox.place(self.name)
-            self._descriptor = open_regular(place)
+            self._descriptor = open_place(place)
             self.is_direct = place.asked == place.real
             status = os.fstat(self._descriptor)
             if not has_signature(self._descriptor, status.st_size):

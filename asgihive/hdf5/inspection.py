@@ -48,7 +48,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.sandbox import open_regular
+from asgihive.hdf5.sandbox import open_place
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
 from asgihive.hdf5.types import LIBRARY_ERRORS
@@ -393,7 +393,7 @@ class _Inspector:
     def _is_there(self, origin: OpenFile, name: str) -> bool:
         for place in self.lease.pool.sandbox.linked(origin.place, name):
             try:
-                os.close(open_regular(place))
+                os.close(open_place(place))
             except (FileMissing, FileForbidden):
                 continue
             return True

@@ -22,7 +22,7 @@ from asgihive.hdf5.file_bytes import read_bytes, read_into
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import Axis, find_run, plan_windows
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.sandbox import Identity, Place, open_regular
+from asgihive.hdf5.sandbox import Identity, Place, open_place
 from asgihive.hdf5.types import NoEquivalent
 
 WINDOW_BYTES = 1 << 19
@@ -213,7 +213,7 @@ class _SegmentFiles:
         storage = self._storage
         for place in storage.lease.pool.sandbox.linked(storage.file.place, name):
             try:
-                descriptor = open_regular(place)
+                descriptor = open_place(place)
             except (FileMissing, FileForbidden):
                 continue
             self._opened[name] = (place, descriptor, Identity.of(os.fstat(descriptor)))

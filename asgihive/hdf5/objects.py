@@ -23,10 +23,10 @@ from h5py._objects import phil
 
 from asgihive.concurrency import Portions
 from asgihive.hdf5.file_bytes import NotPlain, allow_waiting
-from asgihive.hdf5.headers import ObjectHeader, read_header
+from asgihive.hdf5.headers import LINK_INFO, ObjectHeader, read_header
 from asgihive.hdf5.layout import find_properties
 from asgihive.hdf5.open_file import OpenFile, address_of, dataset_refreshed
-from asgihive.hdf5.stored_metadata import Link, read_links, tracks_creation
+from asgihive.hdf5.stored_metadata import TRACKED, Link, read_links
 from asgihive.hdf5.structure_checks import check_links, check_object
 
 HDF5Object: TypeAlias = h5g.GroupID | h5d.DatasetID | h5t.TypeID
@@ -293,7 +293,8 @@ def list_links(group: StoredObject, *, by_creation: bool = False) -> Portions[li
     """
     known = find_links(group)
     if known is not None and group.header is not None:
-        is_tracked = by_creation and tracks_creation(group.header)
+        info = group.header.messages.get(LINK_INFO)
+        is_tracked = by_creation and info is not None and info[1] & TRACKED
         return sorted(known.values(), key=_by_creation if is_tracked else _by_name)
     check_links(group.file, group.address)
     links: list[Link] = []

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from asgihive.errors import BadSelection
 
@@ -86,9 +87,8 @@ def parse_selection(text: str | None, shape: tuple[int, ...]) -> Selection:
         members[at : at + 1] = rest
     else:
         members += rest
-    pairs = zip(members, shape, strict=True)
-    axes = [_parse_member(text, *each, dimension) for dimension, each in enumerate(pairs)]
-    return Selection(tuple(axes))
+    parse = partial(_parse_member, text)
+    return Selection(tuple(map(parse, members, shape, range(len(shape)))))
 
 
 def _parse_member(text: str, member: str, length: int, dimension: int) -> Axis:

@@ -52,8 +52,7 @@ from asgihive.hdf5.sandbox import (
     Sandbox,
     StatGuard,
     is_exhaustion,
-    open_regular,
-    translated,
+    open_place,
 )
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import (
@@ -172,7 +171,7 @@ class Lease:
         # Before trying, so that what turns up after it failed is a change.
         identity = self.pool.stat_guard.find_identity(place.asked)
         try:
-            file = self.pool.acquire(place)
+            file = self.pool.acquire(place, identity)
         except (FileMissing, FileForbidden, FileUnreadable):
             self._depend(place.asked, identity)
             self.lasting &= identity is None or identity.settles_in(time.time_ns()) == 0
@@ -316,13 +315,15 @@ class FilePool:
         return len(self.files)
 
     @measured("open")
-    def acquire(self, place: Place) -> OpenFile:
-        """Return the open file of `place`."""
+    def acquire(self, place: Place, identity: Identity | None) -> OpenFile:
+        """Return the open file of `place`, which has that identity now."""
         self._discarded.clear()
-        with translated(place.name):
-            identity = Identity.of(os.stat(place.real))
-        file = self.files.get((place.asked, *inode_of(identity)))
-        if file is None or not (self._usable(file, identity) or file.renew(identity)):
+        file = None
+        if identity is not None:
+            file = self.files.get((place.asked, *inode_of(identity)))
+            if file is not None and not (self._usable(file, identity) or file.renew(identity)):
+                file = None
+        if file is None:
             self.close_idle()
             try:
                 file = self.open_file(place)
@@ -428,7 +429,7 @@ class FilePool:
         Raises:
             FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded
         """
-        descriptor = open_regular(place)
+        descriptor = open_place(place)
         try:
             identity = Identity.of(os.fstat(descriptor))
             inode = inode_of(identity)

@@ -337,8 +337,8 @@ def translated(name: str) -> Iterator[None]:
         raise FileUnreadable(name, os.strerror(error.errno or 0)) from error
 
 
-def open_regular(place: Place) -> int:
-    """A read-only descriptor of a regular file.
+def open_place(place: Place, *, is_directory: bool = False) -> int:
+    """Return a read-only descriptor of a regular file, or of a directory, to list it.
 
     Each component of the real path is opened beneath the one before without following
     symbolic links, so that a link put there after `place` was made leads nowhere. Never
@@ -347,23 +347,8 @@ def open_regular(place: Place) -> int:
     Raises:
         FileMissing, FileForbidden, FileUnreadable
     """
-    return _checked_regular(_open_beneath(place, 0), place.name)
-
-
-def open_beside(directory: int, name: str) -> int:
-    """As `open_regular`, of a name in a directory that is open; follows no symbolic link."""
-    with translated(name):
-        descriptor = os.open(name, _FLAGS, dir_fd=directory)
-    return _checked_regular(descriptor, name)
-
-
-def open_directory(place: Place) -> int:
-    """A descriptor of a directory, to list it; raises as `open_regular`, which see."""
-    return _open_beneath(place, os.O_DIRECTORY)
-
-
-def _open_beneath(place: Place, more_flags: int) -> int:
     *directories, last = place.real.strip("/").split("/")
+    flags = _FLAGS | (os.O_DIRECTORY if is_directory else 0)
     with translated(place.name):
         current = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -371,9 +356,17 @@ def _open_beneath(place: Place, more_flags: int) -> int:
                 beneath = os.open(directory, _FLAGS | os.O_DIRECTORY | _SEARCH_ONLY, dir_fd=current)
                 os.close(current)
                 current = beneath
-            return os.open(last or ".", _FLAGS | more_flags, dir_fd=current)
+            descriptor = os.open(last or ".", flags, dir_fd=current)
         finally:
             os.close(current)
+    return descriptor if is_directory else _checked_regular(descriptor, place.name)
+
+
+def open_beside(directory: int, name: str) -> int:
+    """As `open_place`, of a regular file in a directory that is open."""
+    with translated(name):
+        descriptor = os.open(name, _FLAGS, dir_fd=directory)
+    return _checked_regular(descriptor, name)
 
 
 def _checked_regular(descriptor: int, name: str) -> int:

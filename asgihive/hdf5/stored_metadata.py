@@ -37,7 +37,9 @@ _MAX_LOCAL_HEAP_BYTES = 1 << 19
 _MAX_NODES = 1 << 10
 
 _SOFT, _CACHED_SOFT, _EXTERNAL = 1, 2, 64
-_TRACKED = 0x01
+
+TRACKED = 0x01
+"""In the flags of a link info message: links have the order of their creation."""
 
 
 class Link(NamedTuple):
@@ -70,7 +72,7 @@ def read_links(file: FileBytes, header: ObjectHeader) -> dict[bytes, Link]:
         if SYMBOL_TABLE in header.messages:
             return _read_symbol_table(file, header.messages[SYMBOL_TABLE])
         info = header.messages[LINK_INFO]
-        heap = 10 if info[1] & _TRACKED else 2
+        heap = 10 if info[1] & TRACKED else 2
         if info[0] or file.address(info, heap) != file.undefined:
             raise NotPlain
         links = {}
@@ -83,12 +85,6 @@ def read_links(file: FileBytes, header: ObjectHeader) -> dict[bytes, Link]:
     if len(links) < len(header.links):
         raise NotPlain
     return links
-
-
-def tracks_creation(header: ObjectHeader) -> bool:
-    """Return whether a group keeps track of the order in which its links were created."""
-    info = header.messages.get(LINK_INFO)
-    return info is not None and bool(info[1] & _TRACKED)
 
 
 def _parse_link(file: FileBytes, message: bytes) -> Link:
@@ -252,7 +248,7 @@ def interpret_dataset(file: FileBytes, header: ObjectHeader) -> StoredDataset:
             if address != file.undefined:
                 place = (address, file.length(layout, 2 + file.address_bytes))
         else:
-            chunks = parse_chunk_shape(layout, file.address_bytes)
+            chunks = parse_chunk_dimensions(layout, file.address_bytes)[:-1]
             if shape is not None and len(chunks) != len(shape):
                 raise NotPlain
     except (struct.error, IndexError):
@@ -269,8 +265,8 @@ def interpret_dataset(file: FileBytes, header: ObjectHeader) -> StoredDataset:
     )
 
 
-def parse_chunk_shape(layout: bytes, address_bytes: int) -> tuple[int, ...]:
-    """Return the shape of a chunk by a layout message of chunked storage; section IV.A.2.i.
+def parse_chunk_dimensions(layout: bytes, address_bytes: int) -> tuple[int, ...]:
+    """Return the shape of a chunk and the size of an element by a layout message; IV.A.2.i.
 
     Raises:
         NotPlain, IndexError, struct.error: the message is damaged.
@@ -283,10 +279,9 @@ def parse_chunk_shape(layout: bytes, address_bytes: int) -> tuple[int, ...]:
         if not 1 <= width <= 8 or not rank or ends[-1] > len(layout):
             raise NotPlain
         dimensions = tuple(int.from_bytes(layout[end - width : end], "little") for end in ends)
-    # The last dimension is the size of an element.
     if len(dimensions) < 2 or not all(dimensions):
         raise NotPlain
-    return dimensions[:-1]
+    return dimensions
 
 
 def _find_fill(messages: dict[int, bytes]) -> bytes | None:

@@ -19,7 +19,7 @@ from asgihive.hdf5.open_file import OpenFile, Unsettled, close_id, libhdf5_reaso
 from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import FilePool, Lease
-from asgihive.hdf5.sandbox import Identity, Place
+from asgihive.hdf5.sandbox import Identity
 from tests.hdf5.serving import descriptors, leased, pool_of
 
 
@@ -384,8 +384,8 @@ def test_a_lease_that_is_released_while_it_opens_holds_nothing(
     lease = Lease(pool)
     acquire = FilePool.acquire
 
-    def released_meanwhile(pool: FilePool, place: Place) -> OpenFile:
-        file = acquire(pool, place)
+    def released_meanwhile(pool: FilePool, *given: Any) -> OpenFile:
+        file = acquire(pool, *given)
         lease.release()
         return file
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgihive.errors import FileError, FileForbidden, FileMissing
-from asgihive.hdf5.sandbox import Place, Sandbox, open_regular
+from asgihive.hdf5.sandbox import Place, Sandbox, open_place
 from tests.efforts import at_most
 from tests.hdf5.serving import descriptors
 
@@ -82,7 +82,7 @@ def test_followed_links_lead_to_their_targets_alone(tree: Path, name: str) -> No
     """`..` behind a link does not reach its target's neighbours."""
     try:
         place = Sandbox(tree, follow_symlinks=True).place(name)
-        with os.fdopen(open_regular(place)) as file:
+        with os.fdopen(open_place(place)) as file:
             content = file.read()
     except FileError:
         return
@@ -110,14 +110,14 @@ def test_dots_take_back_the_name_before_them(tree: Path, name: str) -> None:
 )
 def test_refused_names(tree: Path, name: str) -> None:
     with pytest.raises(FileMissing):
-        os.close(open_regular(Sandbox(tree).place(name)))
+        os.close(open_place(Sandbox(tree).place(name)))
 
 
 @pytest.mark.parametrize(
     "name", ["f", "./f", "a//f", "a/../f", "inner/f", "inner/../f", "up/root/f"]
 )
 def test_accepted_names(tree: Path, name: str) -> None:
-    descriptor = open_regular(Sandbox(tree).place(name))
+    descriptor = open_place(Sandbox(tree).place(name))
     assert os.read(descriptor, 10) == b"inside"
     os.close(descriptor)
 
@@ -192,7 +192,7 @@ def test_a_directory_replaced_by_a_link_leads_nowhere(root: Path) -> None:
     place = Sandbox(root).place("sub/f")
     replaced_by_link(root / "sub", root.parent / "outside")
     with no_descriptor_left(), pytest.raises(FileMissing):
-        open_regular(place)
+        open_place(place)
 
 
 def test_a_file_replaced_by_a_link_leads_nowhere(root: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_file_replaced_by_a_link_leads_nowhere(root: Path) -> None:
     place = Sandbox(root).place("f")
     replaced_by_link(root / "f", root.parent / "outside/f")
     with no_descriptor_left(), pytest.raises(FileMissing):
-        open_regular(place)
+        open_place(place)
 
 
 def test_what_is_no_regular_file(root: Path) -> None:
@@ -215,16 +215,16 @@ def test_what_is_no_regular_file(root: Path) -> None:
         with no_descriptor_left():
             for name in ("fifo", "directory", "socket"):
                 with pytest.raises(FileMissing):  # and it does not wait
-                    open_regular(Sandbox(root).place(name))
+                    open_place(Sandbox(root).place(name))
             with pytest.raises(FileMissing):
-                open_regular(Place("null", "/dev/null", "/dev/null"))
+                open_place(Place("null", "/dev/null", "/dev/null"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_unreadable(root: Path) -> None:
     (root / "f").touch(mode=0)
     with no_descriptor_left(), pytest.raises(FileForbidden):
-        open_regular(Sandbox(root).place("f"))
+        open_place(Sandbox(root).place("f"))
 
 
 def test_refusals_of_the_system_are_translated(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,4 +236,4 @@ def test_refusals_of_the_system_are_translated(root: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(FileForbidden, match="Permission denied"):
-        open_regular(place)
+        open_place(place)

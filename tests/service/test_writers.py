@@ -480,9 +480,9 @@ async def test_a_target_that_appears_after_it_was_missed(
     versions.remove(file)
     acquire = FilePool.acquire
 
-    def missed(self: FilePool, place: Any) -> Any:
+    def missed(self: FilePool, *given: Any) -> Any:
         try:
-            return acquire(self, place)
+            return acquire(self, *given)
         finally:
             if not file.exists():
                 versions.replace(file, content(2))
