@@ -21,7 +21,7 @@ from asgihive.isolation.readers import Readers
 from asgihive.service.app import ReadingParts
 from asgihive.service.batch import Batch
 from asgihive.service.gate import STATUSES
-from asgihive.service.requests import FILE_PREFIX, find_file_in_path
+from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
 from asgihive.service.store import Store
 
 # Where a response takes no longer, it is not worth watching whether its client goes away.

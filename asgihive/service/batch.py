@@ -38,9 +38,8 @@ from asgihive.concurrency import WorkAhead, work_ahead
 from asgihive.encoders import msgpack as documents
 from asgihive.errors import AnswerTooLarge, BadParameter
 from asgihive.service.gate import STATUSES, check_permission
-from asgihive.service.requests import parse_parameters, parse_wanted
+from asgihive.service.requests import Version, finish_response, parse_parameters, parse_wanted
 from asgihive.service.store import Store
-from asgihive.service.versions import Version, finish_response
 
 MAX_BATCH_REQUESTS = 1000
 

@@ -46,14 +46,15 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
-from asgihive.service.requests import ReadRequest, Wanted
-from asgihive.service.store import BytesPlace, Store
-from asgihive.service.versions import (
+from asgihive.service.requests import (
     COMPRESS_OVER_BYTES,
+    ReadRequest,
     Version,
+    Wanted,
     answer_preconditions,
     choose_wanted_range,
 )
+from asgihive.service.store import BytesPlace, Store
 
 MAX_PAGE_BYTES = 64 << 20
 """Most JSON that a browser is sent as a page: it would hold several times as much, and stop."""

@@ -38,19 +38,17 @@ from asgihive.errors import (
 from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
 from asgihive.hdf5.file_bytes import encoded, text
 from asgihive.hdf5.pool import Lease
+from asgihive.service.parameters import find_file_in_path
 from asgihive.service.requests import (
+    COMPRESS_OVER_BYTES,
+    Version,
     Wanted,
-    find_file_in_path,
+    finish_response,
     parse_parameters,
     parse_wanted,
     read_request,
 )
 from asgihive.service.store import Store
-from asgihive.service.versions import (
-    COMPRESS_OVER_BYTES,
-    Version,
-    finish_response,
-)
 
 MEDIA_TYPE = "application/x-hdf5"
 

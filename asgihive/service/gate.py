@@ -34,7 +34,7 @@ from asgihive.hdf5.sandbox import normalised
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
 from asgihive.service.operations import Metrics
-from asgihive.service.requests import FILE_PREFIX, find_file_in_path
+from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
 from asgihive.settings import H5Settings
 
 STATUSES: dict[type[Exception], int] = {

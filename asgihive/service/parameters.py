@@ -7,13 +7,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import unquote_to_bytes
 
+from starlette.types import Scope
+
+from asgihive.asgi import get_route_path
 from asgihive.encoders.protocol import (
     DocumentEncoder,
     find_encoder,
     list_document_encoders,
     list_encoders,
 )
+from asgihive.errors import FileMissing, UnknownParameter
 from asgihive.hdf5.links import LinkResolution
 from asgihive.hdf5.statistics import MAX_BINS, ValueRange
 from asgihive.hdf5.views import Method
@@ -25,6 +30,9 @@ DEFAULT_LISTED_FILES = 200
 MAX_LISTED_FILES = 1000
 """Entries on one page of a directory."""
 
+FILE_PREFIX = "/file/"
+"""Of the URLs that name a file themselves: `/file/{path}`."""
+
 Schema = dict[str, Any]
 
 # Integers of 64 bits, signed or not, are compared exactly; other numbers are doubles.
@@ -32,6 +40,13 @@ _LEAST, _GREATEST = -(2**63), 2**64 - 1
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _COUNT = re.compile(r"[0-9]{1,19}")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+
+
+# Unknown parameters of a query that are compared with the known ones.
+_MOST_JUDGED = 32
+
+# Letters below which a name has no typing errors, and from which it may have two.
+_SHORT_NAME, _LONG_NAME = 4, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,3 +353,90 @@ PARAMETERS: Mapping[str, tuple[QueryParameter, ...]] = {
     "batch": (BATCH_FORMAT,),
 }
 """The parameters of each route."""
+
+_NAMES = {route: sorted(each.name for each in table) for route, table in PARAMETERS.items()}
+
+KNOWN_NAMES = frozenset(name for names in _NAMES.values() for name in names)
+"""Of all routes, since clients send parameters of one route to all."""
+
+
+def refuse_misspelt(query: Mapping[str, list[str]], route: str) -> None:
+    """Refuse parameters that resemble one of the route's, so that no typing error is ignored.
+
+    Case, `-` and `_` aside, a name resembles another one that it is the same as, or one edit
+    from: a letter more, less or another one, or two neighbours swapped. Of names with fewer than
+    four letters there is no such edit, from eight letters on there are two; the first letter is
+    the same, unless it is swapped. All other unknown parameters are ignored, as h5grove does,
+    and so are those of other routes.
+
+    Raises:
+        UnknownParameter
+    """
+    unknown = [name for name in query if name not in KNOWN_NAMES]
+    for name in unknown[:_MOST_JUDGED]:
+        for known in _NAMES[route]:
+            if _is_like(_strip_name(name), _strip_name(known)):
+                raise UnknownParameter(name, known)
+
+
+def _strip_name(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def _is_like(name: str, known: str) -> bool:
+    if name == known:
+        return True
+    most = 0 if len(known) < _SHORT_NAME else 1 if len(known) < _LONG_NAME else 2
+    if abs(len(name) - len(known)) > most or not name:
+        return False
+    is_same_start = name[0] == known[0] or name[:2] == known[1::-1]
+    return is_same_start and _count_edits(name, known) <= most
+
+
+def _count_edits(one: str, other: str) -> int:
+    """Letters to insert, delete or replace, or neighbours to swap, to make one the other."""
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        above, row = row, [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(row[j - 1] + 1, above[j] + 1, above[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before = above
+    return row[-1]
+
+
+def find_file_in_path(scope: Scope) -> str | None:
+    """Return the file that `/file/{path}` names, None for other URLs.
+
+    The server has decoded the path. Where that was not UTF-8, the bytes are taken from
+    `raw_path`, if the server has it, and are surrogates (PEP 383).
+
+    Raises:
+        FileMissing: the path has `..`, which clients resolve before they ask (RFC 3986, section
+            5.2.4), so that a proxy in between would have judged another URL.
+    """
+    path = get_route_path(scope)
+    if not path.startswith(FILE_PREFIX):
+        return None
+    # Clients that join a URL ending in a slash with a name put another one before it.
+    name = path[len(FILE_PREFIX) :].lstrip("/")
+    if not name:
+        return None
+    if "\ufffd" in name:
+        name = _decode_again(scope, name)
+    if ".." in name.split("/"):
+        raise FileMissing(name)
+    return name
+
+
+def _decode_again(scope: Scope, name: str) -> str:
+    """The end of a path with surrogates for what is not UTF-8; `name` if it cannot be told."""
+    raw = unquote_to_bytes(scope.get("raw_path") or b"")
+    before = scope["path"].removesuffix(name).encode()
+    rest = raw.removeprefix(before)
+    if len(rest) == len(raw) or rest.decode("utf-8", "replace") != name:
+        return name
+    return rest.decode("utf-8", "surrogateescape")

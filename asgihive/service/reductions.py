@@ -51,13 +51,14 @@ from asgihive.service.data import (
     open_asked_dataset,
     select_elements,
 )
-from asgihive.service.requests import ReadRequest, Wanted
-from asgihive.service.store import Store
-from asgihive.service.versions import (
+from asgihive.service.requests import (
     COMPRESS_OVER_BYTES,
+    ReadRequest,
     Version,
+    Wanted,
     answer_preconditions,
 )
+from asgihive.service.store import Store
 
 T = TypeVar("T")
 

@@ -24,21 +24,25 @@ from asgihive.hdf5.views import Method
 from asgihive.service.batch import Batch
 from asgihive.service.data import answer_values
 from asgihive.service.files import Files
+from asgihive.service.parameters import FILE_PREFIX
 from asgihive.service.reductions import (
     answer_view,
     compute_histogram,
     compute_statistics,
     prepare_numbers,
 )
-from asgihive.service.requests import FILE_PREFIX, ReadRequest, Wanted, parse_wanted, read_request
-from asgihive.service.store import MAX_DOCUMENT_BYTES, Answer, BytesPlace, Store
-from asgihive.service.versions import (
+from asgihive.service.requests import (
     COMPRESS_OVER_BYTES,
+    ReadRequest,
     Version,
+    Wanted,
     answer_preconditions,
     finish_response,
     get_coding,
+    parse_wanted,
+    read_request,
 )
+from asgihive.service.store import MAX_DOCUMENT_BYTES, Answer, BytesPlace, Store
 
 MAX_LISTED_PATHS = 1_000_000
 """Paths in one answer of `/paths`."""

@@ -44,10 +44,11 @@ from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.hdf5.virtual_sources import SourcesFound
-from asgihive.service.requests import ReadRequest, Wanted
-from asgihive.service.versions import (
+from asgihive.service.requests import (
+    ReadRequest,
     SourceFiles,
     Version,
+    Wanted,
     answer_preconditions,
     make_seed,
     make_version,

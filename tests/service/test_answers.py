@@ -15,8 +15,8 @@ from asgihive.concurrency import run_in_worker
 from asgihive.errors import NeedsThread
 from asgihive.hdf5 import sandbox
 from asgihive.hdf5.sandbox import StatGuard
+from asgihive.service.requests import Version
 from asgihive.service.store import Answer, AnswerCache
-from asgihive.service.versions import Version
 from tests.zoo.client import client
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from hypothesis import given
 from asgihive.asgi import parse_query
 from asgihive.errors import UnknownParameter
 from asgihive.service import H5App, parameters
-from asgihive.service.requests import refuse_misspelt
+from asgihive.service.parameters import refuse_misspelt
 from asgihive.settings import H5Settings
 from tests.zoo.client import client
 

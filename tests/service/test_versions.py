@@ -9,8 +9,7 @@ import pytest
 from asgihive.asgi import Validators
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.pool import Lease
-from asgihive.service.requests import parse_wanted
-from asgihive.service.versions import make_seed, make_version
+from asgihive.service.requests import make_seed, make_version, parse_wanted
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http
 from tests.hdf5.serving import leased
