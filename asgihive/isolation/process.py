@@ -21,6 +21,7 @@ import msgspec
 
 from asgihive.errors import Overloaded
 from asgihive.service.operations import Figures
+from asgihive.settings import H5Settings
 
 if TYPE_CHECKING:
     from asgihive.isolation.front import Relay
@@ -51,12 +52,10 @@ class Setup(msgspec.Struct):
 
     root: bytes
     """The served directory, without symbolic links."""
-    settings: dict[str, Any]
-    """Of `H5Settings`, by name."""
+    settings: H5Settings
+    """Those of the service, without what is for the front alone."""
     log_level: int
     """Of what it logs."""
-    patience_seconds: float
-    """After so long a process whose event loop hangs ends itself."""
 
 
 class LogNote(msgspec.Struct, tag=True):

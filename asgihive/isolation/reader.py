@@ -22,13 +22,15 @@ from asgihive.isolation.process import STATUS_SECONDS, LogNote, Setup, Status
 from asgihive.service.app import H5App
 from asgihive.service.operations import Figures
 from asgihive.service.store import Store
-from asgihive.settings import H5Settings
 
 # The front reads lines of at most 256 KiB, and JSON may take six bytes for a character.
 _MAX_LOG_CHARACTERS = 40_000
 
 # Only the front closes connections.
 _KEEP_ALIVE_SECONDS = 10**8
+
+# A process whose event loop hangs ends itself after this, or after some times that a read may take.
+_LEAST_PATIENCE_SECONDS = 10.0
 
 
 class ReaderServer(uvicorn.Server):
@@ -38,7 +40,7 @@ class ReaderServer(uvicorn.Server):
     once, as by Ctrl-C.
     """
 
-    def __init__(self, app: H5App, control: socket.socket, patience_seconds: float) -> None:
+    def __init__(self, app: H5App, control: socket.socket) -> None:
         config = uvicorn.Config(
             app,
             access_log=False,
@@ -55,7 +57,7 @@ class ReaderServer(uvicorn.Server):
         super().__init__(config)
         self._store = app.store
         self._control = control
-        self._patience = patience_seconds
+        self._patience = max(_LEAST_PATIENCE_SECONDS, 4 * app.settings.read_timeout_seconds)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Ignore a signal."""
@@ -138,8 +140,8 @@ def main() -> None:
     setup = msgspec.json.decode(line, type=Setup)
     threading.Thread(target=_end_with_front, args=(control, folder), daemon=True).start()
     _send_logs(control, setup.log_level)
-    app = H5App(os.fsdecode(setup.root), msgspec.convert(setup.settings, H5Settings))
-    ReaderServer(app, control, setup.patience_seconds).run(sockets=[listener])
+    app = H5App(os.fsdecode(setup.root), setup.settings)
+    ReaderServer(app, control).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
+from msgspec import structs
 
 from asgihive.concurrency import LoopLocal, run_in_worker
 from asgihive.errors import FileMissing, Overloaded, ReaderCrashed
@@ -103,15 +103,18 @@ class Readers:
         self.ends: deque[float] = deque(maxlen=_MANY_ENDS)
         """When the last processes ended."""
         # What is for the front alone, and the secret, is not told.
-        own: dict[str, object] = dict.fromkeys(("metrics", "docs"), False)
-        own |= {"isolation": "none", "token": None, "cors_origins": (), "allowed_hosts": None}
-        self.setup = Setup(
-            root=os.fsencode(sandbox.root),
-            # The front takes the times of a request from its `Server-Timing`.
-            settings=msgspec.to_builtins(settings) | own | {"server_timing": True},
-            log_level=logging.getLogger("asgihive").getEffectiveLevel(),
-            patience_seconds=max(10.0, 4 * settings.read_timeout_seconds),
+        told = structs.replace(
+            settings,
+            isolation="none",
+            token=None,
+            allowed_hosts=None,
+            cors_origins=(),
+            docs=False,
+            metrics=False,
+            server_timing=True,  # the front takes the times of a request from there
         )
+        log_level = logging.getLogger("asgihive").getEffectiveLevel()
+        self.setup = Setup(os.fsencode(sandbox.root), told, log_level)
         """What reader processes are told."""
         self._sandbox = sandbox
         self._counted = Figures()  # by processes that have ended

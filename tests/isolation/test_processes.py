@@ -186,7 +186,7 @@ async def test_it_does_not_know_the_token(app: H5App) -> None:
     proc = Path("/proc") / str(pid)
     assert b"secret" not in (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
     # Of what it is told, this is all that could hold it.
-    assert readers(app).setup.settings["token"] is None
+    assert readers(app).setup.settings.token is None
 
 
 async def test_the_parent_opens_no_file(app: H5App, root: Path) -> None:

@@ -12,6 +12,7 @@ from asgihive.errors import Overloaded
 from asgihive.isolation.front import Front
 from asgihive.isolation.reader import ReaderServer
 from asgihive.service import H5App
+from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.isolation.isolated import ask, limited
 
@@ -24,6 +25,7 @@ class Service:
     """Stands in for the service of a reader process; notes which client asks."""
 
     store = None
+    settings = H5Settings()
 
     def __init__(self) -> None:
         self.clients: list[Any] = []
@@ -64,7 +66,7 @@ async def test_clients_take_turns_by_the_address_that_the_front_says(address: st
         await run(Front(asked), request)  # type: ignore[arg-type]  # all that it needs of them
     control, other = socket.socketpair()
     with control, other:
-        server = ReaderServer(service, control, 1.0)  # type: ignore[arg-type]  # as above
+        server = ReaderServer(service, control)  # type: ignore[arg-type]  # as above
         server.config.load()
         handed_on = http("/meta", headers=asked.headers)
         await run(server.config.loaded_app, handed_on)
