@@ -1,4 +1,4 @@
-"""Everything that starts a thread or a task: the lanes, and what each event loop has one of.
+"""Threads: the lanes, and what a thread knows of the request that it works for.
 
 The library lane has one token, because h5py holds one lock for all of libhdf5 and further
 threads would only queue at it. That exclusiveness also makes the pool of open files safe
@@ -12,8 +12,9 @@ gives the lane up in between.
 import threading
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -25,12 +26,85 @@ import anyio.from_thread
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from asgihive.context import add_time, request_context
 from asgihive.errors import NeedsThread, Overloaded
 
 T = TypeVar("T")
-B = TypeVar("B")
-R = TypeVar("R")
+
+STAGES = ("queue", "open", "plan", "read", "decode", "encode")
+"""Waiting for a thread, opening files, planning blocks, reading bytes, decoding, encoding."""
+
+
+Timings = dict[str, float]
+"""Seconds by stage, summed over all threads that work for one request."""
+
+_adding = threading.Lock()
+
+
+def add_time(timings: Timings, stage: str, seconds: float) -> None:
+    """Count `seconds` to one of `STAGES`; for all threads."""
+    with _adding:
+        timings[stage] = timings.get(stage, 0.0) + seconds
+
+
+def get_spent(timings: Timings) -> Timings:
+    """Return the stages that took time so far, in the order of `STAGES`."""
+    spent: Timings = {}
+    for stage in STAGES:
+        if seconds := timings.get(stage):
+            spent[stage] = seconds
+    return spent
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What tasks and threads that work for a request know of it."""
+
+    client: str = ""
+    """The address of the client, without its port; clients take turns at the lanes."""
+    timings: Timings | None = None
+    """Where times are counted; None = they are not measured."""
+
+
+_NO_REQUEST = RequestContext()
+
+request_context: ContextVar[RequestContext] = ContextVar("asgihive request", default=_NO_REQUEST)
+"""Of the request that is answered; seen by its tasks and by the threads that work for it."""
+
+
+class _Measuring(threading.local):
+    """What a thread measures now."""
+
+    inner: list[float] | None = None
+    """The seconds that the stages inside of the one that runs took; None = none runs."""
+
+
+_measuring = _Measuring()
+
+
+@contextmanager
+def measured(stage: str) -> Iterator[None]:
+    """Count the time of a block, or of each call of a decorated function, to a stage.
+
+    The time of a measured block inside of it counts to the inner stage only. Not around an
+    `await`: the time of other requests would be counted. Costs next to nothing where no request
+    is measured.
+    """
+    timings = request_context.get().timings
+    if timings is None:
+        yield
+        return
+    outer = _measuring.inner
+    inner = _measuring.inner = [0.0]
+    began = perf_counter()
+    try:
+        yield
+    finally:
+        took = perf_counter() - began
+        _measuring.inner = outer
+        add_time(timings, stage, took - inner[0])
+        if outer is not None:
+            outer[0] += took
+
 
 Portions = Generator[None, None, T]
 """Work that may take long, and what it returns at the end.
@@ -357,176 +431,3 @@ async def run_in_worker(function: Callable[..., T], *args: Any, abandon: bool = 
     cleans up. With `abandon` it is left running, for calls that are bounded in time.
     """
     return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=abandon)
-
-
-@dataclass(slots=True, eq=False)
-class _Pending(Generic[R]):
-    """A result that is being made."""
-
-    size: int
-    done: anyio.Event = field(default_factory=anyio.Event)
-    results: list[R] = field(default_factory=list)
-    error: Exception | None = None
-
-    async def run(self, work: Callable[[B], Awaitable[R]], item: B) -> None:
-        try:
-            self.results.append(await work(item))
-        except Exception as error:  # noqa: BLE001  # raised where it is waited for
-            self.error = error
-        self.done.set()
-
-
-class WorkAhead(Generic[R]):
-    """An asynchronous iterator over results in order, of which the next ones are being made.
-
-    Args:
-        items: what the results are made of.
-        begin: starts making one.
-        most: results that are being made, or wait, beside the one that was taken last.
-        budget: of the bytes of all of them, with that one; None = any number.
-        measure: the bytes of the result of an item.
-    """
-
-    def __init__(
-        self,
-        items: Iterator[B],
-        begin: Callable[[B], _Pending[R]],
-        most: int,
-        budget: "Budget | None",
-        measure: Callable[[B], int],
-    ) -> None:
-        self._items = items
-        self._begin = begin
-        self._most = most
-        self._budget = budget
-        self._measure: Callable[[Any], int] = measure
-        self._pending: deque[_Pending[R]] = deque()
-        self._next: Any = next(items, None)
-        self._taken = 0
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the next result is there already."""
-        return bool(self._pending) and self._pending[0].done.is_set()
-
-    def __aiter__(self) -> "WorkAhead[R]":
-        return self
-
-    async def __anext__(self) -> R:
-        budget = self._budget
-        if budget is not None:
-            budget.add(-self._taken)
-            self._taken = 0
-        while self._next is not None:
-            size = self._measure(self._next)
-            is_first = not self._pending if budget is None else not budget.used
-            if not is_first and (
-                len(self._pending) >= self._most
-                or (budget is not None and not budget.has_room(size))
-            ):
-                break
-            pending = self._begin(self._next)
-            self._next = next(self._items, None)
-            if budget is not None:
-                budget.add(size)
-            self._pending.append(pending)
-        if not self._pending:
-            raise StopAsyncIteration
-        first = self._pending.popleft()
-        self._taken = first.size
-        await first.done.wait()
-        if first.error is not None:
-            raise first.error
-        return first.results.pop()
-
-
-@asynccontextmanager
-async def work_ahead(
-    items: Iterator[B],
-    work: Callable[[B], Awaitable[R]],
-    most: int,
-    budget: "Budget | None" = None,
-    measure: Callable[[B], int] = lambda _: 0,
-) -> AsyncIterator[WorkAhead[R]]:
-    """Yield what `work` makes of each item, in order, while the next ones are being made.
-
-    At most `most` at once; one at a time while the budget has no room for more; and none further
-    when the context ends.
-    """
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-
-        def begin(item: B) -> _Pending[R]:
-            pending = _Pending[R](measure(item))
-            tasks.start_soon(pending.run, work, item)
-            return pending
-
-        try:
-            yield WorkAhead(items, begin, most, budget, measure)
-        except Exception as error:  # noqa: BLE001  # raised below, outside of the group
-            failure = error
-        finally:
-            tasks.cancel_scope.cancel()
-            if budget is not None:
-                budget.add(-budget.used)
-    if failure is not None:
-        raise failure
-
-
-class InFlight:
-    """Bytes of blocks that answers of one event loop have in flight, together.
-
-    Args:
-        most: over which no answer reads ahead.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._used: LoopLocal[list[int]] = LoopLocal()
-
-    def get(self) -> list[int]:
-        """Return the bytes of the running event loop, as the only member of a list."""
-        return self._used.get(lambda: [0])
-
-
-class Budget:
-    """What one answer may have in flight; one block at a time it always may.
-
-    Args:
-        most: bytes.
-        in_flight: with those of all others.
-    """
-
-    def __init__(self, most: int, in_flight: InFlight) -> None:
-        self.used = 0
-        """In bytes."""
-        self._most = most
-        self._most_of_all = in_flight.most
-        self._all = in_flight.get()
-
-    def has_room(self, size: int) -> bool:
-        """Return whether so many more bytes may be read ahead."""
-        return self.used + size <= self._most and self._all[0] + size <= self._most_of_all
-
-    def add(self, size: int) -> None:
-        """Count so many more bytes, or fewer."""
-        self.used += size
-        self._all[0] += size
-
-
-async def run_all(jobs: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """Run all jobs at once; what the first to fail raises ends the others."""
-    failures: list[Exception] = []
-
-    async def run(job: Callable[[], Awaitable[object]], scope: anyio.CancelScope) -> None:
-        try:
-            await job()
-        except Exception as error:  # noqa: BLE001  # raised below, outside of the group
-            failures.append(error)
-            scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        for job in jobs:
-            tasks.start_soon(run, job, tasks.cancel_scope)
-    if failures:
-        raise failures[0]

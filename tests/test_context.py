@@ -6,10 +6,10 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from asgihive import context as module
-from asgihive.concurrency import Lane
-from asgihive.context import (
+from asgihive import concurrency as module
+from asgihive.concurrency import (
     STAGES,
+    Lane,
     RequestContext,
     Timings,
     add_time,

@@ -10,8 +10,7 @@ import anyio.to_thread
 import pytest
 
 from asgihive import concurrency
-from asgihive.concurrency import Lane, Portions, run_at_once
-from asgihive.context import RequestContext, request_context
+from asgihive.concurrency import Lane, Portions, RequestContext, request_context, run_at_once
 from asgihive.errors import Overloaded
 from tests.gates import WAIT_SECONDS, Gate
 

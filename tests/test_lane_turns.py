@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.concurrency import Lane, Tokens
-from asgihive.context import RequestContext, request_context
+from asgihive.concurrency import Lane, RequestContext, Tokens, request_context
 from asgihive.errors import Overloaded
 from tests.gates import WAIT_SECONDS, Gate
 

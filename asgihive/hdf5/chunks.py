@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from h5py import h5d, h5p, h5t
 
-from asgihive.context import measured
+from asgihive.concurrency import measured
 from asgihive.hdf5.buffers import Array, Bytes, has_padding, zero_padding
 from asgihive.hdf5.cache import ChunkCache
 from asgihive.hdf5.chunk_grid import (

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from h5py import h5d, h5f, h5p, h5s, h5t
 
-from asgihive.context import measured
+from asgihive.concurrency import measured
 from asgihive.errors import (
     AsgihiveError,
     ChunkTooLarge,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from h5py import h5p, h5t
 
-from asgihive.context import measured
+from asgihive.concurrency import measured
 from asgihive.errors import FileChanged, FileForbidden, FileMissing, LinkUnresolved
 from asgihive.hdf5.buffers import Array, Bytes, read_cached_bytes
 from asgihive.hdf5.file_bytes import read_bytes, read_into

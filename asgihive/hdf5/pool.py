@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from h5py import h5f, h5p
 
-from asgihive.context import measured
+from asgihive.concurrency import measured
 from asgihive.errors import (
     DescriptorsExhausted,
     FileBeingWritten,

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 import anyio
 import numpy as np
 
-from asgihive.concurrency import Budget, InFlight, Lanes, WorkAhead, run_all, work_ahead
+from asgihive.concurrency import Lanes
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.buffers import Array
 from asgihive.hdf5.datasets import Dataset
@@ -18,6 +18,7 @@ from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.hdf5.virtual_sources import BoxRead, VirtualRead
+from asgihive.tasks import Budget, InFlight, WorkAhead, run_all, work_ahead
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,8 +10,7 @@ import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, Router, get_route_path, parse_query, run_while_connected
-from asgihive.concurrency import run_in_worker
-from asgihive.context import STAGES, add_time, request_context
+from asgihive.concurrency import STAGES, add_time, request_context, run_in_worker
 from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
 from asgihive.hdf5.file_bytes import encoded
 from asgihive.hdf5.sandbox import Content

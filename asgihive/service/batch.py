@@ -34,12 +34,12 @@ from asgihive.asgi.arguments import (
 )
 from asgihive.asgi.errors import Problem, ProblemsFound, refuse_request
 from asgihive.asgi.request_fields import MAX_FIELDS
-from asgihive.concurrency import WorkAhead, work_ahead
 from asgihive.encoders import msgpack as documents
 from asgihive.errors import AnswerTooLarge, BadParameter
 from asgihive.service.gate import STATUSES, check_permission
 from asgihive.service.requests import Version, finish_response, parse_parameters, parse_wanted
 from asgihive.service.store import Store
+from asgihive.tasks import WorkAhead, work_ahead
 
 MAX_BATCH_REQUESTS = 1000
 

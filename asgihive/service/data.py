@@ -18,8 +18,7 @@ from asgihive.asgi import (
     closing,
     format_content_disposition,
 )
-from asgihive.concurrency import Portions, WorkAhead
-from asgihive.context import measured
+from asgihive.concurrency import Portions, measured
 from asgihive.encoders.json import Json
 from asgihive.encoders.protocol import Encoder, Values, check_fit, is_numeric
 from asgihive.errors import (
@@ -55,6 +54,7 @@ from asgihive.service.requests import (
     choose_wanted_range,
 )
 from asgihive.service.store import BytesPlace, Store
+from asgihive.tasks import WorkAhead
 
 MAX_PAGE_BYTES = 64 << 20
 """Most JSON that a browser is sent as a page: it would hold several times as much, and stop."""

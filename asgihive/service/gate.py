@@ -27,7 +27,7 @@ from asgihive import errors
 from asgihive.asgi import HTTPException, get_route_path, parse_query, send_error
 from asgihive.asgi.errors import clip_text
 from asgihive.asgi.gate import Gate, Passage, check_framing
-from asgihive.context import RequestContext, Timings, get_spent, request_context
+from asgihive.concurrency import RequestContext, Timings, get_spent, request_context
 from asgihive.hdf5.file_bytes import components, encoded
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.sandbox import normalised

@@ -20,8 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, HTTPException, answer_error, send_error
 from asgihive.asgi.request_fields import join_headers
-from asgihive.concurrency import Lane, run_in_worker
-from asgihive.context import RequestContext, request_context
+from asgihive.concurrency import Lane, RequestContext, request_context, run_in_worker
 from asgihive.errors import Overloaded, RootUnreadable
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, run_while_connected
-from asgihive.concurrency import Portions, WorkAhead
-from asgihive.context import measured
+from asgihive.concurrency import Portions, measured
 from asgihive.encoders.protocol import Encoder, Values
 from asgihive.errors import AnswerTooLarge, KindMismatch
 from asgihive.hdf5.datasets import Array, Dataset
@@ -59,6 +58,7 @@ from asgihive.service.requests import (
     answer_preconditions,
 )
 from asgihive.service.store import Store
+from asgihive.tasks import WorkAhead
 
 T = TypeVar("T")
 

@@ -13,8 +13,7 @@ import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import BufferedResponse, Router, StreamedResponse, run_while_connected
-from asgihive.concurrency import Portions
-from asgihive.context import measured
+from asgihive.concurrency import Portions, measured
 from asgihive.encoders.protocol import DocumentEncoder, list_encoders
 from asgihive.errors import AnswerTooLarge, KindMismatch, ReadTimeout
 from asgihive.hdf5.entities import Describer, read_attributes

@@ -19,7 +19,7 @@ import anyio
 import numpy as np
 
 from asgihive.asgi import BufferedResponse
-from asgihive.concurrency import InFlight, Lane, Lanes, Portions
+from asgihive.concurrency import Lane, Lanes, Portions
 from asgihive.errors import (
     DescriptorsExhausted,
     FileChanged,
@@ -54,6 +54,7 @@ from asgihive.service.requests import (
     make_version,
 )
 from asgihive.settings import H5Settings
+from asgihive.tasks import InFlight
 
 T = TypeVar("T")
 

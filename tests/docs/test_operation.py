@@ -14,7 +14,7 @@ import pytest
 from asgihive import cli
 from asgihive.cli import options
 from asgihive.cli.options import ServerOptions
-from asgihive.context import STAGES
+from asgihive.concurrency import STAGES
 from asgihive.service.access_log import AccessEntry, JSONFormatter
 from asgihive.service.operations import TIMEOUT_SECONDS, Instruments
 from asgihive.settings import H5Settings, describe_settings

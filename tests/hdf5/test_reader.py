@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgihive.concurrency import InFlight, Lanes
+from asgihive.concurrency import Lanes
 from asgihive.errors import DamagedData, ReadTimeout
 from asgihive.hdf5 import cache, chunks, virtual_sources
 from asgihive.hdf5.datasets import Array, Dataset
@@ -24,6 +24,7 @@ from asgihive.hdf5.opening import find_dataset
 from asgihive.hdf5.plan import Block, Selection, parse_selection, plan_blocks, select_all
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held, Reader
+from asgihive.tasks import InFlight
 from tests.efforts import at_most
 from tests.hdf5.serving import descriptors, leased
 from tests.hdf5.strategies import selections

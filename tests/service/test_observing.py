@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from starlette.types import Message
 
-from asgihive.context import STAGES
+from asgihive.concurrency import STAGES
 from asgihive.service import H5App
 from asgihive.service.access_log import AccessEntry, JSONFormatter
 from asgihive.service.gate import ServiceGate
