@@ -36,11 +36,18 @@ from asgihive.hdf5.chunk_grid import (
     Places,
     StoredChunks,
     count_touched,
+    find_only_box,
     number_touched,
     walk_touched,
 )
 from asgihive.hdf5.chunk_trees import ChunkTree1, ChunkTree2
-from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, allow_waiting
+from asgihive.hdf5.file_bytes import (
+    DamagedMetadata,
+    FileBytes,
+    NotPlain,
+    allow_waiting,
+    find_in_libhdf5,
+)
 from asgihive.hdf5.headers import LAYOUT, read_messages
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import libhdf5_reason
@@ -186,7 +193,9 @@ class ChunkIndex:
 
     def _locate_each(self, stored: StoredChunks, axes: tuple[Axis, ...], go_on: GoOn) -> Places:
         found: dict[int, ChunkPlace] = {}
-        for coordinates in walk_touched(axes, self.grid.chunks):
+        only = find_only_box(axes, self.grid.chunks)
+        touched = walk_touched(axes, self.grid.chunks) if only is None else (only.coordinates,)
+        for coordinates in touched:
             go_on()
             try:
                 place = stored.find(coordinates)
@@ -511,18 +520,18 @@ _EXTENSIBLE_ARRAY = 4
 
 
 def _is_extensible_array(dataset: h5d.DatasetID) -> bool:
-    """Return H5Dget_chunk_index_type, which h5py leaves out, from the libhdf5 that it links to.
+    """Return whether the index of a dataset is an extensible array.
 
     Raises:
-        DamagedMetadata: it is not there, so that nothing can be said of the dataset.
+        DamagedMetadata: libhdf5 does not say it, so that nothing can be said of the dataset.
     """
-    try:
-        get_type = ctypes.CDLL(h5d.__file__).H5Dget_chunk_index_type
-    except (AttributeError, OSError):
-        raise DamagedMetadata("libhdf5 does not say of which kind its index is") from None
+    types = (ctypes.c_int64, ctypes.c_void_p)
+    get_type = find_in_libhdf5("H5Dget_chunk_index_type", ctypes.c_int, *types)
+    if get_type is None:
+        raise DamagedMetadata("libhdf5 does not say of which kind its index is")
     kind = ctypes.c_int(-1)
     with phil:
-        failed = get_type(ctypes.c_int64(dataset.id), ctypes.byref(kind)) < 0
+        failed = get_type(dataset.id, ctypes.byref(kind)) < 0
     if failed:
         raise DamagedMetadata("libhdf5 does not know of which kind its index is")
     return kind.value == _EXTENSIBLE_ARRAY

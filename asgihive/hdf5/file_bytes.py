@@ -332,20 +332,30 @@ def is_checked(stored: bytes, signature: bytes) -> bool:
     return checksum(stored, end, 0) == int.from_bytes(stored[end:], "little")
 
 
-def find_checksum() -> Callable[[bytes, int, int], int] | None:
-    """libhdf5's own checksum of metadata (Jenkins' lookup3); None in a build that hides it."""
+def find_in_libhdf5(name: str, result: Any, *arguments: Any) -> Callable[..., int] | None:
+    """Return a function of libhdf5 that h5py leaves out; None in a build that hides it.
+
+    What calls libhdf5's interface holds h5py's lock, `h5py._objects.phil`.
+
+    Args:
+        name: of the function.
+        result: its type, of `ctypes`.
+        arguments: their types.
+    """
     try:
         # Looking up a symbol also searches the libraries that h5py's module depends on.
-        function = ctypes.PyDLL(h5py.h5.__file__)["H5_checksum_metadata"]
+        function = ctypes.PyDLL(h5py.h5.__file__)[name]
     except (OSError, AttributeError):
         return None
-    function.restype = ctypes.c_uint32
-    function.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint32)
-    found: Callable[[bytes, int, int], int] = function
+    function.restype, function.argtypes = result, arguments
+    found: Callable[..., int] = function
     return found
 
 
-checksum = find_checksum()
+# libhdf5's own checksum of metadata (Jenkins' lookup3).
+checksum = find_in_libhdf5(
+    "H5_checksum_metadata", ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint32
+)
 
 
 def text(name: bytes) -> str:

@@ -9,7 +9,7 @@ from enum import Enum
 from h5py import h5d, h5p, h5t, h5z
 from h5py._objects import phil
 
-from asgihive.hdf5.file_bytes import allow_waiting, text
+from asgihive.hdf5.file_bytes import allow_waiting, find_in_libhdf5, text
 from asgihive.hdf5.types import NoEquivalent
 
 # Importing it registers its filters with libhdf5.
@@ -130,17 +130,15 @@ _EDGES_UNFILTERED = 0x2
 
 
 def has_edges_unfiltered(properties: h5p.PropDCID) -> bool:
-    """Whether chunks that reach beyond the extent went through no filter.
+    """Return whether chunks that reach beyond the extent went through no filter.
 
-    H5Pget_chunk_opts, which h5py leaves out; found in the libhdf5 that h5py is linked to. Mostly
-    the layout message is read instead (`asgihive.hdf5.chunk_index`).
+    Mostly the layout message is read instead (`asgihive.hdf5.chunk_index`).
     """
-    try:
-        get_options = ctypes.CDLL(h5p.__file__).H5Pget_chunk_opts
-    except (AttributeError, OSError):
-        # A system whose loader does not look there: such chunks, which are rare, are damaged here.
+    types = (ctypes.c_int64, ctypes.c_void_p)
+    get_options = find_in_libhdf5("H5Pget_chunk_opts", ctypes.c_int, *types)
+    if get_options is None:  # such chunks, which are rare, count as damaged then
         return False
     options = ctypes.c_uint(0)
     with phil:
-        failed = get_options(ctypes.c_int64(properties.id), ctypes.byref(options)) < 0
+        failed = get_options(properties.id, ctypes.byref(options)) < 0
     return not failed and bool(options.value & _EDGES_UNFILTERED)

@@ -21,7 +21,7 @@ from asgihive.errors import (
     Overloaded,
     TypeUnsupported,
 )
-from asgihive.hdf5.file_bytes import FileBytes, allow_waiting
+from asgihive.hdf5.file_bytes import FileBytes, allow_waiting, find_in_libhdf5
 from asgihive.hdf5.headers import ObjectHeader
 from asgihive.hdf5.sandbox import Identity, Place
 from asgihive.hdf5.stored_metadata import Link
@@ -354,16 +354,14 @@ def accept_unused_bits(access: h5p.PropFAID) -> None:
     """Let libhdf5 open what has numbers with more unused bits than used ones.
 
     libhdf5 2.0 takes types such as 12 bits in 32, which its own n-bit filter is for, for a sign
-    of damage, and then opens neither the entity nor its attributes.
-    H5Pset_relax_file_integrity_checks, which h5py leaves out, is found in the libhdf5 that h5py
-    is linked to; an earlier one has neither the check nor the function.
+    of damage, and then opens neither the entity nor its attributes. An earlier one has neither the
+    check nor the function that relaxes it.
     """
-    try:
-        relax = ctypes.CDLL(h5p.__file__).H5Pset_relax_file_integrity_checks
-    except (AttributeError, OSError):
-        return
-    with phil:
-        relax(ctypes.c_int64(access.id), ctypes.c_uint64(_UNUSED_BITS))
+    types = (ctypes.c_int64, ctypes.c_uint64)
+    relax = find_in_libhdf5("H5Pset_relax_file_integrity_checks", ctypes.c_int, *types)
+    if relax is not None:
+        with phil:
+            relax(access.id, _UNUSED_BITS)
 
 
 _UNUSED_BITS = 0x1  # H5F_RFIC_UNUSUAL_NUM_UNUSED_NUMERIC_BITS (H5Fpublic.h)

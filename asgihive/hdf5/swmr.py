@@ -6,10 +6,10 @@ import os
 import signal
 import time
 
-import h5py
 from h5py import h5p
+from h5py._objects import phil
 
-from asgihive.hdf5.file_bytes import signature_offset
+from asgihive.hdf5.file_bytes import find_in_libhdf5, signature_offset
 
 # Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
 # that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
@@ -115,13 +115,10 @@ def find_file_system(device: int) -> str | None:
 
 
 def reading_live(access: h5p.PropFAID) -> h5p.PropFAID | None:
-    """`access` for files that are written; None where they cannot be read in bounded time."""
-    live = access.copy()
-    # h5py does not offer it, but what its modules are linked with is found through them.
-    library = ctypes.CDLL(h5py.h5p.__file__)
-    try:
-        function = library.H5Pset_metadata_read_attempts
-    except AttributeError:
+    """Return `access` for files that are written; None where no bound of the time can be set."""
+    live, types = access.copy(), (ctypes.c_int64, ctypes.c_uint)
+    set_attempts = find_in_libhdf5("H5Pset_metadata_read_attempts", ctypes.c_int, *types)
+    if set_attempts is None:
         return None
-    function.argtypes, function.restype = (ctypes.c_int64, ctypes.c_uint), ctypes.c_int
-    return live if function(live.id, _ATTEMPTS) >= 0 else None
+    with phil:
+        return live if set_attempts(live.id, _ATTEMPTS) >= 0 else None

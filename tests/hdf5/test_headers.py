@@ -300,7 +300,7 @@ def test_without_libhdf5s_checksum_its_headers_are_left_to_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(ctypes, "PyDLL", absent)
-        assert file_bytes.find_checksum() is None
+        assert file_bytes.find_in_libhdf5("H5_checksum_metadata", None) is None
     monkeypatch.setattr(file_bytes, "checksum", None)
     with leased(root) as lease:
         assert lease.open_asked("main.h5").metadata is None
