@@ -82,7 +82,7 @@ class Relay:
         self._deadline = time.monotonic() + readers.timeout_seconds
         self._reader: ReaderProcess | None = None
         self._connection: Connection | None = None
-        self._is_suspect = self._is_alone = False
+        self._is_alone = False
         self._attempts = 0
 
     async def begin(self, seconds: float) -> None:
@@ -162,14 +162,13 @@ class Relay:
             raise Overloaded(f"{self._attempts} readers crashed while it was answered")
         self._attempts += 1
         readers = self._readers
-        if self._is_suspect or readers.records:
+        if readers.records:
             [self.content] = await readers.identify(self.file)
-            self._is_suspect |= readers.is_suspect(self.file, self.content)
-        if not self._is_suspect:
-            return await readers.find_serving()
-        self._reader = await readers.take_alone(self)
-        self._is_alone = True
-        return self._reader
+            if readers.is_suspect(self.file, self.content):
+                self._reader = await readers.take_alone(self)
+                self._is_alone = True
+                return self._reader
+        return await readers.find_serving()
 
     async def _wait_for_beginning(self) -> Connection:
         """Wait for bytes of the response, from another process where others hold this one up."""
@@ -219,18 +218,19 @@ class Relay:
             if self.has_begun:
                 raise AnswerBroken("its reader broke it off, as is logged", is_logged=True)
             return
-        report = await self._readers.report_end(reader)
+        reason = await self._readers.note_end(reader)
         await self.end()
-        reason, is_guilty = report.reason, was_alone and report.was_ready
+        # Before it serves, no request is to blame.
+        was_ready = reader.ready.is_set()
+        is_guilty = was_alone and was_ready
         if is_guilty:
             reason = self._readers.refuse(self.content, reason)
         if self.has_begun:
             raise AnswerBroken(f"its reader crashed: {reason}")
         if is_guilty:
             raise ReaderCrashed(self.file or "", reason)
-        if not report.was_ready and self._attempts == _MAX_ATTEMPTS:
+        if not was_ready and self._attempts == _MAX_ATTEMPTS:
             raise Overloaded(f"no reader can be started: {reason}")
-        self._is_suspect |= self in report.suspects
 
     async def _hand_on(self, connection: Connection) -> None:
         """Send the client what has come."""

@@ -25,7 +25,6 @@ from asgihive.settings import H5Settings
 
 if TYPE_CHECKING:
     from asgihive.isolation.front import Relay
-    from asgihive.isolation.readers import CrashReport
 
 MODULE = "asgihive.isolation.reader"
 """What a reader process runs."""
@@ -194,8 +193,8 @@ class ReaderProcess:
         """What it said last."""
         self.hung_seconds: float | None = None
         """After how long it was killed, because it hung; None = it was not."""
-        self.report: CrashReport | None = None
-        """How it ended; None = it has not, as far as is known."""
+        self.end = ""
+        """How it ended; empty = it has not, as far as is known."""
         self._heard = 0.0
         self._idle: list[Connection] = []
         parent = tempfile.gettempdir()

@@ -58,23 +58,12 @@ class FileRecord:
     """What clients are told; empty = the file is not refused."""
 
 
-@dataclass(frozen=True, slots=True)
-class CrashReport:
-    """How a reader process ended."""
-
-    reason: str
-    suspects: frozenset["Relay"]
-    """The requests that may have ended it."""
-    was_ready: bool
-    """Whether it had served; otherwise no request is to blame."""
-
-
 @dataclass(slots=True)
 class _Limits:
     """Of one event loop."""
 
     starting: anyio.Lock = field(default_factory=anyio.Lock)
-    reporting: anyio.Lock = field(default_factory=anyio.Lock)
+    noting: anyio.Lock = field(default_factory=anyio.Lock)
     alone: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(_MAX_ALONE))
 
 
@@ -183,7 +172,7 @@ class Readers:
                 reader.role = role
                 if reader.is_running():
                     return reader
-                await self.report_end(reader)
+                await self.note_end(reader)
                 continue
             if recent := self._find_too_many_ends():
                 raise Overloaded(f"{recent} readers crashed within a minute")
@@ -257,43 +246,41 @@ class Readers:
         self.records[content] = FileRecord(until, refusal=refusal)
         return refusal
 
-    async def report_end(self, reader: ReaderProcess) -> CrashReport:
-        """Return how a process ended, and which of its requests may have ended it.
+    async def note_end(self, reader: ReaderProcess) -> str:
+        """Return how a process ended, once it is noted which files may have ended it.
 
         The requests that it had wait for this; the first of them finds it out.
         """
         reader.role = Role.ENDED
         with anyio.CancelScope(shield=True):
-            async with self._limits.get(_Limits).reporting:
-                report = reader.report = reader.report or await self._make_report(reader)
-        return report
+            async with self._limits.get(_Limits).noting:
+                if not reader.end:
+                    waiting = sorted({each.file for each in reader.waiting if each.file})
+                    suspected = self._list_suspected(reader)
+                    self.ends.append(time.monotonic())
+                    reader.end = await self._discard(reader)
+                    until = time.monotonic() + QUARANTINE_SECONDS
+                    for score, files in suspected.items():
+                        for content in filter(None, {*await self.identify(*files)}):
+                            record = self.records.setdefault(content, FileRecord(until))
+                            record.until, record.score = until, record.score + score
+                    asked = ascii(", ".join(waiting)) if waiting else "nothing"
+                    text = "The reader %d is replaced: %s; it was asked for: %s"
+                    _logger.error(text, reader.pid, reader.end, asked)
+        return reader.end
 
-    async def _make_report(self, reader: ReaderProcess) -> CrashReport:
-        """Find out how a process ended, and note which files may have ended it.
+    def _list_suspected(self, reader: ReaderProcess) -> dict[int, list[str | None]]:
+        """Return the files that may have ended a process, by the score that each gets.
 
-        Suspected are those whose responses had not begun; where there are none, the others.
+        Suspicious are those whose responses had not begun; where there are none, the only other.
         """
-        was_ready = reader.ready.is_set()
-        waiting = list(reader.waiting)
-        begun = [each for each in waiting if each.has_begun]
-        files = [each.file for each in waiting if not each.has_begun] + reader.find_abandoned()
-        suspects = (
-            frozenset({*waiting} - {*begun} if files else begun) if was_ready else frozenset()
-        )
-        self.ends.append(time.monotonic())
-        reason = await self._discard(reader)
-        if was_ready:
-            doubtful = [each.file for each in begun]
-            suspicious = files or (doubtful if len(doubtful) == 1 else [])
-            for score, names in ((_DOUBTFUL, doubtful), (_SUSPICIOUS, suspicious)):
-                for content in filter(None, {*await self.identify(*names)}):
-                    record = self.records.setdefault(content, FileRecord(0.0))
-                    record.until = time.monotonic() + QUARANTINE_SECONDS
-                    record.score += score
-        asked = ", ".join(sorted({each.file for each in waiting if each.file}))
-        text = "The reader %d is replaced: %s; it was asked for: %s"
-        _logger.error(text, reader.pid, reason, ascii(asked) if asked else "nothing")
-        return CrashReport(reason, frozenset(suspects if was_ready else ()), was_ready)
+        if not reader.ready.is_set():
+            return {}
+        begun = [each.file for each in reader.waiting if each.has_begun]
+        others = [each.file for each in reader.waiting if not each.has_begun]
+        others += reader.find_abandoned()
+        only = begun if len(begun) == 1 else []
+        return {_DOUBTFUL: begun, _SUSPICIOUS: others or only}
 
     # As long as the service runs
 
@@ -338,7 +325,7 @@ class Readers:
         if longest > self.timeout_seconds:
             reader.kill(hung_seconds=self.timeout_seconds)
         if not reader.is_running() or reader.hung_seconds is not None:
-            await self.report_end(reader)
+            await self.note_end(reader)
         elif reader.role is Role.ASIDE and not reader.waiting and not stalled:
             await self._make_spare(reader)
 
