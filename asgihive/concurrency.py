@@ -346,12 +346,12 @@ class Lane:
             rest.clear()
 
     def waiting(self) -> int:
-        """How many calls wait for a thread now, in the running event loop."""
+        """Return how many calls wait for a thread now, in the running event loop."""
         tokens, _, _ = self._limits.get(self._make_limits)
         return tokens.waiting + max(self._ahead - tokens.free, 0)
 
     def busy(self) -> int:
-        """How many threads are taken now, also by calls that were given up."""
+        """Return how many threads are taken now, also by calls that were given up."""
         tokens, _, _ = self._limits.get(self._make_limits)
         return min(self.threads + self._ahead - tokens.free, self.threads)
 

@@ -501,11 +501,11 @@ class HiveRunning(HiveError):
 
 
 def join_names(names: Iterable[str], none: str = "nothing") -> str:
-    """The names there are, for a message."""
+    """Return the names there are, for a message."""
     return ", ".join(sorted(names)) or none
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """What might have been meant, for the end of a message; empty where nothing is near."""
+    """Return what might have been meant, for the end of a message; empty where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

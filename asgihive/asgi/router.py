@@ -181,31 +181,31 @@ class Router:
     def get(
         self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[_Handler], _Handler]:
-        """`GET`, which answers `HEAD` too; see `route`."""
+        """Decorate a handler of `GET`, which answers `HEAD` too; see `route`."""
         return self.route(path, ("GET",), name, **options)
 
     def post(
         self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[_Handler], _Handler]:
-        """`POST`; see `route`."""
+        """Decorate a handler of `POST`; see `route`."""
         return self.route(path, ("POST",), name, **options)
 
     def put(
         self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[_Handler], _Handler]:
-        """`PUT`; see `route`."""
+        """Decorate a handler of `PUT`; see `route`."""
         return self.route(path, ("PUT",), name, **options)
 
     def patch(
         self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[_Handler], _Handler]:
-        """`PATCH`; see `route`."""
+        """Decorate a handler of `PATCH`; see `route`."""
         return self.route(path, ("PATCH",), name, **options)
 
     def delete(
         self, path: str, name: str | None = None, **options: Unpack[RouteOptions]
     ) -> Callable[[_Handler], _Handler]:
-        """`DELETE`; see `route`."""
+        """Decorate a handler of `DELETE`; see `route`."""
         return self.route(path, ("DELETE",), name, **options)
 
     def websocket(

@@ -68,7 +68,7 @@ def _entry(file: Any, default: str) -> Any:
 
 
 def _write_images(entry: Any, random: np.random.Generator) -> None:
-    """A spot that wanders over a noisy detector, one compressed frame a chunk."""
+    """Write a spot that wanders over a noisy detector, one compressed frame a chunk."""
     group = _group(entry, "images", "NXdata", signal="data", axes=["time", "y", "x"])
     time = np.arange(_FRAMES) * 0.1
     y = np.linspace(-4.8, 4.8, _ROWS)
@@ -92,7 +92,7 @@ def _write_images(entry: Any, random: np.random.Generator) -> None:
 
 
 def _write_scan(entry: Any, random: np.random.Generator, peak: float) -> None:
-    """An absorption edge with errors and a monitor."""
+    """Write an absorption edge with errors and a monitor."""
     group = _group(
         entry,
         "scan",
@@ -111,7 +111,7 @@ def _write_scan(entry: Any, random: np.random.Generator, peak: float) -> None:
 
 
 def _write_both_scans(entry: Any) -> None:
-    """The two scan files as the rows of one virtual dataset."""
+    """Write the two scan files as the rows of one virtual dataset."""
     group = _group(entry, "both_scans", "NXdata", signal="intensity", axes=["scan", "energy"])
     layout = h5py.VirtualLayout((len(SCAN_FILES), _POINTS), np.float64)
     for row, name in enumerate(SCAN_FILES):
@@ -123,7 +123,7 @@ def _write_both_scans(entry: Any) -> None:
 
 
 def _write_wave(entry: Any) -> None:
-    """A complex image: amplitude and phase of a vortex beam."""
+    """Write a complex image: amplitude and phase of a vortex beam."""
     group = _group(entry, "wave", "NXdata", signal="field", axes=["y", "x"])
     y, x = np.linspace(-3, 3, 96), np.linspace(-4, 4, 128)
     plane = x + 1j * y[:, None]
@@ -143,7 +143,7 @@ def _write_sample(entry: Any) -> None:
 
 
 def _write_types(entry: Any) -> None:
-    """One dataset for each kind of value that is not a plain array of numbers."""
+    """Write one dataset for each kind of value that is not a plain array of numbers."""
     group = _group(entry, "types", "NXcollection")
     peaks = np.array(
         [(111, 43.30, True), (200, 50.43, True), (220, 74.13, False)],
@@ -171,7 +171,7 @@ def _write_links(entry: Any) -> None:
 
 
 def _write_detector(entry: Any, random: np.random.Generator) -> None:
-    """A detector's mask and its flat field, for the external link."""
+    """Write a detector's mask and its flat field, for the external link."""
     group = _group(entry, "detector", "NXdata", signal="flat_field", axes=["y", "x"])
     flat = random.normal(1, 0.02, (_ROWS, _COLUMNS)).astype(np.float32)
     _dataset(group, "flat_field", flat).attrs["interpretation"] = "image"

@@ -84,7 +84,7 @@ class Json:
         return b""
 
     def document(self, content: Any) -> bytes:
-        """See `DocumentEncoder`. Arrays inside follow the rules of the values.
+        """Encode a document, see `DocumentEncoder`. Arrays inside follow the rules of the values.
 
         Integers beyond 64 bits keep their digits; keys that are not text become their `str`;
         an array of more than `MAX_EMPTY_LISTS` empty lists is one of them.

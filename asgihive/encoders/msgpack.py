@@ -89,7 +89,7 @@ class Msgpack:
         return b""
 
     def document(self, content: Any) -> bytes:
-        """See `DocumentEncoder`. Numeric arrays and NumPy scalars become the map.
+        """Encode a document (`DocumentEncoder`). Numeric arrays and NumPy scalars become the map.
 
         Everything else is converted by the rules of `json`, except that NaN and ±Inf stay.
         """

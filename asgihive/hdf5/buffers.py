@@ -3,10 +3,10 @@
 Blocks and chunks are megabytes, freed and needed again at once, or sent.
 
 Padding is bytes of an element that belong to no value, and must show nothing. NumPy copies the
-elements of compounds member by member, and computes long doubles, of which it writes ten bytes of
-sixteen, so that the padding of what it makes is what lay in memory before; and what a file has
-there may come from the memory of the process that wrote it. So bytes that leave this process go
-through `zero_padding`.
+elements of compounds member by member, and computes long doubles, but writes only ten of their
+sixteen bytes, so that the padding of what it makes is what lay in memory before; and what a file
+has there may come from the memory of the process that wrote it. So bytes that leave this process
+go through `zero_padding`.
 """
 
 import ctypes
@@ -58,8 +58,8 @@ def keep_freed_buffers() -> None:
 
     glibc gives large free memory back to the kernel, and each page that comes back is a fault:
     for decoded frames of 2 MiB that took more time than their decoding. It learns by itself: once
-    a mapped buffer is freed, buffers of that size come from memory that is kept, of which twice
-    as much may be free (mallopt(3), M_MMAP_THRESHOLD). So one is allocated, never touched, and
+    a mapped buffer is freed, buffers of that size come from memory that is kept, and twice as
+    much of that may be free (mallopt(3), M_MMAP_THRESHOLD). So one is allocated, never touched, and
     freed. Elsewhere that does nothing. Harmless when repeated.
     """
     np.empty(_HINT_BYTES, np.uint8)

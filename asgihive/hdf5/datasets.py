@@ -118,7 +118,7 @@ class Dataset:
         places: Places | None = None,
         keep: bool = True,
     ) -> Array:
-        """The elements at `axes`, one axis per dimension, C-contiguous and not to be written to.
+        """Return the elements at `axes`, one axis per dimension, C-contiguous and read-only.
 
         Its shape is the axes' counts and `item_shape`; `dtype` converts as HDF5 converts. In the
         library lane where it `needs_library`, converts, or has to find chunks; not for virtual
@@ -159,7 +159,7 @@ class Dataset:
                 self.chunked.read_into(values, axes, places, lease.go_on, keep=keep)
 
     def locate(self, lease: Lease, axes: tuple[Axis, ...]) -> Places | None:
-        """Where the chunks of `axes` lie, if only libhdf5 can tell; None = `read` finds them.
+        """Return where the chunks of `axes` lie if only libhdf5 can tell; None = `read` finds them.
 
         In the library lane. Raises as `read`.
         """
@@ -175,13 +175,13 @@ class Dataset:
         return chunked is not None and not chunked.needs_library and chunked.index.needs_library
 
     def has_many_chunks(self, axes: tuple[Axis, ...]) -> bool:
-        """Whether `axes` touch more chunks than are read in passing."""
+        """Return whether `axes` touch more chunks than are read in passing."""
         chunks = self.layout.chunks
         return chunks is not None and count_touched(axes, chunks) > MANY_CHUNKS
 
     @contextmanager
     def diagnosed(self, lease: Lease, axes: tuple[Axis, ...]) -> Iterator[None]:
-        """Reading `axes`: what goes wrong says where, and what may be a mixture goes wrong."""
+        """Make a context to read `axes` in, which raises what says where an error is."""
         lease.go_on()
         limit, what, size = lease.pool.max_chunk_bytes, "element", self.item_bytes
         if size <= limit and self.chunked is not None and self.chunked.pipeline.filters:
@@ -224,7 +224,7 @@ class Dataset:
         return self._read_by_libhdf5(axes, dtype)
 
     def _read_texts(self, axes: tuple[Axis, ...], address: int, size: int) -> Array:
-        """Raises NotPlain where libhdf5 must read them."""
+        """Read texts from the file's bytes; raise NotPlain where libhdf5 must read them."""
         file = self.file.metadata
         count = math.prod(self.shape or ())
         if file is None or count > MAX_STRINGS or size > _MAX_TEXTS_BYTES:
@@ -235,7 +235,7 @@ class Dataset:
         return texts
 
     def _read_written(self, lease: Lease, chunked: ChunkedStorage, axes: tuple[Axis, ...]) -> Array:
-        """What was written, and the fill value of variable length elsewhere."""
+        """Return what was written, and the fill value of variable length elsewhere."""
         shares = chunked.find_written(axes, lease.go_on)
         if shares is None or self.layout.properties is None:
             return self._read_by_libhdf5(axes, self.dtype)
@@ -269,7 +269,7 @@ class Dataset:
         return values
 
     def _as_read(self, dtype: np.dtype[Any]) -> h5t.TypeID:
-        """The HDF5 type of elements of `dtype` in memory."""
+        """Return the HDF5 type of elements of `dtype` in memory."""
         if dtype == self.dtype:
             return self.memory_type.id
         return converted_type(self.dtype, dtype, self.item_shape)
@@ -312,7 +312,7 @@ class Dataset:
         return DamagedData(*place, reason)
 
     def _damaged_chunk(self, lease: Lease, axes: tuple[Axis, ...]) -> tuple[int, ...] | None:
-        """The chunk coordinates (in chunks) of the first chunk that cannot be read alone."""
+        """Return the chunk coordinates (in chunks) of the first chunk that cannot be read alone."""
         if self.layout.chunks is None or not self.needs_library:
             return None
         touched = walk_touched(axes, self.layout.chunks)
@@ -333,7 +333,7 @@ class Dataset:
 
 
 def has_fill_of_variable_length(properties: h5p.PropDCID | None, memory: MemoryType) -> bool:
-    """Whether a dataset has a fill value that libhdf5 cannot put beside what was written."""
+    """Return whether a dataset has a fill value that libhdf5 cannot put beside what was written."""
     if properties is None or not memory.dtype.hasobject:
         return False
     is_given = properties.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED
@@ -343,7 +343,7 @@ def has_fill_of_variable_length(properties: h5p.PropDCID | None, memory: MemoryT
 def fill_of_variable_length(
     properties: h5p.PropDCID, type_id: h5t.TypeID, memory: MemoryType
 ) -> Array:
-    """One element with the fill value, as h5py reads it.
+    """Return one element with the fill value, as h5py reads it.
 
     In the library lane.
 

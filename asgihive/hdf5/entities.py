@@ -71,7 +71,7 @@ def attribute_headers(entity_id: Any) -> Portions[list[AttributeHeader]]:
 def read_attributes(
     entity: Resolved, names: list[str] | None, most_bytes: int
 ) -> Portions[dict[str, Any]]:
-    """The values of the attributes called `names`, of all when it is None.
+    """Return the values of the attributes called `names`, of all when it is None.
 
     Each is read once, however often it is named.
 
@@ -117,7 +117,7 @@ class _Room:
     used: int = 0
 
     def take(self, size: int) -> None:
-        """Raises AnswerTooLarge."""
+        """Take bytes from what is left; raise AnswerTooLarge."""
         self.used += size
         if self.used > self.most:
             advice = "name some of the attributes with `attr_keys`"
@@ -146,7 +146,7 @@ def _find_stored(entity: Resolved) -> _Stored:
 
 
 def _attribute_order(entity_id: Any) -> int:
-    """By creation where the object keeps track of it, as its writer meant; else by name."""
+    """Return the order that the writer meant, if the object keeps track of it; else by name."""
     try:
         order = entity_id.get_create_plist().get_attr_creation_order()
     except RuntimeError:  # a fill value of variable length that was lost
@@ -242,7 +242,7 @@ def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
 
 
 def _bytes_of(value: Any) -> int:
-    """About what a value of variable length takes, beside its place in the array."""
+    """Return about what a value of variable length takes, beside its place in the array."""
     return len(value) if isinstance(value, bytes | str) else int(getattr(value, "nbytes", 0))
 
 
@@ -259,7 +259,7 @@ class Describer:
     keep: Callable[[dict[str, Any]], Any] | None = None
 
     def describe(self, entity: Entity) -> Portions[dict[str, Any]]:
-        """The metadata of `entity`; a group with its children, one level deep.
+        """Return the metadata of `entity`; a group with its children, one level deep.
 
         Raises:
             FileUnreadable: the object is damaged.
@@ -399,7 +399,7 @@ def _describe_filters(filters: tuple[Filter, ...]) -> list[dict[str, Any]] | Non
 
 
 def _layout_of_header(found: StoredObject) -> tuple[Layout, tuple[int, ...] | None]:
-    """How a dataset is stored, where libhdf5 says nothing of its properties.
+    """Return how a dataset is stored, where libhdf5 says nothing of its properties.
 
     Raises:
         NoEquivalent: the header is not plain.

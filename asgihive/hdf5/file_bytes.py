@@ -198,7 +198,7 @@ class FileBytes:
             self._pages.clear()
 
     def read_checked(self, address: int, size: int, signature: bytes) -> bytes:
-        """Return the structure of `size` bytes at `address`, of which the last four are its sum.
+        """Return the structure of `size` bytes at `address`; the last four are its checksum.
 
         Raises:
             DamagedMetadata: it is another one, or its checksum is wrong.
@@ -257,7 +257,7 @@ class FileBytes:
 
 
 def signature_offset(descriptor: int, size: int) -> int | None:
-    """Where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
+    """Return where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
 
     HDF5 File Format Specification, section II.A: the superblock is at the offset 0, 512,
     1024, 2048 and so on.

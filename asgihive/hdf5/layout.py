@@ -75,7 +75,7 @@ _PLAIN = Layout(LayoutKind.CONTIGUOUS)
 
 
 def layout_of(dataset: h5d.DatasetID) -> Layout:
-    """The layout of `dataset`; opens no other file.
+    """Return the layout of `dataset`; opens no other file.
 
     Asking for the extent of a virtual dataset, in contrast, opens its sources: look here
     first (`asgihive.hdf5.virtual`).

@@ -305,7 +305,7 @@ class _Walker:
         return Link(name, info.type, info.u, info.corder)
 
     def _target(self, link: Link) -> Any:
-        """What a link says of its target: a path, or a file and a path."""
+        """Return what a link says of its target: a path, or a file and a path."""
         if link.target is not None:
             return link.target
         try:
@@ -320,7 +320,7 @@ class _Walker:
             raise self._damaged(error) from error
 
     def _stored(self, name: bytes) -> bytes | None:
-        """The one name here that is shown as `name`, when U+FFFD stands in it."""
+        """Return the one name here that is shown as `name`, when U+FFFD stands in it."""
         wanted = text(name)
         if "\ufffd" not in wanted:
             return None

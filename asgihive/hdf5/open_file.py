@@ -256,12 +256,12 @@ class OpenFile:
         return self.handle.library()[1]
 
     def changed(self) -> bool:
-        """Whether the content may differ from what it was when the file was opened."""
+        """Return whether the content may differ from what it was when the file was opened."""
         # In this order: the descriptor of a file revoked meanwhile may be another file's.
         return self.handle.has_changed() or self.revoked
 
     def shows(self, identity: Identity) -> bool:
-        """Whether this is certainly the content that `identity` stands for."""
+        """Return whether this is certainly the content that `identity` stands for."""
         if self.revoked or inode_of(self.identity) != inode_of(identity):
             return False
         if self.live:
@@ -302,14 +302,14 @@ def inode_of(identity: Identity) -> tuple[int, int]:
 
 
 def libhdf5_reason(error: BaseException) -> str:
-    """What libhdf5 says in parentheses, without the server's own paths."""
+    """Return what libhdf5 says in parentheses, without the server's own paths."""
     found = re.search(r"\((.*)\)", str(error), re.DOTALL)
     reason = found.group(1) if found else str(error)
     return "" if "/" in reason else reason
 
 
 def address_of(thing: h5g.GroupID | h5d.DatasetID) -> int:
-    """The address of an open object's header in its file.
+    """Return the address of an open object's header in its file.
 
     H5Oget_info, as h5py calls it, also measures the index of a dataset: half a second for a
     million chunks. It walks all links of a group, too, by recursion: see `structure_checks`.
@@ -329,7 +329,7 @@ _NOT_READ = ("no write intent on file", "unsupported", "not supported", "not imp
 
 
 def refusal_of(file: str, path: str, error: BaseException, what: str = "") -> AsgihiveError | None:
-    """Why values are not read though they need not be damaged; None if they are, or may be.
+    """Return why values are not read though they need not be damaged; None if they are, or may be.
 
     Args:
         file, path: of the entity that they belong to.
@@ -368,7 +368,7 @@ _UNUSED_BITS = 0x1  # H5F_RFIC_UNUSUAL_NUM_UNUSED_NUMERIC_BITS (H5Fpublic.h)
 
 
 def dataset_refreshed(file: OpenFile, dataset: h5d.DatasetID) -> h5d.DatasetID:
-    """The open `dataset`, with the extent that a live writer has given it by now.
+    """Return the open `dataset`, with the extent that a live writer has given it by now.
 
     Of a live file there is one identifier per dataset, and further ones are closed: libhdf5
     (2.0) fails to read through either of two once one of them was refreshed.

@@ -263,7 +263,7 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
 def virtual_extent(
     lease: Lease, found: Resolved, properties: h5p.PropDCID
 ) -> Portions[tuple[int, ...] | None]:
-    """The extent of a virtual dataset for its description, None = empty.
+    """Return the extent of a virtual dataset for its description, None = empty.
 
     As if sources that are refused were missing, since it is to be described even where it
     cannot be read; and as last written, where its mappings cannot be.
@@ -283,7 +283,7 @@ def virtual_extent(
 def _virtual_shape(
     sources: "Sources", virtual: VirtualLayout, *, is_lenient: bool = False
 ) -> Portions[tuple[int, ...] | None]:
-    """The extent of a virtual dataset now, inside the sandbox alone, None = empty."""
+    """Return the extent of a virtual dataset now, inside the sandbox alone, None = empty."""
     if not virtual.can_grow:
         return virtual.written_shape
     key, seen = sources.key, sources.seen
@@ -315,7 +315,7 @@ class _SourceExtents:
     known: dict[tuple[str, str, int | None], tuple[int, ...] | None] = field(default_factory=dict)
 
     def of(self, mapping: Mapping) -> Portions[tuple[int, ...] | None]:
-        """That of the source of a mapping; None where it is missing. Raises as `Sources.open`."""
+        """Return that of a mapping's source; None where it is missing. Raises as `Sources.open`."""
         name = (mapping.file, mapping.dataset, mapping.source_rank)
         if name not in self.known:
             yield from self._look(name, mapping)
@@ -385,7 +385,7 @@ class Sources:
         return self._virtual.file.key, self._virtual.object.address
 
     def open(self, mapping: Mapping) -> Portions[Source | None]:
-        """The source that a mapping names; None where it is missing.
+        """Return the source that a mapping names; None where it is missing.
 
         It is missing where there is no such file or no such dataset in it, as HDF5 has it. What
         lies outside the served directory is refused, whether it is there or not.
@@ -436,7 +436,7 @@ class Sources:
         return (yield from open_dataset(lease, opened, mapping.dataset, depth))
 
     def shown(self, mapping: Mapping) -> str:
-        """The name of a source that is missing: its file, or what is missing in that."""
+        """Return the name of a source that is missing: its file, or what is missing in that."""
         is_file_missing = self.seen.missing[self._name(mapping)]
         return mapping.file if is_file_missing else f"{mapping.file}:{mapping.dataset}"
 
@@ -444,7 +444,7 @@ class Sources:
         return (self._virtual.file.key, mapping.file, mapping.dataset)
 
     def refusal(self, mapping: Mapping, detail: str) -> SourceRefused:
-        """What is raised of a source that cannot be read as the mapping says."""
+        """Return what is raised for a source that cannot be read as the mapping says."""
         name = text(os.fsencode(f"{mapping.dataset} of {mapping.file}"))
         return SourceRefused(self._virtual.file.place.name, self._virtual.path, name, detail)
 
@@ -469,7 +469,7 @@ class Sources:
 
 
 def _is_missing(error: AsgihiveError) -> bool:
-    """Whether HDF5 has it that there is no such dataset, and nothing was refused."""
+    """Return whether HDF5 has it that there is no such dataset, and nothing was refused."""
     if isinstance(error, LinkUnresolved):
         return error.target_missing
     is_absent = isinstance(error, FileMissing | EntityMissing | KindMismatch)

@@ -234,7 +234,7 @@ def find_run(axes: tuple[Axis, ...], shape: tuple[int, ...]) -> tuple[int, int] 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Elements of linear storage that are read in one go, of which some are wanted."""
+    """Elements of linear storage that are read in one go, though only some are wanted."""
 
     first: int
     count: int

@@ -121,7 +121,7 @@ class SourcesSeen:
             raise TooManySources
 
     def counted_anew(self) -> "SourcesSeen":
-        """The same knowledge, with another count."""
+        """Return the same knowledge, with another count."""
         return SourcesSeen(self.shapes, self.growing, self.missing)
 
 

@@ -89,7 +89,7 @@ class Identity:
         return (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns)
 
     def settles_in(self, now_ns: int) -> float:
-        """Seconds until a further change is certain to change the identity; 0 when it is now.
+        """Return in how many seconds a further change is certain to change the identity; 0 = now.
 
         Until then a writer may change the file within the tick of the clock that stamped
         it, and nothing would show (git's index calls such an entry racily clean). Only the
@@ -208,7 +208,7 @@ class Sandbox:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
 
     def root_problem(self) -> str | None:
-        """Why the directory itself is not there now, None if it is; makes system calls.
+        """Return why the directory itself is not there now, None if it is; makes system calls.
 
         Where a file system was mounted at it, that must still be so: below lies another
         directory, which is mostly empty.
@@ -222,7 +222,7 @@ class Sandbox:
         return None
 
     def place(self, file: str) -> Place:
-        """Where the client's `file` lies.
+        """Return where the client's `file` lies.
 
         Raises:
             FileMissing: it leaves the directory, or its name can be no file's name.
@@ -233,7 +233,7 @@ class Sandbox:
         return self._inside(file, os.path.join(self.root, name))
 
     def directory(self, name: str) -> Place:
-        """Where the directory lies that the client calls `name`; `""` is the served one.
+        """Return where the directory lies that the client calls `name`; `""` is the served one.
 
         Raises:
             FileMissing: it leaves the served directory, or it can be no file's name.
@@ -244,7 +244,7 @@ class Sandbox:
         return self._inside(name, os.path.join(self.root, relative))
 
     def linked(self, origin: Place, target: str) -> list[Place]:
-        """Where a file name stored in the HDF5 file `origin` may lead, best candidate first.
+        """Return where a file name stored in the HDF5 file `origin` may lead, best candidate first.
 
         As in libhdf5, a relative name starts at the directory of the file that holds it (as
         it was asked for, then as it really lies), and an absolute one that leads nowhere is
@@ -258,7 +258,7 @@ class Sandbox:
         return places
 
     def leads_outside(self, origin: Place, target: str) -> bool:
-        """Whether `linked` left out a candidate, as not inside the served directory."""
+        """Return whether `linked` left out a candidate, as not inside the served directory."""
         return len(self.linked(origin, target)) < len(_candidates(origin, target))
 
     def _inside(self, name: str, path: str) -> Place:
@@ -286,7 +286,7 @@ class Sandbox:
 
 
 def _candidates(origin: Place, target: str) -> list[str]:
-    """Where libhdf5 would look for `target`, but for the current directory."""
+    """Return where libhdf5 would look for `target`, but for the current directory."""
     if not target or "\0" in target:
         return []
     candidates = [
@@ -299,7 +299,7 @@ def _candidates(origin: Place, target: str) -> list[str]:
 
 
 def normalised(name: str) -> str:
-    """The client's name of a file without `.`, `..` and needless slashes; pure.
+    """Return the client's name of a file without `.`, `..` and needless slashes; pure.
 
     A name that begins with a slash is relative to the served directory too, as h5grove has it.
     `..` takes back the name before it, as in RFC 3986 section 5.2.4; behind a symbolic link
@@ -363,7 +363,7 @@ def open_place(place: Place, *, is_directory: bool = False) -> int:
 
 
 def open_beside(directory: int, name: str) -> int:
-    """As `open_place`, of a regular file in a directory that is open."""
+    """Open a name in a directory that is open, as `open_regular`; follows no symbolic link."""
     with translated(name):
         descriptor = os.open(name, _FLAGS, dir_fd=directory)
     return _checked_regular(descriptor, name)

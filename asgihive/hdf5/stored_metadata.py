@@ -285,7 +285,7 @@ def parse_chunk_dimensions(layout: bytes, address_bytes: int) -> tuple[int, ...]
 
 
 def _find_fill(messages: dict[int, bytes]) -> bytes | None:
-    """Sections IV.A.2.e and f: the newer message counts, of which there are three versions."""
+    """Return the fill value (sections IV.A.2.e and f), of the newer message if there is one."""
     if FILL not in messages and OLD_FILL not in messages:
         return None
     try:
@@ -320,7 +320,7 @@ _OBJECT_HEAD = struct.Struct("<HHxxxx")
 
 
 def read_strings(file: FileBytes, stored: bytes, count: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return `count` strings, as bytes, of which `stored` has the length and place of each.
+    """Return `count` strings, as bytes; `stored` has the length and place of each.
 
     They end at their first NUL, as libhdf5 has it, and are empty where none was written.
 

@@ -119,7 +119,7 @@ def _check(file: OpenFile, check: "Callable[[_Bytes], None]") -> None:
 
 @dataclass(slots=True)
 class _Bytes:
-    """The bytes of a file, of which the last ones that were read are kept.
+    """The bytes of a file; the last ones that were read are kept.
 
     wide, long: bytes of an address and of a length.
     """
@@ -136,7 +136,7 @@ class _Bytes:
         return cls(file.descriptor, file.base, *file.handle.sizes)
 
     def read(self, address: int, size: int) -> bytes:
-        """`size` bytes at `address`. Raises _Unknown."""
+        """Return `size` bytes at `address`. Raises _Unknown."""
         at = address - self._start
         if at < 0 or at + size > len(self._window):
             if size > _MAX_READ_BYTES or address >= 1 << 62:
@@ -149,7 +149,7 @@ class _Bytes:
         return self._window[at : at + size]
 
     def address(self, stored: bytes, at: int) -> int | None:
-        """The address that is stored at a position; None = nowhere. Raises _Unknown."""
+        """Return the address that is stored at a position; None = nowhere. Raises _Unknown."""
         found = stored[at : at + self.wide]
         if len(found) < self.wide:
             raise _Unknown
@@ -202,7 +202,7 @@ def _check_headers(stored: _Bytes, address: int) -> None:
 
 
 def _scanned(stored: _Bytes, address: int) -> _Header:
-    """What can be known of the header at `address`."""
+    """Return what can be known of the header at `address`."""
     header = _Header()
     with _left_to_libhdf5:
         start = stored.read(address, _V1_PREFIX.size)
@@ -265,7 +265,7 @@ def _note_attributes(stored: _Bytes, header: _Header, at: int, size: int, flags:
 
 
 def _note_indexes(stored: _Bytes, header: _Header, at: int, size: int, order_bytes: int) -> None:
-    """A fractal heap, then a B-tree by name, then perhaps one by creation order."""
+    """Note a fractal heap, then a B-tree by name, then perhaps one by creation order."""
     if not order_bytes:
         return
     body = stored.read(at, size)

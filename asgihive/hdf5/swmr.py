@@ -33,13 +33,13 @@ _ATTEMPTS = 22  # 4 ms in all
 
 
 def is_written(descriptor: int, base: int) -> bool:
-    """Whether a SWMR writer has an open file, which begins at `base`."""
+    """Return whether a SWMR writer has an open file, which begins at `base`."""
     flags = os.pread(descriptor, 1, base + _FLAGS_OFFSET)
     return bool(flags) and bool(flags[0] & _SWMR_WRITING)
 
 
 def seems_written(descriptor: int) -> bool:
-    """The same of any file."""
+    """Return the same of any file."""
     base = signature_offset(descriptor, os.fstat(descriptor).st_size)
     return base is not None and is_written(descriptor, base)
 

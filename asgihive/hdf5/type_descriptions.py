@@ -24,7 +24,7 @@ from asgihive.hdf5.types import (
 
 
 def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
-    """The type as `/meta` shows it: `class`, `dtype`, `size`, then by class.
+    """Return the type as `/meta` shows it: `class`, `dtype`, `size`, then by class.
 
     The classes are those of the HDF5 specification, H5T_class_t. What has no NumPy equivalent is
     described, too; what is nested deeper than MAX_NESTING is shown without what is in it.
@@ -33,7 +33,7 @@ def describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
 
 
 def _describe(type_id: h5t.TypeID, dtype: np.dtype[Any] | None, levels: int) -> dict[str, Any]:
-    """As `describe_type`, `levels` deep; `dtype` is that of the type if it is known."""
+    """Describe as `describe_type`, `levels` deep; `dtype` is that of the type if it is known."""
     if dtype is None:
         dtype = _dtype_of(type_id)
     size = type_id.get_size()
@@ -59,7 +59,7 @@ def _describe(type_id: h5t.TypeID, dtype: np.dtype[Any] | None, levels: int) -> 
 
 
 def _parts(type_id: h5t.TypeID, dtype: np.dtype[Any] | None, levels: int) -> dict[str, Any]:
-    """What a type is made of; `dtype` = None where it has no equivalent."""
+    """Return what a type is made of; `dtype` = None where it has no equivalent."""
     match type_id:
         case h5t.TypeCompoundID():
             fields = {} if dtype is None or dtype.fields is None else dtype.fields

@@ -61,7 +61,7 @@ class MemoryType:
 
 
 def memory_type(type_id: h5t.TypeID) -> MemoryType:
-    """How values of this type are to lie in memory.
+    """Return how values of this type are to lie in memory.
 
     Raises:
         NoEquivalent: NumPy cannot hold them (reference types of HDF5 1.12, times, exotic floats),
@@ -74,7 +74,7 @@ def memory_type(type_id: h5t.TypeID) -> MemoryType:
 
 
 def translated_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
-    """The dtype of a type, also where its values are not read for another reason.
+    """Return the dtype of a type, also where its values are not read for another reason.
 
     Raises:
         NoEquivalent: there is none.
@@ -83,7 +83,7 @@ def translated_dtype(type_id: h5t.TypeID) -> np.dtype[Any]:
 
 
 def without_dimensions(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """The dtype inside an array type, however often nested, and the dimensions around it."""
+    """Return the dtype inside an array type, however often nested, and the dimensions around it."""
     shape: tuple[int, ...] = ()
     while dtype.subdtype is not None:
         dtype, inner = dtype.subdtype
@@ -94,7 +94,7 @@ def without_dimensions(dtype: np.dtype[Any]) -> tuple[np.dtype[Any], tuple[int, 
 def converted_type(
     source: np.dtype[Any], wanted: np.dtype[Any], item_shape: tuple[int, ...]
 ) -> h5t.TypeID:
-    """The HDF5 type of `wanted`, for values that are `source` in memory otherwise.
+    """Return the HDF5 type of `wanted`, for values that are `source` in memory otherwise.
 
     Raises:
         NoEquivalent: there are objects in one of them, and libhdf5 would take what is none for
@@ -115,7 +115,7 @@ def converted_type(
 
 
 def _translate(type_id: h5t.TypeID) -> MemoryType:
-    """As `memory_type`, also of what has a `refusal`."""
+    """Translate as `memory_type`, also what has a `refusal`."""
     try:
         found = _translated(type_id, MAX_NESTING)
         size = found.id.get_size()
@@ -193,7 +193,7 @@ def _string(type_id: Any) -> MemoryType:
 def _bit_field(type_id: Any) -> MemoryType:
     dtype = _sized(_order(type_id), "u", type_id.get_size())
     order = "LE" if type_id.get_order() == h5t.ORDER_LE else "BE"
-    # libhdf5 converts bit fields to bit fields alone, of which it moves the bits that count.
+    # libhdf5 converts bit fields to bit fields alone, and moves the bits that count.
     bits: h5t.TypeID = getattr(h5t, f"STD_B{8 * dtype.itemsize}{order}")
     return MemoryType(dtype, bits, is_as_stored=False)
 
@@ -207,7 +207,7 @@ _HARMLESS = re.compile(
 
 
 def _opaque(type_id: Any) -> MemoryType:
-    """The bytes as they are: what a tag says is taken only where it can do no harm."""
+    """Return the bytes as they are: what a tag says is taken only where it can do no harm."""
     size, tag = type_id.get_size(), type_id.get_tag()
     dtype, unfit = np.dtype(f"V{size}"), None
     if tag.startswith(b"NUMPY:"):
@@ -233,7 +233,7 @@ def _reference(type_id: Any) -> MemoryType:
 
 
 def _reference_kind(type_id: Any) -> int | None:
-    """`h5r.OBJECT`, `h5r.DATASET_REGION`, or None for any other.
+    """Return `h5r.OBJECT`, `h5r.DATASET_REGION`, or None for any other.
 
     From the encoding: libhdf5 takes a type that was decoded for another one than the same type
     of a dataset, and h5py only compares.
@@ -294,7 +294,7 @@ def _compound(type_id: Any, levels: int) -> MemoryType:
 
 
 def _are_parts_of_complex(names: list[bytes], members: list[MemoryType]) -> bool:
-    """As h5py has it: two floats of one type called `r` and `i`."""
+    """Return whether two floats of one type are called `r` and `i`, as h5py has complex numbers."""
     if [text(name) for name in names] != list(h5py.get_config().complex_names):
         return False
     first, second = (member.dtype for member in members)
@@ -302,7 +302,7 @@ def _are_parts_of_complex(names: list[bytes], members: list[MemoryType]) -> bool
 
 
 def _laid_out(members: list[MemoryType], stored_at: list[int], size: int) -> tuple[list[int], int]:
-    """Offsets of the members in memory, and the size of all.
+    """Return the offsets of the members in memory, and the size of all.
 
     Where they lie in the file if there is room, as h5py has it; else one after the other, since
     some floats and bit fields are larger in memory, and would overlap.
@@ -326,7 +326,7 @@ def _array(type_id: Any, levels: int) -> MemoryType:
 
 
 def _sequence(type_id: Any, levels: int) -> MemoryType:
-    """Of variable length; h5py converts the elements, to a dtype that it chooses itself."""
+    """Return a type of variable length; h5py converts the elements to a dtype of its choice."""
     stored = type_id.get_super()
     base = _translated(stored, levels)
     is_foreign = not base.dtype.isnative or base.dtype.kind in "mM"
@@ -340,7 +340,7 @@ def _sequence(type_id: Any, levels: int) -> MemoryType:
 
 
 def _refusal_of_elements(stored: h5t.TypeID, dtype: np.dtype[Any]) -> str | None:
-    """Why h5py does not read elements that are not `unfit` in sequences of variable length."""
+    """Return why h5py reads no sequences of elements that are not `unfit`."""
     if isinstance(stored, h5t.TypeVlenID):
         return None  # of objects, whatever is in those
     try:
@@ -375,7 +375,7 @@ _OF_PARTS: dict[int, Callable[[Any, int], MemoryType]] = {
 
 
 def enum_members(type_id: Any) -> dict[bytes, int]:
-    """Names and values of the members, as the file has them.
+    """Return names and values of the members, as the file has them.
 
     Raises:
         NoEquivalent: their encoding is unknown here, and h5py reads no integers as wide.
@@ -398,7 +398,7 @@ _H5PY_ENUM_BYTES = 8
 
 
 def _integer_of(base: Any) -> Callable[[bytes], int]:
-    """What turns the bytes of an integer type into the integer."""
+    """Return what turns the bytes of an integer type into the integer."""
     order: Literal["big", "little"] = "big" if base.get_order() == h5t.ORDER_BE else "little"
     offset, precision = int(base.get_offset()), int(base.get_precision())
     is_signed = base.get_sign() != h5t.SGN_NONE
@@ -411,7 +411,7 @@ def _integer_of(base: Any) -> Callable[[bytes], int]:
 
 
 def _message_of(type_id: h5t.TypeID) -> bytes:
-    """The datatype message (HDF5 File Format Specification, IV.A.2.d) that stands for the type.
+    """Return the datatype message (HDF5 File Format Specification, IV.A.2.d) of the type.
 
     Of what H5Tencode writes, without the number of the message and the version of the encoding;
     empty where that is a version unknown here.
@@ -455,7 +455,7 @@ def relabel_sequences(values: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> Non
 
 @functools.cache
 def _keeps_order() -> bool:
-    """Whether h5py leaves the bytes of elements in the order of the file."""
+    """Return whether h5py leaves the bytes of elements in the order of the file."""
     properties = h5p.create(h5p.FILE_ACCESS)
     properties.set_fapl_core(backing_store=False)
     # libhdf5 refuses a second file of one name, even in memory, and other threads may be here.

@@ -93,7 +93,7 @@ class BatchMember:
         self._size = 0
 
     async def send(self, message: Message) -> None:
-        """As a server's.
+        """Take a message of the response, as a server's `send`.
 
         Raises:
             HTTPException: the body does not fit.
@@ -139,10 +139,10 @@ class BatchForm(Protocol):
     tail: bytes
 
     def can_hold(self, media_type: str) -> bool:
-        """Whether a body of that type can be part of it."""
+        """Return whether a body of that type can be part of it."""
 
     def accept(self, route: str) -> bytes:
-        """What the answer of a route should be, as an `Accept` header."""
+        """Return what the answer of a route should be, as an `Accept` header."""
 
     def make_head(self, count: int) -> bytes: ...
 

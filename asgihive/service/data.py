@@ -525,7 +525,7 @@ def make_value_headers(encoder: Encoder, values: Values, view: View | None) -> d
 def encode(
     encoder: Encoder, values: Values, array: Array, shape: tuple[int, ...], first: int
 ) -> list[bytes]:
-    """Return the pieces of some elements of `values`, of which `first` come before these.
+    """Return the pieces of some elements of `values`; `first` elements come before these.
 
     Args:
         shape: of the elements, before `values` are flattened.
@@ -553,7 +553,7 @@ def encode(
 def make_whole_response(
     encoder: Encoder, values: Values, pieces: list[bytes], view: View | None
 ) -> BufferedResponse:
-    """Return the response of which these are all pieces."""
+    """Return the response that consists of these pieces."""
     body = join_pieces([encoder.head(values), *pieces, encoder.tail(values)])
     return BufferedResponse(body, headers=make_value_headers(encoder, values, view))
 

@@ -2,7 +2,7 @@
 
 Metrics are in Prometheus' text format. Several processes of one service share their numbers through
 files in the directory that `PROMETHEUS_MULTIPROC_DIR` names, as `prometheus_client` has it:
-whichever process is asked answers for all of them, and what a process counted stays counted after
+each process answers for all of them, and what a process counted stays counted after
 its end.
 """
 
@@ -128,7 +128,7 @@ class Health:
 
 
 def _do_nothing() -> None:
-    """What a lane that answers has done at once."""
+    """Do nothing, which a lane that answers has done at once."""
 
 
 try:

@@ -394,7 +394,7 @@ def _is_like(name: str, known: str) -> bool:
 
 
 def _count_edits(one: str, other: str) -> int:
-    """Letters to insert, delete or replace, or neighbours to swap, to make one the other."""
+    """Return how many letters to insert, delete, replace or swap make one the other."""
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
@@ -433,7 +433,7 @@ def find_file_in_path(scope: Scope) -> str | None:
 
 
 def _decode_again(scope: Scope, name: str) -> str:
-    """The end of a path with surrogates for what is not UTF-8; `name` if it cannot be told."""
+    """Return the end of a path, surrogates for what is not UTF-8; `name` if it cannot be told."""
     raw = unquote_to_bytes(scope.get("raw_path") or b"")
     before = scope["path"].removesuffix(name).encode()
     rest = raw.removeprefix(before)

@@ -282,7 +282,7 @@ def make_view_request(
 
 
 def is_navigation(accept: str, fetch_mode: str | None) -> bool:
-    """Whether a browser asks, to show the answer as a page.
+    """Return whether a browser asks, to show the answer as a page.
 
     Args:
         accept: it prefers HTML to JSON.
