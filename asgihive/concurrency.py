@@ -153,6 +153,7 @@ class _Waiting:
         self.event.set()
 
 
+@dataclass(slots=True, eq=False)
 class Tokens:
     """The tokens of a lane in one event loop; all calls come from that loop.
 
@@ -161,12 +162,12 @@ class Tokens:
     gives up its youngest call for one whose own queue is shorter.
     """
 
-    def __init__(self, total: int, max_waiting: int) -> None:
-        self.free = total
-        """A call takes one by counting it off; none is free while a call waits."""
-        self.waiting = 0
-        self._max_waiting = max_waiting
-        self._queues: OrderedDict[str, deque[_Waiting]] = OrderedDict()  # none is empty
+    free: int
+    """A call takes one by counting it off; none is free while a call waits."""
+    max_waiting: int
+    waiting: int = 0
+    _queues: OrderedDict[str, deque[_Waiting]] = field(default_factory=OrderedDict)
+    """By client; none is empty."""
 
     def give(self) -> None:
         """Give a token back."""
@@ -182,7 +183,7 @@ class Tokens:
 
         Who is cancelled meanwhile has no token.
         """
-        if not is_patient and self.waiting >= self._max_waiting and not self._make_room(key):
+        if not is_patient and self.waiting >= self.max_waiting and not self._make_room(key):
             return False
         waiting = _Waiting(is_patient)
         self._queues.setdefault(key, deque()).append(waiting)

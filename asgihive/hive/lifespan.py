@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,22 +45,6 @@ LifespanFactory = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] 
 PRE_SETUP, POST_SETUP = "pre_endpoint_setup", "post_endpoint_setup"
 PRE_TEARDOWN, POST_TEARDOWN = "pre_endpoint_teardown", "post_endpoint_teardown"
 SETUP, TEARDOWN = "setup", "teardown"
-
-
-class LifeUnit(Protocol):
-    """What is started and stopped as one."""
-
-    owner: str
-    """The component's key, for messages."""
-    file: str
-    """Where it is written."""
-    is_started: bool
-
-    async def start(self, step: str) -> None:
-        """Run a step of start-up."""
-
-    async def stop(self, step: str, pending: BaseException | None) -> bool:
-        """Run a step of shutdown; return whether it ends the pending cancellation."""
 
 
 class HookUnit:
@@ -139,6 +123,10 @@ class ManagerUnit:
         if pending is None:
             return bool(await manager.__aexit__(None, None, None))
         return bool(await manager.__aexit__(type(pending), pending, pending.__traceback__))
+
+
+LifeUnit = HookUnit | ManagerUnit
+"""What is started and stopped as one; `stop` returns whether it ends the pending cancellation."""
 
 
 @dataclass(frozen=True, slots=True)

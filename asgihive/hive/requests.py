@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from operator import methodcaller
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -32,25 +32,12 @@ PRE_CALL, POST_CALL = "pre_endpoint_call", "post_endpoint_call"
 _HOOKED = "asgihive.hooked"
 
 
-class RequestStep(Protocol):
-    """What is done before the endpoint, and after it if the part before ran to its end."""
-
-    owner: str
-    never_waits: bool
-    """Whether `after` needs no shield and no bound of time."""
-
-    def open(self, hooked: HookedRequest) -> Any:
-        """Make what the two others get."""
-
-    def before(self, opened: Any) -> Awaitable[Any]:
-        """Return what to await; its result is a response, or None."""
-
-    def after(self, opened: Any) -> Awaitable[object]:
-        """Return what to await after the endpoint."""
-
-
 class HookStep:
-    """The two calls of one hooks class; a new object for each request."""
+    """The two calls of one hooks class; a new object for each request.
+
+    `open` makes what `before` and `after` get; `before` returns a response or None, and `after`
+    runs if that ran to its end.
+    """
 
     def __init__(self, owner: str, life: LifeContext, hooks: type[Hooks] | Hooks) -> None:
         self.owner = owner
@@ -59,7 +46,8 @@ class HookStep:
         own_class = get_class(hooks)
         self.before = _make_caller(own_class, PRE_CALL)
         self.after = _make_caller(own_class, POST_CALL, abandon=True)
-        # An object may have other methods than its class.
+        # Then `after` needs no shield and no bound of time. An object may have other methods
+        # than its class.
         self.never_waits = isinstance(hooks, type) and (
             has_no_await(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
         )
@@ -80,13 +68,13 @@ class ManagerStep:
         self._life = life
         self._make = make
 
-    def open(self, hooked: HookedRequest) -> tuple[Any, HookedRequest]:
+    def open(self, hooked: HookedRequest) -> Any:
         return self._make(RequestHookContext(self._life, hooked)), hooked
 
-    async def before(self, opened: tuple[Any, HookedRequest]) -> None:
+    async def before(self, opened: Any) -> None:
         await opened[0].__aenter__()
 
-    async def after(self, opened: tuple[Any, HookedRequest]) -> None:
+    async def after(self, opened: Any) -> None:
         manager, error = opened[0], opened[1].error
         try:
             if error is None:
@@ -96,6 +84,9 @@ class ManagerStep:
         except BaseException as raised:
             if raised is not error:
                 raise
+
+
+RequestStep = HookStep | ManagerStep
 
 
 class RequestHooks:

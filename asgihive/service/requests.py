@@ -154,7 +154,7 @@ def _parse_request(route: str, raw: bytes, accept: bytes, mode: bytes, formats: 
         has_form = False
     view = None
     if route == "data":
-        points, shape, method = (values.pop(name) for name in ("max_points", "shape", "method"))
+        points, shape, method = values.pop("max_points"), values.pop("shape"), values.pop("method")
         if points or shape or method:
             view = make_view_request(points, shape, method)
     told = {**values, "selection": "".join((values.get("selection") or "").split())}

@@ -17,16 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from asgihive.asgi import (
-    BufferedResponse,
-    Cookie,
-    Depends,
-    Header,
-    Query,
-    Router,
-    list_routes,
-    make_openapi_document,
-)
+from asgihive.asgi import BufferedResponse, Cookie, Depends, Header, Query, Router, list_routes
+from asgihive.asgi.openapi import make_openapi_document
 
 _KEY = uuid.UUID(int=1)
 

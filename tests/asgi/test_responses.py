@@ -17,13 +17,8 @@ from hypothesis import strategies as st
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Message
 
-from asgihive.asgi import (
-    BufferedResponse,
-    ContentLengthMismatch,
-    StreamedResponse,
-    closing,
-    format_content_disposition,
-)
+from asgihive.asgi import BufferedResponse, StreamedResponse, closing, format_content_disposition
+from asgihive.asgi.responses import ContentLengthMismatch
 from tests.asgi.exchange import Exchange, http, run
 
 pytestmark = pytest.mark.anyio

@@ -13,17 +13,8 @@ from starlette.background import BackgroundTasks
 from starlette.requests import Request
 from starlette.websockets import WebSocket
 
-from asgihive.asgi import (
-    Body,
-    Cookie,
-    Depends,
-    HandlerError,
-    Header,
-    Query,
-    Router,
-    find_location,
-    find_name,
-)
+from asgihive.asgi import Body, Cookie, Depends, Header, Query, Router, find_location, find_name
+from asgihive.asgi.parameters import HandlerError
 
 
 class Note(msgspec.Struct):

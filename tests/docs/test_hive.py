@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from asgihive.asgi import Options
+from asgihive.asgi.routes import Options
 from asgihive.hive import Hive, HiveConfig
 from asgihive.settings import describe_settings
 from tests.docs.page import HIVE, README, Command, Page

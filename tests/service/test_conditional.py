@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.asgi import format_http_date
+from asgihive.asgi.request_fields import format_http_date
 from asgihive.concurrency import Lane
 from asgihive.hdf5 import sandbox
 from asgihive.service import H5App

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgihive.asgi import format_http_date
+from asgihive.asgi.request_fields import format_http_date
 from asgihive.hdf5.filters.pipeline import Pipeline
 from asgihive.service import H5App
 from tests.efforts import at_most
