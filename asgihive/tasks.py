@@ -32,7 +32,7 @@ class _Pending(Generic[R]):
 
 
 class WorkAhead(Generic[R]):
-    """An asynchronous iterator over results in order, of which the next ones are being made.
+    """An asynchronous iterator over results in order, while the next ones are being made.
 
     Args:
         items: what the results are made of.

@@ -1,6 +1,6 @@
 """What a request asks for, which version of its answer there is, and what follows from both; pure.
 
-A `ReadRequest` says what is read of which file, and in which format; `Wanted` in which form the
+A `ReadRequest` says what part of a file is read, and in which format; `Wanted` in which form the
 answer is sent, and under which conditions; `Version` which files the answer depends on. The status,
 the headers and the content coding are decided from the last two alone.
 """

@@ -1,4 +1,4 @@
-"""The same hive with three cornerstones, each of which times the request in its hooks."""
+"""The same hive with three cornerstones that each time the request in their hooks."""
 
 import time
 

@@ -116,7 +116,7 @@ def _domain_target(path: str, domain: str, **query: str) -> str:
 def _ask(
     server: Server, target: str, method: str = "GET", document: Any = None, content: bytes = b""
 ) -> Any:
-    """Return the JSON document that it answers, whichever 2xx status it has."""
+    """Return the JSON document that it answers, with any 2xx status."""
     body = content or (b"" if document is None else json.dumps(document).encode())
     kind = _BYTES if content else "application/json"
     headers = {**_HEADERS, **({"Content-Type": kind} if body else {})}

@@ -3,7 +3,7 @@
 A server decodes a frame and sends it, on the cores that the load uses too. So it cannot be faster
 than both in series: 1 / (1/decoders + 1/sending), where decoding is that of the decoders alone,
 and sending that of the same bytes by nginx from plain files, or by asgihive from contiguous
-datasets, whichever is faster.
+datasets: the faster of the two.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -215,7 +215,7 @@ QUESTIONS: dict[str, tuple[int, Callable[[Client, str], None]]] = {
 }
 
 
-def _asked(  # noqa: PLR0913  # what is asked, and of which file
+def _asked(  # noqa: PLR0913  # what is asked, and the file
     client: Client,
     kind: str,
     name: str | None,
