@@ -28,15 +28,17 @@ _TELLING = frozenset(
 # Nothing of these is shown: times, comments, reference counts and the like.
 _SILENT = frozenset((0x00, 0x0A, 0x0D, 0x0E, 0x0F, 0x12, 0x16))
 
-_SHARED = 0x02
+SHARED = 0x02
+"""Of the flags of a message: what it says is stored elsewhere."""
+
 _MAX_RANK = 32
 _MAX_ELEMENTS = 1 << 63
 _MAX_BLOCK_BYTES = 1 << 20
 _MAX_BLOCKS = 256
 
-_V1_PREFIX = struct.Struct("<BxHIIxxxx")
-_V1_MESSAGE = struct.Struct("<HHBxxx")
-_V2_MESSAGE = struct.Struct("<BHB")
+V1_PREFIX = struct.Struct("<BxHIIxxxx")
+V1_MESSAGE = struct.Struct("<HHBxxx")
+V2_MESSAGE = struct.Struct("<BHB")
 _ATTRIBUTE_SIZES = struct.Struct("<BBHHH")
 
 
@@ -127,7 +129,7 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     for kind, flags, order, place, body in _messages(file, address):
         if kind in _SILENT:
             continue
-        if flags & _SHARED:
+        if flags & SHARED:
             raise NotPlain
         if kind == ATTRIBUTE:
             header.attributes.append(body)
@@ -168,7 +170,7 @@ def read_messages(file: FileBytes, address: int, chosen: frozenset[int]) -> dict
     told: dict[int, bytes] = {}
     for kind, flags, _, _, body in _messages(file, address):
         if kind in chosen:
-            if flags & _SHARED or kind in told:
+            if flags & SHARED or kind in told:
                 raise NotPlain
             told[kind] = body
     return told
@@ -181,13 +183,13 @@ _Message = tuple[int, int, int, int, bytes]
 def _messages(file: FileBytes, address: int) -> list[_Message]:
     """Return all messages of a header, but for those that continue it elsewhere."""
     try:
-        start = file.read_page(address, _V1_PREFIX.size)
+        start = file.read_page(address, V1_PREFIX.size)
         if start.startswith(b"OHDR"):
             return _messages_2(file, address, start)
-        version, total, _, size = _V1_PREFIX.unpack(start)
+        version, total, _, size = V1_PREFIX.unpack(start)
         if version != 1:
             raise NotPlain
-        return _messages_1(file, address + _V1_PREFIX.size, size, total)
+        return _messages_1(file, address + V1_PREFIX.size, size, total)
     except (struct.error, IndexError, OverflowError):
         raise NotPlain from None
 
@@ -201,7 +203,7 @@ def _messages_1(file: FileBytes, address: int, size: int, total: int) -> list[_M
             raise NotPlain
         block, at = file.read_page(first, length), 0
         while at < length:
-            kind, bytes_, flags = _V1_MESSAGE.unpack_from(block, at)
+            kind, bytes_, flags = V1_MESSAGE.unpack_from(block, at)
             at += 8 + bytes_
             count += 1
             if at > length or count > MAX_MESSAGES:
@@ -234,7 +236,7 @@ def _messages_2(file: FileBytes, address: int, start: bytes) -> list[_Message]:
         if not is_checked(block, b"OHDR" if first == address else b"OCHK"):
             raise NotPlain
         while at + head <= length - 4:
-            kind, bytes_, message_flags = _V2_MESSAGE.unpack_from(block, at)
+            kind, bytes_, message_flags = V2_MESSAGE.unpack_from(block, at)
             order = int.from_bytes(block[at + 4 : at + 6], "little") if head == 6 else -1
             at += head + bytes_
             count += 1
