@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import urlencode
 
 import anyio
@@ -132,40 +132,29 @@ class BatchMember:
             )
 
 
-class BatchForm(Protocol):
-    """How answers become a body: head, members with separators, tail."""
-
-    separator: bytes
-    tail: bytes
-
-    def can_hold(self, media_type: str) -> bool:
-        """Return whether a body of that type can be part of it."""
-
-    def accept(self, route: str) -> bytes:
-        """Return what the answer of a route should be, as an `Accept` header."""
-
-    def make_head(self, count: int) -> bytes: ...
-
-    def encode(self, member: BatchMember) -> bytes:
-        """Return one member; a body that is encoded anew takes a while."""
-
-
 class JsonForm:
-    """Bodies are what they are by themselves."""
+    """How answers become a body in JSON: head, members with separators, tail.
+
+    Bodies are what they are by themselves.
+    """
 
     separator = b","
     tail = b"]"
 
     def can_hold(self, media_type: str) -> bool:
+        """Return whether a body of that type can be part of it."""
         return media_type == JSON
 
-    def accept(self, route: str) -> bytes:  # noqa: ARG002  # as `BatchForm`
+    def accept(self, route: str) -> bytes:  # noqa: ARG002  # as `MsgpackForm`
+        """Return what the answer of a route should be, as an `Accept` header."""
         return JSON.encode()
 
-    def make_head(self, count: int) -> bytes:  # noqa: ARG002  # as `BatchForm`
+    def make_head(self, count: int) -> bytes:  # noqa: ARG002  # as `MsgpackForm`
+        """Return what comes before `count` members."""
         return b"["
 
     def encode(self, member: BatchMember) -> bytes:
+        """Return one member; a body that is encoded anew takes a while."""
         missing = b""
         if member.missing_sources is not None:
             missing = b',"missing_sources":%b' % msgspec.json.encode(member.missing_sources)
@@ -173,12 +162,12 @@ class JsonForm:
 
 
 class MsgpackForm:
-    """Bodies in MessagePack and JSON are values of it, all others bytes."""
+    """The same in MessagePack: bodies in MessagePack and JSON are values of it, all others bytes."""
 
     separator = b""
     tail = b""
 
-    def can_hold(self, media_type: str) -> bool:  # noqa: ARG002  # as `BatchForm`
+    def can_hold(self, media_type: str) -> bool:  # noqa: ARG002  # as `JsonForm`
         return True
 
     def accept(self, route: str) -> bytes:
@@ -196,6 +185,9 @@ class MsgpackForm:
         fields += [pack("body"), _convert_to_msgpack(member)]
         size: bytes = msgpack.Packer().pack_map_header(len(fields) // 2)
         return b"".join([size, *fields])
+
+
+BatchForm = JsonForm | MsgpackForm
 
 
 def _convert_to_msgpack(member: BatchMember) -> bytes:
