@@ -162,7 +162,7 @@ class JsonForm:
 
 
 class MsgpackForm:
-    """The same in MessagePack: bodies in MessagePack and JSON are values of it, all others bytes."""
+    """The same in MessagePack: bodies in it and in JSON are its values, all others bytes."""
 
     separator = b""
     tail = b""
