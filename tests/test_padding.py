@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgihive.hdf5.buffers import has_padding, zero_padding
+from asgihive.padding import has_padding, zero_padding
 
 JUNK = 0xAA
 

@@ -228,7 +228,7 @@ async def _answer_array(
     from asgihive.encoders import Encoder, Values, check_fit, map_accepted_types  # noqa: PLC0415
     from asgihive.encoders.json import ENCODER  # noqa: PLC0415
     from asgihive.encoders.protocol import cut  # noqa: PLC0415
-    from asgihive.hdf5.buffers import zero_padding  # noqa: PLC0415
+    from asgihive.padding import zero_padding  # noqa: PLC0415
 
     array = np.asarray(value, order="C")
     values = Values("", array.shape, array.dtype)

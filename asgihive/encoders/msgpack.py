@@ -20,7 +20,7 @@ from asgihive.encoders.protocol import (
     pack_dtype,
     view_bytes,
 )
-from asgihive.hdf5.buffers import zero_padding
+from asgihive.padding import zero_padding
 
 _MAX_BIN = (1 << 32) - 1
 """The most bytes of a msgpack `bin` object."""

@@ -15,7 +15,7 @@ import numpy as np
 from h5py import h5d, h5p, h5t
 
 from asgihive.concurrency import measured
-from asgihive.hdf5.buffers import Array, Bytes, has_padding, zero_padding
+from asgihive.hdf5.buffers import Array, Bytes
 from asgihive.hdf5.cache import ChunkCache
 from asgihive.hdf5.chunk_grid import (
     ChunkBox,
@@ -39,6 +39,7 @@ from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.types import without_dimensions
+from asgihive.padding import has_padding, zero_padding
 
 # Chunks remembered as whole, of those that libhdf5 reads.
 _MAX_VERIFIED = 1 << 16

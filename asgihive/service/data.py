@@ -28,7 +28,7 @@ from asgihive.errors import (
     NeedsThread,
     PageTooLarge,
 )
-from asgihive.hdf5.buffers import find_bytes, has_padding, zero_padding
+from asgihive.hdf5.buffers import find_bytes
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.opening import dataset_key, open_dataset
@@ -45,6 +45,7 @@ from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
 from asgihive.hdf5.views import View, plan_view
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
+from asgihive.padding import has_padding, zero_padding
 from asgihive.service.requests import (
     COMPRESS_OVER_BYTES,
     ReadRequest,

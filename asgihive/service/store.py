@@ -30,11 +30,9 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.buffers import (
     find_bytes,
-    has_padding,
     keep_freed_buffers,
     read_cached_bytes,
     trim_freed_memory,
-    zero_padding,
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
@@ -44,6 +42,7 @@ from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.hdf5.virtual_sources import SourcesFound
+from asgihive.padding import has_padding, zero_padding
 from asgihive.service.requests import (
     ReadRequest,
     SourceFiles,

@@ -17,7 +17,7 @@ import orjson
 import pytest
 import tifffile
 
-from asgihive.hdf5.buffers import has_padding
+from asgihive.padding import has_padding
 from tests import zoo as animals
 from tests.zoo import FILES, oracle
 from tests.zoo.bodies import has_cells
