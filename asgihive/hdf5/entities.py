@@ -284,8 +284,9 @@ class Describer:
             child = yield from self.describe_child(group, link)
             children.append(child if self.keep is None else self.keep(child))
             yield
-        if group.file.metadata is not None:
-            group.file.metadata.drop_pages()
+        metadata = group.object.file.metadata
+        if metadata is not None:
+            metadata.drop_pages()
         return children
 
     def describe_child(self, group: Resolved, link: Link) -> Portions[dict[str, Any]]:
@@ -298,7 +299,7 @@ class Describer:
         try:
             if link.type == h5l.TYPE_HARD:
                 # Not by name: a forged group has two of one name, and this may be the other.
-                found = find_listed_object(group.file, link.address)
+                found = find_listed_object(group.object.file, link.address)
                 return (yield from self._describe_object(shown, found))
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self.lease, group, name, only_valid)

@@ -97,6 +97,7 @@ class Handle:
         links: of groups, by address and name.
         checked: addresses of objects that libhdf5 may open, see `asgihive.hdf5.structure_checks`.
         files: the open files that use it, one a name and pool.
+        close_descriptor: closes the descriptor once, at the latest when the handle is forgotten.
     """
 
     name: str
@@ -113,13 +114,9 @@ class Handle:
     checked: set[int] = field(default_factory=set)
     files: "weakref.WeakSet[OpenFile]" = field(default_factory=weakref.WeakSet)
     closed: bool = False
-    _close_descriptor: "weakref.finalize[..., Handle]" = field(init=False)
+    close_descriptor: Callable[[], object] = field(init=False)
     _library: tuple[h5f.FileID, h5g.GroupID] | None = None
     _sizes: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        # Also where its pool is forgotten without being closed.
-        self._close_descriptor = weakref.finalize(self, os.close, self.descriptor)
 
     def library(self) -> tuple[h5f.FileID, h5g.GroupID]:
         """Return the file and its root group as libhdf5 has them open. In the library lane.
@@ -216,7 +213,7 @@ class Handle:
                 with contextlib.suppress(RuntimeError):
                     file_id._close_open_objects(h5f.OBJ_LOCAL | ~h5f.OBJ_FILE)  # noqa: SLF001
                 close_id(file_id)
-            self._close_descriptor()
+            self.close_descriptor()
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -29,7 +29,8 @@ from asgihive.hdf5.datasets import READ_ERRORS, Dataset
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain, components, encoded, text
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import ContiguousStorage
-from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk
+from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk_below
+from asgihive.hdf5.objects import find_root
 from asgihive.hdf5.open_file import Key, OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.pool import Lease, ObjectKey, SourcesSeen
 from asgihive.hdf5.stored_metadata import StoredDataset, interpret_dataset
@@ -74,13 +75,14 @@ def open_dataset(lease: Lease, file: OpenFile, path: str, depth: int = 0) -> Por
     known = lease.pool.datasets.get((file, key))
     if isinstance(known, Dataset):
         return known
-    entity = walk(lease, file, path, LinkResolution.ALL)
+    root = Resolved("/", find_root(file))
+    entity = walk_below(lease, root, key, LinkResolution.ALL)
     if not isinstance(entity, Resolved) or entity.object.kind != "dataset":
         kind = kind_of(entity).replace("_", " ")
         raise KindMismatch(file.place.name, entity.path, kind, "a dataset")
     dataset = yield from _opened(lease, entity, depth)
     # Its path and extent depend on this file alone.
-    alone = len(lease.depends) == 1 and entity.file is file and not file.live
+    alone = len(lease.depends) == 1 and dataset.file is file and not file.live
     if alone and (dataset.virtual is None or not dataset.virtual.can_grow):
         index_bytes = 0 if dataset.chunked is None else dataset.chunked.index.bytes
         index_bytes += 0 if dataset.virtual is None else dataset.virtual.bytes
@@ -124,7 +126,7 @@ def _find_facts(entity: Resolved) -> _Facts:
     Raises:
         NoEquivalent, READ_ERRORS, NeedsThread
     """
-    file, header = entity.file.metadata, entity.object.header
+    file, header = entity.object.file.metadata, entity.object.header
     if header is not None and file is not None:
         with contextlib.suppress(NotPlain):
             return _facts_of_header(entity, file, interpret_dataset(file, header))
@@ -211,6 +213,7 @@ def _facts_of_library(entity: Resolved) -> _Facts:
 
 
 def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
+    file = entity.object.file
     try:
         facts = _find_facts(entity)
         dtype, item_shape = facts.dtype, facts.item_shape
@@ -233,10 +236,10 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
                 cache=lease.pool.chunks,
             )
         if facts.offset is not None and shape is not None:
-            contiguous = ContiguousStorage(entity.file, facts.offset, shape, dtype, item_shape)
+            contiguous = ContiguousStorage(file, facts.offset, shape, dtype, item_shape)
         return Dataset(
             path=entity.path,
-            file=entity.file,
+            file=file,
             object=entity.object,
             layout=layout,
             virtual=virtual,
@@ -250,14 +253,13 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
             needs_library=contiguous is None if chunked is None else chunked.needs_library,
         )
     except NoEquivalent as error:
-        raise TypeUnsupported(entity.file.place.name, entity.path, str(error)) from None
+        raise TypeUnsupported(file.place.name, entity.path, str(error)) from None
     except READ_ERRORS as error:
         lease.check()
-        refusal = refusal_of(entity.file.place.name, entity.path, error)
+        refusal = refusal_of(file.place.name, entity.path, error)
         if refusal is not None:
             raise refusal from error
-        reason = libhdf5_reason(error)
-        raise DamagedData(entity.file.place.name, entity.path, reason) from error
+        raise DamagedData(file.place.name, entity.path, libhdf5_reason(error)) from error
 
 
 def virtual_extent(

@@ -131,10 +131,8 @@ class Block:
     shape: tuple[int, ...]
     """The block's shape in the selection: whole rows of one axis."""
 
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
+    size: int
+    """The number of elements."""
 
 
 def plan_blocks(
@@ -150,7 +148,7 @@ def plan_blocks(
     if selection.size == 0:
         return
     if selection.size * item_bytes <= block_bytes or not selection.axes:
-        yield Block(0, selection.axes, selection.shape)
+        yield Block(0, selection.axes, selection.shape, selection.size)
         return
     cut = _choose_cut(selection, item_bytes, block_bytes)
     behind = selection.axes[cut + 1 :]
@@ -167,7 +165,8 @@ def plan_blocks(
             shape = kept_behind if axis.dropped else (count, *kept_behind)
             if selection.shape and not shape:
                 shape = (1,)
-            yield Block(first, (*before, axis.part(position, count), *behind), shape)
+            axes = (*before, axis.part(position, count), *behind)
+            yield Block(first, axes, shape, count * row)
             position += count
             first += count * row
 

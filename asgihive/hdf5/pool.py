@@ -516,6 +516,7 @@ class FilePool:
             open_by_library=open_by_library,
             headers={} if root is None or stored is None else {stored.root: root},
         )
+        handle.close_descriptor = weakref.finalize(handle, os.close, descriptor)
         try:
             if opened:
                 handle.library()

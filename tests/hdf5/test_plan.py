@@ -99,7 +99,7 @@ def test_dropped_axes_have_no_place_in_a_shape() -> None:
 
 
 def test_scalar_and_empty() -> None:
-    assert planned(select_all(()), None, 8, 1) == [Block(0, (), ())]
+    assert planned(select_all(()), None, 8, 1) == [Block(0, (), (), 1)]
     assert planned(select_all((3, 0)), (1, 1), 8, 1) == []
 
 
