@@ -276,62 +276,24 @@ def narrow(store: Store, prepared: Prepared, wanted: ByteRange) -> Prepared:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An answer whose first block is read and encoded."""
-
-    prepared: Prepared
-    version: Version
-    pieces: list[bytes]
+Answered = tuple[Version, BufferedResponse | StreamedResponse, BytesPlace | None]
+"""The version, the response, which may be a 304, and the place of its bytes, if that is known."""
 
 
-async def answer_values(
-    store: Store, request: ReadRequest, wanted: Wanted
-) -> tuple[Version, BufferedResponse | StreamedResponse, BytesPlace | None]:
+async def answer_values(store: Store, request: ReadRequest, wanted: Wanted) -> Answered:
     """Answer with the values that are asked for; whole when they are one piece, else streamed.
-
-    Returns:
-        The version, the response, which may be a 304, and the place of its bytes.
 
     Raises:
         HTTPException: 412 or 416.
         and whatever reading raises.
     """
-    begun = await _begin_at_hand(store, request, wanted)
-    if begun is None:
-        begun = (await store.read(partial(_begin, store, request, wanted)))[0]
-    if isinstance(begun, tuple):
-        return *begun, None
-    prepared, lease = begun.prepared, begun.prepared.lease
-    try:
-        headers = make_value_headers(prepared.encoder, prepared.values, prepared.view)
-        if prepared.is_raw:
-            headers["accept-ranges"] = "bytes"
-        part, status, length = prepared.part, 200, prepared.length
-        if part is not None:
-            headers["content-range"] = part.range.format_content_range(part.size)
-            status, length = 206, part.range.length
-        if not prepared.is_one_piece:
-            chunks = _stream(store, prepared, begun.pieces)
-            response = StreamedResponse(
-                body_chunks=chunks, content_length=length, status=status, headers=headers
-            )
-            return begun.version, response, None
-        place = _find_place(prepared)
-        lease.release()
-        tail = prepared.encoder.tail(prepared.values)
-        body = join_pieces([prepared.head, *begun.pieces, tail])
-        if part is not None:
-            body = part.cut(body, 0)
-        return begun.version, BufferedResponse(body, status, headers), place
-    except BaseException:
-        lease.release()
-        raise
+    answered = await _answer_at_hand(store, request, wanted)
+    if answered is None:
+        answered = (await store.read(partial(_answer, store, request, wanted)))[0]
+    return answered
 
 
-async def _begin(
-    store: Store, request: ReadRequest, wanted: Wanted, lease: Lease
-) -> Begun | tuple[Version, BufferedResponse]:
+async def _answer(store: Store, request: ReadRequest, wanted: Wanted, lease: Lease) -> Answered:
     """Do everything before the first byte; what a 304 needs is all of it, where it is one."""
 
     def prepare(lease: Lease) -> Portions[tuple[Prepared, Array | None]]:
@@ -356,9 +318,7 @@ async def _begin(
     return await _read_first(store, prepared, wanted, array)
 
 
-async def _begin_at_hand(
-    store: Store, request: ReadRequest, wanted: Wanted
-) -> Begun | tuple[Version, BufferedResponse] | None:
+async def _answer_at_hand(store: Store, request: ReadRequest, wanted: Wanted) -> Answered | None:
     """Do the same for values of a file that is open already that need no libhdf5.
 
     A thread is needed to read and decode them, and it need not be libhdf5's; for few plain
@@ -384,8 +344,8 @@ async def _begin_at_hand(
 
 async def _read_first(
     store: Store, prepared: Prepared, wanted: Wanted, array: Array | None
-) -> Begun | tuple[Version, BufferedResponse]:
-    """Read the first block, unless `array` is what was read, and encode it."""
+) -> Answered:
+    """Read the first block, unless `array` is what was read, and answer with it."""
     dataset, lease = prepared.dataset, prepared.lease
     is_large: bool | None = True
     if prepared.is_one_piece:
@@ -395,13 +355,13 @@ async def _read_first(
         unchanged = answer_preconditions(wanted, version)
         if unchanged is not None:
             lease.release()
-            return version, unchanged
+            return version, unchanged, None
     if wanted.has_range and prepared.length is not None and prepared.is_raw:
         chosen = choose_wanted_range(wanted, version, prepared.length)
         prepared = prepared if chosen is None else narrow(store, prepared, chosen)
     block = prepared.block
     if block is None:
-        return Begun(prepared, version, [])
+        return _make_answer(store, prepared, version, [])
     if array is None and not dataset.needs_library:
         array = _read_at_once(store, dataset, block, lease)
     encode_block = partial(prepared.encode, block)
@@ -411,7 +371,32 @@ async def _read_first(
         pieces = encode_block(array)
     else:
         pieces = await store.lanes.decode.run(partial(encode_block, array), patient=True)
-    return Begun(prepared, version, pieces)
+    return _make_answer(store, prepared, version, pieces)
+
+
+def _make_answer(
+    store: Store, prepared: Prepared, version: Version, pieces: list[bytes]
+) -> Answered:
+    """Return the answer of which these are the first pieces behind the head, or all."""
+    headers = make_value_headers(prepared.encoder, prepared.values, prepared.view)
+    if prepared.is_raw:
+        headers["accept-ranges"] = "bytes"
+    part, status, length = prepared.part, 200, prepared.length
+    if part is not None:
+        headers["content-range"] = part.range.format_content_range(part.size)
+        status, length = 206, part.range.length
+    if not prepared.is_one_piece:
+        chunks = _stream(store, prepared, pieces)
+        response = StreamedResponse(
+            body_chunks=chunks, content_length=length, status=status, headers=headers
+        )
+        return version, response, None
+    place = _find_place(prepared)
+    prepared.lease.release()
+    body = join_pieces([prepared.head, *pieces, prepared.encoder.tail(prepared.values)])
+    if part is not None:
+        body = part.cut(body, 0)
+    return version, BufferedResponse(body, status, headers), place
 
 
 def _read_at_once(store: Store, dataset: Dataset, block: Block, lease: Lease) -> Array | None:
