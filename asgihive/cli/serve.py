@@ -1,7 +1,6 @@
 """`asgihive serve DIR` and `asgihive demo`: HDF5 files over HTTP, and sample files to try it."""
 
 import argparse
-import dataclasses
 import errno
 import logging
 import logging.config
@@ -87,8 +86,7 @@ def _serve(options: argparse.Namespace) -> int:
     server, directory = given.server, given.directory
     if directory is None:
         parser.error("DIR is missing: the directory to serve")
-    if problem := find_certificate_problem(server):
-        _refuse(parser, server, problem)
+    _check_certificate(parser, server)
     with ExitStack() as stack:
         try:
             if server.uds is None:
@@ -103,16 +101,14 @@ def _serve(options: argparse.Namespace) -> int:
             places = " or, on this machine, ".join(f"{each}/" for each in urls)
             return f"Serving {directory} at {at}{places} (Ctrl+C stops)"
 
-        given = _announce(given, directory, listener, write_text)
-        return run_server(server, directory, given.settings, listener)
+        return _run(given, directory, listener, write_text)
 
 
 def _demo(options: argparse.Namespace) -> int:
     parser: Parser = options.parser
     given = read_options(options)
     server = given.server
-    if problem := find_certificate_problem(server):
-        _refuse(parser, server, problem)
+    _check_certificate(parser, server)
     notes = []
     try:
         try:
@@ -136,8 +132,13 @@ def _demo(options: argparse.Namespace) -> int:
         def write_text(urls: Sequence[str]) -> str:
             return "\n".join([*notes, *list_invitations(urls[0])])
 
-        given = _announce(given, directory, listener, write_text)
-        return run_server(server, directory, given.settings, listener)
+        return _run(given, directory, listener, write_text)
+
+
+def _check_certificate(parser: Parser, options: ServerOptions) -> None:
+    problem = find_certificate_problem(options)
+    if problem is not None:
+        _refuse(parser, options, problem)
 
 
 def _refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
@@ -151,13 +152,15 @@ def _refuse(parser: Parser, options: ServerOptions, problem: str) -> NoReturn:
     parser.error(problem)
 
 
-def _announce(
+def _run(
     given: ServerCommand,
     root: str,
     listener: socket.socket,
     write_text: Callable[[Sequence[str]], str],
-) -> ServerCommand:
-    """Say first of all which directory is served where, and warn if it is open to a network.
+) -> int:
+    """Say which directory is served where, warn if it is open to a network, and serve it.
+
+    At a loopback address without a token only local names are answered, unless others were named.
 
     Args:
         given: the options of the command.
@@ -166,8 +169,7 @@ def _announce(
         write_text: makes the text for people of the URLs that `list_urls` gives.
 
     Returns:
-        The same, with what holds where it is served: at a loopback address without a token
-        only local names are answered, unless others were named.
+        The exit code.
 
     Raises:
         OutputFailed: standard output cannot be written.
@@ -192,4 +194,4 @@ def _announce(
             listener.getsockname()[1],
             root,
         )
-    return dataclasses.replace(given, settings=settings)
+    return run_server(options, root, settings, listener)

@@ -81,15 +81,12 @@ class LinkReport:
 
 
 @dataclass(frozen=True, slots=True)
-class FilterReport:
+class FilterReport(Filter):
     """One filter of the pipeline, in the order of writing."""
 
-    id: int
-    name: str
-    values: tuple[int, ...]
-    decoder: str | None
+    decoder: str | None = None
     """`asgihive`, `libhdf5`, or None = it is missing."""
-    install: str | None
+    install: str | None = None
     """What to do about a missing one."""
 
 
