@@ -163,16 +163,11 @@ class Dataset:
 
         In the library lane. Raises as `read`.
         """
-        if self.chunked is None or not self.needs_library_to_locate:
+        chunked = self.chunked
+        if chunked is None or chunked.needs_library or not chunked.index.needs_library:
             return None
         with self.diagnosed(lease, axes):
-            return self.chunked.index.locate(axes, lease.go_on)
-
-    @property
-    def needs_library_to_locate(self) -> bool:
-        """Whether what reads without libhdf5 has to `locate` its chunks before."""
-        chunked = self.chunked
-        return chunked is not None and not chunked.needs_library and chunked.index.needs_library
+            return chunked.index.locate(axes, lease.go_on)
 
     def has_many_chunks(self, axes: tuple[Axis, ...]) -> bool:
         """Return whether `axes` touch more chunks than are read in passing."""

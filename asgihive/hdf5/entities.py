@@ -129,13 +129,13 @@ def _find_stored(entity: Resolved) -> _Stored:
     header, file = entity.object.header, entity.file.metadata
     if header is not None and file is not None:
         with contextlib.suppress(NotPlain):
-            found = [parse_attribute(each, file.length_bytes) for each in header.attributes]
-            by_name: _Stored = {each.name: each for each in found}
+            found: _Stored = {}
+            for message in header.attributes:
+                attribute = parse_attribute(message, file.length_bytes)
+                found[attribute.name] = attribute
             # Of two attributes of one name, which only a forged header has, libhdf5 chooses.
-            if len(by_name) == len(found):
-                if header.tracks_attributes:
-                    return by_name
-                return {name: by_name[name] for name in sorted(by_name)}
+            if len(found) == len(header.attributes):
+                return found if header.tracks_attributes else dict(sorted(found.items()))
     names: list[bytes] = []
     try:
         h5a.iterate(entity.id, names.append, index_type=_attribute_order(entity.id))
@@ -229,7 +229,12 @@ def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
             if memory.is_mislabelled:
                 relabel_sequences(values, base)
             if base.kind == "O":
-                room.take(sum(map(_bytes_of, values.flat)))
+                # About what the values take, beside their places in the array.
+                sizes = (
+                    len(each) if isinstance(each, bytes | str) else getattr(each, "nbytes", 0)
+                    for each in values.flat
+                )
+                room.take(sum(sizes))
     except NoEquivalent as error:
         raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
@@ -239,11 +244,6 @@ def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
             raise refusal from error
         raise DamagedData(*place, f"{what} ({libhdf5_reason(error)})") from error
     return values if values.shape else values[()]
-
-
-def _bytes_of(value: Any) -> int:
-    """Return about what a value of variable length takes, beside its place in the array."""
-    return len(value) if isinstance(value, bytes | str) else int(getattr(value, "nbytes", 0))
 
 
 @dataclass(frozen=True, slots=True)

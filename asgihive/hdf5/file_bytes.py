@@ -155,7 +155,8 @@ class FileBytes:
             DamagedMetadata: the file ends before.
         """
         start = self.base + address
-        if start + size > self.end and (not self.is_live or start + size > self._end_now()):
+        stop = start + size
+        if stop > self.end and not (self.is_live and stop <= os.fstat(self.descriptor).st_size):
             raise DamagedMetadata(f"the file ends before {size} bytes of its index at {start}")
         stored = read_bytes(self.descriptor, size, start)
         if len(stored) < size:
@@ -251,9 +252,6 @@ class FileBytes:
     def length(self, stored: bytes, at: int) -> int:
         """Return the length that is stored at position `at`."""
         return int.from_bytes(stored[at : at + self.length_bytes], "little")
-
-    def _end_now(self) -> int:
-        return os.fstat(self.descriptor).st_size
 
 
 def signature_offset(descriptor: int, size: int) -> int | None:

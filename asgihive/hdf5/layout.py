@@ -111,18 +111,15 @@ def find_properties(dataset: h5d.DatasetID) -> h5p.PropDCID:
     try:
         return dataset.get_create_plist()
     except RuntimeError:
-        if not _has_variable_length(dataset.get_type()):
+        type_id = dataset.get_type()
+        # libhdf5 finds strings of variable length among sequences, h5py's versions among strings.
+        if not type_id.detect_class(h5t.VLEN) and not type_id.detect_class(h5t.STRING):
             raise
         message = (
             "its fill value of variable length is lost, as h5copy loses those, and libhdf5 reads "
             "nothing without it"
         )
         raise NoEquivalent(message) from None
-
-
-def _has_variable_length(type_id: h5t.TypeID) -> bool:
-    # libhdf5 finds strings of variable length among the sequences, h5py's versions among strings.
-    return bool(type_id.detect_class(h5t.VLEN) or type_id.detect_class(h5t.STRING))
 
 
 # H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS (H5Dpublic.h).

@@ -372,7 +372,8 @@ class Histogram:
             with np.errstate(over="ignore"):
                 np.multiply(values, self._scale, out=scaled, dtype=np.float64)
                 scaled += self._offset
-            if self._reaches_beyond(run) or top < counts.size - 1:
+            is_beyond = run.minimum < self._low or run.maximum > self._high
+            if is_beyond or top < counts.size - 1:
                 np.clip(scaled, 0, top, out=scaled)
             np.copyto(slots, scaled, casting="unsafe")
             scaled += 2 * self._tolerance
@@ -384,9 +385,6 @@ class Histogram:
                 moved = np.bincount(high, minlength=counts.size)
                 counts -= moved
                 counts[:-1] += moved[1:]
-
-    def _reaches_beyond(self, run: FiniteRun) -> bool:
-        return run.minimum < self._low or run.maximum > self._high
 
 
 def find_edges(bins: int, given: ValueRange, dtype: np.dtype[Any]) -> list[float]:

@@ -239,19 +239,11 @@ def _note_table(stored: FileBytes, header: _Header, at: int, size: int, flags: i
         header.link_trees.append(tree)
 
 
-def _note_links(stored: FileBytes, header: _Header, at: int, size: int, flags: int) -> None:
-    """Section IV.A.2.c, see `_note_indexes`."""
-    _note_indexes(stored, header, at, size, 0 if flags & SHARED else 8)
-
-
-def _note_attributes(stored: FileBytes, header: _Header, at: int, size: int, flags: int) -> None:
-    """Section IV.A.2.v, see `_note_indexes`."""
-    _note_indexes(stored, header, at, size, 0 if flags & SHARED else 2)
-
-
-def _note_indexes(stored: FileBytes, header: _Header, at: int, size: int, order_bytes: int) -> None:
-    """Note a fractal heap, then a B-tree by name, then perhaps one by creation order."""
-    if not order_bytes:
+def _note_indexes(  # noqa: PLR0913  # called as the others, and says of which kind they are
+    stored: FileBytes, header: _Header, at: int, size: int, flags: int, *, order_bytes: int
+) -> None:
+    """Sections IV.A.2.c and v: a fractal heap, then a B-tree by name, perhaps one by creation."""
+    if flags & SHARED:
         return
     body = stored.read_page(at, size)
     first = 2 + (order_bytes if body[1] & 0x01 else 0) + stored.address_bytes
@@ -285,8 +277,8 @@ def _note_attribute(stored: FileBytes, header: _Header, at: int, size: int, flag
 
 _NOTES: dict[int, Callable[[FileBytes, _Header, int, int, int], None]] = {
     SYMBOL_TABLE: _note_table,
-    LINK_INFO: _note_links,
-    ATTRIBUTE_INFO: _note_attributes,
+    LINK_INFO: partial(_note_indexes, order_bytes=8),
+    ATTRIBUTE_INFO: partial(_note_indexes, order_bytes=2),
     DATATYPE: _note_type,
     ATTRIBUTE: _note_attribute,
 }

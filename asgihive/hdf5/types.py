@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import h5py
 import numpy as np
-from h5py import h5f, h5p, h5r, h5s, h5t
+from h5py import h5f, h5p, h5s, h5t
 
 from asgihive.hdf5.file_bytes import text
 
@@ -221,26 +221,18 @@ def _opaque(type_id: Any) -> MemoryType:
 
 
 def _reference(type_id: Any) -> MemoryType:
-    kind = _reference_kind(type_id)
-    if kind == h5r.OBJECT:
+    # By the encoding: libhdf5 takes a type that was decoded for another one than the same type of
+    # a dataset, and h5py only compares.
+    message = _message_of(type_id)
+    kind = message[1] & 0x0F if message else None
+    if kind == 0:
         return MemoryType(h5py.ref_dtype, h5t.PYTHON_OBJECT, is_as_stored=False)
-    if kind == h5r.DATASET_REGION:
+    if kind == 1:
         # h5py's conversion (3.16) counts a reference down in memory that was never written to.
         unfit = "references to regions in sequences of variable length crash h5py and libhdf5"
         dtype, created = h5py.regionref_dtype, h5t.PYTHON_OBJECT
         return MemoryType(dtype, created, is_as_stored=False, unfit=unfit)
     raise NoEquivalent(f"{_NONE}: it is a reference of HDF5 1.12 or later")
-
-
-def _reference_kind(type_id: Any) -> int | None:
-    """Return `h5r.OBJECT`, `h5r.DATASET_REGION`, or None for any other.
-
-    From the encoding: libhdf5 takes a type that was decoded for another one than the same type
-    of a dataset, and h5py only compares.
-    """
-    kinds = {0: h5r.OBJECT, 1: h5r.DATASET_REGION}
-    message = _message_of(type_id)
-    return kinds.get(message[1] & 0x0F) if message else None
 
 
 def _enumeration(type_id: Any) -> MemoryType:
