@@ -1,4 +1,4 @@
-"""Values → bytes: one module a format, found by `registry`. Nothing of files or HTTP is here.
+"""Values → bytes: one module a format, listed by `list_encoders`. Nothing of files or HTTP is here.
 
 To add a format, put a module with an `ENCODER` into this folder, or name an `Encoder` in the
 entry-point group `asgihive.encoders` of another distribution, or call `register`.

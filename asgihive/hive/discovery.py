@@ -319,17 +319,19 @@ class Importer:
         return ""
 
 
-def find_component_folder(frame: FrameType | None) -> str | None:
-    """Find the folder of the file that calls, if it belongs to a component of any hive.
-
-    Args:
-        frame: where the call comes from; those of asgihive itself are left out.
-    """
+def find_calling_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the first frame from `frame` outwards that is not of asgihive itself."""
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
         if name.partition(".")[0] != __name__.partition(".")[0]:
-            break
+            return frame
         frame = frame.f_back
+    return None
+
+
+def find_component_folder(frame: FrameType | None) -> str | None:
+    """Return the folder of the file that calls, if it belongs to a component of any hive."""
+    frame = find_calling_frame(frame)
     if frame is None:
         return None
     folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))

@@ -37,6 +37,7 @@ from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.discovery import (
     FoundComponent,
     Importer,
+    find_calling_frame,
     find_components,
     find_installed,
     load_component,
@@ -47,7 +48,6 @@ from asgihive.hive.lifespan import Life, run_plan
 
 _logger = logging.getLogger("asgihive.hive")
 
-_PACKAGE = __name__.partition(".")[0]
 _HOW_TO_START = (
     "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "
     "where it is mounted or a middleware, give the outer application `lifespan=hive.lifespan`; "
@@ -378,11 +378,7 @@ class HiveMiddleware:
 
 def _find_caller(frame: FrameType | None) -> tuple[str | None, str]:
     """Find folder and package of the file that builds the hive; None where there is no file."""
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if name.partition(".")[0] != _PACKAGE:
-            break
-        frame = frame.f_back
+    frame = find_calling_frame(frame)
     if frame is None or not os.path.isfile(frame.f_code.co_filename):
         return None, ""
     folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
