@@ -79,7 +79,7 @@ def read_links(file: FileBytes, header: ObjectHeader) -> dict[bytes, Link]:
         for message in header.links:
             link = _parse_link(file, message)
             links[link.name] = link
-    except (struct.error, IndexError, OverflowError):
+    except (struct.error, ValueError, IndexError, OverflowError):
         raise NotPlain from None
     # Of two links of one name, which only a forged group has, libhdf5 chooses.
     if len(links) < len(header.links):
@@ -145,27 +145,22 @@ def _read_symbol_table(file: FileBytes, table: bytes) -> dict[bytes, Link]:
         size = 2 * wide + 24
         entries = file.read_page(node + 8, count * size)
         for at in range(0, count * size, size):
-            name = _string_at(names, file.address(entries, at))
+            first = file.address(entries, at)
+            name = names[first : names.index(b"\0", first)]
             address = file.address(entries, at + wide)
             cached = int.from_bytes(entries[at + 2 * wide : at + 2 * wide + 4], "little")
             # Of two links of one name, which only a forged group has, libhdf5 chooses.
             if not name or name in links:
                 raise NotPlain
             if cached == _CACHED_SOFT:
-                target = int.from_bytes(entries[at + 2 * wide + 8 : at + 2 * wide + 12], "little")
-                links[name] = Link(name, h5l.TYPE_SOFT, 0, 0, _string_at(names, target))
+                first = int.from_bytes(entries[at + 2 * wide + 8 : at + 2 * wide + 12], "little")
+                target = names[first : names.index(b"\0", first)]
+                links[name] = Link(name, h5l.TYPE_SOFT, 0, 0, target)
             elif cached > _CACHED_SOFT or address == file.undefined:
                 raise NotPlain
             else:
                 links[name] = Link(name, h5l.TYPE_HARD, address, 0)
     return links
-
-
-def _string_at(heap: bytes, at: int) -> bytes:
-    end = heap.find(b"\0", at)
-    if end < 0:
-        raise NotPlain
-    return heap[at:end]
 
 
 def _find_nodes(file: FileBytes, root: int) -> list[int]:
