@@ -350,4 +350,4 @@ def isolate(store: Store, router: Router) -> ReadingParts:
         statuses=STATUSES,
         needs_lifespan=False,
     )
-    return ReadingParts(cornerstone, relayed, readers.figures, health=front)
+    return ReadingParts(cornerstone, relayed, readers.sum_figures, health=front)

@@ -284,7 +284,7 @@ class Readers:
 
     # As long as the service runs
 
-    def figures(self) -> Figures:
+    def sum_figures(self) -> Figures:
         """Return what all processes have come to, and those before them."""
         return Figures.sum([self._counted, *(each.status.figures for each in list(self.all))])
 
