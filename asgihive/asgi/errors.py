@@ -19,14 +19,6 @@ from asgihive.errors import BadParameter
 Statuses = Mapping[type[Exception], int]
 """HTTP status by class of exception; a class also stands for its subclasses."""
 
-PHASES = {
-    "http.response.start": "begun",
-    "websocket.accept": "open",
-    "websocket.close": "begun",
-    "websocket.http.response.start": "begun",
-}
-"""The phase of a connection after a message of a type; before any of them it is "new"."""
-
 MAX_TEXT_CHARACTERS = 200
 """Most characters of a message that a client may have written."""
 
@@ -196,7 +188,7 @@ async def send_error(  # noqa: PLR0913  # the three of ASGI, and three facts of 
     that says that the client is gone is answered by nothing.
 
     Args:
-        phase: of the connection, see `PHASES`.
+        phase: of the connection, see `responses.PHASES`.
 
     Raises:
         Exception: `error` itself, if the response has begun: there is no second one, and the

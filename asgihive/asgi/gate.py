@@ -1,29 +1,20 @@
 """The gate: what protects every hive, before a request reaches the router and until it is sent."""
 
 import logging
-from dataclasses import dataclass
 from types import MappingProxyType
 
-import anyio
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi.errors import PHASES, HTTPException, Statuses, send_error
+from asgihive.asgi.errors import Statuses, send_error
+from asgihive.asgi.request_fields import check_framing
+from asgihive.asgi.responses import ClientStalled, Passage
 from asgihive.errors import AnswerBroken, AsgihiveError
 
 SEND_TIMEOUT_SECONDS = 60.0
 """How long a client may take for one body chunk, by default."""
 
-# Less than this lies in the buffers of the server and the operating system.
-_BUFFERED_BYTES = 1 << 16
-
-_AMBIGUOUS = "Content-Length and Transfer-Encoding exclude each other: send one of them"
-
 # Where servers log what an application raises.
 _ERROR_LOGGERS = ("uvicorn.error", "hypercorn.error")
-
-
-class ClientStalled(OSError):  # as if the client were gone: there is no one to answer
-    """A client took nothing of a body chunk for too long."""
 
 
 class Gate:
@@ -60,52 +51,6 @@ class Gate:
             await send_error(
                 error, scope, receive, passage.send, statuses=self.statuses, phase=passage.phase
             )
-
-
-@dataclass(slots=True, eq=False)
-class Passage:
-    """One request on its way through a gate."""
-
-    to_server: Send
-    seconds: float
-    """How long the client may take for one body chunk."""
-    phase: str = "new"
-    """Of the connection, see `PHASES`."""
-
-    async def send(self, message: Message) -> None:
-        """Send a message, which the client may hold up for a bounded time.
-
-        A server whose `send` cannot be cancelled (Hypercorn on trio) waits as long as it likes.
-
-        Raises:
-            ClientStalled: the client took too long; the server then drops the connection.
-        """
-        self.phase = PHASES.get(message["type"], self.phase)
-        if not message.get("more_body") and len(message.get("body", b"")) < _BUFFERED_BYTES:
-            await self.to_server(message)
-        else:
-            with anyio.move_on_after(self.seconds) as scope:
-                await self.to_server(message)
-            if scope.cancelled_caught:
-                raise ClientStalled(f"the client took no block within {self.seconds:g} s")
-
-
-def check_framing(scope: Scope) -> None:
-    """Refuse a request whose end is ambiguous.
-
-    With both headers a proxy may have taken the next client's request for a part of the body,
-    or the other way round; the connection ends with the refusal (RFC 9112, section 6.1), which
-    not every server sees to (h11).
-
-    Raises:
-        HTTPException: 400.
-    """
-    has_length = has_coding = False
-    for name, _ in scope["headers"]:
-        has_length = has_length or name == b"content-length"
-        has_coding = has_coding or name == b"transfer-encoding"
-    if has_length and has_coding:
-        raise HTTPException(400, _AMBIGUOUS, {"connection": "close"})
 
 
 def shorten_broken_answers() -> None:

@@ -23,6 +23,8 @@ from asgihive.errors import BadParameter
 MAX_FIELDS = 1000
 """Most fields of a query string."""
 
+_AMBIGUOUS = "Content-Length and Transfer-Encoding exclude each other: send one of them"
+
 
 def parse_query(raw: bytes) -> dict[str, list[str]]:
     """Parse an `application/x-www-form-urlencoded` query string (WHATWG URL §5.1).
@@ -74,6 +76,24 @@ def join_headers(scope: Scope, name: bytes) -> str:
     """Return all values of a header as one list (RFC 9110 §5.3); `""` without such a header."""
     values = [value for each, value in scope["headers"] if each == name]
     return b", ".join(values).decode("latin-1") if values else ""
+
+
+def check_framing(scope: Scope) -> None:
+    """Refuse a request whose end is ambiguous.
+
+    With both headers a proxy may have taken the next client's request for a part of the body,
+    or the other way round; the connection ends with the refusal (RFC 9112, section 6.1), which
+    not every server sees to (h11).
+
+    Raises:
+        HTTPException: 400.
+    """
+    has_length = has_coding = False
+    for name, _ in scope["headers"]:
+        has_length = has_length or name == b"content-length"
+        has_coding = has_coding or name == b"transfer-encoding"
+    if has_length and has_coding:
+        raise HTTPException(400, _AMBIGUOUS, {"connection": "close"})
 
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # a token of RFC 9110 §5.6.2

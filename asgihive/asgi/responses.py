@@ -1,4 +1,7 @@
-"""Responses: a body that is in memory and can be sent again, and a body that is streamed."""
+"""Responses: a body that is in memory and can be sent again, and a body that is streamed.
+
+What is sent of them passes a `Passage`, which bounds how long a client takes for it.
+"""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,6 +21,17 @@ BodyChunk = bytes | memoryview
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
+PHASES = {
+    "http.response.start": "begun",
+    "websocket.accept": "open",
+    "websocket.close": "begun",
+    "websocket.http.response.start": "begun",
+}
+"""The phase of a connection after a message of a type; before any of them it is "new"."""
+
+# Less than this lies in the buffers of the server and the operating system.
+_BUFFERED_BYTES = 1 << 16
+
 _NOT_IN_A_VALUE = re.compile(rb"[\r\n\0]")  # RFC 9110 §5.5
 _MAX_FILENAME_CHARACTERS = 150
 
@@ -34,8 +48,40 @@ class ContentLengthMismatch(RuntimeError):
         return f"Content-Length is {self.content_length}, the body has {self.received} bytes"
 
 
+class ClientStalled(OSError):  # as if the client were gone: there is no one to answer
+    """A client took nothing of a body chunk for too long."""
+
+
 class _ClientGone(Exception):
     """The server says in `send` that the client is gone."""
+
+
+@dataclass(slots=True, eq=False)
+class Passage:
+    """One request on its way through a gate."""
+
+    to_server: Send
+    seconds: float
+    """How long the client may take for one body chunk."""
+    phase: str = "new"
+    """Of the connection, see `PHASES`."""
+
+    async def send(self, message: Message) -> None:
+        """Send a message, which the client may hold up for a bounded time.
+
+        A server whose `send` cannot be cancelled (Hypercorn on trio) waits as long as it likes.
+
+        Raises:
+            ClientStalled: the client took too long; the server then drops the connection.
+        """
+        self.phase = PHASES.get(message["type"], self.phase)
+        if not message.get("more_body") and len(message.get("body", b"")) < _BUFFERED_BYTES:
+            await self.to_server(message)
+        else:
+            with anyio.move_on_after(self.seconds) as scope:
+                await self.to_server(message)
+            if scope.cancelled_caught:
+                raise ClientStalled(f"the client took no block within {self.seconds:g} s")
 
 
 @dataclass(frozen=True, slots=True)

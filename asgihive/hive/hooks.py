@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import Router
-from asgihive.asgi.errors import PHASES
+from asgihive.asgi.responses import PHASES
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import HookDenied, join_names
 

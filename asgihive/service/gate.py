@@ -26,7 +26,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgihive import errors
 from asgihive.asgi import HTTPException, get_route_path, parse_query, send_error
 from asgihive.asgi.errors import clip_text
-from asgihive.asgi.gate import Gate, Passage, check_framing
+from asgihive.asgi.gate import Gate
+from asgihive.asgi.request_fields import check_framing
+from asgihive.asgi.responses import Passage
 from asgihive.concurrency import RequestContext, Timings, get_spent, request_context
 from asgihive.hdf5.file_bytes import components, encoded
 from asgihive.hdf5.open_file import Unsettled

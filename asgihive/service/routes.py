@@ -213,7 +213,7 @@ def begin_in_time(seconds: float, send: Send) -> Iterator[Send]:
 
     All that the service does before counts: waiting for a lane, for another request that makes the
     same answer, for a file to stop changing. What has begun is bounded by how long its client may
-    take (`asgihive.asgi.gate`), and for each further block by the reader. What makes the answer
+    take (`Passage`), and for each further block by the reader. What makes the answer
     is cancelled when its time is over, so that its work ends at the next step.
 
     Args:

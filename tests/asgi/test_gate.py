@@ -7,7 +7,8 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from asgihive import Hive, Router
-from asgihive.asgi.gate import ClientStalled, Gate
+from asgihive.asgi.gate import Gate
+from asgihive.asgi.responses import ClientStalled
 from asgihive.hive import Component
 from tests.asgi.exchange import http, run
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from asgihive.asgi.gate import ClientStalled, Passage
+from asgihive.asgi.responses import ClientStalled, Passage
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
