@@ -104,7 +104,7 @@ class ResultSender:
         self._json = [json, _VARY] if media_type is None else [json]
         if "numpy" in sys.modules:
             # The handler may return arrays, and to import at its first request blocks others.
-            for module in ("asgihive.encoders.msgpack", "asgihive.hdf5.buffers"):
+            for module in ("asgihive.encoders.msgpack", "asgihive.padding"):
                 importlib.import_module(module)
 
     async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
