@@ -136,14 +136,12 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
             orders.append(order)
         elif kind == LINK:
             header.links.append(body)
-        elif kind in _TELLING and kind not in messages:
+        elif kind in _TELLING and kind not in messages and len(body) > 1:
             messages[kind] = body
             header.places[kind] = place
         else:
             raise NotPlain
-    header.kind = _find_kind(header)
-    if ATTRIBUTE_INFO in messages and not _is_without_dense(messages[ATTRIBUTE_INFO], file):
-        raise NotPlain
+    header.kind = _find_kind(file, header)
     if orders and orders[0] >= 0:
         header.tracks_attributes = True
         ranked = sorted(range(len(orders)), key=orders.__getitem__)
@@ -151,8 +149,14 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     return header
 
 
-def _find_kind(header: ObjectHeader) -> str:
+def _find_kind(file: FileBytes, header: ObjectHeader) -> str:
+    """Return what the object is. Raises NotPlain."""
     messages = header.messages
+    if ATTRIBUTE_INFO in messages:
+        # Section IV.A.2.v: all attributes are in the header itself if there is no heap of them.
+        info = messages[ATTRIBUTE_INFO]
+        if info[0] or file.address(info, 4 if info[1] & 0x01 else 2) != file.undefined:
+            raise NotPlain
     if SYMBOL_TABLE in messages or LINK_INFO in messages:
         return "group"
     if not messages.keys() >= {DATATYPE, DATASPACE, LAYOUT} or header.links:
@@ -181,38 +185,34 @@ _Message = tuple[int, int, int, int, bytes]
 
 
 def _messages(file: FileBytes, address: int) -> list[_Message]:
-    """Return all messages of a header, but for those that continue it elsewhere."""
+    """Return all messages of a header, but for those that continue it elsewhere.
+
+    Section IV.A.1.a; no more blocks and messages than the bounds say, and all of them.
+    """
+    found: list[_Message] = []
     try:
         start = file.read_page(address, V1_PREFIX.size)
         if start.startswith(b"OHDR"):
             return _messages_2(file, address, start)
         version, total, _, size = V1_PREFIX.unpack(start)
-        if version != 1:
-            raise NotPlain
-        return _messages_1(file, address + V1_PREFIX.size, size, total)
+        blocks, count = [(address + V1_PREFIX.size, size)], 0
+        for first, length in blocks:  # the list grows as it is walked: blocks continue each other
+            if version != 1 or length > _MAX_BLOCK_BYTES:
+                raise NotPlain
+            block, at = file.read_page(first, length), 0
+            while at < length:
+                kind, bytes_, flags = V1_MESSAGE.unpack_from(block, at)
+                at += 8 + bytes_
+                count += 1
+                if at > length or count > MAX_MESSAGES:
+                    raise NotPlain
+                body = block[at - bytes_ : at]
+                if kind == CONTINUATION:
+                    blocks.append(_next_block(file, body, len(blocks)))
+                else:
+                    found.append((kind, flags, -1, first + at - bytes_, body))
     except (struct.error, IndexError, OverflowError):
         raise NotPlain from None
-
-
-def _messages_1(file: FileBytes, address: int, size: int, total: int) -> list[_Message]:
-    """Section IV.A.1.a; no more blocks and messages than the bounds say, and all of them."""
-    found: list[_Message] = []
-    blocks, count = [(address, size)], 0
-    for first, length in blocks:  # the list grows while it is walked: blocks continue each other
-        if length > _MAX_BLOCK_BYTES:
-            raise NotPlain
-        block, at = file.read_page(first, length), 0
-        while at < length:
-            kind, bytes_, flags = V1_MESSAGE.unpack_from(block, at)
-            at += 8 + bytes_
-            count += 1
-            if at > length or count > MAX_MESSAGES:
-                raise NotPlain
-            body = block[at - bytes_ : at]
-            if kind == CONTINUATION:
-                blocks.append(_next_block(file, body, len(blocks)))
-            else:
-                found.append((kind, flags, -1, first + at - bytes_, body))
     if count != total:
         raise NotPlain
     return found
@@ -255,12 +255,6 @@ def _next_block(file: FileBytes, body: bytes, blocks: int) -> tuple[int, int]:
     if len(body) < file.address_bytes + file.length_bytes or blocks > _MAX_BLOCKS:
         raise NotPlain
     return file.address(body, 0), file.length(body, file.address_bytes)
-
-
-def _is_without_dense(info: bytes, file: FileBytes) -> bool:
-    """Section IV.A.2.v: whether all attributes are in the header itself."""
-    heap = 4 if info[1] & 0x01 else 2
-    return info[0] == 0 and file.address(info, heap) == file.undefined
 
 
 def parse_extent(space: bytes, length_bytes: int) -> tuple[Shape, tuple[int | None, ...]]:

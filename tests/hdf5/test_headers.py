@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -324,3 +325,14 @@ def test_one_page_is_read_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = described(root, "main.h5")
     assert [each["shape"] for each in found["children"]] == [()] * 500
     assert len(reads) <= 2 * (size // (1 << 14) + 1) + 20
+
+
+@pytest.mark.parametrize("kind", [headers.LINK_INFO, headers.ATTRIBUTE_INFO])
+def test_an_empty_message_is_not_plain(root: Path, kind: int) -> None:
+    address, content = small(root, "earliest")
+    table = struct.pack("<HHBxxxQQ", headers.SYMBOL_TABLE, 16, 0, 0, 0)
+    messages = table + struct.pack("<HHBxxx", kind, 0, 0)
+    forged = struct.pack("<BxHIIxxxx", 1, 2, 1, len(messages)) + messages
+    (root / "main.h5").write_bytes(content[:address] + forged + content[address + len(forged) :])
+    with leased(root) as lease, pytest.raises(NotPlain):
+        read(lease, address)
