@@ -324,6 +324,7 @@ async def _answer_at_hand(store: Store, request: ReadRequest, wanted: Wanted) ->
     A thread is needed to read and decode them, and it need not be libhdf5's; for few plain
     bytes that are in memory not even that. None when the values are not like that.
     """
+    # A function of its own, so that nothing of this is held while the library lane is waited for.
     lease = Lease(store.pool)
     try:
         dataset = store.pool.at_hand(request.file, dataset_key(request.path), lease)
