@@ -186,8 +186,8 @@ class WholeFile:
         with self._hold(), translated(self.name):
             data = read_bytes(self._descriptor, length, start)
             # Last: a later write is in no byte that was read.
-            differs = self.identity.differs(os.fstat(self._descriptor))
-        if differs or len(data) < length:
+            now = Identity.of(os.fstat(self._descriptor))
+        if not now.has_content_of(self.identity) or len(data) < length:
             raise FileChanged(self.name)
         return data
 

@@ -366,6 +366,8 @@ def encoded(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def components(path: bytes) -> list[bytes]:
+def split_path(path: str | bytes) -> list[bytes]:
     """Return the links that a path names; `.` and repeated slashes mean nothing in HDF5."""
+    if isinstance(path, str):
+        path = path.encode("utf-8", "surrogateescape")
     return [part for part in path.split(b"/") if part not in {b"", b"."}]

@@ -30,7 +30,7 @@ from asgihive.hdf5.chunk_grid import ChunkGrid
 from asgihive.hdf5.chunk_index import open_index
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.file_bytes import components, encoded, text
+from asgihive.hdf5.file_bytes import split_path, text
 from asgihive.hdf5.filters.pipeline import make_pipeline
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import list_segments
@@ -211,7 +211,7 @@ def inspect_path(lease: Lease, file: OpenFile, path: str) -> Inspection:
         FileChanged, Overloaded, Unsettled: conditions of the moment; ask again.
     """
     inspector = _Inspector(lease, file)
-    names = components(encoded(path))
+    names = split_path(path)
     passed = (_as_path(b"/".join(names[: at + 1])) for at in range(len(names)))
     links = tuple(filter(None, map(inspector.describe_link, passed)))
     entity = walk(lease, file, path, LinkResolution.ONLY_VALID)
@@ -290,7 +290,7 @@ class _Inspector:
     def _describe_child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
         path = f"{group_path.rstrip('/')}/{_as_path(name)}"
         links: tuple[LinkReport, ...] = ()
-        shown = "/" + "/".join(map(text, components(encoded(path))))
+        shown = "/" + "/".join(map(text, split_path(path)))
         if b"/" in name:
             # Forged: it can be asked for by no path.
             return Inspection(text(name), shown, "other", problem="its name holds a slash")

@@ -28,7 +28,7 @@ from asgihive.errors import (
     Overloaded,
     TooManyPaths,
 )
-from asgihive.hdf5.file_bytes import components, encoded, text
+from asgihive.hdf5.file_bytes import split_path, text
 from asgihive.hdf5.objects import (
     LINK_ACCESS,
     StoredObject,
@@ -150,14 +150,16 @@ def walk(lease: Lease, file: OpenFile, path: str, resolution: LinkResolution) ->
         LinkUnresolved: a link that had to be followed is broken, cyclic, or leads outside.
         FileUnreadable: an object on the way is damaged.
     """
-    return walk_below(lease, Resolved("/", find_root(file)), encoded(path), resolution)
+    return walk_below(lease, Resolved("/", find_root(file)), path, resolution)
 
 
-def walk_below(lease: Lease, group: Resolved, path: bytes, resolution: LinkResolution) -> Entity:
+def walk_below(
+    lease: Lease, group: Resolved, path: str | bytes, resolution: LinkResolution
+) -> Entity:
     """Return what `path` leads to from `group` on; otherwise as `walk`."""
-    file, names = group.object.file.place.name, components(path)
+    file, names = group.object.file.place.name, split_path(path)
     shown = "/".join((group.path.rstrip("/"), *map(text, names))) or "/"
-    if b"\0" in path:
+    if "\0" in shown:
         raise EntityMissing(file, shown)
     if not names:
         return group
@@ -247,7 +249,7 @@ class _Walker:
             target = self._target(link)
             if target.startswith(b"/"):
                 self._go_to_root(self.object.file)
-            return components(target)
+            return split_path(target)
         if link.type == h5l.TYPE_EXTERNAL:
             target_file, target = self._target(link)
             try:
@@ -259,7 +261,7 @@ class _Walker:
                 is_missing = isinstance(error, FileMissing) and not isinstance(error, FileOutside)
                 raise Broken(str(error), target_missing=is_missing) from None
             self._go_to_root(file)
-            return components(target)
+            return split_path(target)
         raise Broken("it is of a kind that only its writer can follow")
 
     def _go_to_root(self, file: OpenFile) -> None:

@@ -174,7 +174,7 @@ class Handle:
             return True
         if self.live:
             return not written or status.st_size < self.identity.size
-        return self.identity.differs(status)
+        return (status.st_size, status.st_mtime_ns) != (self.identity.size, self.identity.mtime_ns)
 
     def can_serve(self, identity: Identity) -> bool:
         """Return whether a file may be opened on it that has `identity` now.
@@ -259,10 +259,10 @@ class OpenFile:
 
     def shows(self, identity: Identity) -> bool:
         """Return whether this is certainly the content that `identity` stands for."""
-        if self.revoked or inode_of(self.identity) != inode_of(identity):
+        if self.revoked:
             return False
         if self.live:
-            return not self.changed()
+            return inode_of(self.identity) == inode_of(identity) and not self.changed()
         return self.identity == identity
 
     def renew(self, identity: Identity) -> bool:

@@ -26,7 +26,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.chunks import find_fill, find_stored_size, open_chunks
 from asgihive.hdf5.datasets import READ_ERRORS, Dataset
-from asgihive.hdf5.file_bytes import FileBytes, NotPlain, components, encoded, text
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain, split_path, text
 from asgihive.hdf5.layout import Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import ContiguousStorage
 from asgihive.hdf5.links import PASSING, LinkResolution, Resolved, kind_of, walk_below
@@ -51,7 +51,7 @@ class TooDeep(NoEquivalent):
 
 def dataset_key(path: str) -> bytes:
     """Return by what the pool keeps the dataset at `path`."""
-    return b"/".join(components(encoded(path)))
+    return b"/".join(split_path(path))
 
 
 def find_dataset(lease: Lease, file: OpenFile, path: str) -> Dataset:

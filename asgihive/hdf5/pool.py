@@ -43,7 +43,6 @@ from asgihive.hdf5.open_file import (
     accept_unused_bits,
     close_id,
     handles_lock,
-    inode_of,
     libhdf5_reason,
 )
 from asgihive.hdf5.sandbox import (
@@ -320,7 +319,7 @@ class FilePool:
         self._discarded.clear()
         file = None
         if identity is not None:
-            file = self.files.get((place.asked, *inode_of(identity)))
+            file = self.files.get((place.asked, identity.device, identity.inode))
             if file is not None and not (self._usable(file, identity) or file.renew(identity)):
                 file = None
         if file is None:
@@ -432,7 +431,7 @@ class FilePool:
         descriptor = open_place(place)
         try:
             identity = Identity.of(os.fstat(descriptor))
-            inode = inode_of(identity)
+            inode = identity.device, identity.inode
             key = (place.asked, *inode)
             # The file's own former handle goes in any case.
             if key in self.files:

@@ -80,14 +80,6 @@ class Identity:
         """
         return other is not None and self.content == other.content
 
-    def differs(self, status: os.stat_result) -> bool:
-        """Return whether the content of an open file is not that of this identity any more.
-
-        Args:
-            status: what `fstat` says now.
-        """
-        return (status.st_size, status.st_mtime_ns) != (self.size, self.mtime_ns)
-
     def settles_in(self, now_ns: int) -> float:
         """Return in how many seconds a further change is certain to change the identity; 0 = now.
 

@@ -30,7 +30,7 @@ from asgihive.asgi.gate import Gate
 from asgihive.asgi.request_fields import check_framing
 from asgihive.asgi.responses import Passage
 from asgihive.concurrency import RequestContext, Timings, get_spent, request_context
-from asgihive.hdf5.file_bytes import components, encoded
+from asgihive.hdf5.file_bytes import split_path
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.sandbox import normalised
 from asgihive.service import access_log
@@ -511,7 +511,7 @@ def get_requested_entity(scope: Scope) -> RequestedEntity | None:
     file = query.get("file", [""])[0]
     if not file:
         return None
-    path = b"/".join(components(encoded(query.get("path", [""])[0] or "/")))
+    path = b"/".join(split_path(query.get("path", [""])[0] or "/"))
     return RequestedEntity(route, normalised(file), "/" + path.decode("utf-8", "surrogateescape"))
 
 
