@@ -128,7 +128,9 @@ def read_request(scope: Scope, route: str) -> ReadRequest:
 
 
 @lru_cache(_KEPT_REQUESTS)
-def _parse_request(route: str, raw: bytes, accept: bytes, mode: bytes, formats: int) -> ReadRequest:
+def _parse_request(
+    route: str, raw: bytes, accept: bytes, mode: bytes, _formats: int
+) -> ReadRequest:
     values = parse_parameters(route, parse_query(raw))
     encoder = values.pop("format")
     by_name, has_header = values.pop("compound", False), values.pop("header", False)
@@ -138,7 +140,10 @@ def _parse_request(route: str, raw: bytes, accept: bytes, mode: bytes, formats: 
     if accept:
         text = accept.decode("latin-1")
         if not has_format:
-            offered = _list_offers(formats, of_values=route == "data")
+            offered = map_accepted_types()
+            if route != "data":
+                known = list_document_encoders()
+                offered = {name: each for name, each in offered.items() if each.name in known}
             # JSON first: it is what any type (`*/*`) means.
             chosen = choose_media_type(text, (json.ENCODER.media_type, *offered))
             encoder = encoder if chosen is None else offered[chosen]
@@ -171,16 +176,6 @@ def _parse_request(route: str, raw: bytes, accept: bytes, mode: bytes, formats: 
         file=values.get("file", ""),
         path=values.get("path", ""),
     )
-
-
-@lru_cache(4)  # another format that is registered makes others
-def _list_offers(_formats: int, *, of_values: bool) -> Mapping[str, Encoder]:
-    """Return the formats of values, or of documents, by media type, aliases included."""
-    every = map_accepted_types()
-    if of_values:
-        return every
-    documents = list_document_encoders()
-    return {name: each for name, each in every.items() if each.name in documents}
 
 
 @dataclass(frozen=True, slots=True)
