@@ -288,7 +288,7 @@ def _list_cells(child: Inspection) -> list[str]:
     name = printable(child.name, _LONGEST_NAME) + ("/" if child.kind == "group" else "")
     shape = "" if child.members is None else f"{child.members:,} members"
     brief = "" if child.type is None else describe_type_briefly(child.type)
-    if child.type is not None and "members" in child.type:
+    if child.type is not None and child.type["class"] == h5t.COMPOUND:
         brief = f"compound ({len(child.type['members'])} members)"
     cells = [""] * 8
     if storage is not None:

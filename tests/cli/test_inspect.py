@@ -72,6 +72,22 @@ def facts(text: str) -> dict[str, str]:
     return found
 
 
+def test_only_compounds_have_members_in_a_table(tmp_path: Path, capsys: Output) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["flags"] = np.array([True, False])
+        file.create_dataset("states", data=[1, 2], dtype=h5py.enum_dtype({"on": 1, "off": 2}, "i4"))
+        file["rows"] = np.zeros(3, [("a", "i4"), ("b", "f8")])
+    _, body = shown(capsys, tmp_path / "x.h5").split("\n\n")
+    title, *rows = body.splitlines()
+    column = slice(title.index("type"), title.index("layout"))
+    types = {row.split()[0]: row[column].strip() for row in rows}
+    assert types == {
+        "flags": "bool",
+        "rows": "compound (2 members)",
+        "states": "enum of int32",
+    }
+
+
 def test_a_group_is_a_table(scan: Path, capsys: Output) -> None:
     text = shown(capsys, scan, "/entry")
     head, body = text.split("\n\n")
