@@ -355,7 +355,7 @@ def open_place(place: Place, *, is_directory: bool = False) -> int:
 
 
 def open_beside(directory: int, name: str) -> int:
-    """Open a name in a directory that is open, as `open_regular`; follows no symbolic link."""
+    """Open a regular file by its name in a directory that is open, as `open_place`."""
     with translated(name):
         descriptor = os.open(name, _FLAGS, dir_fd=directory)
     return _checked_regular(descriptor, name)
