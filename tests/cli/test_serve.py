@@ -105,7 +105,7 @@ def _end_when_asked(connection: Connection) -> None:
 
 def test_a_worker_that_ends_instead_of_answering_is_seen_to_at_once() -> None:
     """Not when the time for an answer is over: no worker serves meanwhile."""
-    worker = Process(Config("none"), [])
+    worker = Process(Config("none", log_config=None), [])
     worker.process = get_context("spawn").Process(target=_end_when_asked, args=(worker.child_conn,))
     worker.start()
     supervising(worker).close_worker_ends()

@@ -42,6 +42,9 @@ STRUCTURES = {
     "BTLF": (b"BTHD", b"BTIN", b"BTLF"),
 }
 
+# Bytes of those that are followed by other things soon (sections III.A.2 and VII.B).
+SHORT_STRUCTURES = {b"BTHD": 38, b"FAHD": 28}
+
 
 def written(path: Path, kind: str, filters: dict[str, Any]) -> np.ndarray[Any, Any]:
     """One dataset of chunks of one element each; every third chunk was never written."""
@@ -84,8 +87,9 @@ class Sound:
     ) -> bytes:
         """The content with one of `news` of a structure, at its byte `first` or later."""
         start = data.draw(st.sampled_from(places_of(self.content, self.kind)), "structure")
-        at = start + data.draw(st.integers(first, 60), "byte")
-        new = data.draw(news(start), "new")
+        size = SHORT_STRUCTURES.get(self.content[start : start + 4], 61)
+        at = start + data.draw(st.integers(first, size - 1), "byte")
+        new = data.draw(news(start), "new")[: start + size - at]
         changed = self.content[:at] + new + self.content[at + len(new) :]
         return changed[: len(self.content)]
 
