@@ -185,11 +185,9 @@ def _convert(array: npt.NDArray[Any], *, by_name: bool) -> npt.NDArray[Any] | li
     """Return an equivalent that orjson takes: an array of a native dtype, or nested lists."""
     dtype = array.dtype
     match dtype.kind:
-        case "b":
-            # orjson takes other bytes than 1 for false, in some versions.
-            truths: npt.NDArray[Any] = array.view(np.uint8) != 0
-            return truths
-        case "i" | "u" | "f":
+        case "b" | "i" | "u" | "f":
+            if dtype.kind == "b":  # some versions of orjson take other bytes than 1 for false
+                array = array.view(np.uint8) != 0
             native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.float64
             with np.errstate(over="ignore"):  # float128 beyond float64 is infinity, thus null
                 return array.astype(native, order="C", copy=False)
