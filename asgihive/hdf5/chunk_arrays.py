@@ -21,6 +21,7 @@ from asgihive.hdf5.chunk_grid import (
     RecordedChunks,
     TableBuilder,
     Uints,
+    place_chunk,
 )
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain
 
@@ -107,8 +108,8 @@ class ImplicitChunks:
         """Find one chunk, as `StoredChunks.find`."""
         if self.address is None:
             return None
-        offset = self.file.base + self.address + self.order.find_index(coordinates) * self.size
-        return ChunkPlace(offset, self.size, self.filter_mask)
+        address = self.address + self.order.find_index(coordinates) * self.size
+        return place_chunk(self.file.base, address, self.size, self.filter_mask)
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:
         """Gather many chunks, as `StoredChunks.gather`."""

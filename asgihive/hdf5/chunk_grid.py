@@ -24,8 +24,8 @@ GoOn = Callable[[], None]
 # Numbers of chunks beyond that are no int64 any more, with room for sums of them.
 _MAX_NUMBERED = 1 << 62
 
-# An address that no file has, so that reading there fails.
-_NOWHERE = np.uint64(1 << 61)
+# An address that no file has, so that reading there fails. It stands for all larger ones.
+_NOWHERE = 1 << 61
 
 # So many chunks at a time are turned from rows of a table into objects.
 _ROWS_AT_ONCE = 1024
@@ -39,6 +39,11 @@ class ChunkPlace:
     size: int
     filter_mask: int
     """A bit for each filter that it did not go through."""
+
+
+def place_chunk(base: int, address: int, size: int, filter_mask: int) -> ChunkPlace:
+    """Return the place of a chunk whose address counts from `base`."""
+    return ChunkPlace(base + min(address, _NOWHERE), size, filter_mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,7 @@ class RecordedChunks:
             masked = sized + self.size_bytes
             size = int.from_bytes(stored[sized:masked], "little")
             mask = int.from_bytes(stored[masked : masked + 4], "little")
-        return ChunkPlace(self.file.base + address, size, mask)
+        return place_chunk(self.file.base, address, size, mask)
 
     def find_sizes(self, records: np.ndarray[Any, Any]) -> tuple[Uints, Any]:
         """Return sizes and filter masks of many chunks."""
@@ -247,7 +252,7 @@ class TableBuilder:
             if (np.diff(columns[0]) == 0).any():
                 raise DamagedMetadata("its index has a chunk twice")
         numbers, addresses, sizes, masks = columns
-        offsets = np.minimum(addresses, _NOWHERE) + self._base
+        offsets = np.minimum(addresses, np.uint64(_NOWHERE)) + self._base
         return ChunkTable(numbers, offsets, sizes, masks.astype(np.uint32))
 
 

@@ -21,6 +21,7 @@ from asgihive.hdf5.chunk_grid import (
     RecordedChunks,
     TableBuilder,
     Uints,
+    place_chunk,
 )
 from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, is_checked, uints_of
 
@@ -95,7 +96,7 @@ class ChunkTree1:
                 size, mask, *found = self._key.unpack_from(node, at)
                 if tuple(found) != corner or address == self.file.undefined:
                     return None
-                return ChunkPlace(self.file.base + address, size, mask)
+                return place_chunk(self.file.base, address, size, mask)
         return None
 
     def gather(self, wanted: Numbers | None, most: int, go_on: GoOn) -> ChunkTable | None:

@@ -85,6 +85,7 @@ def test_decoders_alone_have_a_rate(data: DataFolder) -> None:
 def test_servers_agree_on_all_that_a_session_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("h5grove")
     monkeypatch.setattr(nexus, "SESSIONS", 2)
     monkeypatch.setattr(nexus, "FILES", 1)
     question, folder = session.Session(), DataFolder(tmp_path)

@@ -417,3 +417,28 @@ def test_without_libhdf5s_checksum_it_is_asked(root: Path, monkeypatch: pytest.M
         assert storage(dataset).index.needs_library
         np.testing.assert_array_equal(dataset.read(lease, select_all((COUNT,)).axes), content)
         assert not storage(dataset).index.needs_library
+
+
+@pytest.mark.parametrize("address", [0x2010_1010_0000_0FB0, 2**63, 2**64 - 2])
+def test_an_address_that_no_file_has_is_the_same_however_it_is_found(
+    tmp_path: Path, address: int
+) -> None:
+    """Else the second answer, for which chunks are listed, would differ from the first."""
+
+    def change(content: bytearray, nodes: list[int]) -> None:
+        for node in nodes:
+            if content[node + 5] == 0:
+                content[node + CHILD : node + CHILD + 8] = address.to_bytes(8, "little")
+
+    def check(stored: StoredChunks) -> None:
+        table = stored.gather(None, ALL, go_on)
+        assert table is not None
+        beyond = np.flatnonzero(table.offsets > 2**60)
+        assert len(beyond) > 1
+        for number in table.numbers[beyond].tolist():
+            assert stored.find((number,)) == table.get(number)
+
+    forge_tree(tmp_path, change)
+    stored_of(tmp_path, check)
+    with pytest.raises(DamagedData, match="the file ends"):
+        values(tmp_path, "main.h5", "data", "0")
