@@ -223,6 +223,8 @@ def interpret_dataset(file: FileBytes, header: ObjectHeader) -> StoredDataset:
     Raises:
         NotPlain: libhdf5 must look: values lie in other files, or the header is damaged.
     """
+    if header.kind != "dataset":
+        raise NotPlain
     messages = header.messages
     layout = messages[LAYOUT]
     shape, max_shape = parse_extent(messages[DATASPACE], file.length_bytes)
