@@ -44,6 +44,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _unknown_filter(file)
     (root / "truncated.h5").write_bytes((root / "good.h5").read_bytes()[:700])
     _damaged(root)
+    for each in root.glob("*.h5"):
+        os.utime(each, (0, 1_700_000_000))  # one of this second has no Last-Modified yet
     return root
 
 

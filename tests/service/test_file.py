@@ -33,6 +33,7 @@ BLOCK_BYTES = 1 << 16  # ten of them are a file
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     (root / "x.h5").write_bytes(versions.content(1))
+    os.utime(root / "x.h5", (0, 1_700_000_000))  # one of this second has no Last-Modified yet
     return root
 
 
