@@ -28,7 +28,7 @@ from asgihive.errors import (
     Overloaded,
     TooManyPaths,
 )
-from asgihive.hdf5.file_bytes import split_path, text
+from asgihive.hdf5.file_bytes import allow_waiting, split_path, text
 from asgihive.hdf5.objects import (
     LINK_ACCESS,
     StoredObject,
@@ -42,6 +42,9 @@ from asgihive.hdf5.open_file import OpenFile, Unsettled, libhdf5_reason
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.stored_metadata import Link
 from asgihive.hdf5.types import LIBRARY_ERRORS
+
+ENTERED_INLINE = 64
+"""Objects on the way of one path on the event loop; each takes some 0.1 ms."""
 
 MAX_LINK_HOPS = 64
 """Links that are followed for one path."""
@@ -193,6 +196,7 @@ class _Walker:
         origin: the name of the file that the walk began in.
         shown: the path that is walked.
         hops: links that were followed.
+        entered: objects on the way.
     """
 
     lease: Lease
@@ -201,6 +205,7 @@ class _Walker:
     origin: str
     shown: str
     hops: int = 0
+    entered: int = 0
 
     def find_link(self, name: bytes) -> SoftLink | ExternalLink | None:
         """Return the soft or external link of that name here, None for a hard one."""
@@ -218,11 +223,15 @@ class _Walker:
         Raises:
             EntityMissing: there is no such name here.
             Broken: there is a link, and it cannot be followed.
+            NeedsThread: the way is too long for the event loop.
         """
         found = self._look_up(name)
         pending: deque[bytes] = deque()
         while True:
             self.lease.go_on()
+            self.entered += 1
+            if self.entered > ENTERED_INLINE:
+                allow_waiting()
             if found.type == h5l.TYPE_HARD:
                 try:
                     self.object = find_object(self.object.file, found.address)

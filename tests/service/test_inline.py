@@ -9,6 +9,7 @@ import pytest
 
 from asgihive import H5App
 from asgihive.concurrency import Lane
+from asgihive.hdf5.links import ENTERED_INLINE
 from asgihive.service import store
 from tests.service.asking import ask
 
@@ -28,19 +29,25 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_an_open_file_needs_no_thread(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = H5App(root)
-    assert (await ask(app, "/meta")).status == 200
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the lanes, by visit of a thread."""
+    names: list[str] = []
+    run = Lane.run
 
-    in_threads, run = 0, Lane.run
-
-    async def counted(self: Lane, *given: Any, **named: Any) -> Any:
-        nonlocal in_threads
-        in_threads += 1
+    async def noted(self: Lane, *given: Any, **named: Any) -> Any:
+        names.append(self.name)
         return await run(self, *given, **named)
 
-    monkeypatch.setattr(Lane, "run", counted)
+    monkeypatch.setattr(Lane, "run", noted)
     monkeypatch.setattr(store, "INLINE_SECONDS", 10.0)  # blockbuster makes each call slow
+    return names
+
+
+async def test_an_open_file_needs_no_thread(root: Path, in_threads: list[str]) -> None:
+    app = H5App(root)
+    assert (await ask(app, "/meta")).status == 200
+    in_threads.clear()
     for number in range(4):
         group = f"entry/group {number}"
         described = (await ask(app, "/meta", path=group)).json
@@ -55,7 +62,26 @@ async def test_an_open_file_needs_no_thread(root: Path, monkeypatch: pytest.Monk
         assert answer.json == list(range(5, 15))
         assert (await ask(app, "/meta", path=f"{group}/nothing")).status == 404
     # Of 32: now and then the kernel has a page in memory, and does not give it without waiting.
-    assert in_threads <= 3
+    assert len(in_threads) <= 3
+
+
+@pytest.mark.parametrize("by_link", [False, True])
+async def test_a_long_way_is_gone_in_a_thread(
+    tmp_path: Path, in_threads: list[str], *, by_link: bool
+) -> None:
+    way = "/".join("a" * (ENTERED_INLINE + 1))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_group(way).attrs["depth"] = 1
+        file["link"] = h5py.SoftLink(way)
+    app = H5App(tmp_path)
+    # A file that was just written is opened again until its times are old enough.
+    assert (await ask(app, "/meta")).status == 200
+    in_threads.clear()
+    assert (await ask(app, "/attr", path="link" if by_link else way)).json == {"depth": 1}
+    assert in_threads == ["HDF5"]
+    in_threads.clear()
+    assert (await ask(app, "/meta", path="a/a")).status == 200
+    assert not in_threads
 
 
 async def test_what_is_not_in_memory_is_read_by_a_thread(
