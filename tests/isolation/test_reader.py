@@ -1,5 +1,6 @@
 """What a reader process takes from the front, which alone can connect to it, and gives it."""
 
+import logging
 import socket
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +59,11 @@ class Asked:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "testclient"])
-async def test_clients_take_turns_by_the_address_that_the_front_says(address: str) -> None:
+async def test_clients_take_turns_by_the_address_that_the_front_says(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # uvicorn silences this logger for the whole process; it speaks again after the test.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     asked, service = Asked(), Service()
     request = http("/meta", headers=FORGED)
     request.scope["client"] = (address, 4711)
