@@ -52,8 +52,8 @@ class ClientStalled(OSError):  # as if the client were gone: there is no one to 
     """A client took nothing of a body chunk for too long."""
 
 
-class _ClientGone(Exception):
-    """The server says in `send` that the client is gone."""
+class ClientGone(Exception):  # no error: there is no client to answer
+    """The server says in `send` that the client is gone (ASGI 2.4)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -158,7 +158,7 @@ class StreamedResponse:
             try:
                 await send(message)
             except OSError as error:
-                raise _ClientGone from error
+                raise ClientGone from error
 
         async def send_rest() -> None:
             nonlocal chunk, is_last
@@ -181,7 +181,7 @@ class StreamedResponse:
                     await send_rest()
                 else:
                     await run_while_connected(receive, send_rest)
-            except _ClientGone:
+            except ClientGone:
                 return
 
 

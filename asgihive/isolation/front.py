@@ -10,6 +10,7 @@ import h11
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, Router, get_route_path, parse_query, run_while_connected
+from asgihive.asgi.responses import ClientGone
 from asgihive.concurrency import STAGES, add_time, request_context, run_in_worker
 from asgihive.errors import AnswerBroken, Overloaded, ReaderCrashed, ReadTimeout
 from asgihive.hdf5.file_bytes import encoded
@@ -48,10 +49,6 @@ _DROPPED_FROM_REQUEST = frozenset(
 _DROPPED_FROM_RESPONSE = frozenset({b"connection", b"transfer-encoding", b"server-timing"})
 
 _TIMING = re.compile(rb"(%b);dur=([0-9.]+)" % "|".join(STAGES).encode())
-
-
-class ClientGone(Exception):  # no error: there is no client to answer
-    """The client has gone, as `send` says (ASGI 2.4)."""
 
 
 class Relay:
