@@ -89,16 +89,16 @@ def read_attributes(
         DamagedData
     """
     stored = _find_stored(entity)
-    room = _Room(most_bytes)
+    budget = _AttributeBudget(most_bytes)
     values: dict[str, Any] = {}
     if names is not None:
         for name in dict.fromkeys(names):
-            values[name] = _read(entity, stored, _find_name(entity, stored, name), room)
+            values[name] = _read(entity, stored, _find_name(entity, stored, name), budget)
             yield
         return values
     for each in stored:
         try:
-            values[text(each)] = _read(entity, stored, each, room)
+            values[text(each)] = _read(entity, stored, each, budget)
         except (TypeUnsupported, LibraryRefused):
             values[text(each)] = None
         yield
@@ -110,7 +110,7 @@ _Stored = dict[bytes, AttributeMessage | None]
 
 
 @dataclass(slots=True)
-class _Room:
+class _AttributeBudget:
     """How many bytes of attributes may be read."""
 
     most: int
@@ -164,18 +164,18 @@ def _find_name(entity: Resolved, stored: _Stored, name: str) -> bytes:
     return shown[0]
 
 
-def _read(entity: Resolved, stored: _Stored, name: bytes, room: _Room) -> Any:
+def _read(entity: Resolved, stored: _Stored, name: bytes, budget: _AttributeBudget) -> Any:
     message, file = stored[name], entity.file.metadata
     if message is not None and file is not None:
         if message.shape is None:
             return None
         with contextlib.suppress(NotPlain):
-            return _read_message(file, message, message.shape, room)
-    return _read_by_library(entity, name, room)
+            return _read_message(file, message, message.shape, budget)
+    return _read_by_library(entity, name, budget)
 
 
 def _read_message(
-    file: FileBytes, message: AttributeMessage, shape: tuple[int, ...], room: _Room
+    file: FileBytes, message: AttributeMessage, shape: tuple[int, ...], budget: _AttributeBudget
 ) -> Any:
     """Return the value of an attribute in the header. Raises NotPlain, AnswerTooLarge."""
     known = find_type(message.type)
@@ -195,9 +195,9 @@ def _read_message(
         values = values.reshape((*shape, *known.item_shape))
     else:
         raise NotPlain
-    room.take(values.nbytes)
+    budget.take(values.nbytes)
     if known.is_text:
-        room.take(sum(map(len, values.flat)))
+        budget.take(sum(map(len, values.flat)))
     return values if values.shape else values[()]
 
 
@@ -212,7 +212,7 @@ def _read_fixed(stored: bytes, dtype: np.dtype[Any], count: int, padding: int) -
     return np.array([each.partition(b"\0")[0] for each in parts], dtype)
 
 
-def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
+def _read_by_library(entity: Resolved, name: bytes, budget: _AttributeBudget) -> Any:
     place = (entity.file.place.name, entity.path)
     try:
         attribute = h5a.open(entity.id, name)
@@ -221,7 +221,7 @@ def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
             return None
         memory = memory_type(attribute.get_type())
         base, inner = without_dimensions(memory.dtype)
-        room.take(math.prod((*shape, *inner)) * base.itemsize)
+        budget.take(math.prod((*shape, *inner)) * base.itemsize)
         # Zeros, because a damaged file may fill less than it promises.
         values = np.zeros((*shape, *inner), base)
         if math.prod(values.shape):
@@ -234,7 +234,7 @@ def _read_by_library(entity: Resolved, name: bytes, room: _Room) -> Any:
                     len(each) if isinstance(each, bytes | str) else getattr(each, "nbytes", 0)
                     for each in values.flat
                 )
-                room.take(sum(sizes))
+                budget.take(sum(sizes))
     except NoEquivalent as error:
         raise TypeUnsupported(*place, f"attribute {text(name)!r}: {error}") from None
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:

@@ -369,5 +369,5 @@ def encoded(name: str) -> bytes:
 def split_path(path: str | bytes) -> list[bytes]:
     """Return the links that a path names; `.` and repeated slashes mean nothing in HDF5."""
     if isinstance(path, str):
-        path = path.encode("utf-8", "surrogateescape")
+        path = encoded(path)
     return [part for part in path.split(b"/") if part not in {b"", b"."}]
