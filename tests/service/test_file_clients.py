@@ -18,6 +18,7 @@ from asgihive.hdf5.file_bytes import read_bytes
 from asgihive.service import H5App, files
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
+from tests.cli import processes
 from tests.gates import Gate
 from tests.service import servers, versions
 
@@ -162,17 +163,20 @@ async def test_a_block_that_takes_too_long(
 # Programs that read HDF5 over HTTP
 
 
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a service over one file of some MB, chunked and not."""
-    root = tmp_path_factory.mktemp("remote")
-    with h5py.File(root / "scan 1.h5", "w", userblock_size=512) as file:
+@pytest.fixture
+def remote(tmp_path: Path) -> Iterator[str]:
+    """The URL of a file of some MB, chunked and not, as a process of its own serves it.
+
+    h5py holds its lock while it waits for the remote bytes. A server in the same process would wait
+    for that lock where its thread happens to collect an HDF5 object, and both for ever.
+    """
+    with h5py.File(tmp_path / "scan 1.h5", "w", userblock_size=512) as file:
         file["group/plain"] = np.arange(500_000)
         values = np.arange(500_000).reshape(500, 1000)
         file.create_dataset("chunked", data=values, chunks=(100, 100), compression="gzip")
         file.attrs["text"] = "é"
-    with servers.serving(H5App(root), "uvicorn-httptools") as url:
-        yield f"{url}/file?file=scan%201.h5"
+    with processes.running("serve", str(tmp_path), "--port", "0") as server:
+        yield f"{server.url.rstrip('/')}/file?file=scan%201.h5"
 
 
 def _read_remotely(file: h5py.File) -> None:

@@ -17,6 +17,7 @@ from asgihive.service import H5App
 from asgihive.service.gate import PERMISSION, RequestedEntity
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
+from tests.cli import processes
 from tests.service import servers
 from tests.zoo.client import client
 
@@ -258,13 +259,16 @@ def one_url(root: Path) -> Any:
         yield url
 
 
-def test_h5py_through_fsspec(one_url: str) -> None:
+def test_h5py_through_fsspec(root: Path) -> None:
+    """Served by a process of its own, for the reason of `test_file_clients.remote`."""
     fsspec = pytest.importorskip("fsspec")
     pytest.importorskip("aiohttp")
     filesystem = fsspec.filesystem("http", block_size=1 << 16)
-    with filesystem.open(f"{one_url}/file/a/b/deep.nxs") as opened, h5py.File(opened) as file:
-        assert np.array_equal(file["values"][100], VALUES[100])
-        assert opened.size == filesystem.info(f"{one_url}/file/a/b/deep.nxs")["size"]
+    with processes.running("serve", str(root), "--port", "0") as server:
+        url = f"{server.url.rstrip('/')}/file/a/b/deep.nxs"
+        with filesystem.open(url) as opened, h5py.File(opened) as file:
+            assert np.array_equal(file["values"][100], VALUES[100])
+            assert opened.size == filesystem.info(url)["size"]
 
 
 def test_obstore(one_url: str, root: Path) -> None:
