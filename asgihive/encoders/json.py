@@ -267,13 +267,8 @@ def _convert_times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
     inside = np.where(fits, ticks, 0)
     if is_calendar:
         converted = inside.view(array.dtype.newbyteorder("=")).astype("M8[us]")
-    elif length % _MICROSECOND == 0 and length // _MICROSECOND <= limits.max:
-        converted = (inside * (length // _MICROSECOND)).view("M8[us]")
-    elif _MICROSECOND % length == 0:
-        converted = (inside // (_MICROSECOND // length)).view("M8[us]")
     else:
-        microseconds = inside.astype(object) * length // _MICROSECOND
-        converted = microseconds.astype(np.int64).view("M8[us]")
+        converted = _convert_to_microseconds(inside, length).view("M8[us]")
     if fits.all():
         return _replace_nat(missing, converted.reshape(array.shape))
     most = _MAX_SHOWN_YEARS * (12 if is_calendar else 31_556_952 * scale) // length
@@ -285,6 +280,16 @@ def _convert_times(array: npt.NDArray[Any]) -> npt.NDArray[Any] | list[Any]:
         )
     ]
     return _nest(texts, array.shape)
+
+
+def _convert_to_microseconds(ticks: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """Return whole microseconds, rounded down; a tick is `length` attoseconds."""
+    if length % _MICROSECOND == 0 and length // _MICROSECOND <= np.iinfo(np.int64).max:
+        return ticks * (length // _MICROSECOND)
+    if _MICROSECOND % length == 0:
+        return ticks // (_MICROSECOND // length)
+    # In Python's integers: the product is longer than 64 bits.
+    return (ticks.astype(object) * length // _MICROSECOND).astype(np.int64)
 
 
 def _show_time(ticks: int, unit: str, count: int, most: int) -> str:

@@ -142,7 +142,7 @@ def _find_address(file: FileBytes, stored: bytes, at: int) -> int | None:
 
 
 @dataclass(slots=True)
-class _Header:
+class _HeaderSummary:
     """What one object header leads to, by address.
 
     blocks: from which address to before which one its messages are; `in_order` by address.
@@ -186,9 +186,9 @@ def _check_headers(stored: FileBytes, address: int) -> None:
             raise EndlessStructure(f"it shares more than {MAX_SHARED} datatypes")
 
 
-def _scanned(stored: FileBytes, address: int) -> _Header:
+def _scanned(stored: FileBytes, address: int) -> _HeaderSummary:
     """Return what can be known of the header at `address`."""
-    header = _Header()
+    header = _HeaderSummary()
     with _left_to_libhdf5:
         start = stored.read_page(address, V1_PREFIX.size)
         if start.startswith(b"OHDR"):
@@ -207,7 +207,11 @@ def _scanned(stored: FileBytes, address: int) -> _Header:
 
 
 def _scan(
-    stored: FileBytes, header: _Header, message: struct.Struct, head: int, around: tuple[int, int]
+    stored: FileBytes,
+    header: _HeaderSummary,
+    message: struct.Struct,
+    head: int,
+    around: tuple[int, int],
 ) -> None:
     """Note where the messages lead to, block after block."""
     # The list grows while it is walked: blocks continue each other.
@@ -232,7 +236,7 @@ def _scan(
             position += size  # noqa: PLW2901
 
 
-def _note_table(stored: FileBytes, header: _Header, at: int, size: int, flags: int) -> None:
+def _note_table(stored: FileBytes, header: _HeaderSummary, at: int, size: int, flags: int) -> None:
     """Section IV.A.2.r: the B-tree of the links, and their heap."""
     tree = _find_address(stored, stored.read_page(at, min(size, stored.address_bytes)), 0)
     if tree is not None and not flags & SHARED:
@@ -240,7 +244,7 @@ def _note_table(stored: FileBytes, header: _Header, at: int, size: int, flags: i
 
 
 def _note_indexes(  # noqa: PLR0913  # called as the others, and says of which kind they are
-    stored: FileBytes, header: _Header, at: int, size: int, flags: int, *, order_bytes: int
+    stored: FileBytes, header: _HeaderSummary, at: int, size: int, flags: int, *, order_bytes: int
 ) -> None:
     """Sections IV.A.2.c and v: a fractal heap, then a B-tree by name, perhaps one by creation."""
     if flags & SHARED:
@@ -253,7 +257,7 @@ def _note_indexes(  # noqa: PLR0913  # called as the others, and says of which k
             header.indexes.append(index)
 
 
-def _note_type(stored: FileBytes, header: _Header, at: int, size: int, flags: int) -> None:
+def _note_type(stored: FileBytes, header: _HeaderSummary, at: int, size: int, flags: int) -> None:
     """Section IV.A.2, "Shared message": of a dataset of a named datatype, where that is."""
     if flags & SHARED:
         body = stored.read_page(at, min(size, 8 + stored.address_bytes))
@@ -264,7 +268,9 @@ def _note_type(stored: FileBytes, header: _Header, at: int, size: int, flags: in
                 header.types.append(place)
 
 
-def _note_attribute(stored: FileBytes, header: _Header, at: int, size: int, flags: int) -> None:
+def _note_attribute(
+    stored: FileBytes, header: _HeaderSummary, at: int, size: int, flags: int
+) -> None:
     """Section IV.A.2.m: of an attribute of a named datatype, where that is."""
     if flags & SHARED:
         return
@@ -275,7 +281,7 @@ def _note_attribute(stored: FileBytes, header: _Header, at: int, size: int, flag
         _note_type(stored, header, at + start, max(0, size - start), SHARED)
 
 
-_NOTES: dict[int, Callable[[FileBytes, _Header, int, int, int], None]] = {
+_NOTES: dict[int, Callable[[FileBytes, _HeaderSummary, int, int, int], None]] = {
     SYMBOL_TABLE: _note_table,
     LINK_INFO: partial(_note_indexes, order_bytes=8),
     ATTRIBUTE_INFO: partial(_note_indexes, order_bytes=2),
