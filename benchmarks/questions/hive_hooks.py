@@ -6,7 +6,7 @@ from benchmarks.questions.hive_plain import GREETINGS
 from benchmarks.servers import SUBJECT, on_uvicorn
 
 MIDDLEWARE = "BaseHTTPMiddleware"
-_TARGETS = {STARLETTE: Target(ratio=0.7), MIDDLEWARE: Target(ratio=3)}
+_TARGETS = {STARLETTE: Target(ratio=0.8), MIDDLEWARE: Target(ratio=3)}
 _PEERS = {
     STARLETTE: on_uvicorn("starlette_plain"),
     MIDDLEWARE: on_uvicorn("fastapi_hooks"),

@@ -62,7 +62,7 @@ class HiveStartup:
             name="beyond imports",
             unit="ms",
             better="lower",
-            target=Target(below=1000),
+            target=Target(below=300),
             turns="worst",
         ),
     )
