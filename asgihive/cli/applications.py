@@ -18,12 +18,9 @@ from starlette.routing import Router as StarletteRouter
 from asgihive.asgi import Router, find_location, find_name
 from asgihive.errors import join_names, suggest_name
 from asgihive.hive import Hive, HiveConfig, HiveMiddleware, RouteRecord
+from asgihive.hive.lifespan_protocol import find_user_frames
 
 _ACCEPTED = "module:attribute such as main:app, or a file such as main.py, is accepted"
-_PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-# How many of the user's own frames are shown of an exception.
-_FRAMES = 6
 
 # These are listed; any other object is searched if it has an `app` inside, as middleware does.
 _KINDS = (Hive, HiveMiddleware, Router, Starlette, StarletteRouter)
@@ -37,7 +34,7 @@ class AppError(Exception):
         self.message = message
         self.tail = ""
         if cause is not None:
-            lines = [*_user_frames(cause).format(), *traceback.format_exception_only(cause)]
+            lines = [*find_user_frames(cause).format(), *traceback.format_exception_only(cause)]
             self.tail = "".join(lines)
 
 
@@ -148,25 +145,12 @@ def _run_user_code(doing: str, call: Callable[[], Any], target: Target | None = 
             if f"{target.module}.".startswith(f"{missing}."):
                 raise AppError(_describe_missing_module(target, missing)) from None
         # One line: what failed, at which line of the user's, with what.
-        frames, said = _user_frames(error), str(error)
+        frames, said = find_user_frames(error), str(error)
         place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
         if isinstance(error, SyntaxError):
             place, said = f" at {error.filename}:{error.lineno}", error.msg
         line = f"{doing} failed{place} with {type(error).__name__}: {said}".rstrip(": ")
         raise AppError(line, error) from error
-
-
-def _user_frames(error: BaseException) -> traceback.StackSummary:
-    """Return the last frames, without those of the import system and of asgihive."""
-    return traceback.StackSummary.from_list(
-        [
-            each
-            for each in traceback.extract_tb(error.__traceback__)
-            if not each.filename.startswith("<frozen ")
-            and each.filename != importlib.__file__
-            and not os.path.abspath(each.filename).startswith(_PACKAGE_FOLDER + os.sep)
-        ][-_FRAMES:]
-    )
 
 
 def _describe_missing_module(target: Target, missing: str) -> str:

@@ -1,7 +1,6 @@
 """`Hive`: an ASGI application out of cornerstones and endpoints."""
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -45,8 +44,7 @@ from asgihive.hive.discovery import (
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
 from asgihive.hive.hooks import ComponentKind, ComponentStates, RequestStates
 from asgihive.hive.lifespan import Life, run_plan
-
-_logger = logging.getLogger("asgihive.hive")
+from asgihive.hive.lifespan_protocol import answer_lifespan
 
 _HOW_TO_START = (
     "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "
@@ -137,7 +135,7 @@ class Hive:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._answer_lifespan(receive, send)
+            await answer_lifespan(self.running, receive, send)
             return
         life = self.life
         if life is not None:
@@ -244,22 +242,6 @@ class Hive:
             life = self._make_life(self._sort_components()[0])
             life.mount(self._make_documentation(life.router))
         return tuple(_make_record(path, route) for path, route in list_routes(life.router))
-
-    async def _answer_lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        has_started = False
-        try:
-            async with self.running():
-                await send({"type": "lifespan.startup.complete"})
-                has_started = True
-                await receive()
-        except Exception as error:
-            phase = "shutdown" if has_started else "startup"
-            _logger.exception("The hive failed at %s", phase)
-            message = "; ".join(_list_messages(error))
-            await send({"type": f"lifespan.{phase}.failed", "message": message})
-        else:
-            await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
         how = f": {_HOW_TO_START}" if self._phase in {"never started", "stopped"} else ""
@@ -403,13 +385,3 @@ def _make_record(path: str, route: Route) -> RouteRecord:
         file=file,
         line=int(line) if line.isdigit() else 0,
     )
-
-
-def _list_messages(error: Exception) -> Iterator[str]:
-    """List the sentences of an exception, and of every one in a group, with their notes."""
-    if isinstance(error, ExceptionGroup):
-        for each in error.exceptions:
-            yield from _list_messages(each)
-        return
-    yield str(error)
-    yield from getattr(error, "__notes__", ())

@@ -14,6 +14,9 @@ from tests.docs.page import Command
 PLACE = "/srv/observatory"
 """Where the pages say that their files are."""
 
+# Of Starlette's TestClient, which works with httpx all the same.
+_OTHER_CLIENT = "ignore:Using `httpx` with"
+
 
 def run_session(commands: list[Command], folder: Path) -> list[Command]:
     """The same commands, with what is printed in `folder`, which is the current one.
@@ -42,7 +45,7 @@ def run_session(commands: list[Command], folder: Path) -> list[Command]:
 def _printed(program: str, arguments: list[str]) -> str:
     module = {"python": [], "asgihive": ["-m", "asgihive"]}[program]
     done = subprocess.run(
-        [sys.executable, "-W", "error", *module, *arguments],
+        [sys.executable, "-W", "error", "-W", _OTHER_CLIENT, *module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

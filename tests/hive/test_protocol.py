@@ -1,6 +1,7 @@
 """What the server sees of a hive: lifespan messages, its tasks, its headers, its logs."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from starlette.websockets import WebSocket
 
 from asgihive import H5App
 from asgihive.asgi import Router
+from asgihive.errors import HookFailed
 from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, HiveMiddleware, ModuleHooks
 from tests.asgi.exchange import Exchange, http, run, websocket
+from tests.hive import services
 from tests.hive.services import RecordingHive, config, recording_service, write
 
 pytestmark = pytest.mark.anyio
@@ -45,21 +48,47 @@ async def test_a_failing_set_up_names_the_component(
     tmp_path: Path, failing: str, component: str, file: str
 ) -> None:
     hive = failing_hive(tmp_path, failing, "no such host")
-    (told,) = (await run(hive, lifespan())).sent
+    exchange = lifespan()
+    with pytest.raises(HookFailed) as raised:
+        await run(hive, exchange)
+    (told,) = exchange.sent
     assert told["type"] == "lifespan.startup.failed"
     step = failing.rpartition(".")[2]
     where = f"{component} ({tmp_path / file}): {step}"
-    assert told["message"] == f"{where} failed with ConnectionError: no such host"
+    assert str(raised.value) == f"{where} failed with ConnectionError: no such host"
+    first, *traceback = told["message"].splitlines()
+    assert first == str(raised.value)
+    places = [each.split('"')[1] for each in traceback if each.startswith("  File ")]
+    assert places == [str(tmp_path / file), services.__file__]
 
 
 async def test_all_failing_teardowns_are_named(tmp_path: Path) -> None:
     hive = failing_hive(tmp_path, "y.sync.teardown", "still busy")
     hive.failing["b.async.post_endpoint_teardown"] = OSError("no disk")
-    told = await run(hive, lifespan())
+    told = lifespan()
+    with pytest.raises(ExceptionGroup):
+        await run(hive, told)
     assert told.types == ["lifespan.startup.complete", "lifespan.shutdown.failed"]
-    first, second = told.sent[1]["message"].split("; ")
+    first, second = told.sent[1]["message"].splitlines()
     assert first.startswith("endpoints.y (")
     assert second.startswith("cornerstones.b (")
+
+
+@pytest.mark.parametrize("failing", ["a.async.pre_endpoint_setup", "y.sync.teardown"])
+def test_a_test_client_ends_with_what_failed(
+    tmp_path: Path, failing: str, anyio_backend_name: Any
+) -> None:
+    hive = failing_hive(tmp_path, failing, "no such host")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it would have another client than httpx
+        from starlette.testclient import TestClient  # noqa: PLC0415
+    client = TestClient(hive, backend=anyio_backend_name)
+    with pytest.raises((HookFailed, ExceptionGroup)) as raised, client:
+        pass
+    error = raised.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert "failed with ConnectionError: no such host" in str(error)
 
 
 class Looking(CornerstoneHooks):
