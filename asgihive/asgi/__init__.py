@@ -3,16 +3,9 @@
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
 from asgihive.asgi.errors import HTTPException, answer_error, send_error
 from asgihive.asgi.gate import Gate
+from asgihive.asgi.markers import Body, Cookie, Depends, Header, Query
 from asgihive.asgi.openapi import Documentation
-from asgihive.asgi.parameters import (
-    Body,
-    Cookie,
-    Depends,
-    Header,
-    Query,
-    find_location,
-    find_name,
-)
+from asgihive.asgi.parameters import find_location, find_name
 from asgihive.asgi.request_fields import (
     ByteRange,
     Validators,

@@ -20,14 +20,9 @@ from asgihive.asgi.errors import (
     clip_text,
     parse_msgspec_message,
 )
-from asgihive.asgi.parameters import (
-    MISSING,
-    Argument,
-    ArgumentSource,
-    has_model,
-    list_accepted_values,
-)
+from asgihive.asgi.parameters import Argument, ArgumentSource, FieldsOf, Signature
 from asgihive.asgi.request_fields import find_header, parse_query
+from asgihive.asgi.shapes import MISSING, is_model, list_accepted_values, needs_pydantic
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import BadParameter
 
@@ -104,7 +99,7 @@ def make_body_reader(annotation: Any, max_bytes: int) -> BodyReader:
         return BodyReader(max_bytes, None)
     from_json: Decode
     from_msgpack: Decode
-    if has_model(annotation):
+    if needs_pydantic(annotation):
         adapter = sys.modules["pydantic"].TypeAdapter(annotation)
         from_json = partial(_validate, adapter.validate_json)
         from_msgpack = partial(_validate, adapter.validate_python, decode=msgspec.msgpack.decode)
@@ -133,6 +128,11 @@ def decode_body(decode: Decode, raw: bytes) -> Any:
 def _validate(validate: Callable[[Any], Any], raw: bytes, decode: Decode | None = None) -> Any:
     """Return the model of `pydantic` that `validate` makes of a body; raises `ProblemsFound`."""
     value = raw if decode is None else decode(raw)
+    return run_validation(validate, value)
+
+
+def run_validation(validate: Callable[[Any], Any], value: Any) -> Any:
+    """Return what `pydantic` makes of a value; raises `ProblemsFound`."""
     try:
         return validate(value)
     except sys.modules["pydantic"].ValidationError as error:
@@ -244,6 +244,9 @@ class Call:
 
 Read = Callable[[Call], Any]
 
+LEFT_OUT = object()
+"""Stands for an argument that is not handed over: the class knows its default."""
+
 
 def make_argument_reader(argument: Argument) -> Read:
     """Return what reads an argument that is neither the body nor a dependency.
@@ -254,7 +257,7 @@ def make_argument_reader(argument: Argument) -> Read:
         is_tasks = argument.annotation is BackgroundTasks
         return Call.get_background_tasks if is_tasks else Call.get_connection
     get = _make_getter(argument)
-    convert = make_converter(argument.annotation)
+    convert = None if argument.is_raw else make_converter(argument.annotation)
     where = (argument.source.value, argument.key)
     missing = Problem(where, "it is missing")
     required = argument.required
@@ -267,6 +270,8 @@ def make_argument_reader(argument: Argument) -> Read:
         except ProblemsFound as found:
             call.add_problems(found, where)
             return None
+        if argument.is_left_out:
+            return LEFT_OUT
         if not required:
             return argument.copy_default()
         call.problems.append(missing)
@@ -316,6 +321,9 @@ def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
     """
     if any(annotation is each for each in (MISSING, Any, str)) or annotation == (str | None):
         return None
+    if needs_pydantic(annotation):
+        adapter: Any = sys.modules["pydantic"].TypeAdapter(annotation)
+        return partial(run_validation, adapter.validate_python)
     # A record of one field is converted several times faster than its field alone.
     holder: Any = msgspec.defstruct("Holder", [("value", annotation)], array_like=True)
     accepted = ", ".join(map(str, list_accepted_values(annotation)))
@@ -338,3 +346,67 @@ def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
         raise ProblemsFound([Problem(tuple(where), text)])
 
     return convert
+
+
+class StructureBuilder:
+    """Builds the values of a structure of what was read of a request for its fields.
+
+    Args:
+        signature: of the structure, whose arguments are its fields.
+
+    Raises:
+        ProblemsFound: the values do not fit together, as the class or its model says.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        function = signature.function
+        kind: Any = function.kind if isinstance(function, FieldsOf) else function
+        self._kind = kind
+        self._is_model = is_model(kind)
+        self._places = {each.name: (each.source.value, each.key) for each in signature.arguments}
+        self._known = {each.key for each in signature.arguments}
+        first = next(iter(signature.arguments), None)
+        self._source = (first.source.value,) if first is not None else ("query",)
+        # What a structure says of other fields than its own counts where all of the query is its.
+        is_alone = isinstance(function, FieldsOf) and self._source == (ArgumentSource.QUERY.value,)
+        self._others = _find_rule_for_others(kind) if is_alone else "ignore"
+
+    def build(self, call: Call, values: dict[str, Any]) -> Any:
+        """Return the structure; raises `ProblemsFound`, with whole places."""
+        given = {name: value for name, value in values.items() if value is not LEFT_OUT}
+        if self._others != "ignore":
+            others = {
+                name: each for name, each in call.get_fields().items() if name not in self._known
+            }
+            if others and self._others == "forbid":
+                message = f"it is not known; known are {', '.join(sorted(self._known))}"
+                raise ProblemsFound(
+                    [Problem((*self._source, clip_text(name)), message) for name in others]
+                )
+            given.update(
+                (name, each if len(each) > 1 else each[0]) for name, each in others.items()
+            )
+        try:
+            if self._is_model:
+                return run_validation(self._kind.model_validate, given)
+            return self._kind(**given)
+        except ProblemsFound as found:
+            problems = found.problems
+        except (TypeError, ValueError) as error:  # of `__post_init__`, as msgspec has it
+            problems = [Problem((), clip_text(str(error)))]
+        raise ProblemsFound([self._place(each) for each in problems]) from None
+
+    def _place(self, problem: Problem) -> Problem:
+        first, *rest = problem.where or ("",)
+        place = self._places.get(str(first))
+        where = (*place, *rest) if place is not None else (*self._source, *problem.where)
+        missing = "it is missing" if problem.message == "Field required" else problem.message
+        return Problem(where, missing)
+
+
+def _find_rule_for_others(kind: Any) -> str:
+    """Return what a structure says of fields that it does not have: ignore, allow or forbid."""
+    if is_model(kind):
+        return str(kind.model_config.get("extra") or "ignore")
+    is_strict = issubclass(kind, msgspec.Struct) and kind.__struct_config__.forbid_unknown_fields
+    return "forbid" if is_strict else "ignore"

@@ -109,7 +109,9 @@ def refuse_request(problems: Iterable[Problem]) -> HTTPException:
             sentences.append(f"The body is wrong{at}: {each.message}")
         else:
             name = ".".join(map(str, rest))
-            sentences.append(f"The {source} parameter {name!r} is wrong: {each.message}")
+            at = f"parameter {name!r}" if rest else "parameters together"
+            verb = "is" if rest else "are"
+            sentences.append(f"The {source} {at} {verb} wrong: {each.message}")
     errors = [{"where": list(each.where), "message": each.message} for each in shown]
     return HTTPException(422, "; ".join(sentences), details={"errors": errors})
 

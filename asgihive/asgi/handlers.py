@@ -19,8 +19,15 @@ import anyio
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi.arguments import BodyReader, Call, Read, make_argument_reader, make_body_reader
-from asgihive.asgi.errors import refuse_request
+from asgihive.asgi.arguments import (
+    BodyReader,
+    Call,
+    Read,
+    StructureBuilder,
+    make_argument_reader,
+    make_body_reader,
+)
+from asgihive.asgi.errors import ProblemsFound, refuse_request
 from asgihive.asgi.parameters import (
     Argument,
     ArgumentSource,
@@ -89,6 +96,9 @@ class BoundFunction:
     keywords: tuple[str, ...]
     """Names of the last arguments, which are handed over by name."""
 
+    builder: StructureBuilder | None = None
+    """Of a structure whose fields are the arguments."""
+
     async def read_arguments(self, call: Call) -> tuple[list[Any], dict[str, Any]] | None:
         """Return the arguments by place and by name; None if one is wrong, which the call knows.
 
@@ -139,6 +149,12 @@ class CallPlan:
                     result = await function()
                 case Flavour.CLASS:
                     result = function()
+                case Flavour.STRUCTURE if step.builder is not None:
+                    try:
+                        result = step.builder.build(call, arguments[1])
+                    except ProblemsFound as found:
+                        call.problems.extend(found.problems)
+                        result = _FAILED
                 case Flavour.FUNCTION:
                     result = await call_in_worker(function)
                 case Flavour.ASYNC_GENERATOR:
@@ -185,6 +201,7 @@ class _CallPlanner:
     def __init__(self, route: Route, segments: Segments, *, overridden: bool) -> None:
         self._convertors = {each.name: each.convertor for each in list_parameters(segments)}
         self._is_websocket = route.kind == "websocket"
+        self._takes_body = not route.is_handler or not route.methods <= {"GET", "HEAD"}
         self._overrides = route.overrides if overridden else ()
         self._max_body_bytes = route.options.max_body_bytes
         self.steps: list[BoundFunction] = []
@@ -215,7 +232,12 @@ class _CallPlanner:
 
     def bind(self, function: Handler) -> BoundFunction:
         """Return a function with what reads its arguments."""
-        signature = analyse_function(function, self._convertors, websocket=self._is_websocket)
+        signature = analyse_function(
+            function,
+            self._convertors,
+            websocket=self._is_websocket,
+            takes_body=self._takes_body,
+        )
         reads: list[Read] = []
         body = None
         for place, argument in enumerate(signature.arguments):
@@ -229,11 +251,14 @@ class _CallPlanner:
                 self.body = argument
                 body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
             elif argument.dependency is not None:
-                reads.append(_make_result_reader(self.add_dependency(argument.dependency.function)))
+                needed = argument.dependency.function or argument.annotation
+                reads.append(_make_result_reader(self.add_dependency(needed)))
             else:
                 reads.append(make_argument_reader(argument))
         keywords = tuple(each.name for each in signature.arguments if each.keyword_only)
-        return BoundFunction(signature, tuple(reads), body, keywords)
+        is_structure = signature.flavour is Flavour.STRUCTURE
+        builder = StructureBuilder(signature) if is_structure else None
+        return BoundFunction(signature, tuple(reads), body, keywords, builder)
 
 
 def _make_result_reader(place: int) -> Read:

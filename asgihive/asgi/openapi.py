@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from asgihive.asgi.arguments import JSON, MSGPACK
 from asgihive.asgi.errors import HTTPException
 from asgihive.asgi.handlers import plan_calls
-from asgihive.asgi.parameters import MISSING, Argument, ArgumentSource, has_model
+from asgihive.asgi.parameters import Argument, ArgumentSource
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.asgi.results import (
     BYTES,
@@ -29,6 +29,7 @@ from asgihive.asgi.results import (
 )
 from asgihive.asgi.router import Router, list_routes
 from asgihive.asgi.routes import PathParameter, Route, Segments, list_parameters, parse_template
+from asgihive.asgi.shapes import MISSING, needs_pydantic
 from asgihive.concurrency import run_in_worker
 
 Schema = dict[str, Any]
@@ -272,8 +273,8 @@ class _Schemas:
         # By identity, since annotations need not be hashable; `_kept` keeps the identities.
         self._schemas: dict[tuple[int, bool], Schema] = {}
         self._kept = [*((each, False) for each in read), *((each, True) for each in written)]
-        models = [pair for pair in self._kept if has_model(pair[0])]
-        own = [pair for pair in self._kept if not has_model(pair[0]) and _has_schema(pair[0])]
+        models = [pair for pair in self._kept if needs_pydantic(pair[0])]
+        own = [pair for pair in self._kept if not needs_pydantic(pair[0]) and _has_schema(pair[0])]
         schemas, self.components = msgspec.json.schema_components(
             [annotation for annotation, _ in own],
             schema_hook=_accept_anything,

@@ -4,74 +4,49 @@ import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import Annotated, Any
 
-from msgspec import inspect as types
+import msgspec
 from starlette.background import BackgroundTasks
 from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
-MISSING = inspect.Parameter.empty
+from asgihive.asgi.markers import (
+    MARKERS,
+    Body,
+    Cookie,
+    Dependency,
+    Depends,
+    Header,
+    Query,
+    describe_foreign_marker,
+)
+from asgihive.asgi.metadata import (
+    ACCEPTED,
+    FieldFacts,
+    MetadataRefused,
+    check_metadata,
+    find_field,
+    translate_annotation,
+)
+from asgihive.asgi.shapes import (
+    MISSING,
+    Shape,
+    can_be_captured,
+    find_shape,
+    fits_annotation,
+    is_model,
+    is_structure,
+    list_hints,
+    resolve_alias,
+)
 
-
-@dataclass(frozen=True)
-class _NamedMarker:
-    name: str | None = None
-
-
-class Query(_NamedMarker):
-    """`Annotated[int, Query("page-size")]`: a query parameter of another name."""
-
-
-class Header(_NamedMarker):
-    """`Annotated[str, Header()]`: a header field, in any case.
-
-    By default it has the parameter's name with hyphens for underscores.
-    """
-
-
-class Cookie(_NamedMarker):
-    """`Annotated[str, Cookie()]`: a cookie; by default it has the parameter's name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """`Annotated[list[int], Body()]`: the request's body, whatever its type."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """A function whose result a handler needs, or that guards it."""
-
-    function: Callable[..., Any]
-
-
-def Depends(function: Callable[..., Any]) -> Any:  # noqa: N802  # the name people know
-    """Declare a parameter that is what `function` returns.
-
-    Written as `Annotated[T, Depends(f)]` or `= Depends(f)`. `function` is called at most once
-    per request, its own parameters bound like a handler's. `async def` runs on the event loop,
-    `def` in a worker thread, a class on the event loop.
-
-    A generator function, sync or async, yields the value once. What follows its `yield` runs
-    when the response has been sent to its last byte and its background tasks are done, in
-    reverse order of the calls, shielded from cancellation; the exception that ended the
-    request, if any, is raised at the `yield`. So it must not hold a cancel scope or task
-    group open across the `yield` (PEP 789).
-
-    Raises:
-        TypeError: `function` is not callable.
-    """
-    if not callable(function):
-        raise TypeError(f"Depends({function!r}): a function or a class is accepted")
-    return Dependency(function)
-
-
-_MARKERS = (Body, Cookie, Dependency, Header, Query)
+_FIELD_MARKERS = (Query, Header, Cookie)
 _INJECTED = (Request, WebSocket, HTTPConnection, BackgroundTasks)
 # Of the usual defaults, those that need no copy.
 _IMMUTABLE = (type(None), bool, int, float, str, bytes, Enum)
@@ -80,17 +55,6 @@ _ACCEPTED = (
     "one structured parameter or Annotated[T, Body()] as the body, Depends(f), Request, "
     "WebSocket, HTTPConnection and BackgroundTasks"
 )
-_NUMBERS = (types.FloatType, types.DecimalType)
-_TIMES = (types.DateTimeType, types.DateType, types.TimeDeltaType, types.TimeType)
-_NAMED = (types.EnumType, types.LiteralType, types.BoolType, types.NoneType, types.UUIDType)
-_SCALARS = (*_NUMBERS, *_TIMES, *_NAMED, types.BytesType, types.IntType, types.StrType)
-_SEQUENCES = (types.FrozenSetType, types.ListType, types.SetType, types.VarTupleType)
-# The types that a path convertor's value can be converted to; text can be to any.
-_CAPTURED: dict[str, tuple[type[types.Type], ...]] = {
-    "int": (*_NUMBERS, types.IntType, types.LiteralType, types.EnumType),
-    "float": _NUMBERS,
-    "uuid": (types.UUIDType,),
-}
 
 
 class HandlerError(ValueError):
@@ -116,6 +80,8 @@ class Flavour(Enum):
     CLASS = auto()
     ASYNC_GENERATOR = auto()
     GENERATOR = auto()
+    STRUCTURE = auto()
+    """A class whose values are built of what was read of a request, which may not fit."""
 
 
 class ArgumentSource(Enum):
@@ -128,6 +94,20 @@ class ArgumentSource(Enum):
     BODY = "body"
     DEPENDENCY = "dependency"
     INJECTED = "injected"
+
+
+_NAMED_SOURCES = (ArgumentSource.QUERY, ArgumentSource.HEADER, ArgumentSource.COOKIE)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsOf:
+    """Stands for a function that returns a structure, each of whose fields is an argument."""
+
+    kind: type
+    marker: Query | Header | Cookie
+
+    def __call__(self) -> Any:
+        raise NotImplementedError  # `StructureBuilder` does it
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +123,15 @@ class Argument:
     """The type of the values, without markers; of an injected argument its class."""
 
     default: Any = MISSING
+    make_default: Callable[[], Any] | None = None
+    """Of a `pydantic.Field`: returns the default."""
+
+    is_left_out: bool = False
+    """Whether it is not handed over where a request has none: a structure knows its defaults."""
+
+    is_raw: bool = False
+    """Whether its text is handed over as it is: a model of `pydantic` converts it."""
+
     many: bool = False
     """Whether it is a list of the values of a repeated field."""
 
@@ -156,6 +145,8 @@ class Argument:
 
     def copy_default(self) -> Any:
         """Return the default; a copy where a handler might change it for all requests."""
+        if self.make_default is not None:
+            return self.make_default()
         return self.default if isinstance(self.default, _IMMUTABLE) else deepcopy(self.default)
 
 
@@ -171,42 +162,52 @@ class Signature:
 
 
 def analyse_function(
-    function: Callable[..., Any], convertors: Mapping[str, str], *, websocket: bool
+    function: Callable[..., Any],
+    convertors: Mapping[str, str],
+    *,
+    websocket: bool,
+    takes_body: bool = True,
 ) -> Signature:
     """Return the signature of a handler or a dependency.
 
     Args:
         convertors: of the path parameters, by name.
         websocket: whether it is called for a websocket's handshake, which has no body.
+        takes_body: whether a structure without a marker may be the request's body.
 
     Raises:
         HandlerError: a parameter that no request can give.
     """
+    kind, marker = function, None
+    if isinstance(function, FieldsOf):
+        kind, marker = function.kind, function.marker
+    reader = _ParameterReader(kind, convertors, websocket, takes_body, marker)
+    if is_model(kind):
+        model: Any = kind
+        fields = tuple(reader.read_model_field(*each) for each in model.model_fields.items())
+        return Signature(function, Flavour.STRUCTURE, fields, kind)
     try:
-        signature = inspect.signature(function, eval_str=True)
+        signature = inspect.signature(kind, eval_str=True)
     except NameError as error:
         reason = f"{error}: annotations must be importable at run time, not for type checkers only"
-        raise HandlerError(function, None, reason) from error
+        raise HandlerError(kind, None, reason) from error
     except (TypeError, ValueError) as error:
-        raise HandlerError(function, None, f"it has no signature ({error})") from error
-    reader = _ParameterReader(function, convertors, websocket)
-    arguments = tuple(reader.read(each) for each in signature.parameters.values())
+        raise HandlerError(kind, None, f"it has no signature ({error})") from error
+    parameters = signature.parameters.values()
+    if is_structure(kind):
+        names = _list_encoded_names(kind)
+        fields = tuple(reader.read_field(each, names.get(each.name)) for each in parameters)
+        return Signature(function, Flavour.STRUCTURE, fields, kind)
+    arguments = tuple(map(reader.read, parameters))
     result = resolve_alias(signature.return_annotation)
     return Signature(function, _find_flavour(function), arguments, result)
 
 
-def resolve_alias(annotation: Any) -> Any:
-    """Return what an alias of a `type` statement (PEP 695) stands for, else the annotation.
-
-    `numpy.typing.NDArray` is such an alias from NumPy 2.5 on.
-    """
-    while hasattr(origin := typing.get_origin(annotation) or annotation, "__value__"):
-        arguments = dict(zip(origin.__type_params__, typing.get_args(annotation), strict=False))
-        annotation = origin.__value__
-        if arguments:
-            used = getattr(annotation, "__parameters__", ())
-            annotation = annotation[tuple(arguments[each] for each in used)] if used else annotation
-    return annotation
+def _list_encoded_names(kind: Any) -> dict[str, str]:
+    """Return the names that a `Struct` has for its fields in JSON."""
+    if not issubclass(kind, msgspec.Struct):
+        return {}
+    return {each.name: each.encode_name for each in msgspec.structs.fields(kind)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,41 +217,152 @@ class _ParameterReader:
     function: Callable[..., Any]
     convertors: Mapping[str, str]
     websocket: bool
+    takes_body: bool
+    marker: Query | Header | Cookie | None
+    """Of the parameters that have none themselves."""
 
     def read(self, parameter: inspect.Parameter) -> Argument:
-        name, default = parameter.name, parameter.default
-        annotation = resolve_alias(parameter.annotation)
+        name = parameter.name
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             raise self._refuse(str(parameter), f"its name says nothing; {_ACCEPTED}")
+        kind, markers, metadata = self._split_annotation(parameter)
+        marker, default = self._find_marker(parameter, markers)
+        try:
+            field = find_field((*metadata, default))
+            if field is not None and find_field((default,)) is not None:
+                metadata = (*metadata, default)
+                default = MISSING
+            annotation = Annotated[(kind, *metadata)] if metadata else kind
+            if isinstance(marker, Dependency):
+                check_metadata(annotation)
+            elif annotation is not MISSING:
+                annotation = translate_annotation(annotation)
+        except MetadataRefused as refused:
+            raise self._refuse(name, str(refused)) from refused
+        self._check_default(name, default, annotation)
+        if field is not None:
+            marker = self._name_marker(name, marker, field)
+        argument = self._place(name, annotation, marker)
+        argument = self._add_default(argument, default, field)
+        return replace(argument, keyword_only=parameter.kind is parameter.KEYWORD_ONLY)
+
+    def read_field(self, parameter: inspect.Parameter, encoded_name: str | None) -> Argument:
+        """Read a parameter of a `Struct` or dataclass, whose defaults may be factories."""
+        has_default = parameter.default is not MISSING
+        is_factory = has_default and repr(parameter.default) == "<factory>"
+        argument = self.read(parameter.replace(default=None) if is_factory else parameter)
+        key = argument.key
+        is_natural = key in {argument.name, argument.name.replace("_", "-").lower()}
+        if encoded_name not in {None, argument.name} and argument.source in _NAMED_SOURCES:
+            key = str(encoded_name) if is_natural else key
+        return replace(argument, key=key, is_left_out=has_default, keyword_only=True)
+
+    def read_model_field(self, name: str, field: Any) -> Argument:
+        """Read a field of a model of `pydantic`, which converts the text itself."""
+        # As it was written: `pydantic` merges what it takes for fields of its own.
+        hint = list_hints(self.function).get(name, field.annotation)
+        written = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint)
+        _, markers, _ = self._split_annotation(written)
+        parameter = written.replace(annotation=Annotated[(field.annotation, *markers, field)])
+        argument = self.read(parameter)
+        if argument.source in {ArgumentSource.DEPENDENCY, ArgumentSource.INJECTED}:
+            return argument
+        alias = field.validation_alias or field.alias or name
+        return replace(argument, name=alias, is_left_out=True, is_raw=True)
+
+    def _split_annotation(
+        self, parameter: inspect.Parameter
+    ) -> tuple[Any, list[Any], tuple[Any, ...]]:
+        """Return the type, our markers, and what else is said of it."""
+        name, annotation = parameter.name, resolve_alias(parameter.annotation)
         markers: list[Any] = []
-        if typing.get_origin(annotation) is Annotated:
-            base, *metadata = typing.get_args(annotation)
-            markers += [each for each in metadata if isinstance(each, _MARKERS)]
-            if any(isinstance(each, type) and issubclass(each, _MARKERS) for each in metadata):
-                raise self._refuse(name, "call the marker: Header(), not Header")
-            others = tuple(each for each in metadata if not isinstance(each, _MARKERS))
-            base = resolve_alias(base)
-            annotation = Annotated[(base, *others)] if others else base
+        others: tuple[Any, ...] = ()
+        while typing.get_origin(annotation) is Annotated:
+            annotation, *metadata = typing.get_args(annotation)
+            annotation = resolve_alias(annotation)
+            for each in metadata:
+                if each is Depends or (isinstance(each, type) and issubclass(each, MARKERS)):
+                    raise self._refuse(name, f"call the marker: {each.__name__}(…)")
+                if (foreign := describe_foreign_marker(each)) is not None:
+                    raise self._refuse(name, foreign)
+            markers += [each for each in metadata if isinstance(each, MARKERS)]
+            own = tuple(each for each in metadata if not isinstance(each, MARKERS))
+            others = (*own, *others)
+        return annotation, markers, others
+
+    def _find_marker(self, parameter: inspect.Parameter, markers: list[Any]) -> tuple[Any, Any]:
+        """Return the marker, or None, and the default that is left."""
+        name, default = parameter.name, parameter.default
         if isinstance(default, Dependency):
             markers.append(default)
             default = MISSING
-        elif isinstance(default, _MARKERS):
+        elif isinstance(default, MARKERS):
             raise self._refuse(name, f"write Annotated[…, {default!r}]; a default is a plain value")
+        elif (foreign := describe_foreign_marker(default)) is not None:
+            raise self._refuse(name, foreign)
         if len(markers) > 1:
             raise self._refuse(name, f"only one of {markers} is accepted")
-        marker = markers[0] if markers else None
-        key, many, dependency = name, False, None
+        return (markers[0] if markers else self.marker), default
+
+    def _name_marker(self, name: str, marker: Any, field: FieldFacts) -> Any:
+        """Return the marker with the alias that a `pydantic.Field` says."""
+        alias = field.alias
+        if alias is None or isinstance(marker, (Body, Dependency)):
+            return marker
+        if marker is None and name in self.convertors:
+            raise self._refuse(name, f"the path names it, and not the alias {alias!r}")
+        if marker is not None and marker.name not in {None, alias}:
+            raise self._refuse(name, f"it has two names, {marker.name!r} and {alias!r}")
+        return type(marker or Query())(alias)
+
+    def _check_default(self, name: str, default: Any, annotation: Any) -> None:
+        if default is MISSING or fits_annotation(default, annotation):
+            return
+        what = "plain value" if annotation in {MISSING, Any} else f"value of {annotation!r}"
+        text = repr(default)
+        text = text if len(text) <= 100 else f"{text[:99]}…"
+        raise self._refuse(name, f"the default {text} is no {what}; {ACCEPTED}")
+
+    def _add_default(self, argument: Argument, default: Any, field: FieldFacts | None) -> Argument:
+        if argument.source in {ArgumentSource.DEPENDENCY, ArgumentSource.INJECTED}:
+            if default is not MISSING and default is not None:
+                reason = f"the default {default!r} is never used: the value is always there"
+                raise self._refuse(argument.name, reason)
+            return argument
+        if default is not MISSING or field is None or not field.has_default:
+            return replace(argument, default=default)
+        make_default = None
+        if not is_model(self.function):
+            adapter: Any = sys.modules["pydantic"].TypeAdapter(argument.annotation)
+            make_default = partial(_get_default, adapter)
+        return replace(argument, default=field.default, make_default=make_default)
+
+    def _place(self, name: str, annotation: Any, marker: Any) -> Argument:
+        """Return the argument, without its default."""
         if isinstance(marker, Dependency):
-            source, dependency = ArgumentSource.DEPENDENCY, marker
-        elif (injected := self._find_injected(name, annotation)) is not None:
-            source, annotation = ArgumentSource.INJECTED, injected
-        elif name in self.convertors and marker is None:
-            source = ArgumentSource.PATH
+            dependency = marker
+            if marker.function is None:
+                if not isinstance(annotation, type):
+                    raise self._refuse(name, f"Depends() stands for a class, not {annotation!r}")
+                dependency = replace(marker, function=annotation)
+            source = ArgumentSource.DEPENDENCY
+            return Argument(name, source, name, annotation, dependency=dependency)
+        if (injected := self._find_injected(name, annotation)) is not None:
+            return Argument(name, ArgumentSource.INJECTED, name, injected)
+        if name in self.convertors and marker is None:
             self._check_path_annotation(name, annotation)
-        else:
-            source, key, many = self._find_source(name, annotation, marker)
-        keyword_only = parameter.kind is parameter.KEYWORD_ONLY
-        return Argument(name, source, key, annotation, default, many, keyword_only, dependency)
+            return Argument(name, ArgumentSource.PATH, name, annotation)
+        kind = _strip_metadata(annotation)
+        if isinstance(marker, _FIELD_MARKERS) and is_structure(kind):
+            if marker.name is not None:
+                raise self._refuse(name, f"each field of {kind.__name__} has a name of its own")
+            if self.marker is not None:
+                raise self._refuse(name, f"{annotation!r} is not scalar")
+            fields = Dependency(FieldsOf(kind, marker))
+            source = ArgumentSource.DEPENDENCY
+            return Argument(name, source, name, annotation, dependency=fields)
+        source, key, many = self._find_source(name, annotation, marker)
+        return Argument(name, source, key, annotation, many=many)
 
     def _refuse(self, name: str, reason: str) -> HandlerError:
         return HandlerError(self.function, name, reason)
@@ -281,9 +393,7 @@ class _ParameterReader:
         if shape is not Shape.SCALAR:
             raise self._refuse(name, f"a path parameter is scalar, not {annotation!r}")
         convertor = self.convertors[name]
-        possible = _CAPTURED.get(convertor)
-        alternatives = _list_alternatives(types.type_info(annotation))
-        if possible and not any(isinstance(each, possible) for each in alternatives):
+        if not can_be_captured(annotation, convertor):
             raise self._refuse(
                 name, f"the path's convertor {convertor!r} never gives {annotation!r}"
             )
@@ -298,6 +408,9 @@ class _ParameterReader:
         if isinstance(marker, Body) or (marker is None and shape is Shape.STRUCTURE):
             if self.websocket:
                 raise self._refuse(name, "a websocket's handshake has no body")
+            if marker is None and not self.takes_body:
+                reason = "a GET has no body: write Annotated[…, Query()] for fields of the query"
+                raise self._refuse(name, f"{reason}, or Annotated[…, Body()] all the same")
             return ArgumentSource.BODY, name, False
         if shape not in {Shape.SCALAR, Shape.SCALARS}:
             raise self._refuse(name, f"{annotation!r} is not scalar; {_ACCEPTED}")
@@ -313,11 +426,21 @@ class _ParameterReader:
             case _:
                 return ArgumentSource.QUERY, (marker and marker.name) or name, many
 
-    def _find_shape(self, name: str, annotation: Any) -> "Shape":
+    def _find_shape(self, name: str, annotation: Any) -> Shape:
         try:
             return find_shape(annotation)
         except TypeError as error:
             raise self._refuse(name, str(error)) from error
+
+
+def _strip_metadata(annotation: Any) -> Any:
+    is_annotated = typing.get_origin(annotation) is Annotated
+    return typing.get_args(annotation)[0] if is_annotated else annotation
+
+
+def _get_default(adapter: Any) -> Any:
+    """Return the default that a `pydantic.Field` says, which may come from a factory."""
+    return adapter.get_default_value().value
 
 
 def find_name(function: Callable[..., Any]) -> str:
@@ -338,6 +461,8 @@ def find_location(function: Callable[..., Any]) -> str:
 
 
 def _unwrap(function: Callable[..., Any]) -> Any:
+    if isinstance(function, FieldsOf):
+        return function.kind
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.unwrap(function)
@@ -353,100 +478,3 @@ def _find_flavour(function: Callable[..., Any]) -> Flavour:
     if inspect.isgeneratorfunction(function):
         return Flavour.GENERATOR
     return Flavour.COROUTINE if inspect.iscoroutinefunction(function) else Flavour.FUNCTION
-
-
-class Shape(Enum):
-    """What a value is for a request: one text, several, or a body."""
-
-    SCALAR = auto()
-    SCALARS = auto()
-    STRUCTURE = auto()
-    ANYTHING = auto()
-
-
-def find_shape(annotation: Any) -> Shape:
-    """Return the shape of the values of an annotation.
-
-    Raises:
-        TypeError: `msgspec`, or `pydantic` if it has a model, cannot read it.
-    """
-    if has_model(annotation):
-        return Shape.STRUCTURE
-    info = types.type_info(annotation)
-    for custom in _list_custom_classes(info, set()):
-        raise TypeError(f"values of {custom!r} cannot be read from a request")
-    alternatives = [
-        each for each in _list_alternatives(info) if not isinstance(each, types.NoneType)
-    ]
-    if any(isinstance(each, types.AnyType) for each in alternatives):
-        return Shape.ANYTHING
-    if alternatives and all(_is_sequence(each) for each in alternatives):
-        return Shape.SCALARS
-    if all(isinstance(each, _SCALARS) for each in alternatives):
-        return Shape.SCALAR
-    return Shape.STRUCTURE
-
-
-def list_accepted_values(annotation: Any) -> tuple[Any, ...]:
-    """Return the values of enumerations and literals in an annotation; none if it has others."""
-    values: list[Any] = []
-    for each in _list_alternatives(types.type_info(annotation)):
-        if isinstance(each, types.EnumType):
-            values.extend(member.value for member in each.cls)
-        elif isinstance(each, types.LiteralType):
-            values.extend(each.values)
-        elif not isinstance(each, types.NoneType):
-            return ()
-    return tuple(values)
-
-
-def has_model(annotation: Any) -> bool:
-    """Return whether an annotation is a model of `pydantic`, or holds one as an argument.
-
-    `pydantic` is never imported here: a model exists only where the application imported it.
-    """
-    pydantic = sys.modules.get("pydantic")
-    if pydantic is None:
-        return False
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return True
-    return any(has_model(each) for each in typing.get_args(annotation))
-
-
-def _list_alternatives(info: types.Type) -> Iterator[types.Type]:
-    """Yield the members of a union, of whatever depth, or the one type that it is."""
-    if isinstance(info, types.Metadata):
-        yield from _list_alternatives(info.type)
-    elif isinstance(info, types.UnionType):
-        for each in info.types:
-            yield from _list_alternatives(each)
-    else:
-        yield info
-
-
-def _is_sequence(info: types.Type) -> bool:
-    if isinstance(info, types.TupleType):
-        items = info.item_types
-    elif isinstance(info, _SEQUENCES):
-        items = (info.item_type,)
-    else:
-        return False
-    return all(isinstance(each, _SCALARS) for item in items for each in _list_alternatives(item))
-
-
-def _list_custom_classes(value: Any, seen: set[type]) -> Iterator[Any]:
-    """Yield the classes anywhere inside a type that `msgspec` does not know."""
-    if isinstance(value, types.CustomType):
-        yield value.cls
-    if isinstance(value, tuple):
-        for each in value:
-            yield from _list_custom_classes(each, seen)
-    if not isinstance(value, (types.Type, types.Field)):
-        return
-    owner = getattr(value, "cls", None)
-    if isinstance(owner, type):
-        if owner in seen:  # a class may hold itself
-            return
-        seen.add(owner)
-    for name in ("type", "types", "fields", "item_type", "item_types", "key_type", "value_type"):
-        yield from _list_custom_classes(getattr(value, name, None), seen)

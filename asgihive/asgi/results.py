@@ -19,7 +19,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.asgi.parameters import Signature, find_location, find_name, resolve_alias
+from asgihive.asgi.parameters import Signature, find_location, find_name
 from asgihive.asgi.request_fields import choose_media_type, join_headers
 from asgihive.asgi.responses import (
     BodyChunk,
@@ -28,6 +28,7 @@ from asgihive.asgi.responses import (
     closing,
     format_content_disposition,
 )
+from asgihive.asgi.shapes import resolve_alias
 from asgihive.concurrency import run_in_worker
 
 TEXT = "text/plain; charset=utf-8"

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from starlette.types import ASGIApp
 
-from asgihive.asgi.parameters import Dependency
+from asgihive.asgi.markers import Dependency, describe_foreign_marker
 
 T = TypeVar("T")
 
@@ -144,7 +144,11 @@ class Options:
         if isinstance(tags, str):
             raise TypeError(f"The tags {tags!r} are one text: a list of texts is accepted")
         for each in dependencies:
-            if not isinstance(each, Dependency) and not callable(each):
+            if isinstance(each, Dependency) and each.function is not None:
+                continue
+            if (foreign := describe_foreign_marker(each)) is not None and not callable(each):
+                raise TypeError(f"The dependency {each!r} would guard nothing: {foreign}")
+            if not callable(each):
                 raise TypeError(f"The dependency {each!r} is neither Depends(f) nor a function")
         guards = (
             each if isinstance(each, Dependency) else Dependency(each) for each in dependencies

@@ -51,8 +51,8 @@ def _handler(annotation: Any, default: Any = inspect.Parameter.empty) -> Callabl
         (WithForeign, "values of .*Foreign.* cannot be read from a request"),
         (npt.NDArray[Any], "values of .*ndarray.* cannot be read from a request"),
         (Any, "is not scalar; accepted are"),
-        (Annotated[Note, Query()], "is not scalar; accepted are"),
-        (Annotated[Note, Header()], "is not scalar"),
+        (Annotated[list[Note], Query()], "is not scalar; accepted are"),
+        (Annotated[Note | None, Header()], "is not scalar"),
         (Annotated[list[int], Cookie()], "a cookie has one value"),
         (Annotated[int, Query(), Header()], "only one of"),
         (Annotated[int, Header], "call the marker"),
@@ -172,7 +172,7 @@ def test_handlers_are_named_and_found() -> None:
         assert find_location(each) == f"{__file__}:{line}"
     assert find_name(_Callable()) == "_Callable"
     assert find_location(_Callable()).startswith(f"{__file__}:")
-    assert find_location(Body).startswith("asgihive.asgi.parameters")
+    assert find_location(Body).startswith("asgihive.asgi.markers")
     assert find_location(len) == "builtins"
 
 

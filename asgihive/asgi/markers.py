@@ -1,0 +1,119 @@
+"""The markers that say where a parameter comes from, and what to write for those of others."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+DependencyScope = Literal["request", "function"]
+
+
+@dataclass(frozen=True)
+class _NamedMarker:
+    name: str | None = None
+
+
+class Query(_NamedMarker):
+    """`Annotated[int, Query("page-size")]`: a query parameter of another name.
+
+    `Annotated[Filter, Query()]` of a structure: each of its fields is a query parameter.
+    """
+
+
+class Header(_NamedMarker):
+    """`Annotated[str, Header()]`: a header field, in any case.
+
+    By default it has the parameter's name with hyphens for underscores.
+    """
+
+
+class Cookie(_NamedMarker):
+    """`Annotated[str, Cookie()]`: a cookie; by default it has the parameter's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """`Annotated[list[int], Body()]`: the request's body, whatever its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A function whose result a handler needs, or that guards it."""
+
+    function: Callable[..., Any] | None
+    """None stands for the annotation of the parameter, a class."""
+
+
+def Depends(function: Callable[..., Any] | None = None) -> Any:  # noqa: N802  # the name people know
+    """Declare a parameter that is what `function` returns.
+
+    Written as `Annotated[T, Depends(f)]` or `= Depends(f)`; `Annotated[T, Depends()]` calls the
+    class `T`. `function` is called at most once per request, its own parameters bound like a
+    handler's. `async def` runs on the event loop, `def` in a worker thread, a class on the
+    event loop.
+
+    A generator function, sync or async, yields the value once. What follows its `yield` runs
+    when the response has been sent to its last byte and its background tasks are done, in
+    reverse order of the calls, shielded from cancellation; the exception that ended the
+    request, if any, is raised at the `yield`. So it must not hold a cancel scope or task
+    group open across the `yield` (PEP 789).
+
+    Raises:
+        TypeError: `function` is not callable.
+    """
+    given: object = function
+    if given is not None and not callable(given):
+        reason = describe_foreign_marker(given) or "a function or a class is accepted"
+        raise TypeError(f"Depends({given!r}): {reason}")
+    return Dependency(function)
+
+
+MARKERS = (Body, Cookie, Dependency, Header, Query)
+
+# By the first name of their modules, what declares parameters in ways of its own.
+_FRAMEWORKS = {
+    "blacksheep": "BlackSheep",
+    "dishka": "Dishka",
+    "esmerald": "Esmerald",
+    "fast_depends": "FastDepends",
+    "fastapi": "FastAPI",
+    "litestar": "Litestar",
+    "ninja": "Django Ninja",
+    "starlette": "Starlette",
+    "taskiq_dependencies": "Taskiq",
+}
+_DEPENDS = "asgihive.Depends(f)"
+_COUNTERPARTS = {
+    "Body": "asgihive.Body() in Annotated",
+    "Cookie": 'asgihive.Cookie("name") in Annotated',
+    "Depends": _DEPENDS,
+    "Header": 'asgihive.Header("name") in Annotated',
+    "Path": "nothing: a parameter of the path is found by its name; msgspec.Meta(ge=1) constrains",
+    "Provide": _DEPENDS,
+    "Query": 'asgihive.Query("name") in Annotated',
+    "Security": _DEPENDS,
+    "SecurityBase": "asgihive.Depends(scheme)",
+}
+
+
+def describe_foreign_marker(value: object) -> str | None:
+    """Say what to write for what another framework declares parameters with; None if it is none.
+
+    Args:
+        value: an object, a class or a function of that framework, which is not imported here.
+    """
+    is_function = inspect.isroutine(value)
+    kinds = (value,) if is_function else inspect.getmro(_get_class(value))
+    for each in kinds:
+        root = str(getattr(each, "__module__", "")).partition(".")[0]
+        if root in _FRAMEWORKS:
+            name = str(getattr(each, "__name__", ""))
+            others = (getattr(kind, "__name__", "") for kind in kinds)
+            known = next((_COUNTERPARTS[one] for one in others if one in _COUNTERPARTS), None)
+            instead = known or f"one of {', '.join(sorted({*_COUNTERPARTS.values()}))}"
+            return f"{name} is {_FRAMEWORKS[root]}'s, which no one asks here; write {instead}"
+    return None
+
+
+def _get_class(value: object) -> type:
+    return value if isinstance(value, type) else type(value)
