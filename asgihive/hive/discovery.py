@@ -4,37 +4,26 @@
 they found, by an `Importer`, and reads what the modules offer.
 """
 
-import hashlib
 import importlib
 import importlib.util
-import itertools
 import os
-import sys
-import traceback
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from asgihive.asgi import Router
 from asgihive.errors import ComponentError, ConfigurationError, join_names
 from asgihive.hive.components import Component, ModuleHooks, read_hooks, read_requires, read_router
 from asgihive.hive.config import DEFAULT_CORNERSTONE_PATH, HiveConfig
 from asgihive.hive.hooks import ComponentKind, Metadata
+from asgihive.hive.imports import Importer
 
 _ENDPOINT_MODULES = ("db", "router", "service")
 _FIELDS: dict[ComponentKind, str] = {
     "cornerstone": "cornerstone_package_path",
     "endpoint": "endpoint_package_paths",
 }
-
-# The folders of all hives of this process that hold components, without symbolic links.
-_COMPONENT_FOLDERS: set[str] = set()
-
-# Numbers for the private packages of a tree of folders, by its path: one for each hive.
-_PACKAGE_NUMBERS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +155,7 @@ def _list_modules(folder: str) -> Iterator[tuple[str, str]]:
                 yield name, path
 
 
-def load_component(found: FoundComponent, importer: "Importer") -> Component:
+def load_component(found: FoundComponent, importer: Importer) -> Component:
     """Import a component, and of an endpoint its `db`, `router` and `service`.
 
     Raises:
@@ -222,140 +211,3 @@ def _refuse_useless_module(module: ModuleType, hooks: ModuleHooks, key: str, fil
         there = f"; there is a Router called {join_names(routers)}" if routers else ""
         detail = f"{hooks.file} has neither hooks nor a `router`, which was looked for{there}"
         raise ComponentError(key, file, detail)
-
-
-class Importer:
-    """Imports for one hive, without touching `sys.path`.
-
-    A package folder that Python can import by itself (its parent is on `sys.path`, or it
-    belongs to the package of the file that builds the hive) is imported by that name, so
-    that `from cornerstones.db import x` gives the same module. Any other becomes part of a
-    private package of this hive, named after its parent folder: relative imports work in
-    it, also from one container to another (`from ...cornerstones.db import x`), and no
-    other hive shares it.
-
-    Args:
-        base: the folder of the file that builds the hive.
-        package: the package of that file, empty if it has none.
-    """
-
-    def __init__(self, base: str, package: str) -> None:
-        self._base = base
-        self._package = package
-        self._names: dict[str, str] = {}
-
-    def name_container(self, folder: str) -> str:
-        """Return the dotted name under which the modules of a package folder are imported."""
-        if folder not in self._names:
-            self._names[folder] = self._find_name(folder) or self._make_private_name(folder)
-        return self._names[folder]
-
-    def load(self, name: str, key: str, file: str) -> ModuleType:
-        """Import a module of a component; `file` is that of the component, if it is in one.
-
-        Raises:
-            ComponentError: importing it raised; the message says where, the exception is
-                the cause.
-        """
-        if os.path.isabs(file):
-            _COMPONENT_FOLDERS.add(os.path.realpath(os.path.dirname(file)))
-        try:
-            return importlib.import_module(name)
-        except Exception as error:
-            place = _place_error(error)
-            detail = f"importing {name} failed{place} with {type(error).__name__}: {error}"
-            raise ComponentError(key, file, detail + self._advise(error)) from error
-
-    def _find_name(self, folder: str) -> str | None:
-        """Find the name by which Python can import a package folder."""
-        real = os.path.realpath(folder)
-        for name in self._list_candidates(real):
-            try:
-                spec = importlib.util.find_spec(name)  # imports the packages it is in
-            except (ImportError, ValueError):
-                continue
-            folders = (spec and spec.submodule_search_locations) or ()
-            if [os.path.realpath(each) for each in folders] == [real]:
-                return name
-        return None
-
-    def _list_candidates(self, folder: str) -> Iterator[str]:
-        if self._package:
-            names = _split_below(os.path.realpath(self._base), folder)
-            if names:
-                yield ".".join((self._package, *names))
-        for entry in sys.path:
-            root = os.path.realpath(entry or os.curdir)
-            names = _split_below(root, folder)
-            # Folders without an `__init__.py` are importable too, but hardly meant so.
-            if names and all(
-                os.path.exists(os.path.join(root, *names[:depth], "__init__.py"))
-                for depth in range(1, len(names))
-            ):
-                yield ".".join(names)
-
-    def _make_private_name(self, folder: str) -> str:
-        parent, container = os.path.split(folder)
-        root = self._names.get(parent)
-        if root is None:
-            digest = hashlib.sha256(os.fsencode(parent)).hexdigest()[:12]
-            number = next(_PACKAGE_NUMBERS[parent])
-            root = f"asgihive_components_{digest}" + (f"_{number}" if number else "")
-            spec = ModuleSpec(root, None, is_package=True)
-            spec.submodule_search_locations = [parent]
-            sys.modules[root] = importlib.util.module_from_spec(spec)
-            self._names[parent] = root
-        return f"{root}.{container}"
-
-    def _advise(self, error: Exception) -> str:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        head = (missing or "").partition(".")[0]
-        for folder, name in self._names.items():
-            if head and os.path.basename(folder) == head and name != head:
-                return (
-                    f"; {head} lies in {os.path.dirname(folder)}, which is not on sys.path: "
-                    f"import it relatively (from ...{missing} import …), or put it there"
-                )
-        return ""
-
-
-def find_calling_frame(frame: FrameType | None) -> FrameType | None:
-    """Return the first frame from `frame` outwards that is not of asgihive itself."""
-    while frame is not None:
-        name = str(frame.f_globals.get("__name__", ""))
-        if name.partition(".")[0] != __name__.partition(".")[0]:
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def find_component_folder(frame: FrameType | None) -> str | None:
-    """Return the folder of the file that calls, if it belongs to a component of any hive."""
-    frame = find_calling_frame(frame)
-    if frame is None:
-        return None
-    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
-    real = os.path.realpath(folder)
-    while real not in _COMPONENT_FOLDERS:
-        parent = os.path.dirname(real)
-        if parent == real:
-            return None
-        real = parent
-    return folder
-
-
-def _split_below(root: str, folder: str) -> list[str]:
-    """Return the names from a folder down to one inside it, none where it is not inside."""
-    if not folder.startswith(root.rstrip(os.sep) + os.sep):
-        return []
-    names = os.path.relpath(folder, root).split(os.sep)
-    return names if all(name.isidentifier() for name in names) else []
-
-
-def _place_error(error: Exception) -> str:
-    """Say which file and line raised, where that is not the import system itself."""
-    if isinstance(error, SyntaxError):
-        return f" at {error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    written = [each for each in frames if not each.filename.startswith("<frozen ")]
-    return f" at {written[-1].filename}:{written[-1].lineno}" if len(written) > 1 else ""

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from types import FrameType
 from typing import Literal
 
 from starlette.datastructures import State
@@ -35,14 +34,13 @@ from asgihive.hive.components import Component, make_replacement
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.discovery import (
     FoundComponent,
-    Importer,
-    find_calling_frame,
     find_components,
     find_installed,
     load_component,
 )
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
 from asgihive.hive.hooks import ComponentKind, ComponentStates, RequestStates
+from asgihive.hive.imports import Builder, Importer, find_builder
 from asgihive.hive.lifespan import Life, run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 
@@ -104,15 +102,18 @@ class Hive:
         self._docs = docs
         self._post_hook_seconds = post_hook_seconds
         self._optional_trailing_slash = optional_trailing_slash
-        folder, package = _find_caller(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
+        builder = find_builder(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
         if base is not None:
-            folder, package = os.path.abspath(base), ""
-        self._importer = Importer(folder or "", package)
+            builder = Builder(os.path.abspath(base))
+        self._importer = Importer(builder)
         installed = find_installed() if entry_points else ()
         self._built = (*cornerstones, *endpoints)
-        self._found = (*find_components(self.config, folder), *installed)
+        self._found = (*find_components(self.config, builder.folder), *installed)
         _check_kind("cornerstone", cornerstones)
         _check_kind("endpoint", endpoints)
+        # Now, so that what else is imported afterwards is the same module.
+        for folder in dict.fromkeys(each.folder for each in self._found if each.folder):
+            self._importer.name_container(folder)
         self._records: tuple[FoundComponent | Component, ...] = (*self._built, *self._found)
         self._loaded: dict[str, Component] = {}
         self._overrides: dict[str, Component] = {}
@@ -356,15 +357,6 @@ class HiveMiddleware:
         state.asgihive = self.hive
         state.cornerstones = life.cornerstones
         state.endpoints = life.endpoints
-
-
-def _find_caller(frame: FrameType | None) -> tuple[str | None, str]:
-    """Find folder and package of the file that builds the hive; None where there is no file."""
-    frame = find_calling_frame(frame)
-    if frame is None or not os.path.isfile(frame.f_code.co_filename):
-        return None, ""
-    folder = os.path.dirname(os.path.abspath(frame.f_code.co_filename))
-    return folder, frame.f_globals.get("__package__") or ""
 
 
 def _check_kind(kind: ComponentKind, components: Sequence[Component]) -> None:

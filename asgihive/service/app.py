@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
-from asgihive.hive.discovery import find_component_folder
+from asgihive.hive.imports import find_component_folder
 from asgihive.service.gate import STATUSES, ServiceGate
 from asgihive.service.openapi import ServiceDocumentation
 from asgihive.service.operations import HEALTH, METRICS, Figures, Health, Metrics, refuse_metrics

@@ -1,5 +1,6 @@
 """What is found where, and what is said when it is not."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -148,28 +149,61 @@ async def test_a_dotted_name_is_imported_by_it(root: Path, monkeypatch: pytest.M
             assert answer.body == b"service.endpoints.one"
 
 
-async def test_components_import_each_other(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relatively always; by name where Python can, and then it is the same module."""
+@pytest.mark.parametrize("is_found_by_python", [False, True])
+def test_components_import_each_other(
+    root: Path, is_found_by_python: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relatively and by name, and it is the same module."""
     write(
         root,
         {
+            "settings.py": "",
             "cornerstones/db.py": "shared = object()",
-            "endpoints/one/service.py": "from ...cornerstones.db import shared",
+            "endpoints/one/service.py": """
+                from ... import cornerstones
+                from ...cornerstones.db import shared
+                from ...settings import __name__ as settings
+                """,
+            "endpoints/one/router/__init__.py": f"""
+                {HELLO.replace(chr(10), chr(10) + " " * 16)}
+                import cornerstones.db
+                import os, cornerstones.db as db
+                from cornerstones import db as again
+                from settings import __name__ as settings
+                """,
         },
     )
+    if is_found_by_python:
+        monkeypatch.syspath_prepend(str(root))
     hive = RecordingHive(config(), base=root)
     hive.graph()
-    private = [each for each in sys.modules if each.endswith("endpoints.one.service")]
-    other = sys.modules[private[-1].replace("endpoints.one.service", "cornerstones.db")]
-    assert vars(sys.modules[private[-1]])["shared"] is vars(other)["shared"]
+    first = [each for each in sys.modules if each.endswith("endpoints.one.service")][-1]
+    assert first.startswith("endpoints." if is_found_by_python else "asgihive_components_")
+    service = vars(sys.modules[first])
+    router = vars(sys.modules[first.replace("service", "router")])
+    db = sys.modules[first.replace("endpoints.one.service", "cornerstones.db")]
+    assert vars(db)["shared"] is service["shared"]
+    assert router["cornerstones"].db is router["db"] is router["again"] is db
+    assert service["cornerstones"].db is db
+    assert (
+        service["settings"]
+        == router["settings"]
+        == db.__name__.replace("cornerstones.db", "settings")
+    )
 
-    write(root, {"endpoints/one/service.py": "from cornerstones.db import shared  # by name"})
-    message = failure(RecordingHive(config(), base=root))
-    assert "from ...cornerstones" in message
-    assert str(root) in message
+
+def test_other_names_are_the_same_modules(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those under which Python finds them later, or from a folder further out."""
+    write(root, {"endpoints/one/service.py": "here = object()", "__init__.py": ""})
+    hive = RecordingHive(config(), base=root)
+    hive.graph()
+    monkeypatch.syspath_prepend(str(root.parent))
     monkeypatch.syspath_prepend(str(root))
-    RecordingHive(config(), base=root).graph()
-    assert "endpoints.one" in sys.modules
+    named = importlib.import_module("endpoints.one.service")
+    assert importlib.import_module("service.endpoints.one.service") is named
+    assert named.__name__.startswith("asgihive_components_")
+    assert named.__spec__ is not None
+    assert named.__spec__.name == named.__name__
 
 
 async def test_services_with_folders_of_the_same_names(
@@ -177,14 +211,17 @@ async def test_services_with_folders_of_the_same_names(
 ) -> None:
     """Also where one of them can be imported by its name."""
     monkeypatch.syspath_prepend(str(root))
-    marked = HELLO.replace("__name__", "'the other'")
-    other = write(
-        tmp_path / "other", {"cornerstones/__init__.py": "", "endpoints/one/__init__.py": marked}
-    )
+    text = HELLO.replace("__name__", "f'{__name__} with {mark}'")
+    text = "from cornerstones.marks import mark\n" + text
+    other = tmp_path / "other"
+    for folder, mark in ((root, "its own"), (other, "that of the other")):
+        marks = {"cornerstones/marks.py": f"mark = {mark!r}", "endpoints/one/__init__.py": text}
+        write(folder, marks)
     hives = [RecordingHive(config(), base=base) for base in (root, other)]
     async with hives[0].running(), hives[1].running():
         bodies = [(await run(hive, http("/endpoints/one/"))).body for hive in hives]
-    assert bodies == [b"endpoints.one", b"the other"]
+    assert bodies[0] == b"endpoints.one with its own"
+    assert bodies[1].endswith(b".endpoints.one with that of the other")
 
 
 async def test_entry_points(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
