@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import sysconfig
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,9 +17,8 @@ _logger = logging.getLogger("asgihive.hive")
 
 _PACKAGE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-_INSTALLED_FOLDERS = tuple(
-    sysconfig.get_path(each) + os.sep for each in ("stdlib", "purelib", "platlib")
-)
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_INSTALLED = f"{os.sep}site-packages{os.sep}"
 
 # How long an application may take to return once it has given its last answer.
 _SECONDS_TO_RETURN = 5.0
@@ -93,7 +91,10 @@ def find_user_frames(error: BaseException) -> traceback.StackSummary:
         and each.filename != importlib.__file__
         and not os.path.abspath(each.filename).startswith(_PACKAGE_FOLDER + os.sep)
     ]
-    is_installed = [each.filename.startswith(_INSTALLED_FOLDERS) for each in frames]
+    is_installed = [
+        each.filename.startswith(_STANDARD_LIBRARY) or _INSTALLED in each.filename
+        for each in frames
+    ]
     first = is_installed.index(False) if False in is_installed else 0
     return traceback.StackSummary.from_list(frames[first:][-_FRAMES:])
 
