@@ -14,7 +14,7 @@ import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -432,3 +432,58 @@ async def run_in_worker(function: Callable[..., T], *args: Any, abandon: bool = 
     cleans up. With `abandon` it is left running, for calls that are bounded in time.
     """
     return await anyio.to_thread.run_sync(function, *args, abandon_on_cancel=abandon)
+
+
+async def run_and_keep_variables(
+    function: Callable[..., T], *args: Any, abandon: bool = False
+) -> T:
+    """Do as `run_in_worker`; what the function sets in context variables is set here as well."""
+    compare = partial(_run_and_compare, function, args)
+    result, changes = await run_in_worker(compare, abandon=abandon)
+    for variable, value in changes:
+        variable.set(value)
+    return result
+
+
+class WorkerContext:
+    """A context for several calls in worker threads.
+
+    A token of a context variable is good where it was made: what follows a `yield` can reset what
+    was set before it.
+    """
+
+    def __init__(self) -> None:
+        self._context = copy_context()
+
+    async def run(self, function: Callable[..., T], *args: Any) -> T:
+        """Do as `run_and_keep_variables`, in this context."""
+        return await run_and_keep_variables(self._run, function, args)
+
+    def _run(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        inner = self._context
+        for variable, value in _list_changes(inner, copy_context()):
+            inner.run(variable.set, value)
+        try:
+            return inner.run(function, *args)
+        finally:
+            for variable, value in _list_changes(copy_context(), inner):
+                variable.set(value)
+
+
+_Variables = list[tuple[ContextVar[Any], Any]]
+_MISSING = object()
+
+
+def _run_and_compare(function: Callable[..., T], args: tuple[Any, ...]) -> tuple[T, _Variables]:
+    """Return what a function returns, and the context variables that it changed."""
+    before = copy_context()
+    result = function(*args)
+    return result, _list_changes(before, copy_context())
+
+
+def _list_changes(before: Context, after: Context) -> _Variables:
+    return [
+        (variable, value)
+        for variable, value in after.items()
+        if before.get(variable, _MISSING) is not value
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import WebSocketException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -186,8 +187,9 @@ async def send_error(  # noqa: PLR0913  # the three of ASGI, and three facts of 
 
     A websocket handshake gets the same response where the server offers the extension
     `websocket.http.response`; else it is closed, which is a 403 without a body. An open
-    websocket is closed with code 1008 for client errors and 1011 for others. An exception
-    that says that the client is gone is answered by nothing.
+    websocket is closed with code 1008 for client errors and 1011 for others. Starlette's
+    `WebSocketException` closes with its own code and reason, which before the handshake is a
+    403. An exception that says that the client is gone is answered by nothing.
 
     Args:
         phase: of the connection, see `responses.PHASES`.
@@ -200,19 +202,27 @@ async def send_error(  # noqa: PLR0913  # the three of ASGI, and three facts of 
         return
     if phase == "begun":
         raise error
+    if isinstance(error, WebSocketException) and scope["type"] == "websocket":
+        reason = _clip_reason(error.reason)
+        await send({"type": "websocket.close", "code": error.code, "reason": reason})
+        return
     known = find_http_exception(error, statuses)
     if known is None:
         _logger.error("Unexpected error at %r", scope["path"], exc_info=error)
         known = _UNEXPECTED
     if scope["type"] == "websocket":
         if phase == "open" or "websocket.http.response" not in (scope.get("extensions") or {}):
-            # RFC 6455: §7.4.1 has the codes, §5.5 the length of a reason.
-            code = 1008 if known.status < 500 else 1011
-            reason = known.message.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+            code = 1008 if known.status < 500 else 1011  # RFC 6455 §7.4.1
+            reason = _clip_reason(known.message)
             await send({"type": "websocket.close", "code": code, "reason": reason})
             return
         send = send_as_denial(send)
     await answer_error(known)(scope, receive, send)
+
+
+def _clip_reason(text: str) -> str:
+    """Return as much of a text as the reason of a close frame may have (RFC 6455 §5.5)."""
+    return text.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
 
 
 def send_as_denial(send: Send) -> Send:

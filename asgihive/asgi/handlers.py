@@ -39,7 +39,7 @@ from asgihive.asgi.parameters import (
 )
 from asgihive.asgi.results import ResultSender
 from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
-from asgihive.concurrency import run_in_worker
+from asgihive.concurrency import WorkerContext, run_and_keep_variables
 
 T = TypeVar("T")
 
@@ -67,8 +67,9 @@ class Cleanups(AsyncExitStack):
 
     async def open_in_worker(self, manager: AbstractContextManager[T]) -> T:
         """Open a context manager in a worker thread; it is closed in one as well."""
-        value = await run_in_worker(manager.__enter__)
-        self._add(partial(run_in_worker, manager.__exit__))
+        context = WorkerContext()
+        value = await context.run(manager.__enter__)
+        self._add(partial(context.run, manager.__exit__))
         return value
 
     def _add(self, leave: Callable[..., Awaitable[object]]) -> None:
@@ -166,8 +167,7 @@ class CallPlan:
 
 async def call_in_worker(function: Callable[[], Any]) -> Any:
     """Return what a plain function returns, or the awaitable that it returns, as wrappers do."""
-    # In a tuple, since trio takes a coroutine from a thread for a mistake.
-    (result,) = await run_in_worker(lambda: (function(),))
+    result = await run_and_keep_variables(function)
     return await result if inspect.isawaitable(result) else result
 
 

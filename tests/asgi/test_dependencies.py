@@ -312,6 +312,41 @@ async def test_context_variables_reach_handlers_on_the_loop_and_in_threads() -> 
         assert variable.get() == "unset"
 
 
+async def test_context_variables_that_a_thread_sets_are_kept() -> None:
+    """Of functions, and of generators, which may reset what they have set."""
+    plain: contextvars.ContextVar[str] = contextvars.ContextVar("plain", default="unset")
+    yielded: contextvars.ContextVar[str] = contextvars.ContextVar("yielded", default="unset")
+    seen = []
+
+    def set_plain() -> None:
+        plain.set("set")
+
+    def set_around() -> Iterator[None]:
+        token = yielded.set("set")
+        yield
+        seen.append((plain.get(), yielded.get()))
+        yielded.reset(token)
+
+    router = Router(dependencies=[set_around, set_plain])
+
+    @router.get("/loop")
+    async def on_loop() -> str:
+        yielded.set("set again")
+        return f"{plain.get()} {yielded.get()}"
+
+    @router.get("/thread")
+    def in_thread() -> str:
+        yielded.set("set again")
+        return f"{plain.get()} {yielded.get()}"
+
+    for path in ("/loop", "/thread"):
+        plain.set("unset")
+        yielded.set("before")
+        assert (await answer(router, path)).body == b"set set again"
+        assert (plain.get(), yielded.get()) == ("set", "before")
+    assert seen == [("set", "set again")] * 2
+
+
 async def test_a_thousand_requests_keep_their_dependencies_apart() -> None:
     waiting = 0
     all_here = anyio.Event()

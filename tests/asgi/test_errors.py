@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi import HTTPException as FastAPIHTTPException
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.exceptions import WebSocketException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
@@ -157,6 +158,17 @@ async def test_websockets_before_accept_are_rejected(
     denied = await run(boundary(error), websocket(extensions=["websocket.http.response"]))
     assert denied.types == ["websocket.http.response.start", "websocket.http.response.body"]
     assert (denied.status, "secret" in denied.message) == (status, False)
+
+
+@pytest.mark.parametrize("sent", [(), ({"type": "websocket.accept"},)])
+async def test_starlettes_exception_closes_a_websocket(sent: tuple[Any, ...]) -> None:
+    """Before the handshake a server makes a 403 of it."""
+    for reason in (None, "no such room"):
+        error = WebSocketException(4001, reason)
+        answer = await run(boundary(error, sent), websocket())
+        close = {"type": "websocket.close", "code": 4001, "reason": reason or ""}
+        assert answer.sent == [*sent, close]
+    assert (await run(boundary(error), http())).status == 500
 
 
 async def test_open_websockets_are_closed() -> None:
