@@ -1,13 +1,24 @@
 """The router: which application answers a path and a method."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict, TypeVar, Unpack
 
+from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
+from asgihive.asgi.layers import (
+    LAYER,
+    LayeredUrls,
+    adopt_route,
+    announce_route,
+    enter_layer,
+    find_url,
+    forget_route,
+)
 from asgihive.asgi.routes import (
     ANY_METHOD,
     Handler,
@@ -18,6 +29,7 @@ from asgihive.asgi.routes import (
     RouteTable,
     Segments,
     add_trailing_slash,
+    quote_path,
 )
 
 _Handler = TypeVar("_Handler", bound=Handler)
@@ -49,7 +61,8 @@ class Router:
     Nothing is redirected. 404, 405 (with `Allow`) and rejected handshakes are answered as
     `send_error` does it; exceptions of the routes are passed on, so put a `Gate`
     around. Paths are matched as the server decoded them: an encoded slash is a slash. The
-    application gets a copy of the scope with `path_params` set.
+    route that answers is told in the scope, as Starlette does it: `route`, `endpoint` and
+    `path_params`; what is mounted gets a copy of the scope.
 
     Args:
         optional_trailing_slash: every route answers with and without one trailing slash.
@@ -72,6 +85,8 @@ class Router:
         self.overrides: dict[Handler, Handler] = {}
         """For tests: function → the one to call in its place, here and in routers that include
         this one."""
+        self.refuse: Callable[[HTTPException, Scope, Receive, Send], Awaitable[None]] = send_error
+        """What answers 404 and 405; a hive puts its own here."""
         self._common = Options(tags, dependencies=dependencies, max_body_bytes=max_body_bytes)
         self._routes: list[Route] = []
         self._tables: dict[str, RouteTable[Route]] = {
@@ -221,13 +236,15 @@ class Router:
         return register
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        kind = scope["type"]
-        if kind == "lifespan":
-            for phase in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{phase}.complete"})
+        if scope["type"] == "lifespan":
+            await _answer_lifespan(receive, send)
             return
-        table = self._tables[kind]
+        urls = scope.get("router")
+        if urls is None:
+            scope["router"] = self
+        elif urls is not self and getattr(urls, "own", None) is not self:
+            scope = enter_layer(scope, {"router": LayeredUrls(self, scope)})
+        table = self._tables[scope["type"]]
         path = (get_route_path(scope) if scope.get("root_path") else scope["path"]) or "/"
         method = scope.get("method", "GET")
         # Most requests ask for a static path, which is found without a call.
@@ -236,25 +253,45 @@ class Router:
         if place is not None and method in place:
             found = place[method], ()
         elif (found := table.find(path, method)) is None:
+            forget_route(scope)
             error = _refuse_path(path, method, table.list_methods(path))
-            await send_error(error, scope, receive, send)
+            await self.refuse(error, scope, receive, send)
             return
         route, captured = found
         # A mount captures the rest of the path as well, which has no name.
         params: dict[str, Any] = dict(zip(route.parameter_names, captured, strict=False))
         if outer := scope.get("path_params"):
             params = {**outer, **params}
-        scope = {**scope, "path_params": params}
+        if LAYER in scope or "app_root_path" in scope:
+            announce_route(scope, route, params)
+        else:
+            scope["route"] = route
+            scope["endpoint"] = route.target
+            scope["path_params"] = params
         if route.kind == "mount":
-            below = "/" + captured[-1] if len(captured) > len(route.parameter_names) else ""
-            prefix = path.removesuffix(below)
-            root_path = scope.get("root_path", "")
-            scope["path"] = root_path + prefix + (below or "/")
-            scope["root_path"] = root_path + prefix
-            scope.setdefault("app_root_path", root_path)  # for Starlette's `url_for`
-        elif method == "HEAD":
+            await _answer_below(route, captured, path, scope, receive, send)
+            return
+        if method == "HEAD":
             send = _drop_body(send)
         await route.app(scope, receive, send)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """Return the path of a route, for `request.url_for`; as Starlette's router does.
+
+        Of a mount `name` takes what is below it as `path`, and `name:inner` is a route of the
+        mounted application. Of several routes of a name the first one that takes the parameters
+        counts.
+
+        Raises:
+            NoMatchFound: there is none.
+        """
+        for route in self._routes:
+            path = _make_url_path(route, name, path_params)
+            if path is not None:
+                return path
+        from starlette.routing import NoMatchFound  # noqa: PLC0415  # only where URLs are made
+
+        raise NoMatchFound(name, path_params)
 
     def _make_options(self, options: RouteOptions) -> Options:
         given: dict[str, Any] = {"max_body_bytes": self._common.max_body_bytes, **options}
@@ -324,6 +361,57 @@ def list_routes(router: Router, prefix: str = "") -> Iterator[tuple[str, Route]]
         for below, each in list_routes(route.target, path):
             options = each.options.add_outer(outer.tags, outer.dependencies)
             yield below, replace(each, options=options)
+
+
+async def _answer_below(  # noqa: PLR0913, PLR0917  # the three of ASGI, and three of the match
+    route: Route,
+    captured: Sequence[Any],
+    path: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
+    """Let the application of a mount answer, in a scope of its own."""
+    below = "/" + captured[-1] if len(captured) > len(route.parameter_names) else ""
+    prefix = path.removesuffix(below)
+    root_path = scope.get("root_path", "")
+    changes = {
+        "path": root_path + prefix + (below or "/"),
+        "root_path": root_path + prefix,
+        "app_root_path": scope.get("app_root_path", root_path),  # for Starlette's `url_for`
+    }
+    inner = enter_layer(scope, changes, route)
+    del inner["route"], inner["endpoint"]
+    try:
+        await route.app(inner, receive, send)
+    finally:
+        adopt_route(inner)
+
+
+def _make_url_path(route: Route, name: str, params: Mapping[str, Any]) -> URLPath | None:
+    """Return the path of a route, if it has this name, or of one below a mount."""
+    if route.kind != "mount":
+        path = route.fill_path(params) if name == route.name else None
+        return None if path is None else URLPath(path, protocol=route.kind)
+    own = {each: params[each] for each in route.parameter_names if each in params}
+    rest = {each: value for each, value in params.items() if each not in own}
+    prefix = route.fill_path(own)
+    if prefix is None:
+        return None
+    if name == route.name and rest.keys() == {"path"}:
+        return URLPath(f"{prefix}/{quote_path(str(rest['path']).lstrip('/'))}")
+    target = inspect.unwrap(route.target)
+    if not name.startswith(f"{route.name}:") or not hasattr(target, "url_path_for"):
+        return None
+    below = find_url(target, name[len(route.name) + 1 :], rest)
+    return below and URLPath(prefix + below, protocol=below.protocol, host=below.host)
+
+
+async def _answer_lifespan(receive: Receive, send: Send) -> None:
+    """Answer a server's lifespan: a router has nothing to start."""
+    for phase in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{phase}.complete"})
 
 
 def get_route_path(scope: Scope) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 from uuid import UUID
 
 from starlette.types import ASGIApp
@@ -93,6 +94,11 @@ def parse_template(template: str) -> Segments:
 def list_parameters(segments: Sequence[str | PathParameter]) -> tuple[PathParameter, ...]:
     """Return the parameters among the segments, in their order."""
     return tuple(each for each in segments if isinstance(each, PathParameter))
+
+
+def quote_path(text: str) -> str:
+    """Return the text of a path, percent-encoded where RFC 3986 §3.3 asks for it."""
+    return quote(text, safe="/!$&'()*+,;=:@")
 
 
 def add_trailing_slash(segments: Segments) -> tuple[Segments, ...]:
@@ -193,6 +199,8 @@ class Route:
     """What answers: of a handler, it has that as `__wrapped__`."""
 
     segments: Segments = field(init=False, repr=False)
+    path_format: str = field(init=False, repr=False)
+    """The template without convertors, for what names spans and metrics by it."""
     parameter_names: tuple[str, ...] = field(init=False, repr=False)
     """Of the path, in their order."""
 
@@ -202,6 +210,7 @@ class Route:
             parse_template(self.path + "/")[:-1] if is_mount else parse_template(self.path or "/")
         )
         object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "path_format", re.sub(r":[a-z]+\}", "}", self.path))
         names = tuple(each.name for each in self.parameters)
         object.__setattr__(self, "parameter_names", names)
 
@@ -209,6 +218,27 @@ class Route:
     def parameters(self) -> tuple[PathParameter, ...]:
         """The path parameters, in their order."""
         return list_parameters(self.segments)
+
+    @property
+    def endpoint(self) -> Handler:
+        """What answers, by the name that Starlette's routes have for it."""
+        return self.target
+
+    def fill_path(self, values: Mapping[str, Any]) -> str | None:
+        """Return the path with these values, percent-encoded; None if they do not fit."""
+        if values.keys() != set(self.parameter_names):
+            return None
+        parts = []
+        for each in self.segments:
+            if isinstance(each, str):
+                parts.append(each)
+                continue
+            text = str(values[each.name])
+            is_rest = each.convertor == _REST
+            if not is_rest and ("/" in text or _CONVERTORS[each.convertor](text) is None):
+                return None
+            parts.append(quote_path(text))
+        return "/" + "/".join(parts) if parts else ""
 
     @property
     def handler(self) -> Handler | None:

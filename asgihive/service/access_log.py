@@ -39,6 +39,7 @@ class AccessEntry:
     seconds: until the last byte.
     is_complete: whether the whole answer was handed to the server.
     timings: seconds by stage.
+    route: the template of the route that answered, those of mounts included; empty if none did.
     """
 
     client: str
@@ -51,6 +52,7 @@ class AccessEntry:
     seconds: float
     is_complete: bool
     timings: Mapping[str, float]
+    route: str = ""
 
     def __str__(self) -> str:
         target = f"{self.path}?{self.query}" if self.query else self.path
@@ -71,6 +73,7 @@ class AccessEntry:
             "method": self.method,
             "path": self.path,
             "query": self.query,
+            "route": self.route or None,
             "http_version": self.http_version,
             "status": self.status,
             "bytes": self.sent_bytes,

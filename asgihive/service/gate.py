@@ -27,6 +27,7 @@ from asgihive import errors
 from asgihive.asgi import HTTPException, get_route_path, parse_query, send_error
 from asgihive.asgi.errors import clip_text
 from asgihive.asgi.gate import Gate
+from asgihive.asgi.layers import enter_layer
 from asgihive.asgi.request_fields import check_framing
 from asgihive.asgi.responses import Passage
 from asgihive.concurrency import RequestContext, Timings, get_spent, request_context
@@ -228,7 +229,8 @@ class ServiceGate(Gate):
                 passage.varies_by_token = True
                 check_token(scope, self._token)
                 # So that the token is in nothing that is logged, kept or answered.
-                scope = {**scope, "query_string": remove_token(scope["query_string"])}
+                query = remove_token(scope["query_string"])
+                scope = enter_layer(scope, {"query_string": query})
             if PERMISSION in scope.get("state", ()):
                 passage.is_private = not is_open(route)
                 await check_permission(scope)
@@ -269,6 +271,7 @@ class ServiceGate(Gate):
                     seconds=seconds,
                     is_complete=passage.is_complete,
                     timings=get_spent(passage.timings or {}),
+                    route=getattr(scope.get("route"), "path", ""),
                 )
             )
 
@@ -289,7 +292,7 @@ class OuterGate:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, passage: "ServicePassage"
     ) -> None:
-        await self._app({**scope, _PASSAGE: passage}, receive, send)
+        await self._app(enter_layer(scope, {_PASSAGE: passage}), receive, send)
 
 
 @dataclass(slots=True, eq=False)

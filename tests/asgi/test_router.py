@@ -203,7 +203,8 @@ async def test_mounts_move_the_prefix_to_root_path(path: str, root_path: str, to
     before = dict(scope)
     answer = await run(router, Exchange(scope))
     assert answer.body == f"GET {told} {{}}".encode()
-    assert scope == before
+    assert {key: scope[key] for key in before} == before
+    assert (scope["route"].path, scope["endpoint"], scope["path_params"]) == ("/h5", show, {})
 
 
 async def test_mounts_match_whole_segments_and_give_way_to_routes() -> None:
@@ -328,13 +329,14 @@ async def test_lifespan_alone_is_completed() -> None:
     assert lifespan.types == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_the_scope_of_the_caller_is_left_alone() -> None:
+async def test_the_scope_of_the_caller_tells_the_route() -> None:
     router = Router()
-    router.add("/{n:int}", show)
+    route = router.add("/{n:int}", show)
     exchange = http("/7", path_params={"outer": 1})
     before = dict(exchange.scope)
     assert (await run(router, exchange)).body.endswith(b"{'outer': 1, 'n': 7}")
-    assert exchange.scope == before
+    found = {"route": route, "endpoint": show, "path_params": {"outer": 1, "n": 7}}
+    assert exchange.scope == {**before, **found, "router": router}
 
 
 async def test_an_endpoint_may_return_any_asgi_application() -> None:
