@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Literal
+from typing import Any, Literal
 
-from starlette.datastructures import State
+from starlette.datastructures import State, URLPath
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import (
@@ -39,8 +39,9 @@ from asgihive.hive.discovery import (
     load_component,
 )
 from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
-from asgihive.hive.hooks import ComponentKind, ComponentStates, RequestStates
+from asgihive.hive.hooks import ComponentKind, ComponentStates
 from asgihive.hive.imports import Builder, Importer, find_builder
+from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.lifespan import Life, run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 
@@ -72,6 +73,8 @@ class Hive:
             which calls this.
         entry_points: whether installed distributions add components.
         post_hook_seconds: how long a hook after a request may take.
+        shutdown_seconds: how long shutdown waits for requests that are still being answered.
+            Then they are cancelled, and their hooks and cleanups run before the teardown.
         send_timeout_seconds: how long a client may take for one part of a response, before its
             connection is dropped.
         optional_trailing_slash: see `Router`.
@@ -92,6 +95,7 @@ class Hive:
         base: str | os.PathLike[str] | None = None,
         entry_points: bool = True,
         post_hook_seconds: float = 10.0,
+        shutdown_seconds: float = 10.0,
         send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         optional_trailing_slash: bool = False,
     ) -> None:
@@ -101,6 +105,7 @@ class Hive:
         self._version = version
         self._docs = docs
         self._post_hook_seconds = post_hook_seconds
+        self._shutdown_seconds = shutdown_seconds
         self._optional_trailing_slash = optional_trailing_slash
         builder = find_builder(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
         if base is not None:
@@ -140,8 +145,7 @@ class Hive:
             return
         life = self.life
         if life is not None:
-            state = {**scope.get("state", {}), "cornerstones": RequestStates(life.known)}
-            scope = {**scope, "app": self, "state": state}
+            scope = life.enter(scope)
         await self.gate(scope, receive, send)
 
     def include_router(
@@ -153,6 +157,10 @@ class Hive:
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
         """Do as `Router.mount`, at the hive's own root: `api_prefix` is not added."""
         return self.router.mount(prefix, app, name)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """Do as `Router.url_path_for`: `request.url_for` in a hook asks this."""
+        return self.router.url_path_for(name, **path_params)
 
     def lifespan(self, app: object = None) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
         """Return the lifespan for an outer application: a mounted one gets no lifespan events."""
@@ -175,6 +183,7 @@ class Hive:
         try:
             components, _ = await run_in_worker(self._sort_components)
             life = self._life = self._make_life(components)
+            requests = life.requests = RequestsInFlight()
             self._show_states(life)
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
                 self.gate.app, self.gate.statuses = life.make_application(), life.statuses
@@ -184,9 +193,10 @@ class Hive:
                     yield
                 finally:
                     self._phase = "stopping"
-                    self.life = self._idle
+                    self.life = None
                     self.gate.app = self._answer_unavailable
-                    await life.wait_for_request_hooks()
+                    cleanup_seconds = max(self._post_hook_seconds, self._shutdown_seconds)
+                    await requests.end(self._shutdown_seconds, cleanup_seconds)
         finally:
             self._phase = "stopped"
             self._life = None
@@ -343,9 +353,7 @@ class HiveMiddleware:
             self._life, self._answer = life, life.make_application(self.app)
             for app in (scope.get("app"), self.app):
                 self._give_states(app, life)
-        state = {**scope.get("state", {}), "cornerstones": RequestStates(life.known)}
-        scope = {**scope, "app": scope.get("app", self.hive), "state": state}
-        await self._answer(scope, receive, send)
+        await self._answer(life.surround(scope), receive, send)
 
     def _give_states(self, app: object, life: Life) -> None:
         state = getattr(app, "state", None)

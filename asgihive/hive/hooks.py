@@ -1,6 +1,5 @@
 """The hook classes, what each hook may see, and what components keep."""
 
-import contextvars
 import dis
 import inspect
 from collections import deque
@@ -12,16 +11,16 @@ from starlette.datastructures import State
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import Router
+from asgihive.asgi import Route, Router
+from asgihive.asgi.layers import AnsweringRoute, find_route
 from asgihive.asgi.responses import PHASES
-from asgihive.concurrency import run_in_worker
+from asgihive.concurrency import run_and_keep_variables
 from asgihive.errors import HookDenied, join_names
 
 T = TypeVar("T")
 ComponentKind = Literal["cornerstone", "endpoint"]
 
 _CONTEXT = "__hive_context__"
-_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,12 +243,12 @@ class LifeContext:
 class RequestHookContext(LifeContext):
     """What `request(context)` and the hooks around a request see.
 
-    `error` and `status` are there after the endpoint.
+    `error`, `status` and `route` are there after the endpoint.
     """
 
     __slots__ = ("_hooked",)
     _visible = ("app", "app_state", "request", "request_state")
-    _visible_after = ("error", "status")
+    _visible_after = ("error", "status", "route")
 
     def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
         # Not by `super().__init__`, since this is made for each hook of each request.
@@ -279,6 +278,13 @@ class RequestHookContext(LifeContext):
         if not self._hooked.is_over:
             raise AttributeError("status")
         return self._hooked.status
+
+    @property
+    def route(self) -> Route | AnsweringRoute | None:
+        """The route that answered: `path`, `name`, `endpoint`; None if no route did."""
+        if not self._hooked.is_over:
+            raise AttributeError("route")
+        return find_route(self._hooked.scope)
 
 
 class _Visible(Generic[T]):
@@ -311,6 +317,7 @@ class Hooks:
     request_state = _Visible[ComponentState]()
     error = _Visible[BaseException | None]()
     status = _Visible[int | None]()
+    route = _Visible[Route | AnsweringRoute | None]()
     cornerstone = _Visible[Metadata]()
     endpoint = _Visible[Metadata]()
 
@@ -327,7 +334,8 @@ class CornerstoneHooks(Hooks):
     `pre_endpoint_setup` ran to the end.
 
     Attributes: `app`, `cornerstone`, `app_state`; in the last two also `request` and
-    `request_state`, and `error` and `status` in the very last. Any other raises `HookDenied`.
+    `request_state`, and `error`, `status` and `route` in the very last. Any other raises
+    `HookDenied`.
     """
 
     def pre_endpoint_setup(self) -> Awaitable[None] | None:
@@ -417,21 +425,5 @@ async def run_hook(hook: Callable[[], Any], *, abandon: bool = False) -> Any:
     """
     if inspect.iscoroutinefunction(hook):
         return await hook()
-    result, changes = await run_in_worker(_run_and_compare, hook, abandon=abandon)
-    for variable, value in changes:
-        variable.set(value)
+    result = await run_and_keep_variables(hook, abandon=abandon)
     return await result if inspect.isawaitable(result) else result
-
-
-def _run_and_compare(
-    hook: Callable[[], Any],
-) -> tuple[Any, list[tuple[contextvars.ContextVar[Any], Any]]]:
-    """Return what the hook returns, and the context variables that it changed."""
-    before = contextvars.copy_context()
-    result = hook()
-    changes = [
-        (variable, value)
-        for variable, value in contextvars.copy_context().items()
-        if before.get(variable, _MISSING) is not value
-    ]
-    return result, changes

@@ -15,6 +15,7 @@ import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Documentation, Router
+from asgihive.asgi.layers import LayeredState, LayeredUrls, enter_layer
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
@@ -23,10 +24,12 @@ from asgihive.hive.hooks import (
     HiveInterface,
     LifeContext,
     Metadata,
+    RequestStates,
     attach_context,
     is_overridden,
     run_hook,
 )
+from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.requests import (
     POST_CALL,
     PRE_CALL,
@@ -292,6 +295,7 @@ class Life:
         post_hook_seconds: float,
     ) -> None:
         self.router = router
+        self._hive = hive
         self._config = config
         self._post_hook_seconds = post_hook_seconds
         self._cornerstones = [each for each in components if each.kind == "cornerstone"]
@@ -304,7 +308,8 @@ class Life:
         self._mounted: dict[str, MountedApplication] = {}
         self.statuses: dict[type[Exception], int] = {}
         """HTTP status by class of exception."""
-        self._request_hooks: list[RequestHooks] = []
+        self.requests: RequestsInFlight | None = None
+        """Those being answered; None where no shutdown waits for them."""
         for each in components:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
             states[each.key].update(each.state)
@@ -364,18 +369,35 @@ class Life:
                 routes of the hive.
         """
         steps = self._list_request_steps()
-        if not steps:
-            return self.router if app is None else app
-        around = self.router if app is None else FailureKeeper(app)
-        hooks = RequestHooks(around, steps, self.statuses, self._post_hook_seconds)
-        self._request_hooks.append(hooks)
-        return hooks
+        answering = self.router if app is None else app
+        if steps:
+            around = self.router if app is None else FailureKeeper(app)
+            answering = RequestHooks(around, steps, self.statuses, self._post_hook_seconds)
+        return answering if self.requests is None else self.requests.track(answering)
 
-    async def wait_for_request_hooks(self) -> None:
-        """Return when the hooks after requests have run, or have had their time."""
-        with anyio.move_on_after(self._post_hook_seconds):
-            for each in self._request_hooks:
-                await each.wait_until_finished()
+    def enter(self, scope: Scope) -> Scope:
+        """Return the scope of a request for the hive: what is around sees what is set in it.
+
+        Inside of another application it is a copy, which has its own `app` and `root_path`.
+        """
+        states = RequestStates(self.known)
+        if "app" not in scope and "router" not in scope:
+            scope["app"], scope["router"] = self._hive, self.router
+            _share_state(scope, states)
+            return scope
+        urls = LayeredUrls(self.router, scope) if "router" in scope else self.router
+        state = scope.setdefault("state", {})
+        scope = enter_layer(scope, {"app": self._hive, "router": urls, "state": state})
+        _share_state(scope, states)
+        return scope
+
+    def surround(self, scope: Scope) -> Scope:
+        """Return the scope of a request for an application that the hooks are around."""
+        scope.setdefault("app", self._hive)
+        if "cornerstones" in scope.get("state", ()):
+            scope = enter_layer(scope)
+        _share_state(scope, RequestStates(self.known))
+        return scope
 
     def _mount_endpoint(self, component: Component, router: Router | ASGIApp) -> None:
         prefix = self._config.make_prefix(component.container, component.name)
@@ -450,8 +472,22 @@ class MountedApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._state:
-            scope = {**scope, "state": {**scope["state"], **self._state}}
+            state = LayeredState({**self._state}, scope["state"])
+            scope = enter_layer(scope, {"state": state})
         await self._app(scope, receive, send)
+
+
+def _share_state(scope: Scope, states: RequestStates) -> None:
+    """Put the cornerstones' states of a request beside what is in its state already.
+
+    Another hive around it keeps its own. Hypercorn gives the requests of one connection one
+    state, so that those of an earlier one may be there.
+    """
+    state = scope.setdefault("state", {})
+    if "cornerstones" in state:
+        scope["state"] = LayeredState({"cornerstones": states}, state)
+    else:
+        state["cornerstones"] = states
 
 
 def _find_lifespan(

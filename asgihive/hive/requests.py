@@ -10,7 +10,6 @@ from operator import methodcaller
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, send_error
@@ -123,8 +122,6 @@ class RequestHooks:
         ]
         self._seconds = seconds
         self._statuses = statuses
-        self._finishing = 0
-        self._all_finished: anyio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hooked = scope[_HOOKED] = HookedRequest(scope, receive, send)
@@ -143,16 +140,6 @@ class RequestHooks:
                 del scope[_HOOKED]
         if hooked.failure is not None:
             raise hooked.failure
-
-    async def wait_until_finished(self) -> None:
-        """Return when no hooks after a request are running, and none is about to.
-
-        A server that gives up its requests at shutdown does not wait for what they do then.
-        """
-        await anyio.lowlevel.checkpoint()
-        if self._finishing:
-            self._all_finished = anyio.Event()
-            await self._all_finished.wait()
 
     async def _answer(self, hooked: HookedRequest) -> None:
         try:
@@ -173,30 +160,24 @@ class RequestHooks:
 
     async def _finish(self, hooked: HookedRequest) -> None:
         hooked.is_over = True
-        self._finishing += 1
         order, can_wait = self._orders[len(hooked.opened)]
         left = [*reversed(order)]
         cancelled: BaseException | None = None
-        try:
-            # A cancel scope costs as much as three hooks.
-            if not can_wait:
-                await self._run_after(left, hooked)
-            while left:
-                try:
-                    with anyio.CancelScope(shield=True) as scope:
-                        work = self._run_after(left, hooked)
-                        await bound_once_it_waits(work, scope, self._seconds)
-                except BaseException as error:  # noqa: BLE001  # raised below, after the others
-                    # A server that shuts down cancels asyncio's tasks, which no shield prevents.
-                    cancelled = error
-                if scope.cancelled_caught:
-                    text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-                    owner = self._steps[order[-1 - len(left)]].owner
-                    _logger.error(text, POST_CALL, owner, self._seconds)
-        finally:
-            self._finishing -= 1
-            if self._all_finished is not None and not self._finishing:
-                self._all_finished.set()
+        # A cancel scope costs as much as three hooks.
+        if not can_wait:
+            await self._run_after(left, hooked)
+        while left:
+            try:
+                with anyio.CancelScope(shield=True) as scope:
+                    work = self._run_after(left, hooked)
+                    await bound_once_it_waits(work, scope, self._seconds)
+            except BaseException as error:  # noqa: BLE001  # raised below, after the others
+                # A server that shuts down cancels asyncio's tasks, which no shield prevents.
+                cancelled = error
+            if scope.cancelled_caught:
+                text = "%s of %s was cancelled: the hooks after a request have %g seconds"
+                owner = self._steps[order[-1 - len(left)]].owner
+                _logger.error(text, POST_CALL, owner, self._seconds)
         if cancelled is not None:
             raise cancelled
 

@@ -33,6 +33,7 @@ NAMES = (
     "request_state",
     "error",
     "status",
+    "route",
 )
 CORNERSTONE = {"app", "app_state", "cornerstone"}
 REQUEST = CORNERSTONE | {"request", "request_state"}
@@ -44,13 +45,13 @@ TABLE: dict[str, set[str]] = {
         for what in ("setup", "teardown")
     },
     "pre_endpoint_call": REQUEST,
-    "post_endpoint_call": REQUEST | {"error", "status"},
+    "post_endpoint_call": REQUEST | {"error", "status", "route"},
     "setup": ENDPOINT,
     "teardown": ENDPOINT,
     "lifespan of a cornerstone": CORNERSTONE,
     "lifespan of an endpoint": ENDPOINT,
     "request, before": REQUEST,
-    "request, after": REQUEST | {"error", "status"},
+    "request, after": REQUEST | {"error", "status", "route"},
 }
 HIDDEN = HiveConfig(cornerstone_package_path=())
 
