@@ -505,7 +505,17 @@ def join_names(names: Iterable[str], none: str = "nothing") -> str:
     return ", ".join(sorted(names)) or none
 
 
+# "ENDPOINT_PATHS" means "ENDPOINT_PACKAGE_PATHS" (0.78), "ENDPOINT_URL" something else (0.65).
+_SURELY_MEANT = 0.75
+
+
 def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return what might have been meant, for the end of a message; empty where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def find_misspelt(name: str, known: Iterable[str]) -> str | None:
+    """Return the one of `known` that was surely meant by `name`, None where there is none."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=_SURELY_MEANT)
+    return near[0] if near else None

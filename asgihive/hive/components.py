@@ -1,5 +1,6 @@
 """A component as the hive runs it, whether a package offers it or code builds it."""
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from asgihive.asgi import Router
-from asgihive.errors import ComponentError
+from asgihive.errors import ComponentError, find_misspelt, join_names
 from asgihive.hive.hooks import (
     ComponentKind,
     CornerstoneHooks,
@@ -28,6 +29,9 @@ _BASES: Mapping[ComponentKind, type[Hooks]] = {
     "cornerstone": CornerstoneHooks,
     "endpoint": EndpointHooks,
 }
+
+
+_ARTICLES: Mapping[ComponentKind, str] = {"cornerstone": "a", "endpoint": "an"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +133,11 @@ def read_hooks(offers: object, kind: ComponentKind, key: str, file: str) -> Modu
         if not _is_hooks_class(found, _BASES[kind]):
             detail = f"{name} is {found!r}: a subclass of {_BASES[kind].__name__} is accepted"
             raise ComponentError(key, file, detail)
+        _refuse_misspelt_hooks(found, kind, key, file)
         hooks.append(found)
     if isinstance(offers, ModuleType):
         _refuse_unused_hooks(offers, kind, key, file, has_some=bool(hooks))
+        _refuse_misspelt_names(offers, kind, key, file)
     # A module of an endpoint may well import something of the name `request`.
     request = _read_manager(offers, "request", key, file) if kind == "cornerstone" else None
     lifespan = _read_manager(offers, "lifespan", key, file)
@@ -198,10 +204,90 @@ def _refuse_unused_hooks(
         raise ComponentError(key, file, detail)
 
 
+def _refuse_misspelt_hooks(hooks: type[Hooks], kind: ComponentKind, key: str, file: str) -> None:
+    """Refuse methods that were meant to be hooks and would never be called."""
+    steps = _list_steps(kind)
+    methods = {
+        name
+        for each in hooks.__mro__
+        if each.__module__ != Hooks.__module__
+        for name, value in vars(each).items()
+        if inspect.isfunction(value) and name[0] != "_"
+    }
+    for name in sorted(methods - steps):
+        others = {step for each in _BASES for step in _list_steps(each)} - steps
+        meant = find_misspelt(name, steps - methods)
+        if name in others and (name.startswith(("pre_", "post_")) or not methods & steps):
+            detail = f"{hooks.__name__}.{name} is no hook of {_ARTICLES[kind]} {kind}"
+        elif meant is not None and not name.startswith(f"{meant}_"):
+            detail = f"{hooks.__name__}.{name} is no hook (did you mean {meant}?)"
+        else:
+            continue
+        raise ComponentError(key, file, f"{detail}; the hooks are {join_names(sorted(steps))}")
+
+
+def _list_steps(kind: ComponentKind) -> set[str]:
+    base = _BASES[kind]
+    return {name for name, value in vars(base).items() if inspect.isfunction(value)}
+
+
+def _refuse_misspelt_names(module: ModuleType, kind: ComponentKind, key: str, file: str) -> None:
+    """Refuse what was meant to be read, by its kind and by a name that is nearly one of those."""
+    names = {"requires", "statuses", "lifespan", "request" if kind == "cornerstone" else "router"}
+    for name, value in vars(module).items():
+        meant = None if name in names else find_misspelt(name, names - vars(module).keys())
+        if meant is not None and _MEANT[meant](value) and not _is_imported(module, name, value):
+            detail = f"{name} is not looked for (did you mean {meant}?)"
+            raise ComponentError(key, file, detail)
+
+
+def _is_manager(value: object) -> bool:
+    return inspect.isasyncgenfunction(inspect.unwrap(value) if callable(value) else value)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, tuple | list | set) and all(isinstance(each, str) for each in value)
+
+
+def _is_statuses(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(each, type) and issubclass(each, Exception) for each in value
+    )
+
+
+# By name: whether a value looks as if it was meant to have it.
+_MEANT: Mapping[str, Callable[[Any], bool]] = {
+    "requires": _is_names,
+    "statuses": _is_statuses,
+    "lifespan": _is_manager,
+    "request": _is_manager,
+    "router": lambda value: isinstance(value, Router),
+}
+
+
+def _is_imported(module: ModuleType, name: str, value: object) -> bool:
+    """Return whether a module imports a name from outside of its own package."""
+    origin = str(getattr(value, "__module__", ""))
+    if f"{origin}.".startswith(f"{module.__name__}."):
+        return False
+    try:
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):  # there is no source
+        return False
+    return any(
+        (each.asname or each.name.partition(".")[0]) == name
+        for statement in ast.walk(tree)
+        if isinstance(statement, ast.Import | ast.ImportFrom)
+        for each in statement.names
+    )
+
+
 def _read_manager(offers: object, name: str, key: str, file: str) -> Any:
     found = getattr(offers, name, None)
     if found is None or isinstance(found, ModuleType):
         return None
+    if isinstance(offers, ModuleType) and _is_imported(offers, name, found):
+        return None  # another thing of that name: it was not defined for this
     if inspect.isasyncgenfunction(found):
         found = asynccontextmanager(found)
     if not callable(found):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Annotated, Any, Self
 
-from asgihive.errors import ConfigurationError, join_names, suggest_name
+from asgihive.errors import ConfigurationError, find_misspelt, join_names
 from asgihive.settings import (
     Reading,
     Settings,
@@ -34,11 +34,9 @@ AsyncExternalHook = Callable[[], Awaitable[object]]
 _ASYNC = "async_"
 
 
-def _check_prefix(value: str) -> str:
-    if value and not value.startswith("/"):
-        message = 'nothing, or a path that begins with a slash, such as "/api", is accepted'
-        raise ValueError(message)
-    return value.rstrip("/")
+def _normalize_prefix(value: str) -> str:
+    path = value.strip("/")
+    return f"/{path}" if path else ""
 
 
 def _as_tuple(paths: PackagePaths) -> tuple[str, ...]:
@@ -110,14 +108,8 @@ class HiveConfig(Settings, frozen=True, kw_only=True):
     """Where the cornerstones are: one path or several."""
     endpoint_package_paths: _Paths = ()
     """Where the endpoints are: one path or several."""
-    api_prefix: Annotated[
-        str,
-        Reading(
-            normalize=_check_prefix,
-            accepted='nothing, or a path that begins with a slash, such as "/api", is',
-        ),
-    ] = ""
-    """Stands before every endpoint's URL."""
+    api_prefix: Annotated[str, Reading(normalize=_normalize_prefix)] = ""
+    """Stands before every endpoint's URL; a slash at its beginning may be left out."""
     router_mount_automated: bool = True
     """Whether each endpoint's `router` is mounted; otherwise a hook does it."""
     hide_endpoint_container_in_api: bool = False
@@ -166,39 +158,48 @@ class HiveConfig(Settings, frozen=True, kw_only=True):
     def from_object(cls, source: Mapping[str, Any] | ModuleType | object) -> Self:
         """Read the upper-case names of a mapping, a module or a class.
 
-        Of a module or class only upper-case names count; of a mapping every key does.
+        Of a mapping every key counts. A module or class may have names of its own; only one
+        that looks like a misspelt name of the configuration is an error.
 
         Raises:
             ConfigurationError: a name is unknown, or a value cannot be used.
         """
-        if not isinstance(source, Mapping):
-            names = [name for name in dir(source) if name.isupper() and name[0] != "_"]
-            source = {name: getattr(source, name) for name in names}
-        return cls(**_rename_to_fields(cls, source, ""))
+        if isinstance(source, Mapping):
+            return cls(**_rename_to_fields(cls, source, ""))
+        names = [name for name in dir(source) if name.isupper() and name[0] != "_"]
+        values = {name: getattr(source, name) for name in names}
+        return cls(**_rename_to_fields(cls, values, "", has_others=True))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:
         """Read the `HIVE_…` variables; what is given in code wins.
 
-        Paths are separated by commas, hooks are named as `module:function`.
+        Paths are separated by commas, hooks are named as `module:function`. Variables of other
+        programs may begin in the same way; only one that looks misspelt is an error.
 
         Raises:
-            ConfigurationError: a variable is unknown or cannot be converted.
+            ConfigurationError: a variable is misspelt or cannot be converted.
         """
         variables = environment_variables(ENVIRONMENT_PREFIX, environment)
-        _rename_to_fields(cls, variables, ENVIRONMENT_PREFIX)  # raises where one is unknown
+        _rename_to_fields(cls, variables, ENVIRONMENT_PREFIX, has_others=True)  # raises
         source = os.environ if environment is None else environment
         return cls(**read_variables(cls, ENVIRONMENT_PREFIX, source, given))
 
 
 def _rename_to_fields(
-    cls: type[HiveConfig], values: Mapping[str, Any], prefix: str
+    cls: type[HiveConfig], values: Mapping[str, Any], prefix: str, *, has_others: bool = False
 ) -> dict[str, Any]:
+    """Return the values by field; refuse other names, or only misspelt ones."""
     known = {each.upper(): each for each in describe_settings(cls)}
     for name in values:
-        if name not in known:
-            near = suggest_name(str(name).upper(), known)
-            accepted = join_names(prefix + each for each in known)
-            detail = f"is no name of the configuration{near}; the names are {accepted}"
-            raise ConfigurationError(f"{prefix}{name}", detail)
-    return {known[name]: value for name, value in values.items()}
+        if name in known:
+            continue
+        free, upper = known.keys() - values.keys(), str(name).upper()
+        meant = upper if upper in free else find_misspelt(upper, free)
+        if meant is None and has_others:
+            continue
+        near = f" (did you mean {prefix}{meant}?)" if meant else ""
+        accepted = join_names(prefix + each for each in known)
+        detail = f"is no name of the configuration{near}; the names are {accepted}"
+        raise ConfigurationError(f"{prefix}{name}", detail)
+    return {known[name]: value for name, value in values.items() if name in known}

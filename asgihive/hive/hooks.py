@@ -46,6 +46,16 @@ class Metadata:
         """`container.name`, by which states, `requires` and overrides know it."""
         return f"{self.container}.{self.name}"
 
+    @property
+    def container_name(self) -> str:
+        """The container, as fastapi-hive calls it."""
+        return self.container
+
+    @property
+    def package_path(self) -> str:
+        """The module's dotted name, as fastapi-hive calls it."""
+        return self.module
+
 
 class StateKeyError(KeyError):
     """A key that is not there; the message says which are."""

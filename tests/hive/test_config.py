@@ -91,18 +91,47 @@ def test_unknown_names_are_errors_that_list_the_known(name: str) -> None:
     with pytest.raises(ConfigurationError, match="ROUTER_MOUNT_AUTOMATED") as raised:
         HiveConfig.from_object({name: "x"})
     assert ("did you mean API_PREFIX?" in str(raised.value)) == (name != "NONSENSE")
-    with pytest.raises(ConfigurationError, match=f"HIVE_{name} is no name"):
-        HiveConfig.from_environment({f"HIVE_{name}": "x"})
-    if name.isupper():
-        with pytest.raises(ConfigurationError, match=name):
-            HiveConfig.from_object(type("Settings", (), {name: "x"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("API_PREFX", "API_PREFIX"),
+        ("ENDPOINT_PACKAGE_PATH", "ENDPOINT_PACKAGE_PATHS"),
+        ("ENDPOINT_PATHS", "ENDPOINT_PACKAGE_PATHS"),
+        ("HIDE_ENDPOINTS_IN_API", "HIDE_ENDPOINT_IN_API"),
+        ("PRE_ENDPOINT_SETUPS", "PRE_ENDPOINT_SETUP"),
+        ("ROUTER_MOUNT_AUTOMATIC", "ROUTER_MOUNT_AUTOMATED"),
+    ],
+)
+def test_misspelt_names_are_errors_everywhere(name: str, meant: str) -> None:
+    for prefix, read in (
+        ("", HiveConfig.from_object),
+        ("", lambda values: HiveConfig.from_object(type("Settings", (), values))),
+        ("HIVE_", HiveConfig.from_environment),
+    ):
+        words = rf"{prefix}{name} is no name.*\(did you mean {prefix}{meant}\?\)"
+        with pytest.raises(ConfigurationError, match=words):
+            read({f"{prefix}{name}": "x"})
+
+
+def test_settings_may_have_names_of_their_own() -> None:
+    """A module and a class may, and the environment, which other programs share."""
+    own = {"DATABASE_URL": "sqlite://", "ENDPOINT_URL": "/", "PATH": Path, "API_KEY": "secret"}
+    given = {**own, "API_PREFIX": "v1", "API_PREFIX_V2": "v2", "INFO": plain}
+    module = types.ModuleType("settings")
+    vars(module).update(given)
+    wanted = HiveConfig(api_prefix="/v1")
+    assert HiveConfig.from_object(module) == wanted
+    assert HiveConfig.from_object(type("Settings", (), given)) == wanted
+    environment = {"HIVE_HOME": "/opt/hive", "HIVE_CONF_DIR": "/etc", "HIVE_API_PREFIX": "v1"}
+    assert HiveConfig.from_environment(environment) == wanted
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("api_prefix", "api", "begins with a slash"),
-        ("api_prefix", None, "begins with a slash"),
+        ("api_prefix", None, "is accepted"),
         ("router_mount_automated", 1, "true or false"),
         ("endpoint_package_paths", 3, "a path"),
         ("endpoint_package_paths", (None,), "a path"),
@@ -134,8 +163,9 @@ def test_bad_variables_are_named(name: str, text: str, words: str) -> None:
     assert name in str(raised.value).upper()
 
 
-def test_a_slash_at_the_end_of_the_prefix_is_dropped() -> None:
+def test_the_prefix_has_one_slash_at_its_beginning_and_none_at_its_end() -> None:
     assert HiveConfig(api_prefix="/api/").api_prefix == "/api"
+    assert HiveConfig(api_prefix="api/v1").api_prefix == "/api/v1"
     assert HiveConfig(api_prefix="/").api_prefix == ""
 
 

@@ -327,6 +327,98 @@ async def test_a_component_that_cannot_be_used(root: Path, text: str, words: str
     assert sent["message"].startswith(message)
 
 
+ENDPOINT_CLASS = """
+from asgihive import EndpointHooks
+class EndpointHooksImpl(EndpointHooks):
+    def {}(self): pass
+"""
+CORNERSTONE_CLASS = ENDPOINT_CLASS.replace("Endpoint", "Cornerstone")
+MANAGER = """
+from contextlib import asynccontextmanager
+@asynccontextmanager
+async def {}(context): yield
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "words"),
+    [
+        ("endpoints", ENDPOINT_CLASS.format("setups"), "did you mean setup?"),
+        ("endpoints", ENDPOINT_CLASS.format("tear_down"), "did you mean teardown?"),
+        ("endpoints", ENDPOINT_CLASS.format("pre_endpoint_call"), "no hook of an endpoint"),
+        (
+            "cornerstones",
+            CORNERSTONE_CLASS.format("pre_endpoint_setups"),
+            (
+                "CornerstoneHooksImpl.pre_endpoint_setups is no hook "
+                "(did you mean pre_endpoint_setup?); the hooks are post_endpoint_call, "
+            ),
+        ),
+        ("cornerstones", CORNERSTONE_CLASS.format("post_endpoint_cal"), "post_endpoint_call?"),
+        ("cornerstones", CORNERSTONE_CLASS.format("setup"), "setup is no hook of a cornerstone"),
+        ("endpoints", "requirs = ('db',)", "requirs is not looked for (did you mean requires?)"),
+        ("cornerstones", "require = ['db']", "did you mean requires?"),
+        ("endpoints", "statuse = {KeyError: 404}", "did you mean statuses?"),
+        ("cornerstones", MANAGER.format("lifespans"), "did you mean lifespan?"),
+        ("cornerstones", MANAGER.format("requests"), "did you mean request?"),
+        ("endpoints", "from asgihive import Router\nroutr = Router()", "did you mean router?"),
+    ],
+)
+def test_misspelt_names_are_errors(root: Path, where: str, text: str, words: str) -> None:
+    (root / where / "two.py").write_text(text)
+    message = failure(RecordingHive(config(), base=root))
+    assert words in message
+    assert f"{where}.two ({root / where / 'two.py'})" in message
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("endpoints", ENDPOINT_CLASS.format("setup_database") + "    async def setup(self): pass"),
+        ("cornerstones", CORNERSTONE_CLASS.format("pre_endpoint_setup_pool")),
+        ("cornerstones", CORNERSTONE_CLASS.format("_setup")),
+        ("cornerstones", "import asgihive as requests\nstatus = 3\ndef requests_of(x): pass"),
+        ("endpoints", "def routers(): pass\nrequire = len\nstatuses_of = {'a': 1}"),
+    ],
+)
+def test_names_of_its_own_are_a_components_own(root: Path, where: str, text: str) -> None:
+    (root / where / "two.py").write_text(text)
+    assert f"{where}.two" in keys(RecordingHive(config(), base=root))
+
+
+async def test_what_a_cornerstone_imports_is_not_taken_for_a_manager(root: Path) -> None:
+    """But what its own package defines, and what it makes, is one."""
+    write(
+        root,
+        {
+            "helpers.py": """
+                def request(method, url): ...
+                def lifespan(seconds, minutes): ...
+                """,
+            "cornerstones/client.py": "from helpers import lifespan, request as request",
+            "cornerstones/inner/__init__.py": "from .manager import lifespan",
+            "cornerstones/inner/manager.py": """
+                from contextlib import asynccontextmanager
+
+                @asynccontextmanager
+                async def lifespan(context):
+                    context.app.note(context.cornerstone.container_name)
+                    context.app.note(context.cornerstone.package_path.rpartition(".")[2])
+                    yield
+                """,
+            "cornerstones/made.py": """
+                from asgihive import compose_lifespans
+                from cornerstones.inner.manager import lifespan as of_inner
+
+                lifespan = compose_lifespans(lambda context: of_inner(context))
+                """,
+        },
+    )
+    hive = RecordingHive(config(), base=root)
+    async with hive.running():
+        assert hive.taken() == ["cornerstones", "inner", "cornerstones", "made"]
+
+
 async def test_an_import_failure_has_its_place_and_its_cause(root: Path) -> None:
     write(root, {"endpoints/two/__init__.py": "from . import inner"})
     write(root, {"endpoints/two/inner.py": "\n\n1 / 0"})
