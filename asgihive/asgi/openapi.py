@@ -4,7 +4,6 @@ import html
 import importlib.util
 import inspect
 import sys
-import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,9 @@ from asgihive.asgi.results import (
     BYTES,
     LINES,
     TEXT,
-    get_item_annotation,
+    ResultAnnotation,
     get_item_kind,
-    is_array_type,
+    split_result_annotation,
 )
 from asgihive.asgi.router import Router, list_routes
 from asgihive.asgi.routes import PathParameter, Route, Segments, list_parameters, parse_template
@@ -80,7 +79,10 @@ def make_openapi_document(
             # The same parameter of a handler and its guard is one parameter of the request.
             arguments = {(each.source, each.key): each for each in plan.arguments}
             result = MISSING if plan.handler is None else plan.handler.signature.result
-            operations.append(_Operation(route, segments, tuple(arguments.values()), result))
+            operation = _Operation(
+                route, segments, tuple(arguments.values()), split_result_annotation(result)
+            )
+            operations.append(operation)
     schemas = _Schemas(
         [argument.annotation for each in operations for argument in each.arguments],
         [each.written for each in operations],
@@ -121,26 +123,12 @@ class _Operation:
     route: Route
     segments: Segments
     arguments: tuple[Argument, ...]
-    result: Any
-    """The return annotation."""
-
-    @property
-    def says_nothing(self) -> bool:
-        """Whether nothing is known of the response: it is also made by hand."""
-        kind = typing.get_origin(self.result) or self.result
-        # Objects that can be called are responses, or any ASGI application.
-        is_response = isinstance(kind, type) and any(
-            "__call__" in base.__dict__ for base in kind.__mro__
-        )
-        return is_response or any(self.result is each for each in (MISSING, Any, None))
+    result: ResultAnnotation
 
     @property
     def written(self) -> Any:
         """The annotation in the response that needs a schema."""
-        if self.says_nothing:
-            return MISSING
-        item = get_item_annotation(self.result)
-        return self.result if item is None else item
+        return self.result.plain if self.result.item is MISSING else self.result.item
 
 
 def _choose_identifier(operation: _Operation, method: str, taken: set[str]) -> str:
@@ -218,7 +206,7 @@ def _describe_responses(operation: _Operation, schemas: "_Schemas") -> dict[str,
     options = operation.route.options
     if operation.route.handler is None:
         responses: dict[str, Any] = {"default": {"description": "As the application answers"}}
-    elif operation.result is None and options.status == 200:
+    elif operation.written is None and options.status == 200:
         responses = {"204": {"description": "No content"}}
     else:
         success: dict[str, Any] = {"description": "Success"}
@@ -237,23 +225,24 @@ def _describe_responses(operation: _Operation, schemas: "_Schemas") -> dict[str,
 def _describe_content(operation: _Operation, schemas: "_Schemas") -> dict[str, Any]:
     """Return what a return annotation says about the body."""
     result, media_type = operation.result, operation.route.options.media_type
-    kind = typing.get_origin(result) or result
-    if operation.says_nothing:
-        return {}
+    written = operation.written
     text = TEXT.partition(";")[0]
-    if kind is str:
-        return {media_type or text: {"schema": {"type": "string"}}}
-    if kind is bytes:
-        return {media_type or BYTES: {"schema": {}}}
-    if is_array_type(kind):
+    if result.item is not MISSING:
+        item = get_item_kind(written)
+        default = text if item is str else BYTES if item is bytes else LINES
+        schema = schemas.find(written, written=True)
+        return {media_type or default: {"schema": schema if default == LINES else {}}}
+    if "array" in result.sent_as_is:
         from asgihive.encoders import map_media_types  # noqa: PLC0415  # imports NumPy
 
         return {each: {"schema": {}} for each in map_media_types()}
-    schema = schemas.find(operation.written, written=True)
-    if get_item_annotation(result) is not None:
-        item = get_item_kind(result)
-        default = text if item is str else BYTES if item is bytes else LINES
-        return {media_type or default: {"schema": schema if default == LINES else {}}}
+    if result.says_nothing or written is None:
+        return {}
+    if written is str:
+        return {media_type or text: {"schema": {"type": "string"}}}
+    if written is bytes:
+        return {media_type or BYTES: {"schema": {}}}
+    schema = schemas.find(written, written=True)
     return {each: {"schema": schema} for each in ((media_type,) if media_type else (JSON, MSGPACK))}
 
 

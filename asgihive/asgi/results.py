@@ -2,16 +2,20 @@
 
 import functools
 import importlib
+import operator
 import sys
+import types
 import typing
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Generator,
     Iterator,
     Mapping,
 )
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
@@ -19,7 +23,14 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.asgi.parameters import Signature, find_location, find_name
+from asgihive.asgi.parameters import HandlerError, Signature, find_location, find_name
+from asgihive.asgi.projections import (
+    Project,
+    Projected,
+    is_array_type,
+    is_response_type,
+    make_projection,
+)
 from asgihive.asgi.request_fields import choose_media_type, join_headers
 from asgihive.asgi.responses import (
     BodyChunk,
@@ -28,7 +39,7 @@ from asgihive.asgi.responses import (
     closing,
     format_content_disposition,
 )
-from asgihive.asgi.shapes import resolve_alias
+from asgihive.asgi.shapes import MISSING, is_union, resolve_alias
 from asgihive.concurrency import run_in_worker
 
 TEXT = "text/plain; charset=utf-8"
@@ -66,14 +77,57 @@ def _find_sort(kind: type) -> _Sort:
     return "stream" if is_stream else "value"
 
 
-def is_array_type(kind: object) -> bool:
-    """Return whether a type is of NumPy arrays or scalars; does not import NumPy."""
-    numpy = sys.modules.get("numpy")
-    return (
-        numpy is not None
-        and isinstance(kind, type)
-        and issubclass(kind, (numpy.ndarray, numpy.generic))
-    )
+@dataclass(frozen=True, slots=True)
+class ResultAnnotation:
+    """A return annotation, taken apart by how its values are sent."""
+
+    plain: Any
+    """The members that are encoded, as one annotation; MISSING if there are none."""
+
+    item: Any = MISSING
+    """Of the items of streams; MISSING if it has no stream."""
+
+    sent_as_is: frozenset[str] = frozenset()
+    """The sorts of values that no annotation is applied to."""
+
+    has_responses: bool = False
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether values of any kind may be returned."""
+        return self.plain is MISSING and self.item is MISSING and not self.sent_as_is
+
+
+def split_result_annotation(annotation: Any) -> ResultAnnotation:
+    """Take a return annotation apart.
+
+    None at all, `Any`, and a response alone, beside which a handler may return what it likes,
+    say nothing.
+    """
+    annotation = resolve_alias(annotation)
+    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    members = tuple(map(resolve_alias, members))
+    if any(each is one for each in members for one in (MISSING, Any, object)):
+        return ResultAnnotation(MISSING)
+    plain: list[Any] = []
+    item: Any = MISSING
+    sorts: set[str] = set()
+    for each in members:
+        kind = typing.get_origin(each) or each
+        if kind in _STREAMS:
+            sorts.add("stream")
+            item = get_item_annotation(each)
+        elif is_array_type(kind):
+            sorts.add("array")
+        elif not is_response_type(each):
+            plain.append(each)
+            if each is None or kind is type(None):
+                sorts.add("nothing")
+            elif kind in {str, bytes, bytearray, memoryview}:
+                sorts.add("text" if kind is str else "bytes")
+    union = functools.reduce(operator.or_, plain) if plain else MISSING
+    has_responses = any(map(is_response_type, members))
+    return ResultAnnotation(union, item, frozenset(sorts), has_responses)
 
 
 class ResultSender:
@@ -85,14 +139,22 @@ class ResultSender:
     Iterators, async or not, stream. Everything else is JSON as `msgspec` encodes it, or
     MessagePack where `Accept` prefers it.
 
+    The return annotation is applied to everything but responses: what it does not name is
+    not sent.
+
     Args:
         signature: of the handler.
         status: of the response.
         media_type: of the response, if the decorator says one.
+
+    Raises:
+        HandlerError: the return annotation cannot be resolved.
     """
 
     def __init__(self, signature: Signature, status: int, media_type: str | None) -> None:
         self._signature = signature
+        self._annotation = split_result_annotation(signature.result)
+        self._project, self._project_item = self._make_projections()
         self._status = status
         self._empty_status = 204 if status == 200 else status
         self._is_bodiless = _is_bodiless(status)
@@ -118,6 +180,9 @@ class ResultSender:
             await result(scope, receive, send)
             return
         sort = _find_sort(result.__class__)
+        if self._project is not None and sort not in self._annotation.sent_as_is:
+            result = await self._apply_annotation(result, sort)
+            sort = _find_sort(result.__class__)
         if sort in {"array", "stream"}:
             if sort == "array":
                 accept = join_headers(scope, b"accept")
@@ -141,6 +206,39 @@ class ResultSender:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    def _make_projections(self) -> tuple[Project | None, Project | None]:
+        """Return what applies the annotation to results, and to the items of streams."""
+        annotation, project, project_item = self._annotation, None, None
+        try:
+            if annotation.item is not MISSING and annotation.item is not Any:
+                project = make_projection(types.GenericAlias(list, (annotation.item,)))
+                if get_item_kind(annotation.item) in {None, object}:
+                    project_item = make_projection(annotation.item)
+            if annotation.plain is not MISSING:
+                project = make_projection(annotation.plain)
+        except Exception as error:  # whatever a class does when its fields are asked for
+            reason = f"its return annotation {self._signature.result!r} cannot be used: {error}"
+            raise HandlerError(self._signature.function, None, reason) from error
+        return project, project_item
+
+    async def _apply_annotation(self, result: Any, sort: _Sort) -> Any:
+        """Return the result with the fields that its annotation names, and no others."""
+        project: Any = self._project
+        is_large = sort == "container" and len(result) > _INLINE_ITEMS
+        try:
+            if is_large or (sort == "stream" and hasattr(result, "__next__")):
+                result = await run_in_worker(project, result)
+            else:
+                result = project(result)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self._refuse(f"does not fit {self._signature.result!r}", error) from error
+        return result.value if isinstance(result, Projected) else result
+
+    def _refuse(self, reason: str, error: Exception) -> TypeError:
+        function = self._signature.function
+        where = f"{find_name(function)} ({find_location(function)})"
+        return TypeError(f"{where} returned what {reason}: {error}")
+
     async def _encode_value(
         self, result: Any, scope: Scope, is_container: bool
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -157,9 +255,7 @@ class ResultSender:
                 return headers, await run_in_worker(encode, result)
             return headers, encode(result)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            function = self._signature.function
-            where = f"{find_name(function)} ({find_location(function)})"
-            raise TypeError(f"{where} returned what cannot be encoded: {error}") from error
+            raise self._refuse("cannot be encoded", error) from error
 
     async def _answer_stream(self, items: Any) -> StreamedResponse:
         """Return the response that sends every item when it comes.
@@ -170,7 +266,7 @@ class ResultSender:
         thread. Whatever happens, a generator is closed, shielded from cancellation.
         """
         source = _ThreadedIterator(items) if hasattr(items, "__next__") else items.__aiter__()
-        kind = get_item_kind(self._signature.result)
+        kind = get_item_kind(self._annotation.item)
         first: Any = _END
         if kind is None:
             try:
@@ -180,11 +276,21 @@ class ResultSender:
                     raise
             kind = _find_kind(type(first)) if first is not _END else object
         default = TEXT if kind is str else BYTES if kind is bytes else LINES
+        encode = self._encode_item if kind is object else None
         return StreamedResponse(
-            body_chunks=closing(_ItemChunks(source, first, lines=kind is object)),
+            body_chunks=closing(_ItemChunks(source, first, encode)),
             status=self._status,
             headers={"content-type": self._media_type or default},
         )
+
+    def _encode_item(self, item: Any) -> bytes:
+        """Return the line of JSON of one item of a stream."""
+        if self._project_item is not None:
+            try:
+                item = self._project_item(item)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise self._refuse(f"does not fit {self._signature.result!r}", error) from error
+        return encode_json(item) + b"\n"
 
 
 def _is_bodiless(status: int) -> bool:
@@ -193,6 +299,8 @@ def _is_bodiless(status: int) -> bool:
 
 def _encode_unknown(value: Any, name: str) -> Any:
     """Return what `msgspec` encodes in place of a value that it does not know."""
+    if isinstance(value, Projected):
+        return value.value
     if is_array_type(type(value)):
         from asgihive.encoders import json, msgpack  # noqa: PLC0415  # they import NumPy
 
@@ -281,10 +389,12 @@ class _ItemChunks:
     It is no generator: one that never began would not close its source.
     """
 
-    def __init__(self, source: AsyncIterator[Any], first: Any, *, lines: bool) -> None:
+    def __init__(
+        self, source: AsyncIterator[Any], first: Any, encode: Callable[[Any], bytes] | None
+    ) -> None:
         self._source = source
         self._first = first
-        self._lines = lines
+        self._encode = encode
 
     def __aiter__(self) -> AsyncIterator[BodyChunk]:
         return self
@@ -293,8 +403,8 @@ class _ItemChunks:
         item, self._first = self._first, _END
         if item is _END:
             item = await anext(self._source)
-        if self._lines:
-            return encode_json(item) + b"\n"
+        if self._encode is not None:
+            return self._encode(item)
         if isinstance(item, str):
             return item.encode()
         if isinstance(item, (bytes, bytearray, memoryview)):
@@ -329,15 +439,16 @@ class _ThreadedIterator:
 
 
 def get_item_annotation(annotation: Any) -> Any:
-    """Return `T` of `AsyncIterator[T]`, `Generator[T, …]` and the like; else None."""
-    origin = typing.get_origin(annotation)
-    return resolve_alias(typing.get_args(annotation)[0]) if origin in _STREAMS else None
+    """Return `T` of `AsyncIterator[T]`, `Generator[T, …]` and the like; else MISSING."""
+    arguments = typing.get_args(annotation)
+    is_stream = (typing.get_origin(annotation) or annotation) in _STREAMS
+    return (resolve_alias(arguments[0]) if arguments else Any) if is_stream else MISSING
 
 
-def get_item_kind(annotation: Any) -> type | None:
+def get_item_kind(item: Any) -> type | None:
     """Return `str`, `bytes` or `object` for the items of a stream; None if it does not say."""
-    item = get_item_annotation(annotation)
-    return _find_kind(item) if isinstance(item, type) and item is not object else None
+    is_class = isinstance(item, type) and item not in {object, Any, MISSING}
+    return _find_kind(item) if is_class else None
 
 
 def _find_kind(item: type) -> type:

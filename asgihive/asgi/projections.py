@@ -1,0 +1,398 @@
+"""A return annotation → a function that makes of a result the fields that it names, and no others.
+
+Each class in an annotation has a *twin*: a private `Struct` of the same fields. No value that a
+handler returns is an instance of one, so `msgspec.convert` takes every value apart, whatever it is:
+a structure, a mapping, or an object with attributes. What the twin does not name, also of a
+subclass, stays behind. What `msgspec` cannot convert is left to a function behind a `Projected`.
+"""
+
+import dataclasses
+import datetime as dt
+import functools
+import operator
+import sys
+import typing
+from collections import deque
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableSequence,
+    MutableSet,
+    Sequence,
+    Set,
+    ValuesView,
+)
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta
+from msgspec import inspect as types
+
+from asgihive.asgi.shapes import (
+    is_of_pydantic,
+    is_union,
+    resolve_alias,
+)
+
+Project = Callable[[Any], Any]
+
+_LISTS = (
+    list,
+    set,
+    frozenset,
+    deque,
+    Collection,
+    Iterable,
+    MutableSequence,
+    MutableSet,
+    Sequence,
+    Set,
+)
+_LEAVES = (str, bytes, bytearray, memoryview, bool, int, float, Enum, UUID, type(None))
+_QUALIFIERS = (typing.Required, typing.NotRequired)
+_READ_ONLY = getattr(typing, "ReadOnly", None)  # from Python 3.13 on
+
+
+class Projected:
+    """A value that is projected already; for `msgspec` an unknown class, which hooks encode."""
+
+    __slots__ = ("value",)
+    project: Project
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def make_projection(annotation: Any) -> Project:
+    """Return what projects values onto an annotation.
+
+    It raises `TypeError` or `ValueError` for a value that does not fit.
+
+    Raises:
+        TypeError, NameError: an annotation that cannot be resolved.
+    """
+    twin = _Twins().make(annotation)
+    convert = partial(msgspec.convert, type=twin, from_attributes=True, dec_hook=_project_unknown)
+
+    def project(value: Any) -> Any:
+        try:
+            return convert(value)
+        except msgspec.ValidationError as error:
+            try:
+                return convert(_normalise(value), strict=False)
+            except msgspec.ValidationError:
+                raise error from None
+
+    return project
+
+
+def is_response_type(annotation: Any) -> bool:
+    """Return whether an annotation is a class whose objects can be called.
+
+    Those are responses, or any ASGI application, and are sent as they are.
+    """
+    kind = typing.get_origin(annotation) or annotation
+    return isinstance(kind, type) and any("__call__" in base.__dict__ for base in kind.__mro__)
+
+
+def is_array_type(kind: object) -> bool:
+    """Return whether a type is of NumPy arrays or scalars; does not import NumPy."""
+    numpy = sys.modules.get("numpy")
+    return (
+        numpy is not None
+        and isinstance(kind, type)
+        and issubclass(kind, (numpy.ndarray, numpy.generic))
+    )
+
+
+def _project_unknown(kind: type[Projected], value: Any) -> Projected:
+    return kind(kind.project(_unwrap(value)))
+
+
+def _make_projected(project: Project) -> type[Projected]:
+    """Return a class that stands, in an annotation, for the values that `project` makes."""
+    return type("Projected", (Projected,), {"__slots__": (), "project": staticmethod(project)})
+
+
+class _Twins:
+    """The twins of the classes of one annotation."""
+
+    def __init__(self) -> None:
+        self._made: dict[Any, Any] = {}
+        self._begun: set[Any] = set()
+
+    def make(self, annotation: Any) -> Any:  # noqa: PLR0911  # one for each form of annotation
+        """Return an annotation with twins in the places of classes."""
+        annotation = resolve_alias(annotation)
+        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+        if origin is Annotated:
+            return self._make_annotated(annotation, *arguments)
+        if origin in _QUALIFIERS or (origin is not None and origin is _READ_ONLY):
+            return self.make(arguments[0])
+        if is_union(annotation):
+            return self._make_union(arguments)
+        if origin is Literal or annotation is Any or annotation is None:
+            return annotation
+        if isinstance(annotation, typing.TypeVar):
+            return self.make(annotation.__bound__ or Any)
+        if isinstance(origin, type) and (container := self._make_container(origin, arguments)):
+            return container
+        return self._make_class(getattr(annotation, "__supertype__", annotation))
+
+    def _make_annotated(self, annotation: Any, base: Any, *metadata: Any) -> Any:
+        if any(map(is_of_pydantic, metadata)):
+            return self._leave_to_pydantic(annotation)
+        twin = self.make(base)
+        known = tuple(each for each in metadata if isinstance(each, Meta))
+        constrained = Annotated[(twin, *known)] if known else twin
+        return constrained if _is_known(constrained) else twin
+
+    def _make_container(self, origin: type, arguments: tuple[Any, ...]) -> Any:
+        """Return a container of twins; None of another class."""
+        if issubclass(origin, Mapping):
+            key, value = arguments if len(arguments) == 2 else (Any, Any)
+            return dict[key, self.make(value)]  # type: ignore[valid-type,misc]
+        if issubclass(origin, tuple) and arguments[-1:] != (...,):
+            return tuple[tuple(map(self.make, arguments))]  # type: ignore[misc]
+        if issubclass(origin, tuple) or origin in _LISTS:
+            return list[self.make(arguments[0])]  # type: ignore[misc]
+        return None
+
+    def _make_class(self, annotation: Any) -> Any:
+        kind = typing.get_origin(annotation) or annotation
+        if isinstance(annotation, (str, typing.ForwardRef)):
+            raise TypeError(f"{annotation!r} is text, write the class itself")
+        if not isinstance(kind, type) or kind is object:
+            return str if annotation is typing.LiteralString else Any
+        if is_of_pydantic(kind) and not issubclass(kind, msgspec.Struct):
+            return self._leave_to_pydantic(annotation)
+        if annotation in self._begun:  # a class may hold itself
+            late = _make_projected(partial(self._project_late, annotation))
+            return self._made.get(annotation, late)
+        fields = _list_fields(annotation, kind)
+        if fields is None:
+            return self._make_plain(annotation, kind)
+        self._begun.add(annotation)
+        is_tuple = issubclass(kind, tuple)
+        twin = self._make_items(fields) if is_tuple else self._define(kind, fields)
+        self._made[annotation] = twin
+        return twin
+
+    def _make_items(self, fields: "list[_Field]") -> Any:
+        return tuple[tuple(self.make(each.annotation) for each in fields)]  # type: ignore[misc]
+
+    def _make_plain(self, annotation: Any, kind: type) -> Any:
+        """Return a class that `msgspec` knows as it is; of another one all objects pass."""
+        if _is_known(annotation):
+            return annotation
+
+        def check_class(value: Any) -> Any:
+            if isinstance(value, kind):
+                return value
+            raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+
+        return _make_projected(check_class)
+
+    def _define(self, kind: type, fields: "list[_Field]") -> Any:
+        names, renamed = [], {}
+        for number, each in enumerate(fields):
+            name = each.name if each.name.isidentifier() else f"field_{number}"
+            twin = self.make(each.annotation)
+            names.append((name, twin) if each.default is _NONE else (name, twin, each.default))
+            renamed[name] = each.encoded_name
+        options: dict[str, Any] = {}
+        if issubclass(kind, msgspec.Struct):
+            config = kind.__struct_config__
+            options = {
+                "omit_defaults": config.omit_defaults,
+                "array_like": config.array_like,
+                "tag": config.tag,
+                "tag_field": config.tag_field,
+            }
+        kw_only = not options.get("array_like", False)
+        return msgspec.defstruct(kind.__name__, names, rename=renamed, kw_only=kw_only, **options)
+
+    def _make_union(self, members: tuple[Any, ...]) -> Any:
+        twins = tuple(map(self.make, members))
+        union = functools.reduce(operator.or_, twins)
+        if _is_known(union):
+            return union
+        projections: list[tuple[Any, Project]] = []
+        for member in members:
+            kind = typing.get_origin(member) or member
+            projections.append((kind, make_projection(member)))
+
+        def project_first(value: Any) -> Any:
+            """Project a value onto its own class, or the first member that it fits."""
+            ranks = [_find_rank(value, kind) for kind, _ in projections]
+            failures = []
+            for rank in sorted({*ranks}):
+                for each, (_, project) in zip(ranks, projections, strict=True):
+                    if each == rank:
+                        try:
+                            return project(value)
+                        except (TypeError, ValueError) as error:
+                            failures.append(str(error))
+            raise TypeError("; ".join(dict.fromkeys(failures)))
+
+        return _make_projected(project_first)
+
+    def _leave_to_pydantic(self, annotation: Any) -> Any:
+        adapter = sys.modules["pydantic"].TypeAdapter(annotation)
+
+        def project(value: Any) -> Any:
+            found = adapter.validate_python(value, from_attributes=True)
+            # A model that was changed, or made without checks, may hold anything.
+            return adapter.dump_python(found, mode="json", by_alias=True, warnings="error")
+
+        return _make_projected(project)
+
+    def _project_late(self, annotation: Any, value: Any) -> Any:
+        twin = self._made[annotation]
+        return msgspec.convert(value, twin, from_attributes=True, dec_hook=_project_unknown)
+
+
+_NONE = object()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    encoded_name: str
+    annotation: Any
+    default: Any = _NONE
+
+
+def _list_fields(annotation: Any, kind: Any) -> list[_Field] | None:
+    """Return the fields of a class that JSON has as an object; None of another class."""
+    if issubclass(kind, msgspec.Struct):
+        return [
+            _Field(each.name, each.encode_name, each.type, _find_struct_default(each))
+            for each in msgspec.structs.fields(annotation)
+        ]
+    if typing.is_typeddict(kind):
+        hints = _list_hints(annotation, kind)
+        return [
+            _Field(name, name, hint, _NONE if name in kind.__required_keys__ else UNSET)
+            for name, hint in hints.items()
+        ]
+    if dataclasses.is_dataclass(kind):
+        hints = _list_hints(annotation, kind)
+        return [
+            _Field(each.name, each.name, hints.get(each.name, Any), _find_default(each))
+            for each in dataclasses.fields(kind)
+        ]
+    names = [each.name for each in getattr(kind, "__attrs_attrs__", ())]
+    if issubclass(kind, tuple):
+        names = list(getattr(kind, "_fields", ()))
+    if not names:
+        return None
+    hints = _list_hints(annotation, kind)
+    return [_Field(each, each, hints.get(each, Any)) for each in names]
+
+
+def _find_struct_default(field: Any) -> Any:
+    if field.default_factory is not msgspec.NODEFAULT:
+        return msgspec.field(default_factory=field.default_factory)
+    return _NONE if field.default is msgspec.NODEFAULT else field.default
+
+
+def _find_default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return msgspec.field(default_factory=field.default_factory)
+    return _NONE if field.default is dataclasses.MISSING else field.default
+
+
+def _list_hints(annotation: Any, kind: Any) -> dict[str, Any]:
+    """Return the annotations of a class, of a generic one for the arguments that it has."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    arguments = typing.get_args(annotation)
+    if not arguments:
+        return hints
+    parameters = getattr(typing.get_origin(annotation), "__parameters__", ())
+    known = dict(zip(parameters, arguments, strict=False))
+
+    def replace(hint: Any) -> Any:
+        if isinstance(hint, typing.TypeVar):
+            return known.get(hint, hint)
+        used = getattr(hint, "__parameters__", ())
+        return hint[tuple(known.get(each, each) for each in used)] if used else hint
+
+    return {name: replace(hint) for name, hint in hints.items()}
+
+
+def _is_known(annotation: Any) -> bool:
+    """Return whether `msgspec` can convert values to an annotation."""
+    try:
+        msgspec.json.Decoder(annotation)
+        info = types.type_info(annotation)
+    except TypeError:
+        return False
+    return not isinstance(info, types.CustomType) or issubclass(info.cls, Projected)
+
+
+def _find_rank(value: Any, kind: Any) -> int:
+    """Return how far a class is from that of a value: 0 is its own; large where it is no base."""
+    bases = type(_unwrap(value)).__mro__
+    return bases.index(kind) if kind in bases else len(bases)
+
+
+class _View:
+    """The attributes of an object, each as `_normalise` has it when it is read."""
+
+    __slots__ = ("_viewed",)
+
+    def __init__(self, viewed: Any) -> None:
+        self._viewed = viewed
+
+    def __getattr__(self, name: str) -> Any:
+        return _normalise(getattr(self._viewed, name))
+
+
+class _ArrayItems(list[Any]):
+    """The items of a NumPy array."""
+
+    def __init__(self, array: Any) -> None:
+        items = array.tolist()
+        super().__init__(items if isinstance(items, list) else [items])
+        self.array = array
+
+
+def _unwrap(value: Any) -> Any:
+    """Return what `_normalise` has wrapped."""
+    if isinstance(value, _View):
+        return object.__getattribute__(value, "_viewed")
+    return value.array if isinstance(value, _ArrayItems) else value
+
+
+def _normalise(value: Any) -> Any:
+    """Return a value in the classes that `msgspec` converts; it takes few subclasses of them."""
+    if is_array_type(type(value)):
+        return value.item() if not value.ndim else _ArrayItems(value)
+    if isinstance(value, _LEAVES):
+        return value
+    if isinstance(value, Mapping):
+        return {_normalise(name): _normalise(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, Set, deque, Iterator, KeysView, ValuesView)):
+        # A row of a table has its columns as attributes.
+        return _View(value) if hasattr(value, "_fields") else [*map(_normalise, value)]
+    return _normalise_number_or_time(value)
+
+
+def _normalise_number_or_time(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return Decimal(value)
+    if isinstance(value, dt.datetime):
+        day = dt.date(value.year, value.month, value.day)
+        return dt.datetime.combine(day, value.timetz())
+    if isinstance(value, (dt.date, dt.time, dt.timedelta)):
+        return value
+    return _View(value)
