@@ -44,6 +44,7 @@ from asgihive.hive.imports import Builder, Importer, find_builder
 from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.lifespan import Life, run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
+from asgihive.hive.mounted import MountedApplication
 
 _HOW_TO_START = (
     "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "
@@ -129,10 +130,7 @@ class Hive:
         self._idle: Life | None = None
         self.life: Life | None = None
         """The life that answers now, also that of a hive that answers without a lifespan."""
-        if self._can_answer_without_lifespan():
-            self._idle = self._make_life(self._sort_components()[0])
-            self._idle.mount(self._make_documentation(self._idle.router))
-        self._return_to_idle()
+        self._make_idle()
 
     @property
     def router(self) -> Router:
@@ -155,8 +153,14 @@ class Hive:
         return self.router.include_router(router, prefix, tags=tags)
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
-        """Do as `Router.mount`, at the hive's own root: `api_prefix` is not added."""
-        return self.router.mount(prefix, app, name)
+        """Do as `Router.mount`, at the hive's own root: `api_prefix` is not added.
+
+        The lifespan of the application, if it has one, runs with the hive's: it starts when the
+        endpoints are mounted.
+        """
+        name = name or str(getattr(app, "__name__", type(app).__name__))
+        is_router = isinstance(app, Router | MountedApplication)
+        return self.router.mount(prefix, app if is_router else MountedApplication(app), name)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """Do as `Router.url_path_for`: `request.url_for` in a hook asks this."""
@@ -228,9 +232,11 @@ class Hive:
         before = dict(self._overrides)
         self._overrides[key] = make_replacement(real.kind, real.container, real.name, fake)
         try:
+            self._make_idle()
             yield
         finally:
             self._overrides = before
+            self._make_idle()
 
     def graph(self) -> tuple[GraphNode, ...]:
         """Return the components in start order, and what they require; import them.
@@ -259,6 +265,14 @@ class Hive:
         was = "was" if self._phase == "never started" else "is"
         message = f"This hive {was} {self._phase}{how}"
         await send_error(HTTPException(503, message), scope, receive, send)
+
+    def _make_idle(self) -> None:
+        """Make the life that answers without a lifespan, if there can be one."""
+        if self._phase in {"never started", "stopped"}:
+            if self._can_answer_without_lifespan():
+                self._idle = self._make_life(self._sort_components()[0])
+                self._idle.mount(self._make_documentation(self._idle.router))
+            self._return_to_idle()
 
     def _return_to_idle(self) -> None:
         """Answer as a hive that does not run."""
@@ -303,6 +317,7 @@ class Hive:
 
     def _make_life(self, components: Sequence[Component]) -> Life:
         router = self._make_router()
+        router.overrides = self._own.overrides  # of every life, and of the endpoints too
         router.include_router(self._own)
         return Life(self, self.config, components, router, self._post_hook_seconds)
 

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import anyio
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
 
-from asgihive.asgi import Documentation, Router
+from asgihive.asgi import Documentation, Router, find_location, list_routes
 from asgihive.asgi.layers import LayeredState, LayeredUrls, enter_layer
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
@@ -30,6 +30,7 @@ from asgihive.hive.hooks import (
     run_hook,
 )
 from asgihive.hive.in_flight import RequestsInFlight
+from asgihive.hive.mounted import MountedApplication
 from asgihive.hive.requests import (
     POST_CALL,
     PRE_CALL,
@@ -48,6 +49,7 @@ LifespanFactory = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] 
 PRE_SETUP, POST_SETUP = "pre_endpoint_setup", "post_endpoint_setup"
 PRE_TEARDOWN, POST_TEARDOWN = "pre_endpoint_teardown", "post_endpoint_teardown"
 SETUP, TEARDOWN = "setup", "teardown"
+LIFESPAN = "lifespan"  # of an application that is mounted
 
 
 class HookUnit:
@@ -162,6 +164,8 @@ class LifePlan:
     """In start order; of each its modules."""
     mount: Callable[[], None]
     """Mounts the routers, once the endpoints are set up."""
+    find_mounted: Callable[[], Sequence[LifeUnit]] = tuple
+    """Finds the other applications that are mounted by then, which start after that."""
 
     def list_steps_before_mounting(self) -> Iterator[tuple[LifeUnit, str]]:
         """List units and their steps, in the order of start-up, until the routers are mounted."""
@@ -172,14 +176,17 @@ class LifePlan:
 
     def list_steps_after_mounting(self) -> Iterator[tuple[LifeUnit, str]]:
         """List the rest of start-up."""
+        yield from ((unit, LIFESPAN) for unit in self.find_mounted())
         yield from ((unit, POST_SETUP) for unit in self.external)
         yield from ((unit, POST_SETUP) for each in self.cornerstones for unit in each.hooks)
+        yield from ((unit, LIFESPAN) for unit in self.find_mounted() if not unit.is_started)
 
     def list_shutdown_steps(self) -> Iterator[tuple[LifeUnit, str]]:
         """List units and their steps, in the order of shutdown."""
         cornerstones = self.cornerstones[::-1]
         yield from ((unit, PRE_TEARDOWN) for unit in self.external)
         yield from ((unit, PRE_TEARDOWN) for each in cornerstones for unit in each.hooks)
+        yield from ((unit, LIFESPAN) for unit in reversed(self.find_mounted()))
         for groups in reversed(self.endpoints):
             yield from ((unit, TEARDOWN) for each in reversed(groups) for unit in each.stop_order)
         yield from ((unit, POST_TEARDOWN) for unit in self.external)
@@ -306,6 +313,7 @@ class Life:
         self.endpoints = ComponentStates("endpoint", self._endpoints)
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
+        self._outer_units: dict[int, ManagerUnit] = {}
         self.statuses: dict[type[Exception], int] = {}
         """HTTP status by class of exception."""
         self.requests: RequestsInFlight | None = None
@@ -315,9 +323,8 @@ class Life:
             states[each.key].update(each.state)
             self._contexts[each.key] = LifeContext(hive, each, states[each.key])
             self.statuses.update(each.statuses)
-            lifespan = _find_lifespan(each.router)
-            if each.router is not None and lifespan is not None:
-                self._mounted[each.key] = MountedApplication(each.router, lifespan)
+            if each.router is not None and not isinstance(each.router, Router):
+                self._mounted[each.key] = MountedApplication(each.router)
 
     def mount(self, documentation: Documentation | None) -> None:
         """Mount the endpoints' routers, and the documentation.
@@ -359,7 +366,26 @@ class Life:
             cornerstones=tuple(self._make_group(each, each.modules) for each in self._cornerstones),
             endpoints=tuple(endpoints),
             mount=partial(self.mount, documentation),
+            find_mounted=self._find_outer_units,
         )
+
+    def _find_outer_units(self) -> Sequence[ManagerUnit]:
+        """Return what starts the applications that are mounted in routers, in their order.
+
+        Hooks may mount some: each call finds those that are there by then. One that is mounted
+        twice starts once.
+        """
+        own = {id(inspect.unwrap(each.router)) for each in self._endpoints if each.router}
+        for path, route in list_routes(self.router):
+            app = inspect.unwrap(route.target)
+            if route.kind == "mount" and id(app) not in {*own, *self._outer_units}:
+                mounted = route.target
+                if not isinstance(mounted, MountedApplication):
+                    mounted = MountedApplication(route.target)
+                owner, file = f"the application at {path or '/'}", find_location(app)
+                unit = ManagerUnit(owner, file or route.name, mounted.lifespan, mounted.keep_state)
+                self._outer_units[id(app)] = unit
+        return (*self._outer_units.values(),)
 
     def make_application(self, app: ASGIApp | None = None) -> ASGIApp:
         """Make the ASGI application that answers requests: `app` behind the request hooks.
@@ -455,28 +481,6 @@ class Life:
         return groups
 
 
-class MountedApplication:
-    """An application with a lifespan of its own; its requests see what that yields."""
-
-    def __init__(
-        self, app: ASGIApp, lifespan: Callable[[object], AbstractAsyncContextManager[object]]
-    ) -> None:
-        self.lifespan = partial(lifespan, app)
-        self.__wrapped__ = app  # `inspect.unwrap` finds where it is written
-        self._app = app
-        self._state: Mapping[str, Any] = {}
-
-    def keep_state(self, yielded: object) -> None:
-        """Keep what the lifespan yielded, if it is a mapping."""
-        self._state = yielded if isinstance(yielded, Mapping) else {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._state:
-            state = LayeredState({**self._state}, scope["state"])
-            scope = enter_layer(scope, {"state": state})
-        await self._app(scope, receive, send)
-
-
 def _share_state(scope: Scope, states: RequestStates) -> None:
     """Put the cornerstones' states of a request beside what is in its state already.
 
@@ -488,15 +492,3 @@ def _share_state(scope: Scope, states: RequestStates) -> None:
         scope["state"] = LayeredState({"cornerstones": states}, state)
     else:
         state["cornerstones"] = states
-
-
-def _find_lifespan(
-    app: object,
-) -> Callable[[object], AbstractAsyncContextManager[object]] | None:
-    """Find `lifespan` of a hive and its like, or `router.lifespan_context` of Starlette's."""
-    if isinstance(app, Router):
-        return None
-    found = getattr(app, "lifespan", None)
-    if found is None:
-        found = getattr(getattr(app, "router", None), "lifespan_context", None)
-    return found if callable(found) else None

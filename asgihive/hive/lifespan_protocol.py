@@ -136,14 +136,15 @@ class _LifespanDialogue:
     def find_failure(self) -> Exception | None:
         """Return why the application did not start, or did not stop as it should.
 
-        What it raises before it takes the first event says that it knows no lifespan.
+        ASGI has it that an application which raises before it answers knows no lifespan.
         """
-        if isinstance(self._error, _LifespanUnknown) or not self._was_asked:
-            _logger.debug("%r has no lifespan: %s", self._app, self._error)
-            return None
-        if self._message is not None and self._error is None:
-            return LifespanFailed(self._message)
-        return self._error
+        if self._message is not None:
+            return self._error or LifespanFailed(self._message)
+        if self.is_started:
+            return self._error
+        if self._error is not None and not isinstance(self._error, _LifespanUnknown):
+            _logger.debug("%r takes no lifespan", self._app, exc_info=self._error)
+        return None
 
     async def stop(self) -> None:
         """Tell the application to stop, and wait until it has, and for its last words."""
@@ -184,12 +185,12 @@ async def run_lifespan(app: ASGIApp) -> AsyncIterator[Mapping[str, Any]]:
     """Start an ASGI application by the lifespan protocol, and stop it.
 
     It yields what the application put into the lifespan's `state`. An application that does
-    not know the protocol is left alone: one that raises before it takes the first event,
-    answers something else than a lifespan, or returns without an answer.
+    not know the protocol is left alone: one that raises or returns without an answer, or
+    answers something else than a lifespan.
 
     Raises:
         LifespanFailed: the application said so, and raised nothing.
-        Exception: what it raised after the first event.
+        Exception: what it raised when it said so, or after it had started.
     """
     dialogue = _LifespanDialogue(app)
     failure = None

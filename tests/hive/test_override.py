@@ -1,5 +1,6 @@
 """What tests of a service put in the place of its components, and what tools see of it."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from asgihive.hive import (
     CornerstoneHooks,
     EndpointHooks,
     Hive,
+    HiveConfig,
     HiveRunning,
     RouteRecord,
     format_routes,
@@ -90,6 +92,54 @@ async def test_endpoints_have_fakes_too(hive: RecordingHive) -> None:
             async with hive.running():
                 assert hive.state.endpoints["endpoints.show"]["is_up"]
                 assert (await run(hive, http("/api/endpoints/show/hello"))).status == 404
+
+
+async def test_functions_are_overridden_before_the_start_and_after(tmp_path: Path) -> None:
+    text = """
+    from typing import Annotated
+    from asgihive import Depends, Router
+
+    router = Router()
+
+    def find_user():
+        return "ada"
+
+    @router.get("/")
+    def show(user: Annotated[str, Depends(find_user)]) -> str:
+        return user
+    """
+    write(tmp_path, {"endpoints/show.py": text, "cornerstones/__init__.py": ""})
+    hive = RecordingHive(config(), base=tmp_path)
+    hive.graph()
+    find_user = _find_function("show", "find_user")
+    hive.router.overrides[find_user] = lambda: "bee"
+    for user in (b"bee", b"ada"):
+        async with hive.running():
+            assert (await run(hive, http("/endpoints/show/"))).body == user
+            hive.router.overrides[find_user] = lambda: "cleo"
+            assert (await run(hive, http("/endpoints/show/"))).body == b"cleo"
+            del hive.router.overrides[find_user]
+            assert (await run(hive, http("/endpoints/show/"))).body == b"ada"
+
+
+def _find_function(module: str, name: str) -> Any:
+    modules = [each for key, each in sys.modules.items() if key.endswith(f".{module}")]
+    return getattr(modules[-1], name)
+
+
+async def test_a_hive_that_needs_no_lifespan_is_overridden_at_once() -> None:
+    real, fake = Router(), Router()
+    real.get("/")(lambda: "real")
+    fake.get("/")(lambda: "fake")
+    component = Component(
+        kind="endpoint", container="e", name="x", router=real, needs_lifespan=False
+    )
+    hive = Hive(HiveConfig(cornerstone_package_path=()), endpoints=[component], entry_points=False)
+    with hive.override("e.x", fake):
+        assert (await run(hive, http("/e/x/"))).body == b"fake"
+        async with hive.running():
+            assert (await run(hive, http("/e/x/"))).body == b"fake"
+    assert (await run(hive, http("/e/x/"))).body == b"real"
 
 
 async def test_what_cannot_be_overridden(hive: RecordingHive) -> None:
