@@ -24,6 +24,7 @@ from asgihive.hdf5.file_bytes import FileBytes, NotPlain, encoded, text
 from asgihive.hdf5.headers import (
     AttributeMessage,
     ObjectHeader,
+    cut_attribute_value,
     parse_attribute,
     read_header,
 )
@@ -314,8 +315,10 @@ class Describer:
 
     def _describe_object(self, name: str, found: StoredObject) -> Portions[dict[str, Any]]:
         if found.header is not None and found.file.metadata is not None:
-            with contextlib.suppress(NotPlain):
+            try:
                 return _describe_header(name, found, found.file.metadata, found.header)
+            except NotPlain:
+                pass
         return (yield from self._describe_by_library(name, found))
 
     def _describe_by_library(self, name: str, found: StoredObject) -> Portions[dict[str, Any]]:
@@ -367,13 +370,28 @@ def _describe_header(
         described["type"] = known.description
     described["attributes"] = attributes = []
     for message in header.attributes:
-        each = parse_attribute(message, file.length_bytes)
-        known = find_type(each.type) or _learn_attribute_type(found, file, header, each)
-        shown = {"name": text(each.name), "shape": each.shape, "type": known.description}
+        # In a wide group thousands of objects have the same attributes with other values.
+        key = cut_attribute_value(message), file.length_bytes
+        shown = _shown_attributes.get(key)
+        if shown is None:
+            each = parse_attribute(message, file.length_bytes)
+            known = find_type(each.type) or _learn_attribute_type(found, file, header, each)
+            shown = {"name": text(each.name), "shape": each.shape, "type": known.description}
+            if len(key[0]) <= _MAX_SHOWN_BYTES:
+                if len(_shown_attributes) >= _MAX_SHOWN_ATTRIBUTES:
+                    _shown_attributes.clear()
+                _shown_attributes[key] = shown
         attributes.append(shown)
     if len(attributes) > 1:
         attributes.sort(key=_get_name)
     return described
+
+
+# What is shown of attributes, by their messages without the values, and by `length_bytes`. They are
+# told apart by all that they are shown by, so that those of all files are one; not to be changed.
+_shown_attributes: dict[tuple[bytes, int], dict[str, Any]] = {}
+_MAX_SHOWN_ATTRIBUTES = 4096
+_MAX_SHOWN_BYTES = 1 << 10
 
 
 def _learn_attribute_type(

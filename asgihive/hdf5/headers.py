@@ -5,14 +5,19 @@ apart here, of groups and datasets; whatever is not plain, such as shared messag
 in dense storage, is left to libhdf5.
 """
 
+import functools
 import math
 import struct
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain, is_checked, read_superblock, text
 from asgihive.hdf5.layout import Filter
 
 Shape = tuple[int, ...] | None
+
+Extent = tuple[Shape, tuple[int | None, ...]]
+"""The extent of a dataspace, and the largest extent; None in the latter = without a limit."""
 
 MAX_MESSAGES = 1 << 16
 """Messages of one object header; the format has 16 bits for their number."""
@@ -32,6 +37,7 @@ SHARED = 0x02
 """Of the flags of a message: what it says is stored elsewhere."""
 
 _MAX_RANK = 32
+_MAX_KEPT_SPACE_BYTES = 64
 _MAX_ELEMENTS = 1 << 63
 _MAX_BLOCK_BYTES = 1 << 20
 _MAX_BLOCKS = 256
@@ -64,21 +70,17 @@ class ObjectHeader:
     tracks_attributes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeMessage:
-    """An attribute, taken apart.
-
-    Attributes:
-        name: as it is stored.
-        shape: of the dataspace; None = empty.
-        type: the datatype message.
-        value: the elements, as the type says, and perhaps padding.
-    """
+class AttributeMessage(NamedTuple):  # of which a wide group has tens of thousands
+    """An attribute, taken apart."""
 
     name: bytes
+    """As it is stored."""
     shape: Shape
+    """Of the dataspace; None = empty."""
     type: bytes
+    """The datatype message."""
     value: bytes
+    """The elements, as the type says, and perhaps padding."""
 
 
 def bytes_of_file(descriptor: int, base: int, end: int, *, is_live: bool) -> FileBytes:
@@ -127,8 +129,6 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     orders: list[int] = []
     messages = header.messages
     for kind, flags, order, place, body in _messages(file, address):
-        if kind in _SILENT:
-            continue
         if flags & SHARED:
             raise NotPlain
         if kind == ATTRIBUTE:
@@ -185,7 +185,7 @@ _Message = tuple[int, int, int, int, bytes]
 
 
 def _messages(file: FileBytes, address: int) -> list[_Message]:
-    """Return all messages of a header, but for those that continue it elsewhere.
+    """Return the messages of a header, but for silent ones and those that continue it elsewhere.
 
     Section IV.A.1.a; no more blocks and messages than the bounds say, and all of them.
     """
@@ -206,6 +206,8 @@ def _messages(file: FileBytes, address: int) -> list[_Message]:
                 count += 1
                 if at > length or count > MAX_MESSAGES:
                     raise NotPlain
+                if kind in _SILENT:
+                    continue
                 body = block[at - bytes_ : at]
                 if kind == CONTINUATION:
                     blocks.append(_next_block(file, body, len(blocks)))
@@ -242,6 +244,8 @@ def _messages_2(file: FileBytes, address: int, start: bytes) -> list[_Message]:
             count += 1
             if at > length - 4 or count > MAX_MESSAGES:
                 raise NotPlain
+            if kind in _SILENT:
+                continue
             body = block[at - bytes_ : at]
             if kind == CONTINUATION:
                 blocks.append(_next_block(file, body, len(blocks)))
@@ -257,7 +261,7 @@ def _next_block(file: FileBytes, body: bytes, blocks: int) -> tuple[int, int]:
     return file.address(body, 0), file.length(body, file.address_bytes)
 
 
-def parse_extent(space: bytes, length_bytes: int) -> tuple[Shape, tuple[int | None, ...]]:
+def parse_extent(space: bytes, length_bytes: int) -> Extent:
     """Return the extent and the largest extent of a dataspace message, None = without a limit.
 
     Section IV.A.2.b, versions 1 and 2; trailing bytes are padding.
@@ -265,6 +269,13 @@ def parse_extent(space: bytes, length_bytes: int) -> tuple[Shape, tuple[int | No
     Raises:
         NotPlain: libhdf5 must look.
     """
+    if len(space) <= _MAX_KEPT_SPACE_BYTES:
+        return _parse_kept_extent(space, length_bytes)
+    return _parse_kept_extent.__wrapped__(space, length_bytes)
+
+
+@functools.lru_cache(maxsize=1024)  # of many objects the same
+def _parse_kept_extent(space: bytes, length_bytes: int) -> Extent:
     try:
         version, rank, flags = space[0], space[1], space[2]
         is_null = version == 2 and space[3] == 2
@@ -296,6 +307,28 @@ def parse_attribute(message: bytes, length_bytes: int = 8) -> AttributeMessage:
     Raises:
         NotPlain: it is damaged, or libhdf5 must look.
     """
+    name_at, type_at, space_at, value_at = _find_attribute_parts(message)
+    _, _, name, datatype, space = _ATTRIBUTE_SIZES.unpack_from(message)
+    stored = message[name_at : name_at + name]
+    if stored.find(b"\0") != name - 1:
+        raise NotPlain
+    shape, _ = parse_extent(message[space_at : space_at + space], length_bytes)
+    return AttributeMessage(
+        stored[:-1], shape, message[type_at : type_at + datatype], message[value_at:]
+    )
+
+
+def cut_attribute_value(message: bytes) -> bytes:
+    """Return an attribute message up to its value: its name, type and dataspace as they are stored.
+
+    Raises:
+        NotPlain: as `parse_attribute`, but what these three say is not looked at.
+    """
+    return message[: _find_attribute_parts(message)[3]]
+
+
+def _find_attribute_parts(message: bytes) -> tuple[int, int, int, int]:
+    """Return where name, datatype, dataspace and value of an attribute begin."""
     try:
         version, flags, name, datatype, space = _ATTRIBUTE_SIZES.unpack_from(message)
     except struct.error:
@@ -307,16 +340,9 @@ def parse_attribute(message: bytes, length_bytes: int = 8) -> AttributeMessage:
     unit = 8 if version == 1 else 1  # to which each part is padded
     type_at = start + -(-name // unit) * unit
     space_at = type_at + -(-datatype // unit) * unit
-    stored = message[start : start + name]
-    if len(message) < space_at + space or stored.find(b"\0") != name - 1:
+    if len(message) < space_at + space:
         raise NotPlain
-    shape, _ = parse_extent(message[space_at : space_at + space], length_bytes)
-    return AttributeMessage(
-        name=stored[:-1],
-        shape=shape,
-        type=message[type_at : type_at + datatype],
-        value=message[space_at + -(-space // unit) * unit :],
-    )
+    return start, type_at, space_at, space_at + -(-space // unit) * unit
 
 
 # Those whose names are not stored since the second version.

@@ -199,8 +199,10 @@ def find_listed_object(file: OpenFile, address: int) -> StoredObject:
     """
     header = None
     if file.metadata is not None:
-        with contextlib.suppress(NotPlain):
+        try:  # a context manager would take as long as a small header
             header = read_header(file.metadata, address)
+        except NotPlain:
+            header = None
     return StoredObject(file, address, header)
 
 

@@ -340,7 +340,8 @@ class DocumentSize:
 
     def keep(self, part: Any) -> Any:
         """Return the part, for a document. Raises AnswerTooLarge."""
-        body = _encode(self.encoder, part)
+        # Not by `_encode`: to measure each of thousands would take as long as to encode it.
+        body = self.encoder.document(part)
         self.used += len(body)
         if self.used > self.most:
             raise AnswerTooLarge(self.used, self.most, "ask for its members one by one")
