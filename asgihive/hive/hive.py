@@ -133,6 +133,11 @@ class Hive:
         self._make_idle()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has been started, and is not being stopped."""
+        return self._phase in {"starting", "running"}
+
+    @property
     def router(self) -> Router:
         """That of the life that has begun; else what code registers for every life."""
         return self._own if self._life is None else self._life.router

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,9 @@ class MountedApplication:
         self._state: Mapping[str, Any] = {}
 
     def lifespan(self) -> AbstractAsyncContextManager[object]:
-        """Return what starts and stops the application."""
+        """Return what starts and stops the application; nothing for a hive that runs already."""
+        if getattr(self._app, "is_running", False) is True:
+            return nullcontext()
         return (_find_lifespan(self._app) or partial(run_lifespan, self._app))()
 
     def keep_state(self, yielded: object) -> None:

@@ -215,6 +215,18 @@ async def test_hives_and_what_routers_mount_start_too() -> None:
     assert CALLS[4:] == ["stop", "x0 stops", "x0 stops", "x0 stops"]
 
 
+async def test_a_hive_that_runs_already_is_left_alone() -> None:
+    inner = make_hive(PlainTextResponse("inner"))
+    hive = make_hive(Router())
+    hive.mount("/inner", inner)
+    async with inner.running():
+        async with hive.running():
+            assert (await run(hive, http("/inner/e/x0/"))).body == b"inner"
+        assert inner.is_running
+    assert not inner.is_running
+    assert CALLS == ["x0 starts", "x0 starts", "x0 stops", "x0 stops"]
+
+
 @pytest.mark.parametrize("step", ["pre_endpoint_setup", "post_endpoint_setup"])
 async def test_what_hooks_mount_starts_too(step: str) -> None:
     async def mount(self: Any) -> None:
