@@ -3,11 +3,12 @@
 import importlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 from starlette.datastructures import State, URLPath
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import (
@@ -79,6 +80,8 @@ class Hive:
         send_timeout_seconds: how long a client may take for one part of a response, before its
             connection is dropped.
         optional_trailing_slash: see `Router`.
+        middleware: Starlette's `Middleware(…)`, outermost first, around hooks and routes, of http
+            and of websockets.
 
     Raises:
         ConfigurationError: a field or a package path cannot be used.
@@ -99,6 +102,7 @@ class Hive:
         shutdown_seconds: float = 10.0,
         send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         optional_trailing_slash: bool = False,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.config = HiveConfig.from_environment() if config is None else config
         self.state = State()
@@ -108,6 +112,8 @@ class Hive:
         self._post_hook_seconds = post_hook_seconds
         self._shutdown_seconds = shutdown_seconds
         self._optional_trailing_slash = optional_trailing_slash
+        _check_middleware(middleware)
+        self._middleware = [*middleware]
         builder = find_builder(sys._getframe(1))  # noqa: SLF001  # as `logging` and `warnings` do
         if base is not None:
             builder = Builder(os.path.abspath(base))
@@ -166,6 +172,28 @@ class Hive:
         name = name or str(getattr(app, "__name__", type(app).__name__))
         is_router = isinstance(app, Router | MountedApplication)
         return self.router.mount(prefix, app if is_router else MountedApplication(app), name)
+
+    def add_middleware(self, middleware: Callable[..., ASGIApp], *args: Any, **kwargs: Any) -> None:
+        """Put a middleware around all others, as Starlette's method of that name does.
+
+        Before the hive is started it is for every life; from a hook of start-up for the one that
+        begins.
+
+        Args:
+            middleware: a class, or a function, called with the application, `args` and `kwargs`.
+
+        Raises:
+            HiveRunning: the hive runs, so that it is too late.
+        """
+        added = Middleware(middleware, *args, **kwargs)
+        if self._phase == "starting" and self._life is not None:
+            self._life.middleware.insert(0, added)
+            return
+        self._refuse_if_running(
+            "take a middleware any more, which a hook of start-up, or code before it, can add"
+        )
+        self._middleware.insert(0, added)
+        self._return_to_idle()
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """Do as `Router.url_path_for`: `request.url_for` in a hook asks this."""
@@ -284,6 +312,7 @@ class Hive:
         self.life = idle = self._idle
         self.gate.app = self._answer_unavailable
         if idle is not None:
+            idle.middleware = [*self._middleware]
             self.gate.app, self.gate.statuses = idle.make_application(), idle.statuses
         self._show_states(idle)
 
@@ -324,7 +353,9 @@ class Hive:
         router = self._make_router()
         router.overrides = self._own.overrides  # of every life, and of the endpoints too
         router.include_router(self._own)
-        return Life(self, self.config, components, router, self._post_hook_seconds)
+        life = Life(self, self.config, components, router, self._post_hook_seconds)
+        life.middleware += self._middleware
+        return life
 
     def _make_router(self) -> Router:
         return Router(optional_trailing_slash=self._optional_trailing_slash)
@@ -385,6 +416,13 @@ class HiveMiddleware:
         state.asgihive = self.hive
         state.cornerstones = life.cornerstones
         state.endpoints = life.endpoints
+
+
+def _check_middleware(middleware: Sequence[object]) -> None:
+    for each in middleware:
+        if not isinstance(each, Middleware):
+            detail = f"has {each!r}: Middleware(…) of starlette.middleware is accepted"
+            raise ConfigurationError("middleware", detail)
 
 
 def _check_kind(kind: ComponentKind, components: Sequence[Component]) -> None:

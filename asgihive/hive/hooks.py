@@ -206,6 +206,10 @@ class HiveInterface(Protocol):
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> object: ...
 
+    def add_middleware(
+        self, middleware: Callable[..., ASGIApp], *args: Any, **kwargs: Any
+    ) -> None: ...
+
 
 class LifeContext:
     """What `lifespan(context)` and the hooks of start-up and shutdown see.

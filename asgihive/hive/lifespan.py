@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 import anyio
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Scope
 
 from asgihive.asgi import Documentation, Router, find_location, list_routes
+from asgihive.asgi.gate import Gate
 from asgihive.asgi.layers import LayeredState, LayeredUrls, enter_layer
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
@@ -316,6 +318,8 @@ class Life:
         self._outer_units: dict[int, ManagerUnit] = {}
         self.statuses: dict[type[Exception], int] = {}
         """HTTP status by class of exception."""
+        self.middleware: list[Middleware] = []
+        """Around the hooks and the routes, outermost first."""
         self.requests: RequestsInFlight | None = None
         """Those being answered; None where no shutdown waits for them."""
         for each in components:
@@ -399,6 +403,15 @@ class Life:
         if steps:
             around = self.router if app is None else FailureKeeper(app)
             answering = RequestHooks(around, steps, self.statuses, self._post_hook_seconds)
+        if app is None and self.middleware:
+            # So that a middleware sees the answer of an error, as it does in Starlette.
+            answering = answering if steps else Gate(answering, self.statuses)
+            for each in reversed(self.middleware):
+                try:
+                    answering = each.cls(answering, *each.args, **each.kwargs)
+                except Exception as error:
+                    detail = f"{each!r} failed with {type(error).__name__}: {error}"
+                    raise ConfigurationError("middleware", detail) from error
         return answering if self.requests is None else self.requests.track(answering)
 
     def enter(self, scope: Scope) -> Scope:
