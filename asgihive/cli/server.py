@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import gc
 import inspect
 import ipaddress
 import logging
@@ -249,7 +250,12 @@ def _build_in_process(options: ServerOptions, root: str, settings: H5Settings) -
         threading.Thread(target=_end_with_parent, daemon=True).start()
     if options.access_log == "json":
         log_warnings_and_crashes()
-    return build_app(root, settings, options.prefix)
+    app = build_app(root, settings, options.prefix)
+    # A full collection would look at every object of every library now and then, which holds up all
+    # requests for some 60 ms.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _end_with_parent() -> None:
