@@ -28,6 +28,7 @@ from asgihive.asgi.arguments import (
     make_body_reader,
 )
 from asgihive.asgi.errors import ProblemsFound, refuse_request
+from asgihive.asgi.markers import DependencyScope
 from asgihive.asgi.parameters import (
     Argument,
     ArgumentSource,
@@ -37,6 +38,7 @@ from asgihive.asgi.parameters import (
     analyse_function,
     find_name,
 )
+from asgihive.asgi.responses import StreamedResponse
 from asgihive.asgi.results import ResultSender
 from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
 from asgihive.concurrency import WorkerContext, run_and_keep_variables
@@ -47,6 +49,7 @@ MAX_CLEANUP_SECONDS = 60.0
 """For all cleaning up of one request, after which it is cancelled and the rest is tried."""
 
 _FAILED = object()
+_GENERATORS = {Flavour.ASYNC_GENERATOR, Flavour.GENERATOR}
 
 _logger = logging.getLogger(__name__)
 
@@ -54,10 +57,18 @@ _logger = logging.getLogger(__name__)
 class Cleanups(AsyncExitStack):
     """The open context managers of one request, which are closed after its response.
 
-    In reverse order, shielded from cancellation, each for `MAX_CLEANUP_SECONDS` at most. Each
-    sees the exception that ended the request, or the one that an earlier cleanup raised in its
-    place. One that swallows it changes nothing for the others.
+    Those of the scope "function" are closed before the response is sent. In reverse order,
+    shielded from cancellation, each for `MAX_CLEANUP_SECONDS` at most. Each sees the exception
+    that ended the request, or the one that an earlier cleanup raised in its place. One that
+    swallows it changes nothing for the others.
+
+    Args:
+        must_finish: whether one that takes too long raises, and is not only logged.
     """
+
+    def __init__(self, *, must_finish: bool = False) -> None:
+        super().__init__()
+        self._must_finish = must_finish
 
     async def open(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Open a context manager on the event loop."""
@@ -79,6 +90,8 @@ class Cleanups(AsyncExitStack):
             if limit.cancelled_caught:
                 text = "A cleanup took more than %g seconds and was cancelled"
                 _logger.error(text, MAX_CLEANUP_SECONDS)
+                if self._must_finish:
+                    raise TimeoutError(text % MAX_CLEANUP_SECONDS)
 
         self.push_async_exit(leave_in_time)
 
@@ -96,6 +109,12 @@ class BoundFunction:
 
     keywords: tuple[str, ...]
     """Names of the last arguments, which are handed over by name."""
+
+    needs: tuple[tuple[Argument, int], ...] = ()
+    """The arguments that are results of dependencies, with their places."""
+
+    scope: DependencyScope = "request"
+    """When what follows a generator's `yield` runs."""
 
     builder: StructureBuilder | None = None
     """Of a structure whose fields are the arguments."""
@@ -135,9 +154,15 @@ class CallPlan:
         for bound in self.steps if self.handler is None else (*self.steps, self.handler):
             yield from bound.signature.arguments
 
-    async def call_dependencies(self, call: Call, cleanups: Cleanups) -> None:
+    @property
+    def closes_before_answer(self) -> bool:
+        """Whether a dependency has the scope "function"."""
+        return any(each.scope == "function" for each in self.steps)
+
+    async def call_dependencies(self, call: Call, scopes: dict[str, Cleanups]) -> None:
         """Call the dependencies; one without its arguments is not called, and has failed."""
         for step in self.steps:
+            cleanups = scopes[step.scope]
             arguments = await step.read_arguments(call)
             if arguments is None:
                 call.results.append(_FAILED)
@@ -183,16 +208,20 @@ def plan_calls(route: Route, segments: Segments, *, overridden: bool = False) ->
             that needs itself, or a body that is an application's to read.
     """
     planner = _CallPlanner(route, segments, overridden=overridden)
-    guards = [each.function for each in route.options.dependencies]
-    for guard in guards:
-        planner.add_dependency(guard)
+    for guard in route.options.dependencies:
+        planner.add_dependency(guard.function, guard.scope)
     if route.is_handler:
         handler = planner.bind(route.target)
         return CallPlan(tuple(planner.steps), handler)
+    plan = CallPlan(tuple(planner.steps), None)
     if planner.body is not None:
         reason = "the body belongs to the application that is guarded"
-        raise HandlerError(guards[-1], planner.body.name, reason)
-    return CallPlan(tuple(planner.steps), None)
+        raise HandlerError(plan.steps[-1].signature.function, planner.body.name, reason)
+    if plan.closes_before_answer:
+        early = next(each for each in plan.steps if each.scope == "function")
+        reason = 'an application answers by itself: leave out scope="function"'
+        raise HandlerError(early.signature.function, None, reason)
+    return plan
 
 
 class _CallPlanner:
@@ -207,10 +236,12 @@ class _CallPlanner:
         self.steps: list[BoundFunction] = []
         self._places: dict[Handler | int, int] = {}
         self._pending: list[Handler] = []
+        self._closed_early: dict[int, Handler] = {}
+        """By the place of a result: the dependency of the scope "function" that it may hold."""
         self.body: Argument | None = None
         """The argument that is the request's body."""
 
-    def add_dependency(self, function: Handler) -> int:
+    def add_dependency(self, function: Handler, scope: DependencyScope) -> int:
         """Return the place of the result of a dependency, which is bound at its first use."""
         overrides = next((each for each in self._overrides if function in each), {})
         function = overrides.get(function, function)
@@ -224,13 +255,42 @@ class _CallPlanner:
                 circle = " → ".join(find_name(each) for each in (*self._pending, function))
                 raise HandlerError(function, None, f"it depends on itself: {circle}")
             self._pending.append(function)
-            bound = self.bind(function)
+            bound = self.bind(function, scope)
             self._pending.pop()
-            self._places[key] = len(self.steps)
+            place = self._places[key] = len(self.steps)
             self.steps.append(bound)
-        return self._places[key]
+            held = self._find_closed_early(bound)
+            if bound.scope == "function":
+                self._closed_early[place] = function
+            elif held is not None:
+                self._closed_early[place] = held[1]
+        place = self._places[key]
+        self._check_scope(self.steps[place], scope)
+        return place
 
-    def bind(self, function: Handler) -> BoundFunction:
+    def _find_closed_early(self, bound: BoundFunction) -> tuple[Argument, Handler] | None:
+        """Return the first argument that may hold a value of the scope "function", and whose."""
+        for argument, place in bound.needs:
+            if place in self._closed_early:
+                return argument, self._closed_early[place]
+        return None
+
+    def _check_scope(self, bound: BoundFunction, scope: DependencyScope) -> None:
+        """Refuse a generator in two scopes, and one that outlives what it needs."""
+        function, is_generator = bound.signature.function, bound.signature.flavour in _GENERATORS
+        if is_generator and bound.scope != scope:
+            reason = 'it has the scopes "request" and "function" here: name one of them everywhere'
+            raise HandlerError(function, None, reason)
+        held = self._find_closed_early(bound)
+        if is_generator and scope == "request" and held is not None:
+            argument, early = held
+            reason = (
+                f'{find_name(early)} has the scope "function" and is closed before what follows '
+                f'the `yield` here: give {find_name(function)} scope="function" as well'
+            )
+            raise HandlerError(function, argument.name, reason)
+
+    def bind(self, function: Handler, scope: DependencyScope = "request") -> BoundFunction:
         """Return a function with what reads its arguments."""
         signature = analyse_function(
             function,
@@ -239,6 +299,7 @@ class _CallPlanner:
             takes_body=self._takes_body,
         )
         reads: list[Read] = []
+        needs: list[tuple[Argument, int]] = []
         body = None
         for place, argument in enumerate(signature.arguments):
             if argument.source is ArgumentSource.BODY:
@@ -252,13 +313,16 @@ class _CallPlanner:
                 body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
             elif argument.dependency is not None:
                 needed = argument.dependency.function or argument.annotation
-                reads.append(_make_result_reader(self.add_dependency(needed)))
+                result_place = self.add_dependency(needed, argument.dependency.scope)
+                needs.append((argument, result_place))
+                reads.append(_make_result_reader(result_place))
             else:
                 reads.append(make_argument_reader(argument))
         keywords = tuple(each.name for each in signature.arguments if each.keyword_only)
         is_structure = signature.flavour is Flavour.STRUCTURE
         builder = StructureBuilder(signature) if is_structure else None
-        return BoundFunction(signature, tuple(reads), body, keywords, builder)
+        scope = scope if signature.flavour in _GENERATORS else "request"
+        return BoundFunction(signature, tuple(reads), body, keywords, tuple(needs), scope, builder)
 
 
 def _make_result_reader(place: int) -> Read:
@@ -302,53 +366,88 @@ def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
 
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
-    answer = _make_answer(route, plan.handler)
+    answer = _Answer(route, plan.handler)
     has_dependencies = bool(plan.steps)
+    if plan.closes_before_answer:
+        answer_planned = partial(_answer_after_closing, plan, answer)
+    else:
+        answer_planned = partial(_answer_before_closing, plan, answer)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if not has_dependencies:
-            await answer(Call(scope, receive, send))
+            call = Call(scope, receive, send)
+            await answer.send(call, await answer.prepare(call))
         elif not overridden and any(route.overrides):
             # Planned anew for each request, since the overrides may have changed.
             await build_application(route, overridden=True)(scope, receive, send)
         else:
-            call = Call(scope, receive, send)
-            async with Cleanups() as cleanups:
-                await plan.call_dependencies(call, cleanups)
-                await answer(call)
+            await answer_planned(Call(scope, receive, send))
 
     return application
 
 
-def _make_answer(route: Route, handler: BoundFunction | None) -> Callable[[Call], Awaitable[None]]:
-    """Return the function that answers once the results of the dependencies are there."""
-    target, options = route.target, route.options
+async def _answer_before_closing(plan: CallPlan, answer: "_Answer", call: Call) -> None:
+    async with Cleanups() as cleanups:
+        await plan.call_dependencies(call, {"request": cleanups})
+        await answer.send(call, await answer.prepare(call))
 
-    async def answer_by_application(call: Call) -> None:
-        if call.problems:
-            raise refuse_request(call.problems)
-        await target(call.scope, call.receive, call.send)
 
-    if handler is None:
-        return answer_by_application
-    flavour = handler.signature.flavour
-    is_websocket = route.kind == "websocket"
-    results = ResultSender(handler.signature, options.status, options.media_type)
+async def _answer_after_closing(plan: CallPlan, answer: "_Answer", call: Call) -> None:
+    """Answer when the dependencies of the scope "function" are closed, or by what they raise."""
+    async with Cleanups() as cleanups:
+        response: ASGIApp | None = None
+        try:
+            async with Cleanups(must_finish=True) as early:
+                await plan.call_dependencies(call, {"request": cleanups, "function": early})
+                response = await answer.prepare(call)
+        except BaseException:
+            if isinstance(response, StreamedResponse):
+                async with response.body_chunks:
+                    """Close the iterator, whose items nobody gets."""
+            raise
+        await answer.send(call, response)
 
-    async def answer(call: Call) -> None:
+
+class _Answer:
+    """Calls a handler once the results of the dependencies are there, and answers."""
+
+    def __init__(self, route: Route, handler: BoundFunction | None) -> None:
+        self._target = route.target
+        self._handler = handler
+        self._results: ResultSender | None = None
+        if handler is not None and route.kind != "websocket":
+            options = route.options
+            self._results = ResultSender(handler.signature, options.status, options.media_type)
+
+    async def prepare(self, call: Call) -> ASGIApp | None:
+        """Return the response; None of a websocket.
+
+        Raises:
+            HTTPException: 422, the request does not fit.
+        """
+        target, handler = self._target, self._handler
+        if handler is None:
+            if call.problems:
+                raise refuse_request(call.problems)
+            return target
         arguments = await handler.read_arguments(call)
         if arguments is None or call.problems:
             raise refuse_request(call.problems)
         values, named = arguments
+        flavour = handler.signature.flavour
         if flavour is Flavour.COROUTINE:
             result = await target(*values, **named)
         elif flavour is Flavour.FUNCTION:
             result = await call_in_worker(partial(target, *values, **named))
         else:  # a generator, which has not begun yet, or an instance
             result = target(*values, **named)
-        if not is_websocket:
-            await results.send(result, call.scope, call.receive, call.send)
+        if self._results is None:
+            return None
+        return await self._results.make_response(result, call.scope)
+
+    async def send(self, call: Call, response: ASGIApp | None) -> None:
+        """Send the response, and run the background tasks."""
+        if response is not None:
+            await response(call.scope, call.receive, call.send)
             if call.background is not None:
                 await call.background()
-
-    return answer

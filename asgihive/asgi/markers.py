@@ -1,6 +1,7 @@
 """The markers that say where a parameter comes from, and what to write for those of others."""
 
 import inspect
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,8 +44,12 @@ class Dependency:
     function: Callable[..., Any] | None
     """None stands for the annotation of the parameter, a class."""
 
+    scope: DependencyScope = "request"
 
-def Depends(function: Callable[..., Any] | None = None) -> Any:  # noqa: N802  # the name people know
+
+def Depends(  # noqa: N802  # the name people know
+    function: Callable[..., Any] | None = None, *, scope: DependencyScope = "request"
+) -> Any:
     """Declare a parameter that is what `function` returns.
 
     Written as `Annotated[T, Depends(f)]` or `= Depends(f)`; `Annotated[T, Depends()]` calls the
@@ -58,14 +63,20 @@ def Depends(function: Callable[..., Any] | None = None) -> Any:  # noqa: N802  #
     request, if any, is raised at the `yield`. So it must not hold a cancel scope or task
     group open across the `yield` (PEP 789).
 
+    With `scope="function"` what follows the `yield` runs when the handler has returned and its
+    result is encoded, before anything of the response is sent: what it raises is the answer.
+    Of a stream the items that are not made yet come after it.
+
     Raises:
-        TypeError: `function` is not callable.
+        TypeError: `function` is not callable, or another scope.
     """
+    if scope not in typing.get_args(DependencyScope):
+        raise TypeError(f"Depends(scope={scope!r}): 'request' and 'function' are accepted")
     given: object = function
     if given is not None and not callable(given):
         reason = describe_foreign_marker(given) or "a function or a class is accepted"
         raise TypeError(f"Depends({given!r}): {reason}")
-    return Dependency(function)
+    return Dependency(function, scope)
 
 
 MARKERS = (Body, Cookie, Dependency, Header, Query)

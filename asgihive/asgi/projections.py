@@ -247,11 +247,22 @@ class _Twins:
 
     def _leave_to_pydantic(self, annotation: Any) -> Any:
         adapter = sys.modules["pydantic"].TypeAdapter(annotation)
+        errors = sys.modules["pydantic_core"]
 
         def project(value: Any) -> Any:
-            found = adapter.validate_python(value, from_attributes=True)
-            # A model that was changed, or made without checks, may hold anything.
-            return adapter.dump_python(found, mode="json", by_alias=True, warnings="error")
+            # The errors of `pydantic` show values, which belong into no log.
+            try:
+                found = adapter.validate_python(value, from_attributes=True)
+                # A model that was changed, or made without checks, may hold anything.
+                return adapter.dump_python(found, mode="json", by_alias=True, warnings="error")
+            except errors.ValidationError as error:
+                reasons = [
+                    f"{each['msg']} - at {'.'.join(map(str, each['loc'])) or 'its top'}"
+                    for each in error.errors(include_url=False, include_input=False)
+                ]
+            except errors.PydanticSerializationError:
+                reasons = [f"a field of {annotation!r} holds a value of another type"]
+            raise TypeError("; ".join(reasons))
 
         return _make_projected(project)
 

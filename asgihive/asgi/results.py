@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Any, Literal
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
 from asgihive.asgi.parameters import HandlerError, Signature, find_location, find_name
@@ -171,40 +171,47 @@ class ResultSender:
                 importlib.import_module(module)
 
     async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with `result`.
+        """Answer with `result`; raises as `make_response`."""
+        response = await self.make_response(result, scope)
+        await response(scope, receive, send)
+
+    async def make_response(self, result: Any, scope: Scope, status: int | None = None) -> ASGIApp:
+        """Return the response that a result becomes, encoded as far as it is no stream.
+
+        Args:
+            status: of the response, if it is another one than the decorator says.
 
         Raises:
-            TypeError: nothing encodes it; says which handler returned it.
+            TypeError: it does not fit the return annotation, or nothing encodes it; says which
+                handler returned it.
         """
         if callable(result):
-            await result(scope, receive, send)
-            return
+            response: ASGIApp = result
+            return response
         sort = _find_sort(result.__class__)
         if self._project is not None and sort not in self._annotation.sent_as_is:
             result = await self._apply_annotation(result, sort)
             sort = _find_sort(result.__class__)
-        if sort in {"array", "stream"}:
-            if sort == "array":
-                accept = join_headers(scope, b"accept")
-                response = await _answer_array(result, accept, self._status)
-            else:
-                response = await self._answer_stream(result)
-            await response(scope, receive, send)
-            return
-        status, headers, body = self._status, self._text, b""
+        is_bodiless, empty_status = self._is_bodiless, self._empty_status
+        if status is None:
+            status = self._status
+        else:
+            is_bodiless, empty_status = _is_bodiless(status), status
+        if sort == "array":
+            return await _answer_array(result, join_headers(scope, b"accept"), status)
+        if sort == "stream":
+            return await self._answer_stream(result, status)
+        headers, body = self._text, b""
         if sort == "text":
             body = result.encode()
         elif sort == "bytes":
             headers, body = self._bytes, bytes(result)
         elif sort != "nothing":
             headers, body = await self._encode_value(result, scope, sort == "container")
-        if sort == "nothing" or self._is_bodiless:
-            status, body = self._empty_status, b""
-            headers = [] if _is_bodiless(status) else [(b"content-length", b"0")]
-        else:
-            headers = [*headers, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if sort == "nothing" or is_bodiless:
+            headers = [] if _is_bodiless(empty_status) else [(b"content-length", b"0")]
+            return _EncodedResult(empty_status, headers, b"")
+        return _EncodedResult(status, [*headers, (b"content-length", b"%d" % len(body))], body)
 
     def _make_projections(self) -> tuple[Project | None, Project | None]:
         """Return what applies the annotation to results, and to the items of streams."""
@@ -257,7 +264,7 @@ class ResultSender:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise self._refuse("cannot be encoded", error) from error
 
-    async def _answer_stream(self, items: Any) -> StreamedResponse:
+    async def _answer_stream(self, items: Any, status: int) -> StreamedResponse:
         """Return the response that sends every item when it comes.
 
         Text and bytes are sent as they are, any other item is a line of JSON. Which of them it
@@ -279,7 +286,7 @@ class ResultSender:
         encode = self._encode_item if kind is object else None
         return StreamedResponse(
             body_chunks=closing(_ItemChunks(source, first, encode)),
-            status=self._status,
+            status=status,
             headers={"content-type": self._media_type or default},
         )
 
@@ -291,6 +298,22 @@ class ResultSender:
             except (TypeError, ValueError, RecursionError) as error:
                 raise self._refuse(f"does not fit {self._signature.result!r}", error) from error
         return encode_json(item) + b"\n"
+
+
+class _EncodedResult:
+    """The response of a result that is in memory; it is sent once."""
+
+    __slots__ = ("_body", "_headers", "_status")
+
+    def __init__(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        self._status = status
+        self._headers = headers
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        start = {"type": "http.response.start", "status": self._status, "headers": self._headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": self._body})
 
 
 def _is_bodiless(status: int) -> bool:
