@@ -27,11 +27,18 @@ class Bill(Struct):
     note: str | None
 
 
+class StoredBill(Bill, kw_only=True):
+    """The same as it is stored, with what is not sent."""
+
+    margin: float
+
+
 @router.post("/orders/{number}")
 async def bill(number: int, order: Order, discount: float = 0.0, currency: str = "EUR") -> Bill:
     """Add up an order."""
     total = order.quantity * sum(order.prices) * (1 - discount)
-    return Bill(number, f"{order.item} in {currency}", total, order.note)
+    item = f"{order.item} in {currency}"
+    return StoredBill(number=number, item=item, total=total, note=order.note, margin=0.2)
 
 
 def create(_directory: str) -> Hive:

@@ -25,7 +25,7 @@ def _order(number: int) -> Exchange:
 
 QUESTION = ExchangeQuestion(
     name="typed_handler",
-    asks="a handler with path, query and body by annotation, its result as JSON",
+    asks="a handler with path, query and body by annotation, its result filtered by one, as JSON",
     exchanges=[_order(number) for number in range(100)],
     targets={FASTAPI: Target(ratio=2)},
     servers={
