@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from asgihive.asgi import Router
 from asgihive.errors import ComponentError, find_misspelt, join_names
+from asgihive.hive.conventions import read_conventions
 from asgihive.hive.hooks import (
     ComponentKind,
     CornerstoneHooks,
@@ -48,6 +49,10 @@ class ModuleHooks:
     """Around the life of the component."""
     request: RequestManager | None = None
     """Around each request; only a cornerstone has it."""
+    before_answer: Callable[[RequestHookContext], Any] | None = None
+    """Called, `def` or `async def`, before the first byte of a response leaves; likewise."""
+    websockets: bool | None = None
+    """Whether what is around requests is around websockets, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +107,7 @@ def make_replacement(kind: ComponentKind, container: str, name: str, fake: objec
         return replace(bare, state=fake)
     if isinstance(fake, Router) and kind == "endpoint":
         return replace(bare, router=fake)
-    offered = [*_name_hooks(kind), "lifespan", "request", "router", "requires"]
+    offered = [*_name_hooks(kind), "lifespan", "request", "before_answer", "router", "requires"]
     is_of_other_kind = isinstance(fake, Hooks) or _is_hooks_class(fake, Hooks)
     if is_of_other_kind or not any(hasattr(fake, each) for each in offered):
         detail = (
@@ -141,7 +146,13 @@ def read_hooks(offers: object, kind: ComponentKind, key: str, file: str) -> Modu
     # A module of an endpoint may well import something of the name `request`.
     request = _read_manager(offers, "request", key, file) if kind == "cornerstone" else None
     lifespan = _read_manager(offers, "lifespan", key, file)
-    return ModuleHooks(file=file, hooks=tuple(hooks), lifespan=lifespan, request=request)
+    return ModuleHooks(
+        file=file,
+        hooks=tuple(hooks),
+        lifespan=lifespan,
+        request=request,
+        **read_conventions(offers, kind, key, file),
+    )
 
 
 def read_router(offers: object, key: str, file: str) -> Router | ASGIApp | None:

@@ -225,6 +225,7 @@ class Hive:
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
                 self.gate.app, self.gate.statuses = life.make_application(), life.statuses
                 self.life = life
+                life.warn_of_silent_hooks()
                 self._phase = "running"
                 try:
                     yield

@@ -5,10 +5,11 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Protocol, TypeVar
 
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import Route, Router
@@ -118,6 +119,35 @@ class RequestStates(Mapping[str, ComponentState]):
         return len(self._components)
 
 
+class ResponseHead(Response):
+    """Status and headers of a response that is about to leave, for `before_answer` to change.
+
+    `headers` are Starlette's `MutableHeaders`; `set_cookie` and `delete_cookie` are those of a
+    Starlette response.
+    """
+
+    def __init__(self, message: Message) -> None:
+        # Not by `super().__init__`, which makes headers of its own.
+        self.status_code = message["status"]
+        self.raw_headers = [*message.get("headers", ())]
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.status_code
+
+    @status.setter
+    def status(self, status: int) -> None:
+        self.status_code = status
+
+
+class HandshakeConnection(HTTPConnection):
+    """The request that opens a websocket, as its hooks see it: it cannot accept or receive."""
+
+    method = "GET"
+    """As RFC 6455 §4.1 has it."""
+
+
 class HookedRequest:
     """One request: what its hooks share, what was sent, and which hooks have begun."""
 
@@ -128,9 +158,11 @@ class HookedRequest:
         "_taken",
         "error",
         "failure",
+        "head",
         "is_over",
         "opened",
         "phase",
+        "refusal",
         "scope",
         "states",
         "status",
@@ -143,6 +175,10 @@ class HookedRequest:
         """What the endpoint, or a hook before it, raised."""
         self.failure: Exception | None = None
         """What is raised again after the hooks, for an outer application to answer."""
+        self.head: ResponseHead | None = None
+        """Of the response while `before_answer` runs."""
+        self.refusal: Exception | None = None
+        """What `before_answer` raised: the answer in place of the response."""
         self.status: int | None = None
         self.phase = "new"
         self.is_over = False
@@ -159,7 +195,7 @@ class HookedRequest:
         if self._request is None:
             is_http = self.scope["type"] == "http"
             self._request = (
-                Request(self.scope, self._take) if is_http else HTTPConnection(self.scope)
+                Request(self.scope, self._take) if is_http else HandshakeConnection(self.scope)
             )
         return self._request
 
@@ -219,7 +255,7 @@ class LifeContext:
 
     __slots__ = ("_metadata", "app", "app_state")
     _visible: tuple[str, ...] = ("app", "app_state")
-    _visible_after: tuple[str, ...] = ()
+    _visible_later: Mapping[str, str] = {}
 
     def __init__(self, app: HiveInterface, metadata: Metadata, state: ComponentState) -> None:
         self.app = app
@@ -247,8 +283,8 @@ class LifeContext:
         def __getattr__(self, name: str) -> NoReturn:
             if name.startswith("_"):  # for copies, which ask for special methods
                 raise AttributeError(name)
-            if name in self._visible_after:
-                raise HookDenied(f"`{name}` is there after the endpoint: in post_endpoint_call")
+            if name in self._visible_later:
+                raise HookDenied(f"`{name}` is there {self._visible_later[name]}")
             there = ", ".join((*self._visible, self._metadata.kind))
             text = f"`{name}` is not there for this hook of {self._metadata.key}; there is: {there}"
             raise HookDenied(text)
@@ -257,12 +293,16 @@ class LifeContext:
 class RequestHookContext(LifeContext):
     """What `request(context)` and the hooks around a request see.
 
-    `error`, `status` and `route` are there after the endpoint.
+    `error`, `status` and `route` are there after the endpoint, `response` in `before_answer`,
+    which sees `error` (None) and `route`, too.
     """
 
     __slots__ = ("_hooked",)
     _visible = ("app", "app_state", "request", "request_state")
-    _visible_after = ("error", "status", "route")
+    _visible_later: Mapping[str, str] = {
+        **dict.fromkeys(("error", "status", "route"), "after the endpoint: in post_endpoint_call"),
+        "response": "while the response has not left: in before_answer",
+    }
 
     def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
         # Not by `super().__init__`, since this is made for each hook of each request.
@@ -282,7 +322,7 @@ class RequestHookContext(LifeContext):
     @property
     def error(self) -> BaseException | None:
         """What the endpoint, or a hook before it, raised; a cancellation too."""
-        if not self._hooked.is_over:
+        if not self._hooked.is_over and self._hooked.head is None:
             raise AttributeError("error")
         return self._hooked.error
 
@@ -296,9 +336,16 @@ class RequestHookContext(LifeContext):
     @property
     def route(self) -> Route | AnsweringRoute | None:
         """The route that answered: `path`, `name`, `endpoint`; None if no route did."""
-        if not self._hooked.is_over:
+        if not self._hooked.is_over and self._hooked.head is None:
             raise AttributeError("route")
         return find_route(self._hooked.scope)
+
+    @property
+    def response(self) -> ResponseHead:
+        """Status and headers of the response, which can be changed in `before_answer`."""
+        if self._hooked.head is None:
+            raise AttributeError("response")
+        return self._hooked.head
 
 
 class _Visible(Generic[T]):
@@ -332,6 +379,7 @@ class Hooks:
     error = _Visible[BaseException | None]()
     status = _Visible[int | None]()
     route = _Visible[Route | AnsweringRoute | None]()
+    response = _Visible[ResponseHead]()
     cornerstone = _Visible[Metadata]()
     endpoint = _Visible[Metadata]()
 
@@ -342,15 +390,19 @@ class CornerstoneHooks(Hooks):
     Each method is `def`, and runs in a worker thread, or `async def`, and runs on the event
     loop; what it does to context variables is seen by what follows either way. One object
     lives as long as the application and gets the four first calls; another one for each
-    request gets the two last. `post_endpoint_call` runs whenever its `pre_endpoint_call`
+    request gets the three last. `post_endpoint_call` runs whenever its `pre_endpoint_call`
     ran to the end, shielded from cancellation; `pre_endpoint_call` may answer by raising
     `HTTPException` or by returning a response. The teardown hooks run whenever
     `pre_endpoint_setup` ran to the end.
 
-    Attributes: `app`, `cornerstone`, `app_state`; in the last two also `request` and
-    `request_state`, and `error`, `status` and `route` in the very last. Any other raises
-    `HookDenied`.
+    Attributes: `app`, `cornerstone`, `app_state`; in the last three also `request` and
+    `request_state`, `response` in `before_answer`, and `error`, `status` and `route` in the very
+    last. Any other raises `HookDenied`.
     """
+
+    websockets: ClassVar[bool | None] = None
+    """Whether the calls around a request are for websockets, too, whose `request` is the
+    handshake. None = as the module says, which is no unless it has `websockets = True`."""
 
     def pre_endpoint_setup(self) -> Awaitable[None] | None:
         """Run before the endpoints are set up, in the order of the cornerstones."""
@@ -366,6 +418,13 @@ class CornerstoneHooks(Hooks):
 
     def pre_endpoint_call(self) -> Any:
         """Run before the endpoint answers."""
+
+    def before_answer(self) -> Any:
+        """Run when the endpoint's response is known and before its first byte leaves.
+
+        It can change `response`; what it raises is the answer instead. It does not run where an
+        exception is answered, nor for websockets.
+        """
 
     def post_endpoint_call(self) -> Any:
         """Run after the last byte of the response, or after what ended it early."""

@@ -34,9 +34,7 @@ from asgihive.hive.hooks import (
 from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.mounted import MountedApplication
 from asgihive.hive.requests import (
-    POST_CALL,
-    PRE_CALL,
-    FailureKeeper,
+    REQUEST_STEPS,
     HookStep,
     ManagerStep,
     RequestHooks,
@@ -401,8 +399,13 @@ class Life:
         steps = self._list_request_steps()
         answering = self.router if app is None else app
         if steps:
-            around = self.router if app is None else FailureKeeper(app)
-            answering = RequestHooks(around, steps, self.statuses, self._post_hook_seconds)
+            answering = RequestHooks(
+                answering,
+                steps,
+                self.statuses,
+                self._post_hook_seconds,
+                passes_errors=app is not None,
+            )
         if app is None and self.middleware:
             # So that a middleware sees the answer of an error, as it does in Starlette.
             answering = answering if steps else Gate(answering, self.statuses)
@@ -413,6 +416,20 @@ class Life:
                     detail = f"{each!r} failed with {type(error).__name__}: {error}"
                     raise ConfigurationError("middleware", detail) from error
         return answering if self.requests is None else self.requests.track(answering)
+
+    def warn_of_silent_hooks(self) -> None:
+        """Warn where hooks around requests leave out websockets, and do not say so."""
+        routes = [path for path, route in list_routes(self.router) if route.kind == "websocket"]
+        if not routes:
+            return
+        steps = [step for group in self._list_request_steps() for step in group]
+        owners = dict.fromkeys(step.owner for step in steps if step.websockets is None)
+        if owners:
+            text = (
+                "The request hooks of %s do not run for websockets (%s): "
+                "say `websockets = True` there if they shall, else `websockets = False`"
+            )
+            _logger.warning(text, ", ".join(owners), ", ".join(routes))
 
     def enter(self, scope: Scope) -> Scope:
         """Return the scope of a request for the hive: what is around sees what is set in it.
@@ -480,15 +497,15 @@ class Life:
         for each in self._cornerstones:
             context = self._contexts[each.key]
             group: list[RequestStep] = [
-                HookStep(each.key, context, hooks)
+                HookStep(each.key, context, hooks, module.websockets)
                 for module in each.modules
                 for hooks in module.hooks
-                if any(is_overridden(get_class(hooks), step) for step in (PRE_CALL, POST_CALL))
+                if any(is_overridden(get_class(hooks), step) for step in REQUEST_STEPS)
             ]
             group += [
-                ManagerStep(each.key, context, module.request)
+                ManagerStep(each.key, context, module)
                 for module in each.modules
-                if module.request is not None
+                if module.request is not None or module.before_answer is not None
             ]
             groups += [group] if group else []
         return groups

@@ -10,16 +10,17 @@ from operator import methodcaller
 from typing import Any
 
 import anyio
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, send_error
 from asgihive.asgi.errors import send_as_denial
-from asgihive.hive.components import RequestManager, get_class
+from asgihive.hive.components import ModuleHooks, get_class
 from asgihive.hive.hooks import (
     HookedRequest,
     Hooks,
     LifeContext,
     RequestHookContext,
+    ResponseHead,
     attach_context,
     has_no_await,
     is_async,
@@ -30,28 +31,38 @@ from asgihive.hive.hooks import (
 _logger = logging.getLogger("asgihive.hive")
 
 PRE_CALL, POST_CALL = "pre_endpoint_call", "post_endpoint_call"
+BEFORE_ANSWER = "before_answer"
+REQUEST_STEPS = (PRE_CALL, BEFORE_ANSWER, POST_CALL)
 _HOOKED = "asgihive.hooked"
+
+Caller = Callable[[Any], Awaitable[Any]]
 
 
 class HookStep:
-    """The two calls of one hooks class; a new object for each request.
+    """The calls of one hooks class around a request; a new object for each request.
 
-    `open` makes what `before` and `after` get; `before` returns a response or None, and `after`
-    runs if that ran to its end.
+    `open` makes what the others get; `before` returns a response or None, and `after` runs if
+    that ran to its end.
     """
 
-    def __init__(self, owner: str, life: LifeContext, hooks: type[Hooks] | Hooks) -> None:
+    def __init__(
+        self, owner: str, life: LifeContext, hooks: type[Hooks] | Hooks, websockets: bool | None
+    ) -> None:
         self.owner = owner
         self._life = life
         self._create = hooks if isinstance(hooks, type) else partial(copy.copy, hooks)
         own_class = get_class(hooks)
         self.before = _make_caller(own_class, PRE_CALL)
         self.after = _make_caller(own_class, POST_CALL, abandon=True)
+        is_called = is_overridden(own_class, BEFORE_ANSWER)
+        self.before_answer = _make_caller(own_class, BEFORE_ANSWER) if is_called else None
         # Then `after` needs no shield and no bound of time. An object may have other methods
         # than its class.
         self.never_waits = isinstance(hooks, type) and (
             has_no_await(hooks, POST_CALL) or not is_overridden(hooks, POST_CALL)
         )
+        own = getattr(own_class, "websockets", None)
+        self.websockets = websockets if own is None else own
 
     def open(self, hooked: HookedRequest) -> Hooks:
         hooks = self._create()
@@ -60,23 +71,35 @@ class HookStep:
 
 
 class ManagerStep:
-    """The `request(context)` of a cornerstone; what went wrong is thrown into it."""
+    """The `request(context)` and `before_answer(context)` of a cornerstone's module.
 
-    never_waits = False
+    What went wrong is thrown into the first.
+    """
 
-    def __init__(self, owner: str, life: LifeContext, make: RequestManager) -> None:
+    def __init__(self, owner: str, life: LifeContext, module: ModuleHooks) -> None:
         self.owner = owner
         self._life = life
-        self._make = make
+        self._make = module.request
+        hook = module.before_answer
+        self.before_answer: Caller | None = None
+        if hook is not None:
+            self.before_answer = lambda opened: run_hook(partial(hook, opened[1]))
+        self.never_waits = module.request is None
+        self.websockets = module.websockets
 
     def open(self, hooked: HookedRequest) -> Any:
-        return self._make(RequestHookContext(self._life, hooked)), hooked
+        context = RequestHookContext(self._life, hooked)
+        return self._make and self._make(context), context, hooked
 
     async def before(self, opened: Any) -> None:
-        await opened[0].__aenter__()
+        if opened[0] is not None:
+            await opened[0].__aenter__()
 
     async def after(self, opened: Any) -> None:
-        manager, error = opened[0], opened[1].error
+        manager, _, hooked = opened
+        if manager is None:
+            return
+        error = hooked.error
         try:
             if error is None:
                 await manager.__aexit__(None, None, None)
@@ -90,20 +113,36 @@ class ManagerStep:
 RequestStep = HookStep | ManagerStep
 
 
+class _Steps:
+    """The steps around requests of one kind, in start order, and in which order they end."""
+
+    def __init__(self, groups: Sequence[Sequence[RequestStep]]) -> None:
+        self.all = tuple(step for group in groups for step in group)
+        orders = [_order_afterwards(groups, count) for count in range(len(self.all) + 1)]
+        # And whether any of them waits.
+        self.orders = [
+            (order, not all(self.all[index].never_waits for index in order)) for order in orders
+        ]
+        self.has_before_answer = any(each.before_answer is not None for each in self.all)
+
+
 class RequestHooks:
     """An ASGI application: the hooks of the cornerstones around another one.
 
-    Before: in the order of `steps`. After: those whose part before ran to its end,
-    cornerstones in reverse, also after an error, after a cancellation (shielded from it), and
-    after the last byte of a streamed response and its background tasks. What `app` and the
+    Before: in the order of `steps`. When the response is about to leave: `before_answer`, in
+    reverse; what that raises is the answer instead. After: those whose part before ran to its
+    end, cornerstones in reverse, also after an error, after a cancellation (shielded from it),
+    and after the last byte of a streamed response and its background tasks. What `app` and the
     hooks before it raise is answered by `send_error` before the hooks after it run.
     What those raise is logged, and the others run.
 
     Args:
-        steps: by cornerstone, in start order.
+        steps: by cornerstone, in start order. Around websockets are those that ask for it.
         statuses: for `send_error`.
         seconds: the bound of time: after so long the hook that is running is cancelled, and
             those that are left get as long again.
+        passes_errors: whether what `app` raises is raised again after the hooks, for an outer
+            application to answer.
     """
 
     def __init__(
@@ -112,28 +151,31 @@ class RequestHooks:
         steps: Sequence[Sequence[RequestStep]],
         statuses: Mapping[type[Exception], int],
         seconds: float,
+        *,
+        passes_errors: bool = False,
     ) -> None:
-        self._app = app
-        self._steps = tuple(step for group in steps for step in group)
-        orders = [_order_afterwards(steps, count) for count in range(len(self._steps) + 1)]
-        # And whether any of them waits.
-        self._orders = [
-            (order, not all(self._steps[index].never_waits for index in order)) for order in orders
-        ]
+        self._bare = app
+        self._app = FailureKeeper(app) if passes_errors else app
+        asking = [[step for step in group if step.websockets] for group in steps]
+        self._steps = {"http": _Steps(steps), "websocket": _Steps(asking)}
         self._seconds = seconds
         self._statuses = statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        steps = self._steps[scope["type"]]
+        if not steps.all:
+            await self._bare(scope, receive, send)
+            return
         hooked = scope[_HOOKED] = HookedRequest(scope, receive, send)
         try:
-            await self._answer(hooked)
+            await self._answer(hooked, steps)
         except BaseException as error:
             hooked.error = hooked.error or error
             raise
         finally:
             try:
                 if hooked.opened:
-                    await self._finish(hooked)
+                    await self._finish(hooked, steps)
             finally:
                 # Else both would wait in cycles for the garbage collector, at each request.
                 hooked.opened.clear()
@@ -141,54 +183,88 @@ class RequestHooks:
         if hooked.failure is not None:
             raise hooked.failure
 
-    async def _answer(self, hooked: HookedRequest) -> None:
+    async def _answer(self, hooked: HookedRequest, steps: _Steps) -> None:
+        send = partial(_send_answer, hooked, steps) if steps.has_before_answer else hooked.send
         try:
-            for step in self._steps:
+            for step in steps.all:
                 opened = step.open(hooked)
                 response = await step.before(opened)
                 hooked.opened.append(opened)
                 if response is not None:
-                    await _send_response(response, step, hooked)
-                    return
-            await self._app(hooked.scope, hooked.receive, hooked.send)
+                    await _send_response(response, step, hooked, send)
+                    break
+            else:
+                await self._app(hooked.scope, hooked.receive, send)
         except Exception as error:  # noqa: BLE001  # answered or raised again
             hooked.error = error
-            receive, send, phase = hooked.receive, hooked.send, hooked.phase
+        if hooked.refusal is not None:  # whatever the endpoint has made of it
+            hooked.error, hooked.failure = hooked.refusal, None
+        if isinstance(hooked.error, Exception) and hooked.failure is None:
+            receive, phase = hooked.receive, hooked.phase
             await send_error(
-                error, hooked.scope, receive, send, statuses=self._statuses, phase=phase
+                hooked.error,
+                hooked.scope,
+                receive,
+                hooked.send,
+                statuses=self._statuses,
+                phase=phase,
             )
 
-    async def _finish(self, hooked: HookedRequest) -> None:
+    async def _finish(self, hooked: HookedRequest, steps: _Steps) -> None:
         hooked.is_over = True
-        order, can_wait = self._orders[len(hooked.opened)]
+        order, can_wait = steps.orders[len(hooked.opened)]
         left = [*reversed(order)]
         cancelled: BaseException | None = None
         # A cancel scope costs as much as three hooks.
         if not can_wait:
-            await self._run_after(left, hooked)
+            await _run_after(left, hooked, steps)
         while left:
             try:
                 with anyio.CancelScope(shield=True) as scope:
-                    work = self._run_after(left, hooked)
+                    work = _run_after(left, hooked, steps)
                     await bound_once_it_waits(work, scope, self._seconds)
             except BaseException as error:  # noqa: BLE001  # raised below, after the others
                 # A server that shuts down cancels asyncio's tasks, which no shield prevents.
                 cancelled = error
             if scope.cancelled_caught:
                 text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-                owner = self._steps[order[-1 - len(left)]].owner
+                owner = steps.all[order[-1 - len(left)]].owner
                 _logger.error(text, POST_CALL, owner, self._seconds)
         if cancelled is not None:
             raise cancelled
 
-    async def _run_after(self, left: list[int], hooked: HookedRequest) -> None:
-        """Run the steps that are left, the last one first."""
-        while left:
-            index = left.pop()
-            try:
-                await self._steps[index].after(hooked.opened[index])
-            except Exception:
-                _logger.exception("%s of %s failed", POST_CALL, self._steps[index].owner)
+
+async def _run_after(left: list[int], hooked: HookedRequest, steps: _Steps) -> None:
+    """Run the steps that are left, the last one first."""
+    while left:
+        index = left.pop()
+        try:
+            await steps.all[index].after(hooked.opened[index])
+        except Exception:
+            _logger.exception("%s of %s failed", POST_CALL, steps.all[index].owner)
+
+
+async def _send_answer(hooked: HookedRequest, steps: _Steps, message: Message) -> None:
+    """Send for the endpoint; at the start of its response run `before_answer` of the steps.
+
+    Raises:
+        Exception: what one of them raised, also at each later message: the response is dropped.
+    """
+    if hooked.refusal is not None:
+        raise hooked.refusal
+    if message["type"] == "http.response.start":
+        head = hooked.head = ResponseHead(message)
+        try:
+            for step, opened in reversed([*zip(steps.all, hooked.opened, strict=False)]):
+                if step.before_answer is not None:
+                    await step.before_answer(opened)
+        except Exception as error:
+            hooked.refusal = error
+            raise
+        finally:
+            hooked.head = None
+        message = {**message, "status": head.status, "headers": head.raw_headers}
+    await hooked.send(message)
 
 
 @types.coroutine
@@ -246,9 +322,7 @@ def _order_afterwards(steps: Sequence[Sequence[RequestStep]], count: int) -> tup
     return order
 
 
-def _make_caller(
-    hooks: type[Hooks], name: str, *, abandon: bool = False
-) -> Callable[[Any], Awaitable[Any]]:
+def _make_caller(hooks: type[Hooks], name: str, *, abandon: bool = False) -> Caller:
     """Make what runs the step `name` of an object of a hooks class; `abandon` as in `run_hook`."""
     if is_async(hooks, name):
         return methodcaller(name)
@@ -261,12 +335,14 @@ def _make_caller(
     return do_nothing
 
 
-async def _send_response(response: Any, step: RequestStep, hooked: HookedRequest) -> None:
+async def _send_response(
+    response: Any, step: RequestStep, hooked: HookedRequest, send: Send
+) -> None:
     """Send the response of a hook; to a handshake as a refusal, where the server can send one."""
     if not callable(response):
         text = f"{PRE_CALL} of {step.owner} returned {response!r}: a response or None is accepted"
         raise TypeError(text)
-    scope, receive, send = hooked.scope, hooked.receive, hooked.send
+    scope, receive = hooked.scope, hooked.receive
     if scope["type"] == "http":
         await response(scope, receive, send)
         return

@@ -63,7 +63,7 @@ def test_urls_and_tags() -> None:
 def test_what_each_hook_sees() -> None:
     header = (
         "| hook | `app`, `app_state` | `cornerstone` | `endpoint` | `request`, `request_state` "
-        "| `error`, `status` |"
+        "| `error`, `route` | `status` | `response` |"
     )
     columns = [each.strip().split(", ") for each in header.replace("`", "").split("|")[2:-1]]
     stated = {

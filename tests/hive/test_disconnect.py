@@ -50,9 +50,8 @@ class Service:
 
 
 def _cornerstone(name: str, hooks: type[CornerstoneHooks]) -> Component:
-    return Component(
-        kind="cornerstone", container="c", name=name, modules=(ModuleHooks(hooks=(hooks,)),)
-    )
+    module = ModuleHooks(hooks=(hooks,), websockets=True)
+    return Component(kind="cornerstone", container="c", name=name, modules=(module,))
 
 
 def _first_hooks(service: Service) -> type[CornerstoneHooks]:

@@ -102,9 +102,8 @@ class Looking(CornerstoneHooks):
 
 
 def looking(router: Router) -> Hive:
-    cornerstone = Component(
-        kind="cornerstone", container="c", name="look", modules=(ModuleHooks(hooks=(Looking,)),)
-    )
+    modules = (ModuleHooks(hooks=(Looking,), websockets=True),)
+    cornerstone = Component(kind="cornerstone", container="c", name="look", modules=modules)
     endpoint = Component(kind="endpoint", container="e", name="x", router=router)
     none = HiveConfig(cornerstone_package_path=())
     return Hive(none, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)

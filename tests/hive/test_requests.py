@@ -33,7 +33,7 @@ def build(router: Router, *hooks: Any, request: Any = None, **options: Any) -> H
             kind="cornerstone",
             container="c",
             name=f"n{number}",
-            modules=(ModuleHooks(hooks=(each,)),),
+            modules=(ModuleHooks(hooks=(each,), websockets=True),),
         )
         for number, each in enumerate(hooks)
     ]

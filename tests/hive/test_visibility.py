@@ -34,6 +34,7 @@ NAMES = (
     "error",
     "status",
     "route",
+    "response",
 )
 CORNERSTONE = {"app", "app_state", "cornerstone"}
 REQUEST = CORNERSTONE | {"request", "request_state"}
@@ -46,6 +47,8 @@ TABLE: dict[str, set[str]] = {
     },
     "pre_endpoint_call": REQUEST,
     "post_endpoint_call": REQUEST | {"error", "status", "route"},
+    "before_answer": REQUEST | {"error", "route", "response"},
+    "before_answer of a module": REQUEST | {"error", "route", "response"},
     "setup": ENDPOINT,
     "teardown": ENDPOINT,
     "lifespan of a cornerstone": CORNERSTONE,
@@ -98,15 +101,24 @@ async def test_every_cell(is_async: bool) -> None:
         yield
         seen["request, after"] = look(context)
 
-    of_cornerstone = looking(
-        CornerstoneHooks, [each for each in TABLE if "_endpoint_" in each], seen, is_async
-    )
+    def before_answer(context: Any) -> None:
+        seen["before_answer of a module"] = look(context)
+
+    steps = [each for each in TABLE if "_endpoint_" in each or each == "before_answer"]
+    of_cornerstone = looking(CornerstoneHooks, steps, seen, is_async)
     of_endpoint = looking(EndpointHooks, ["setup", "teardown"], seen, is_async)
     cornerstone = Component(
         kind="cornerstone",
         container="c",
         name="look",
-        modules=(ModuleHooks(hooks=(of_cornerstone,), lifespan=lifespan, request=request),),
+        modules=(
+            ModuleHooks(
+                hooks=(of_cornerstone,),
+                lifespan=lifespan,
+                request=request,
+                before_answer=before_answer,
+            ),
+        ),
     )
     endpoint = Component(
         kind="endpoint",
@@ -151,9 +163,8 @@ class Keeping(CornerstoneHooks):
 
 
 def keeping(router: Router) -> Hive:
-    cornerstone = Component(
-        kind="cornerstone", container="c", name="keep", modules=(ModuleHooks(hooks=(Keeping,)),)
-    )
+    module = ModuleHooks(hooks=(Keeping,), websockets=True)
+    cornerstone = Component(kind="cornerstone", container="c", name="keep", modules=(module,))
     endpoint = Component(kind="endpoint", container="e", name="show", router=router)
     return Hive(HIDDEN, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)
 
