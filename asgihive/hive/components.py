@@ -244,7 +244,8 @@ def _list_steps(kind: ComponentKind) -> set[str]:
 
 def _refuse_misspelt_names(module: ModuleType, kind: ComponentKind, key: str, file: str) -> None:
     """Refuse what was meant to be read, by its kind and by a name that is nearly one of those."""
-    names = {"requires", "statuses", "lifespan", "request" if kind == "cornerstone" else "router"}
+    of_kind = {"request", "before_answer", "websockets"} if kind == "cornerstone" else {"router"}
+    names = {"requires", "statuses", "lifespan", *of_kind}
     for name, value in vars(module).items():
         meant = None if name in names else find_misspelt(name, names - vars(module).keys())
         if meant is not None and _MEANT[meant](value) and not _is_imported(module, name, value):
@@ -272,6 +273,8 @@ _MEANT: Mapping[str, Callable[[Any], bool]] = {
     "statuses": _is_statuses,
     "lifespan": _is_manager,
     "request": _is_manager,
+    "before_answer": inspect.isfunction,
+    "websockets": lambda value: isinstance(value, bool),
     "router": lambda value: isinstance(value, Router),
 }
 

@@ -78,7 +78,7 @@ def hooks_module(kind: str, owner: str, steps: Iterable[str]) -> str:
             lines += [f"    {define} {step}(self):", f"        self.app.note({call!r})"]
     lines += ["", *_manager("lifespan", owner)]
     if kind == "Cornerstone":
-        lines += ["", *_manager("request", owner)]
+        lines += ["", "websockets = True", "", *_manager("request", owner)]
     return "\n".join(lines)
 
 

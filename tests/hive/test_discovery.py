@@ -351,7 +351,7 @@ async def {}(context): yield
             CORNERSTONE_CLASS.format("pre_endpoint_setups"),
             (
                 "CornerstoneHooksImpl.pre_endpoint_setups is no hook "
-                "(did you mean pre_endpoint_setup?); the hooks are post_endpoint_call, "
+                "(did you mean pre_endpoint_setup?); the hooks are before_answer, "
             ),
         ),
         ("cornerstones", CORNERSTONE_CLASS.format("post_endpoint_cal"), "post_endpoint_call?"),
@@ -361,6 +361,8 @@ async def {}(context): yield
         ("endpoints", "statuse = {KeyError: 404}", "did you mean statuses?"),
         ("cornerstones", MANAGER.format("lifespans"), "did you mean lifespan?"),
         ("cornerstones", MANAGER.format("requests"), "did you mean request?"),
+        ("cornerstones", "def before_anser(context): pass", "did you mean before_answer?"),
+        ("cornerstones", "websocket = True", "did you mean websockets?"),
         ("endpoints", "from asgihive import Router\nroutr = Router()", "did you mean router?"),
     ],
 )

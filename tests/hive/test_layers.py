@@ -1,7 +1,7 @@
 """What layers around and below a hive see of a request: its state, and the route that answers."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -126,15 +126,11 @@ AROUND: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-@asynccontextmanager
-async def running(hive: Hive, app: Any) -> AsyncIterator[None]:
-    """Start a hive, and those around it."""
+def running(hive: Hive, app: Any) -> AbstractAsyncContextManager[None]:
+    """Start a hive, or the one around it, which starts it."""
     mounts = [each.app for each in getattr(app, "routes", ()) if isinstance(each, Mount)]
-    around = [each for each in (app, *mounts) if isinstance(each, Hive) and each is not hive]
-    async with AsyncExitStack() as stack:
-        for each in (hive, *around):
-            await stack.enter_async_context(each.running())
-        yield
+    outer = next((each for each in (app, *mounts) if isinstance(each, Hive)), hive)
+    return outer.running()
 
 
 async def test_a_hive_alone_tells_its_route_and_shares_the_state() -> None:
@@ -179,7 +175,7 @@ async def test_hooks_of_an_outer_hive_keep_their_states_and_see_the_inner_route(
     seen: Seen = []
     inner = make_hive(make_router(), seen, "inner")
     outer = make_hive(_mounted_in_a_router("/{tenant}", inner), seen, "outer")
-    async with inner.running(), outer.running(), client(outer) as asks:
+    async with outer.running(), client(outer) as asks:
         assert (await asks.get("/mine/items/7")).json()["of"] == "inner"
         assert (await asks.get("/mine/nothing")).status_code == 404
     found = ("/{tenant}/items/{number:int}", "read")
