@@ -433,7 +433,7 @@ class CornerstoneHooks(Hooks):
 class CornerstoneAsyncHooks(CornerstoneHooks):
     """The same, under the name `CornerstoneAsyncHooksImpl`, for a package that has both.
 
-    At each step the one called `CornerstoneHooksImpl` runs first.
+    The one called `CornerstoneHooksImpl` runs first on the way in, and last on the way out.
     """
 
 

@@ -146,11 +146,6 @@ class UnitGroup:
         """Hooks before managers."""
         return (*self.hooks, *self.managers)
 
-    @property
-    def stop_order(self) -> tuple[LifeUnit, ...]:
-        """Managers before hooks; at each step the sync hooks still run before the async."""
-        return (*reversed(self.managers), *self.hooks)
-
 
 @dataclass(frozen=True, slots=True)
 class LifePlan:
@@ -183,14 +178,17 @@ class LifePlan:
 
     def list_shutdown_steps(self) -> Iterator[tuple[LifeUnit, str]]:
         """List units and their steps, in the order of shutdown."""
-        cornerstones = self.cornerstones[::-1]
-        yield from ((unit, PRE_TEARDOWN) for unit in self.external)
-        yield from ((unit, PRE_TEARDOWN) for each in cornerstones for unit in each.hooks)
+        hooks = [unit for each in self.cornerstones for unit in each.hooks]
+        yield from ((unit, PRE_TEARDOWN) for unit in reversed(self.external))
+        yield from ((unit, PRE_TEARDOWN) for unit in reversed(hooks))
         yield from ((unit, LIFESPAN) for unit in reversed(self.find_mounted()))
-        for groups in reversed(self.endpoints):
-            yield from ((unit, TEARDOWN) for each in reversed(groups) for unit in each.stop_order)
-        yield from ((unit, POST_TEARDOWN) for unit in self.external)
-        yield from ((unit, POST_TEARDOWN) for each in cornerstones for unit in each.stop_order)
+        modules = [
+            unit for groups in self.endpoints for each in groups for unit in each.start_order
+        ]
+        yield from ((unit, TEARDOWN) for unit in reversed(modules))
+        yield from ((unit, POST_TEARDOWN) for unit in reversed(self.external))
+        units = [unit for each in self.cornerstones for unit in each.start_order]
+        yield from ((unit, POST_TEARDOWN) for unit in reversed(units))
 
 
 @asynccontextmanager
@@ -422,7 +420,7 @@ class Life:
         routes = [path for path, route in list_routes(self.router) if route.kind == "websocket"]
         if not routes:
             return
-        steps = [step for group in self._list_request_steps() for step in group]
+        steps = self._list_request_steps()
         owners = dict.fromkeys(step.owner for step in steps if step.websockets is None)
         if owners:
             text = (
@@ -491,24 +489,23 @@ class Life:
                 managers.append(ManagerUnit(component.key, module.file, make))
         return UnitGroup(tuple(units), tuple(managers))
 
-    def _list_request_steps(self) -> list[list[RequestStep]]:
-        """List them by cornerstone, without those that have no request hooks."""
-        groups: list[list[RequestStep]] = []
+    def _list_request_steps(self) -> list[RequestStep]:
+        """List those that have request hooks, in start order."""
+        steps: list[RequestStep] = []
         for each in self._cornerstones:
             context = self._contexts[each.key]
-            group: list[RequestStep] = [
+            steps += (
                 HookStep(each.key, context, hooks, module.websockets)
                 for module in each.modules
                 for hooks in module.hooks
                 if any(is_overridden(get_class(hooks), step) for step in REQUEST_STEPS)
-            ]
-            group += [
+            )
+            steps += (
                 ManagerStep(each.key, context, module)
                 for module in each.modules
                 if module.request is not None or module.before_answer is not None
-            ]
-            groups += [group] if group else []
-        return groups
+            )
+        return steps
 
 
 def _share_state(scope: Scope, states: RequestStates) -> None:

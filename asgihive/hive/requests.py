@@ -114,15 +114,13 @@ RequestStep = HookStep | ManagerStep
 
 
 class _Steps:
-    """The steps around requests of one kind, in start order, and in which order they end."""
+    """The steps around requests of one kind, in start order; they end in reverse."""
 
-    def __init__(self, groups: Sequence[Sequence[RequestStep]]) -> None:
-        self.all = tuple(step for group in groups for step in group)
-        orders = [_order_afterwards(groups, count) for count in range(len(self.all) + 1)]
-        # And whether any of them waits.
-        self.orders = [
-            (order, not all(self.all[index].never_waits for index in order)) for order in orders
-        ]
+    def __init__(self, steps: Sequence[RequestStep]) -> None:
+        self.all = tuple(steps)
+        waiting = [index for index, step in enumerate(steps) if not step.never_waits]
+        self.never_waiting = waiting[0] if waiting else len(steps)
+        """So many steps from the first one on never wait at their end."""
         self.has_before_answer = any(each.before_answer is not None for each in self.all)
 
 
@@ -131,13 +129,13 @@ class RequestHooks:
 
     Before: in the order of `steps`. When the response is about to leave: `before_answer`, in
     reverse; what that raises is the answer instead. After: those whose part before ran to its
-    end, cornerstones in reverse, also after an error, after a cancellation (shielded from it),
+    end, in reverse, also after an error, after a cancellation (shielded from it),
     and after the last byte of a streamed response and its background tasks. What `app` and the
     hooks before it raise is answered by `send_error` before the hooks after it run.
     What those raise is logged, and the others run.
 
     Args:
-        steps: by cornerstone, in start order. Around websockets are those that ask for it.
+        steps: in start order. Around websockets are those that ask for it.
         statuses: for `send_error`.
         seconds: the bound of time: after so long the hook that is running is cancelled, and
             those that are left get as long again.
@@ -148,7 +146,7 @@ class RequestHooks:
     def __init__(
         self,
         app: ASGIApp,
-        steps: Sequence[Sequence[RequestStep]],
+        steps: Sequence[RequestStep],
         statuses: Mapping[type[Exception], int],
         seconds: float,
         *,
@@ -156,7 +154,7 @@ class RequestHooks:
     ) -> None:
         self._bare = app
         self._app = FailureKeeper(app) if passes_errors else app
-        asking = [[step for step in group if step.websockets] for group in steps]
+        asking = [step for step in steps if step.websockets]
         self._steps = {"http": _Steps(steps), "websocket": _Steps(asking)}
         self._seconds = seconds
         self._statuses = statuses
@@ -212,11 +210,10 @@ class RequestHooks:
 
     async def _finish(self, hooked: HookedRequest, steps: _Steps) -> None:
         hooked.is_over = True
-        order, can_wait = steps.orders[len(hooked.opened)]
-        left = [*reversed(order)]
+        left = [*range(len(hooked.opened))]
         cancelled: BaseException | None = None
         # A cancel scope costs as much as three hooks.
-        if not can_wait:
+        if len(left) <= steps.never_waiting:
             await _run_after(left, hooked, steps)
         while left:
             try:
@@ -228,7 +225,7 @@ class RequestHooks:
                 cancelled = error
             if scope.cancelled_caught:
                 text = "%s of %s was cancelled: the hooks after a request have %g seconds"
-                owner = steps.all[order[-1 - len(left)]].owner
+                owner = steps.all[len(left)].owner
                 _logger.error(text, POST_CALL, owner, self._seconds)
         if cancelled is not None:
             raise cancelled
@@ -304,22 +301,6 @@ class FailureKeeper:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # raised again by `RequestHooks`
             scope[_HOOKED].failure = scope[_HOOKED].error = error
-
-
-def _order_afterwards(steps: Sequence[Sequence[RequestStep]], count: int) -> tuple[int, ...]:
-    """Return in which order the first `count` steps run after the endpoint.
-
-    The cornerstones in reverse; of each its managers in reverse, then its hooks as they stand.
-    """
-    order: tuple[int, ...] = ()
-    start = 0
-    for group in steps:
-        indices = range(start, max(start, min(start + len(group), count)))
-        managers = [each for each in indices if isinstance(group[each - start], ManagerStep)]
-        hooks = [each for each in indices if each not in managers]
-        order = (*reversed(managers), *hooks, *order)
-        start += len(group)
-    return order
 
 
 def _make_caller(hooks: type[Hooks], name: str, *, abandon: bool = False) -> Caller:

@@ -50,35 +50,35 @@ a.async.post_endpoint_setup
 """.strip().splitlines()
 
 SHUTDOWN = """
-external pre_endpoint_teardown
 external async_pre_endpoint_teardown
-a.sync.pre_endpoint_teardown
+external pre_endpoint_teardown
 a.async.pre_endpoint_teardown
-b.sync.pre_endpoint_teardown
+a.sync.pre_endpoint_teardown
 b.async.pre_endpoint_teardown
+b.sync.pre_endpoint_teardown
 y.lifespan.exit
-y.sync.teardown
 y.async.teardown
+y.sync.teardown
 x.lifespan.exit
-x.sync.teardown
 x.async.teardown
+x.sync.teardown
 x.service.lifespan.exit
-x.service.sync.teardown
 x.service.async.teardown
+x.service.sync.teardown
 x.router.lifespan.exit
-x.router.sync.teardown
 x.router.async.teardown
+x.router.sync.teardown
 x.db.lifespan.exit
-x.db.sync.teardown
 x.db.async.teardown
-external post_endpoint_teardown
+x.db.sync.teardown
 external async_post_endpoint_teardown
+external post_endpoint_teardown
 a.lifespan.exit
-a.sync.post_endpoint_teardown
 a.async.post_endpoint_teardown
+a.sync.post_endpoint_teardown
 b.lifespan.exit
-b.sync.post_endpoint_teardown
 b.async.post_endpoint_teardown
+b.sync.post_endpoint_teardown
 """.strip().splitlines()
 
 BEFORE = [
@@ -91,11 +91,11 @@ BEFORE = [
 ]
 AFTER = [
     "a.request.exit",
-    "a.sync.post_endpoint_call",
     "a.async.post_endpoint_call",
+    "a.sync.post_endpoint_call",
     "b.request.exit",
-    "b.sync.post_endpoint_call",
     "b.async.post_endpoint_call",
+    "b.sync.post_endpoint_call",
 ]
 
 
