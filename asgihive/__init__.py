@@ -3,7 +3,17 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asgihive.asgi import Body, Cookie, Depends, Header, HTTPException, Query, Router
+from asgihive.asgi import (
+    Body,
+    Cookie,
+    Depends,
+    Form,
+    Header,
+    HTTPException,
+    Query,
+    Router,
+    UploadFile,
+)
 from asgihive.hive import (
     CornerstoneAsyncHooks,
     CornerstoneHooks,
@@ -27,6 +37,7 @@ __all__ = [
     "Depends",
     "EndpointAsyncHooks",
     "EndpointHooks",
+    "Form",
     "H5App",
     "H5Settings",
     "HTTPException",
@@ -36,6 +47,7 @@ __all__ = [
     "HiveMiddleware",
     "Query",
     "Router",
+    "UploadFile",
     "compose_lifespans",
 ]
 

@@ -1,9 +1,11 @@
 """Routing, requests, responses and errors in plain ASGI."""
 
+from starlette.datastructures import UploadFile
+
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
 from asgihive.asgi.errors import HTTPException, answer_error, send_error
 from asgihive.asgi.gate import Gate
-from asgihive.asgi.markers import Body, Cookie, Depends, Header, Query
+from asgihive.asgi.markers import Body, Cookie, Depends, Form, Header, Query
 from asgihive.asgi.openapi import Documentation
 from asgihive.asgi.parameters import find_location, find_name
 from asgihive.asgi.request_fields import (
@@ -32,6 +34,7 @@ __all__ = [
     "Cookie",
     "Depends",
     "Documentation",
+    "Form",
     "Gate",
     "HTTPException",
     "Header",
@@ -39,6 +42,7 @@ __all__ = [
     "Route",
     "Router",
     "StreamedResponse",
+    "UploadFile",
     "Validators",
     "answer_error",
     "choose_coding",

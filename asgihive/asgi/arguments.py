@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 from starlette.background import BackgroundTasks
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -20,6 +22,7 @@ from asgihive.asgi.errors import (
     clip_text,
     parse_msgspec_message,
 )
+from asgihive.asgi.forms import FormReader
 from asgihive.asgi.parameters import Argument, ArgumentSource, FieldsOf, Signature
 from asgihive.asgi.request_fields import find_header, parse_query
 from asgihive.asgi.shapes import MISSING, is_model, list_accepted_values, needs_pydantic
@@ -152,8 +155,10 @@ class Call:
         "_fields",
         "_replayed",
         "background",
+        "form",
         "problems",
         "receive",
+        "response",
         "results",
         "scope",
         "send",
@@ -167,6 +172,9 @@ class Call:
         self.results: list[Any] = []
         """Of the dependencies, in the order of their calls."""
         self.background: BackgroundTasks | None = None
+        self.form: FormData | None = None
+        self.response: Response | None = None
+        """What a handler or dependency says about headers and status."""
         self._connection: HTTPConnection | None = None
         self._fields: dict[str, list[str]] | None = None
         self._replayed: bytes | None = None
@@ -202,6 +210,24 @@ class Call:
         if self.background is None:
             self.background = BackgroundTasks()
         return self.background
+
+    def get_response(self, status: int) -> Response:
+        """Return the response whose headers and status go into the answer."""
+        if self.response is None:
+            self.response = Response(status_code=status)
+            del self.response.headers["content-length"]
+        return self.response
+
+    async def read_form(self, reader: FormReader) -> None:
+        """Read the form, once; raises as `FormReader` says."""
+        if self.form is None:
+            self.form = await reader.read(self.scope, self.receive)
+
+    def list_values(self, source: str) -> dict[str, list[Any]]:
+        """Return the values by name of the query or of the form."""
+        if source != ArgumentSource.FORM.value or self.form is None:
+            return self.get_fields()
+        return {name: self.form.getlist(name) for name in self.form}
 
     async def read_body(self, argument: Argument, reader: BodyReader) -> Any:
         """Return the decoded body, or the argument's default if there is none.
@@ -248,16 +274,21 @@ LEFT_OUT = object()
 """Stands for an argument that is not handed over: the class knows its default."""
 
 
-def make_argument_reader(argument: Argument) -> Read:
+def make_argument_reader(argument: Argument, status: int = 200) -> Read:
     """Return what reads an argument that is neither the body nor a dependency.
 
     If the request is wrong, the reader adds a problem to the call and returns None.
+
+    Args:
+        status: of the response, unless a handler says another one.
     """
+    if argument.annotation is Response and argument.source is ArgumentSource.INJECTED:
+        return lambda call: call.get_response(status)
     if argument.source is ArgumentSource.INJECTED:
         is_tasks = argument.annotation is BackgroundTasks
         return Call.get_background_tasks if is_tasks else Call.get_connection
     get = _make_getter(argument)
-    convert = None if argument.is_raw else make_converter(argument.annotation)
+    convert = None if argument.is_raw or argument.is_file else make_converter(argument.annotation)
     where = (argument.source.value, argument.key)
     missing = Problem(where, "it is missing")
     required = argument.required
@@ -285,19 +316,6 @@ def _make_getter(argument: Argument) -> Read:
     key, many = argument.key, argument.many
     name = key.encode("latin-1", "replace")
 
-    def get_from_query(call: Call) -> Any:
-        values = call.get_fields().get(key)
-        if values is None:
-            return None
-        texts = values if many else values[:1]
-        for text in texts:
-            if not text.isascii():
-                try:
-                    text.encode()
-                except UnicodeEncodeError:  # the bytes of a query may be any
-                    raise ProblemsFound([Problem((), "it is not UTF-8")]) from None
-        return texts if many else texts[0]
-
     def get_headers(call: Call) -> Any:
         found = [value for each, value in call.scope["headers"] if each == name]
         return [each.decode("latin-1") for each in found] or None
@@ -306,11 +324,44 @@ def _make_getter(argument: Argument) -> Read:
         case ArgumentSource.PATH:
             return lambda call: call.scope["path_params"][key]
         case ArgumentSource.QUERY:
-            return get_from_query
+            return partial(_get_from_query, key, many)
+        case ArgumentSource.FORM:
+            return partial(_get_from_form, argument)
         case ArgumentSource.COOKIE:
             return lambda call: call.get_cookie(key)
         case _:
             return get_headers if many else lambda call: find_header(call.scope, name)
+
+
+def _get_from_query(key: str, many: bool, call: Call) -> Any:
+    values = call.get_fields().get(key)
+    if values is None:
+        return None
+    texts = values if many else values[:1]
+    for text in texts:
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:  # the bytes of a query may be any
+                raise ProblemsFound([Problem((), "it is not UTF-8")]) from None
+    return texts if many else texts[0]
+
+
+def _get_from_form(argument: Argument, call: Call) -> Any:
+    form: Any = call.form
+    values = form.getlist(argument.key)
+    if argument.is_file:  # as browsers send that no file was chosen
+        values = [each for each in values if not _is_empty_file(each)]
+    if any(isinstance(each, str) is argument.is_file for each in values):
+        what = "text, and not a file" if argument.is_file else "a file, and not text"
+        raise ProblemsFound([Problem((), f"it is {what}")])
+    if not values:
+        return None
+    return values if argument.many else values[0]
+
+
+def _is_empty_file(value: Any) -> bool:
+    return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
 def make_converter(annotation: Any) -> Callable[[Any], Any] | None:
@@ -368,7 +419,7 @@ class StructureBuilder:
         first = next(iter(signature.arguments), None)
         self._source = (first.source.value,) if first is not None else ("query",)
         # What a structure says of other fields than its own counts where all of the query is its.
-        is_alone = isinstance(function, FieldsOf) and self._source == (ArgumentSource.QUERY.value,)
+        is_alone = isinstance(function, FieldsOf) and self._source[0] in {"query", "form"}
         self._others = _find_rule_for_others(kind) if is_alone else "ignore"
 
     def build(self, call: Call, values: dict[str, Any]) -> Any:
@@ -376,7 +427,9 @@ class StructureBuilder:
         given = {name: value for name, value in values.items() if value is not LEFT_OUT}
         if self._others != "ignore":
             others = {
-                name: each for name, each in call.get_fields().items() if name not in self._known
+                name: each
+                for name, each in call.list_values(self._source[0]).items()
+                if name not in self._known
             }
             if others and self._others == "forbid":
                 message = f"it is not known; known are {', '.join(sorted(self._known))}"

@@ -28,6 +28,7 @@ from asgihive.asgi.arguments import (
     make_body_reader,
 )
 from asgihive.asgi.errors import ProblemsFound, refuse_request
+from asgihive.asgi.forms import FormReader, close_form
 from asgihive.asgi.markers import DependencyScope
 from asgihive.asgi.parameters import (
     Argument,
@@ -38,7 +39,7 @@ from asgihive.asgi.parameters import (
     analyse_function,
     find_name,
 )
-from asgihive.asgi.responses import StreamedResponse
+from asgihive.asgi.responses import StreamedResponse, add_headers
 from asgihive.asgi.results import ResultSender
 from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
 from asgihive.concurrency import WorkerContext, run_and_keep_variables
@@ -110,6 +111,9 @@ class BoundFunction:
     keywords: tuple[str, ...]
     """Names of the last arguments, which are handed over by name."""
 
+    form: FormReader | None = None
+    """Reads the form, if an argument is a field of it."""
+
     needs: tuple[tuple[Argument, int], ...] = ()
     """The arguments that are results of dependencies, with their places."""
 
@@ -126,6 +130,8 @@ class BoundFunction:
             HTTPException: the query or the body cannot be read at all.
         """
         before = len(call.problems)
+        if self.form is not None:
+            await call.read_form(self.form)
         values = [read(call) for read in self.reads]
         if self.body is not None:
             place, argument, reader = self.body
@@ -153,6 +159,11 @@ class CallPlan:
         """What a request can give, of the guards first and of the handler last."""
         for bound in self.steps if self.handler is None else (*self.steps, self.handler):
             yield from bound.signature.arguments
+
+    @property
+    def reads_form(self) -> bool:
+        """Whether files may have to be closed."""
+        return any(each.source is ArgumentSource.FORM for each in self.arguments)
 
     @property
     def closes_before_answer(self) -> bool:
@@ -232,7 +243,15 @@ class _CallPlanner:
         self._is_websocket = route.kind == "websocket"
         self._takes_body = not route.is_handler or not route.methods <= {"GET", "HEAD"}
         self._overrides = route.overrides if overridden else ()
-        self._max_body_bytes = route.options.max_body_bytes
+        options = route.options
+        self._status = options.status
+        self._max_body_bytes = options.max_body_bytes
+        self._form_reader = FormReader(
+            options.max_form_bytes,
+            options.max_form_files,
+            options.max_form_fields,
+            options.max_body_bytes,
+        )
         self.steps: list[BoundFunction] = []
         self._places: dict[Handler | int, int] = {}
         self._pending: list[Handler] = []
@@ -300,7 +319,7 @@ class _CallPlanner:
         )
         reads: list[Read] = []
         needs: list[tuple[Argument, int]] = []
-        body = None
+        body = form = None
         for place, argument in enumerate(signature.arguments):
             if argument.source is ArgumentSource.BODY:
                 if self.body is not None:
@@ -311,18 +330,31 @@ class _CallPlanner:
                     raise HandlerError(function, argument.name, reason)
                 self.body = argument
                 body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
+            elif argument.source is ArgumentSource.FORM:
+                self._take_form(function, argument)
+                form = self._form_reader
+                reads.append(make_argument_reader(argument))
             elif argument.dependency is not None:
                 needed = argument.dependency.function or argument.annotation
                 result_place = self.add_dependency(needed, argument.dependency.scope)
                 needs.append((argument, result_place))
                 reads.append(_make_result_reader(result_place))
             else:
-                reads.append(make_argument_reader(argument))
+                reads.append(make_argument_reader(argument, self._status))
         keywords = tuple(each.name for each in signature.arguments if each.keyword_only)
         is_structure = signature.flavour is Flavour.STRUCTURE
         builder = StructureBuilder(signature) if is_structure else None
         scope = scope if signature.flavour in _GENERATORS else "request"
-        return BoundFunction(signature, tuple(reads), body, keywords, tuple(needs), scope, builder)
+        return BoundFunction(
+            signature, tuple(reads), body, keywords, form, tuple(needs), scope, builder
+        )
+
+    def _take_form(self, function: Handler, argument: Argument) -> None:
+        """Take the body as a form, of which there may be many fields."""
+        if self.body is not None and self.body.source is not ArgumentSource.FORM:
+            reason = f"the parameter {self.body.name!r} is the body already, and no form"
+            raise HandlerError(function, argument.name, reason)
+        self.body = argument
 
 
 def _make_result_reader(place: int) -> Read:
@@ -367,14 +399,14 @@ def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
     answer = _Answer(route, plan.handler)
-    has_dependencies = bool(plan.steps)
-    if plan.closes_before_answer:
-        answer_planned = partial(_answer_after_closing, plan, answer)
-    else:
-        answer_planned = partial(_answer_before_closing, plan, answer)
+    way = _answer_after_closing if plan.closes_before_answer else _answer_before_closing
+    answer_planned: Callable[[Call], Awaitable[None]] = partial(way, plan, answer)
+    if plan.reads_form:
+        answer_planned = partial(_answer_with_form, answer_planned)
+    has_steps = bool(plan.steps) or plan.reads_form
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        if not has_dependencies:
+        if not has_steps:
             call = Call(scope, receive, send)
             await answer.send(call, await answer.prepare(call))
         elif not overridden and any(route.overrides):
@@ -384,6 +416,15 @@ def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGI
             await answer_planned(Call(scope, receive, send))
 
     return application
+
+
+async def _answer_with_form(answer: Callable[[Call], Awaitable[None]], call: Call) -> None:
+    """Answer, and close the files of the form."""
+    try:
+        await answer(call)
+    finally:
+        if call.form is not None:
+            await close_form(call.form)
 
 
 async def _answer_before_closing(plan: CallPlan, answer: "_Answer", call: Call) -> None:
@@ -415,6 +456,7 @@ class _Answer:
         self._target = route.target
         self._handler = handler
         self._results: ResultSender | None = None
+        self._status = route.options.status
         if handler is not None and route.kind != "websocket":
             options = route.options
             self._results = ResultSender(handler.signature, options.status, options.media_type)
@@ -443,11 +485,16 @@ class _Answer:
             result = target(*values, **named)
         if self._results is None:
             return None
-        return await self._results.make_response(result, call.scope)
+        status = None if call.response is None else call.response.status_code
+        status = None if status == self._status else status
+        return await self._results.make_response(result, call.scope, status)
 
     async def send(self, call: Call, response: ASGIApp | None) -> None:
         """Send the response, and run the background tasks."""
         if response is not None:
-            await response(call.scope, call.receive, call.send)
+            send = call.send
+            if call.response is not None and response is not call.response:
+                send = add_headers(send, call.response.raw_headers)
+            await response(call.scope, call.receive, send)
             if call.background is not None:
                 await call.background()

@@ -32,6 +32,13 @@ class Cookie(_NamedMarker):
     """`Annotated[str, Cookie()]`: a cookie; by default it has the parameter's name."""
 
 
+class Form(_NamedMarker):
+    """`Annotated[str, Form()]`: a field of a form, multipart or URL-encoded.
+
+    Files have the annotation `UploadFile`, and need no marker.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """`Annotated[list[int], Body()]`: the request's body, whatever its type."""
@@ -79,7 +86,7 @@ def Depends(  # noqa: N802  # the name people know
     return Dependency(function, scope)
 
 
-MARKERS = (Body, Cookie, Dependency, Header, Query)
+MARKERS = (Body, Cookie, Dependency, Form, Header, Query)
 
 # By the first name of their modules, what declares parameters in ways of its own.
 _FRAMEWORKS = {
@@ -90,20 +97,23 @@ _FRAMEWORKS = {
     "fastapi": "FastAPI",
     "litestar": "Litestar",
     "ninja": "Django Ninja",
-    "starlette": "Starlette",
     "taskiq_dependencies": "Taskiq",
 }
 _DEPENDS = "asgihive.Depends(f)"
 _COUNTERPARTS = {
+    "BackgroundTasks": "starlette.background.BackgroundTasks",
     "Body": "asgihive.Body() in Annotated",
     "Cookie": 'asgihive.Cookie("name") in Annotated',
     "Depends": _DEPENDS,
+    "File": "the annotation asgihive.UploadFile",
+    "Form": "asgihive.Form() in Annotated",
     "Header": 'asgihive.Header("name") in Annotated',
     "Path": "nothing: a parameter of the path is found by its name; msgspec.Meta(ge=1) constrains",
     "Provide": _DEPENDS,
     "Query": 'asgihive.Query("name") in Annotated',
     "Security": _DEPENDS,
     "SecurityBase": "asgihive.Depends(scheme)",
+    "UploadFile": "asgihive.UploadFile",
 }
 
 
@@ -122,7 +132,7 @@ def describe_foreign_marker(value: object) -> str | None:
             others = (getattr(kind, "__name__", "") for kind in kinds)
             known = next((_COUNTERPARTS[one] for one in others if one in _COUNTERPARTS), None)
             instead = known or f"one of {', '.join(sorted({*_COUNTERPARTS.values()}))}"
-            return f"{name} is {_FRAMEWORKS[root]}'s, which no one asks here; write {instead}"
+            return f"{name} is {_FRAMEWORKS[root]}'s, and means nothing here; write {instead}"
     return None
 
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from asgihive.asgi.arguments import JSON, MSGPACK
 from asgihive.asgi.errors import HTTPException
+from asgihive.asgi.forms import MULTIPART, URL_ENCODED
 from asgihive.asgi.handlers import plan_calls
 from asgihive.asgi.parameters import Argument, ArgumentSource
 from asgihive.asgi.responses import BufferedResponse
@@ -41,6 +42,7 @@ _CONVERTORS: dict[str, Schema] = {
     "float": {"type": "number"},
     "uuid": {"type": "string", "format": "uuid"},
 }
+_FILE: Schema = {"type": "string", "contentMediaType": BYTES}
 _INVALID = "asgihive.InvalidRequest"
 _INVALID_SCHEMA: Schema = {
     "type": "object",
@@ -169,8 +171,28 @@ def _describe_operation(
                 schema = _add_default(schemas.find(each.annotation), each)
                 content = {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}
             entry["requestBody"] = {"required": each.required, "content": content}
+    if form := [each for each in operation.arguments if each.source is ArgumentSource.FORM]:
+        entry["requestBody"] = _describe_form(form, schemas)
     entry["responses"] = _describe_responses(operation, schemas)
     return entry
+
+
+def _describe_form(fields: Iterable[Argument], schemas: "_Schemas") -> dict[str, Any]:
+    properties, required, media_types = {}, [], [MULTIPART]
+    for each in fields:
+        schema = _FILE if each.is_file else schemas.find(each.annotation)
+        if each.is_file and each.many:
+            schema = {"type": "array", "items": _FILE}
+        properties[each.key] = schema if each.is_file else _add_default(schema, each)
+        if each.required:
+            required.append(each.key)
+    if not any(each.is_file for each in fields):
+        media_types.append(URL_ENCODED)
+    form: Schema = {"type": "object", "properties": properties}
+    if required:
+        form["required"] = required
+    content = {each: {"schema": form} for each in media_types}
+    return {"required": bool(required), "content": content}
 
 
 def _describe_parameters(operation: _Operation, schemas: "_Schemas") -> Iterator[dict[str, Any]]:
@@ -213,7 +235,8 @@ def _describe_responses(operation: _Operation, schemas: "_Schemas") -> dict[str,
         if content := _describe_content(operation, schemas):
             success["content"] = content
         responses = {str(options.status): success}
-    if any(each.source in {*_FIELDS, ArgumentSource.BODY} for each in operation.arguments):
+    read = {*_FIELDS, ArgumentSource.BODY, ArgumentSource.FORM}
+    if any(each.source in read for each in operation.arguments):
         schema = {"$ref": _REFERENCE.format(name=_INVALID)}
         responses["422"] = {
             "description": "What is wrong with the request, and where",

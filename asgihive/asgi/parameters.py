@@ -13,15 +13,19 @@ from typing import Annotated, Any
 
 import msgspec
 from starlette.background import BackgroundTasks
+from starlette.datastructures import UploadFile
 from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from asgihive.asgi.forms import are_forms_installed
 from asgihive.asgi.markers import (
     MARKERS,
     Body,
     Cookie,
     Dependency,
     Depends,
+    Form,
     Header,
     Query,
     describe_foreign_marker,
@@ -42,18 +46,20 @@ from asgihive.asgi.shapes import (
     fits_annotation,
     is_model,
     is_structure,
+    is_union,
     list_hints,
     resolve_alias,
 )
 
-_FIELD_MARKERS = (Query, Header, Cookie)
-_INJECTED = (Request, WebSocket, HTTPConnection, BackgroundTasks)
+_FIELD_MARKERS = (Query, Header, Cookie, Form)
+_INJECTED = (Request, WebSocket, HTTPConnection, BackgroundTasks, Response)
+_OF_HTTP = (Request, BackgroundTasks, Response)
 # Of the usual defaults, those that need no copy.
 _IMMUTABLE = (type(None), bool, int, float, str, bytes, Enum)
 _ACCEPTED = (
     "accepted are path, query, header and cookie parameters of scalar types or lists of them, "
-    "one structured parameter or Annotated[T, Body()] as the body, Depends(f), Request, "
-    "WebSocket, HTTPConnection and BackgroundTasks"
+    "one structured parameter or Annotated[T, Body()] as the body, fields of a form with Form() "
+    "and UploadFile, Depends(f), Request, WebSocket, HTTPConnection, BackgroundTasks and Response"
 )
 
 
@@ -91,12 +97,18 @@ class ArgumentSource(Enum):
     QUERY = "query"
     HEADER = "header"
     COOKIE = "cookie"
+    FORM = "form"
     BODY = "body"
     DEPENDENCY = "dependency"
     INJECTED = "injected"
 
 
-_NAMED_SOURCES = (ArgumentSource.QUERY, ArgumentSource.HEADER, ArgumentSource.COOKIE)
+_NAMED_SOURCES = (
+    ArgumentSource.QUERY,
+    ArgumentSource.HEADER,
+    ArgumentSource.COOKIE,
+    ArgumentSource.FORM,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ class FieldsOf:
     """Stands for a function that returns a structure, each of whose fields is an argument."""
 
     kind: type
-    marker: Query | Header | Cookie
+    marker: Query | Header | Cookie | Form
 
     def __call__(self) -> Any:
         raise NotImplementedError  # `StructureBuilder` does it
@@ -131,6 +143,9 @@ class Argument:
 
     is_raw: bool = False
     """Whether its text is handed over as it is: a model of `pydantic` converts it."""
+
+    is_file: bool = False
+    """Whether it is a file of a form, or a list of them."""
 
     many: bool = False
     """Whether it is a list of the values of a repeated field."""
@@ -218,7 +233,7 @@ class _ParameterReader:
     convertors: Mapping[str, str]
     websocket: bool
     takes_body: bool
-    marker: Query | Header | Cookie | None
+    marker: Query | Header | Cookie | Form | None
     """Of the parameters that have none themselves."""
 
     def read(self, parameter: inspect.Parameter) -> Argument:
@@ -340,27 +355,22 @@ class _ParameterReader:
     def _place(self, name: str, annotation: Any, marker: Any) -> Argument:
         """Return the argument, without its default."""
         if isinstance(marker, Dependency):
-            dependency = marker
-            if marker.function is None:
-                if not isinstance(annotation, type):
-                    raise self._refuse(name, f"Depends() stands for a class, not {annotation!r}")
-                dependency = replace(marker, function=annotation)
-            source = ArgumentSource.DEPENDENCY
-            return Argument(name, source, name, annotation, dependency=dependency)
+            return self._place_dependency(name, annotation, marker)
         if (injected := self._find_injected(name, annotation)) is not None:
             return Argument(name, ArgumentSource.INJECTED, name, injected)
+        if (file_shape := self._find_file_shape(name, annotation)) is not None:
+            return self._place_file(name, annotation, marker, file_shape)
         if name in self.convertors and marker is None:
             self._check_path_annotation(name, annotation)
             return Argument(name, ArgumentSource.PATH, name, annotation)
+        if isinstance(marker, Form):
+            self._check_form(name)
         kind = _strip_metadata(annotation)
         if isinstance(marker, _FIELD_MARKERS) and is_structure(kind):
-            if marker.name is not None:
-                raise self._refuse(name, f"each field of {kind.__name__} has a name of its own")
-            if self.marker is not None:
-                raise self._refuse(name, f"{annotation!r} is not scalar")
-            fields = Dependency(FieldsOf(kind, marker))
-            source = ArgumentSource.DEPENDENCY
-            return Argument(name, source, name, annotation, dependency=fields)
+            if marker.name is not None or self.marker is not None:
+                reason = f"the fields of {kind.__name__} are no parameter {marker.name or name!r}"
+                raise self._refuse(name, f"{reason}: each has a name of its own")
+            return self._place_dependency(name, annotation, Dependency(FieldsOf(kind, marker)))
         source, key, many = self._find_source(name, annotation, marker)
         return Argument(name, source, key, annotation, many=many)
 
@@ -379,12 +389,54 @@ class _ParameterReader:
         if annotation not in _INJECTED:
             accepted = ", ".join(each.__name__ for each in _INJECTED)
             reason = f"no request gives a {annotation.__name__}; accepted are {accepted}"
-            raise self._refuse(name, reason)
-        if annotation in ((Request, BackgroundTasks) if self.websocket else (WebSocket,)):
+            raise self._refuse(name, describe_foreign_marker(annotation) or reason)
+        if annotation in (_OF_HTTP if self.websocket else (WebSocket,)):
             here = "a websocket" if self.websocket else "an HTTP request"
-            other = "HTTPConnection stands for both" if annotation is not BackgroundTasks else ""
-            raise self._refuse(name, f"{here} has no {annotation.__name__}; {other}")
+            is_connection = issubclass(annotation, HTTPConnection)
+            other = "; HTTPConnection stands for both" if is_connection else ""
+            raise self._refuse(name, f"{here} has no {annotation.__name__}{other}")
         return annotation
+
+    def _place_dependency(self, name: str, annotation: Any, dependency: Dependency) -> Argument:
+        if dependency.function is None:
+            if not isinstance(annotation, type):
+                raise self._refuse(name, f"Depends() stands for a class, not {annotation!r}")
+            dependency = replace(dependency, function=annotation)
+        source = ArgumentSource.DEPENDENCY
+        return Argument(name, source, name, annotation, dependency=dependency)
+
+    def _place_file(self, name: str, annotation: Any, marker: Any, shape: Shape) -> Argument:
+        if marker is not None and not isinstance(marker, Form):
+            raise self._refuse(name, f"a file comes with a form, not by {marker!r}")
+        self._check_form(name)
+        key = (marker and marker.name) or name
+        is_many = shape is Shape.SCALARS
+        source = ArgumentSource.FORM
+        return Argument(name, source, key, annotation, many=is_many, is_file=True)
+
+    def _find_file_shape(self, name: str, annotation: Any) -> Shape | None:
+        """Return whether an annotation is a file or a list of files; None if it is neither."""
+        kind = _strip_metadata(annotation)
+        if is_union(kind):
+            kinds = [each for each in typing.get_args(kind) if each is not type(None)]
+            kind = kinds[0] if len(kinds) == 1 else kind
+        shape = Shape.SCALAR
+        if typing.get_origin(kind) is list:
+            kind, shape = typing.get_args(kind)[0], Shape.SCALARS
+        if not isinstance(kind, type) or not issubclass(kind, UploadFile):
+            return None
+        if kind is not UploadFile:
+            reason = describe_foreign_marker(kind) or "write asgihive.UploadFile"
+            raise self._refuse(name, reason)
+        return shape
+
+    def _check_form(self, name: str) -> None:
+        if self.websocket or not self.takes_body:
+            what = "a websocket's handshake" if self.websocket else "a GET"
+            raise self._refuse(name, f"{what} has no form")
+        if not are_forms_installed():
+            reason = "forms need the package python-multipart: pip install 'asgihive[forms]'"
+            raise self._refuse(name, reason)
 
     def _check_path_annotation(self, name: str, annotation: Any) -> None:
         shape = Shape.ANYTHING if annotation is MISSING else self._find_shape(name, annotation)
@@ -399,7 +451,7 @@ class _ParameterReader:
             )
 
     def _find_source(
-        self, name: str, annotation: Any, marker: Query | Header | Cookie | Body | None
+        self, name: str, annotation: Any, marker: Query | Header | Cookie | Form | Body | None
     ) -> tuple[ArgumentSource, str, bool]:
         """Return where an argument comes from, its name there, and whether it is a list."""
         if annotation is MISSING:
@@ -419,6 +471,8 @@ class _ParameterReader:
             case Header():
                 key = marker.name or name.replace("_", "-")
                 return ArgumentSource.HEADER, key.lower(), many
+            case Form():
+                return ArgumentSource.FORM, marker.name or name, many
             case Cookie():
                 if many:
                     raise self._refuse(name, "a cookie has one value")

@@ -4,7 +4,7 @@ What is sent of them passes a `Passage`, which bounds how long a client takes fo
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -183,6 +183,22 @@ class StreamedResponse:
                     await run_while_connected(receive, send_rest)
             except ClientGone:
                 return
+
+
+def add_headers(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
+    """Return a `send` that puts further headers into a response.
+
+    They replace those of the same names, except where a response may have several.
+    """
+    replaced = {name for name, _ in headers} - {b"set-cookie", b"vary"}
+
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kept = [each for each in message.get("headers", ()) if each[0] not in replaced]
+            message = {**message, "headers": [*kept, *headers]}
+        await send(message)
+
+    return send_with_headers
 
 
 class _MeasuredBody:

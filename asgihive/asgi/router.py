@@ -53,6 +53,9 @@ class RouteOptions(TypedDict, total=False):
     dependencies: Sequence[Any]
     media_type: str | None
     max_body_bytes: int
+    max_form_bytes: int
+    max_form_files: int
+    max_form_fields: int
 
 
 class Router:

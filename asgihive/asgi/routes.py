@@ -143,7 +143,16 @@ class Options:
     """Of what the handler returns, for text, bytes and streams of them."""
 
     max_body_bytes: int = 1 << 20
-    """A longer body is answered by 413."""
+    """A longer body is answered by 413, and so is a longer field of a form that is no file."""
+
+    max_form_bytes: int = 64 << 20
+    """A longer multipart form is answered by 413, its files included."""
+
+    max_form_files: int = 100
+    """A form with more files is answered by 413."""
+
+    max_form_fields: int = 1000
+    """A form with more other fields is answered by 413."""
 
     def __post_init__(self) -> None:
         tags, dependencies = self.tags, self.dependencies

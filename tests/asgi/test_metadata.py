@@ -58,8 +58,8 @@ FOREIGN = [
     (fastapi.Cookie(), r"Cookie is FastAPI's.*write asgihive\.Cookie"),
     (fastapi.Path(), "Path is FastAPI's.*found by its name"),
     (fastapi.Body(), r"Body is FastAPI's.*write asgihive\.Body"),
-    (fastapi.Form(), "Form is FastAPI's"),
-    (fastapi.File(), "File is FastAPI's"),
+    (fastapi.Form(), r"Form is FastAPI's.*write asgihive\.Form"),
+    (fastapi.File(), r"File is FastAPI's.*write the annotation asgihive\.UploadFile"),
     (fastapi.Query, r"Query is FastAPI's.*write asgihive\.Query"),
     (fastapi.security.HTTPBearer(), r"HTTPBearer is FastAPI's.*asgihive\.Depends\(scheme\)"),
 ]
@@ -86,6 +86,11 @@ def test_markers_of_fastapi_are_no_metadata(marker: Any, reason: str) -> None:
     ):
         with pytest.raises(HandlerError, match=reason):
             Router().post("/")(_handler(annotation))
+
+
+def test_classes_of_fastapi_are_named() -> None:
+    with pytest.raises(HandlerError, match=r"write starlette\.background\.BackgroundTasks"):
+        Router().post("/")(_handler(fastapi.BackgroundTasks))
 
 
 def test_markers_of_fastapi_guard_nothing() -> None:

@@ -1,0 +1,148 @@
+"""Forms: `multipart/form-data`, whose files go to disk, and `application/x-www-form-urlencoded`."""
+
+import importlib.util
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from starlette.datastructures import FormData, Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from asgihive.asgi.errors import HTTPException, Problem, clip_text, refuse_request
+from asgihive.asgi.request_fields import find_header, parse_query
+from asgihive.errors import BadParameter
+
+MULTIPART = "multipart/form-data"
+URL_ENCODED = "application/x-www-form-urlencoded"
+
+SPOOLED_BYTES = 1 << 20
+"""A longer file is on disk, and not in memory. Starlette's parser has the same bound."""
+
+_TOO_MUCH = ("Too many", "Part exceeded")  # how Starlette's parser says that a bound is reached
+
+
+def are_forms_installed() -> bool:
+    """Return whether the parser of the extra `forms` is there."""
+    return importlib.util.find_spec("python_multipart") is not None
+
+
+@dataclass(frozen=True, slots=True)
+class FormReader:
+    """Reads the forms of one handler, within its bounds."""
+
+    max_bytes: int
+    """Of a whole multipart body."""
+
+    max_files: int
+    max_fields: int
+    max_field_bytes: int
+    """Of one field that is no file, and of a whole body that is URL-encoded."""
+
+    async def read(self, scope: Scope, receive: Receive) -> FormData:
+        """Return the fields and files, which the caller closes.
+
+        Raises:
+            HTTPException: 413, a bound is reached; 415, another Content-Type; 422, malformed.
+            ClientDisconnect: the client is gone before the end.
+        """
+        content_type = find_header(scope, b"content-type") or ""
+        media_type = content_type.partition(";")[0].strip().lower()
+        if media_type not in {MULTIPART, URL_ENCODED}:
+            accepted = f"{MULTIPART}, {URL_ENCODED}"
+            message = f"The Content-Type {media_type[:100]!r} is not accepted: use {accepted}"
+            raise HTTPException(415, message, {"accept": accepted})
+        is_multipart = media_type == MULTIPART
+        most = self.max_bytes if is_multipart else self.max_field_bytes
+        length = find_header(scope, b"content-length")
+        if length is not None and length.isdigit():
+            _check_size(int(length[:20]), most)
+        async with aclosing(_stream(receive, most)) as chunks:
+            if is_multipart:
+                return await self._parse_multipart(content_type, chunks)
+            return self._parse_fields(b"".join([chunk async for chunk in chunks]))
+
+    async def _parse_multipart(
+        self, content_type: str, chunks: AsyncGenerator[bytes, None]
+    ) -> FormData:
+        # Not at the top: it imports the parser, which few services need.
+        from starlette.formparsers import MultiPartException, MultiPartParser  # noqa: PLC0415
+
+        ended = False
+
+        class Parser(MultiPartParser):
+            """Knows whether the last boundary has come."""
+
+            def on_end(self) -> None:
+                nonlocal ended
+                ended = True
+
+        headers = Headers({"content-type": content_type})
+        parser = Parser(
+            headers,
+            chunks,
+            max_files=self.max_files,
+            max_fields=self.max_fields,
+            max_part_size=self.max_field_bytes,
+        )
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            if error.message.startswith(_TOO_MUCH):
+                raise HTTPException(413, error.message) from None
+            raise _refuse_body(error.message) from None
+        if ended:
+            return form
+        for file in getattr(parser, "_files_to_close_on_error", ()):  # also the unfinished one
+            await anyio.to_thread.run_sync(file.close)
+        raise _refuse_body("it ends before its last boundary")
+
+    def _parse_fields(self, raw: bytes) -> FormData:
+        try:
+            found = parse_query(raw)
+        except BadParameter as error:
+            raise HTTPException(413, str(error)) from None
+        fields: list[tuple[str, Any]] = [
+            (name, value) for name, values in found.items() for value in values
+        ]
+        if len(fields) > self.max_fields:
+            raise HTTPException(413, f"The form has more than {self.max_fields} fields")
+        for name, value in fields:
+            try:
+                (name + value).encode()
+            except UnicodeEncodeError:  # the bytes of a form may be any
+                raise _refuse_body("it is not UTF-8", name) from None
+        return FormData(fields)
+
+
+async def _stream(receive: Receive, most: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        _check_size(size, most)
+        if chunk:
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise HTTPException(413, f"The form has more than the {most} bytes that are accepted")
+
+
+def _refuse_body(message: str, *where: Any) -> HTTPException:
+    place = ("form", *map(clip_text, where)) if where else ("body",)
+    return refuse_request([Problem(place, message)])
+
+
+async def close_form(form: FormData) -> None:
+    """Close the files of a form, shielded from cancellation."""
+    with anyio.CancelScope(shield=True):
+        await form.close()
