@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -16,6 +16,15 @@ from starlette.websockets import WebSocketDisconnect
 
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.errors import BadParameter
+
+
+class SendsError(Protocol):
+    """Answers an exception, as `send_error` does."""
+
+    async def __call__(  # as `send_error`
+        self, error: Exception, scope: Scope, receive: Receive, send: Send, *, phase: str = "new"
+    ) -> None: ...
+
 
 Statuses = Mapping[type[Exception], int]
 """HTTP status by class of exception; a class also stands for its subclasses."""
@@ -117,6 +126,13 @@ def refuse_request(problems: Iterable[Problem]) -> HTTPException:
     return HTTPException(422, "; ".join(sentences), details={"errors": errors})
 
 
+def unwrap_group(error: Exception) -> Exception:
+    """Return the one exception that a group is of, or what is no such group itself."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 def find_http_exception(
     error: Exception, statuses: Statuses = _NO_STATUSES
 ) -> HTTPException | None:
@@ -126,8 +142,7 @@ def find_http_exception(
     its class, or of the nearest base class that has one, and its `str` as the message. An
     exception group of one exception means that exception.
     """
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
+    error = unwrap_group(error)
     if isinstance(error, HTTPException):
         return error
     if isinstance(error, StarletteHTTPException):

@@ -1,11 +1,12 @@
 """The gate: what protects every hive, before a request reaches the router and until it is sent."""
 
 import logging
+from functools import partial
 from types import MappingProxyType
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from asgihive.asgi.errors import Statuses, send_error
+from asgihive.asgi.errors import SendsError, Statuses, send_error
 from asgihive.asgi.request_fields import check_framing
 from asgihive.asgi.responses import ClientStalled, Passage
 from asgihive.errors import AnswerBroken, AsgihiveError
@@ -35,6 +36,8 @@ class Gate:
         """The application behind the gate; it may change between two requests."""
         self.statuses = statuses
         """HTTP status by class of exception; they change with `app`."""
+        self.errors: SendsError | None = None
+        """What answers an exception in place of `send_error`; it changes with `app`."""
         self.send_timeout_seconds = send_timeout_seconds
         """How long a client may take for one body chunk."""
         shorten_broken_answers()
@@ -48,9 +51,8 @@ class Gate:
             check_framing(scope)
             await self.app(scope, receive, passage.send)
         except Exception as error:  # noqa: BLE001  # answered or raised again
-            await send_error(
-                error, scope, receive, passage.send, statuses=self.statuses, phase=passage.phase
-            )
+            answer = self.errors or partial(send_error, statuses=self.statuses)
+            await answer(error, scope, receive, passage.send, phase=passage.phase)
 
 
 def shorten_broken_answers() -> None:

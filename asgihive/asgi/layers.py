@@ -31,15 +31,17 @@ class _Layer(NamedTuple):
 class AnsweringRoute:
     """The route that answers a request, as one layer sees it: with the mounts in between."""
 
-    __slots__ = ("endpoint", "name", "path", "path_format", "route")
+    __slots__ = ("endpoint", "mount", "name", "path", "path_format", "route")
 
-    def __init__(self, route: Any, path: str, path_format: str) -> None:
+    def __init__(self, route: Any, path: str, path_format: str, mount: Route | None = None) -> None:
         self.route = route
         """The `Route` itself, or that of another framework."""
         self.path = path
         """The template of the whole path, with the prefixes of all mounts."""
         self.path_format = path_format
         """The template below the `root_path` of the layer, without convertors."""
+        self.mount = mount
+        """The outermost mount of the layer that the request went through."""
         self.name: str = getattr(route, "name", None) or ""
         self.endpoint: Handler | None = getattr(route, "endpoint", None)
 
@@ -98,17 +100,19 @@ def announce_route(scope: Scope, route: Any, params: Mapping[str, Any]) -> None:
     if path:
         path_format = str(getattr(route, "path_format", path))
     endpoint = getattr(route, "endpoint", scope.get("endpoint"))
-    formats: list[tuple[Scope, str]] = [(scope, path_format)]
+    mount: Route | None = None
+    seen: list[tuple[Scope, str, Route | None]] = [(scope, path_format, mount)]
     while (layer := scope.get(LAYER)) is not None:
-        below = scope.get("root_path", "").removeprefix(layer.root_path)
-        path, path_format = below + path, below + path_format
+        prefix = scope.get("root_path", "").removeprefix(layer.root_path)
+        path, path_format = prefix + path, prefix + path_format
         if layer.mount is not None:
+            mount = layer.mount
             path, path_format = layer.mount.path + path, layer.mount.path_format + path_format
         scope = layer.outer
-        formats.append((scope, path_format))
+        seen.append((scope, path_format, mount))
     path = find_mount_prefix(scope) + path
-    for each, seen in formats:
-        each["route"] = AnsweringRoute(route, path, seen)
+    for each, below, through in seen:
+        each["route"] = AnsweringRoute(route, path, below, through)
         each["endpoint"] = endpoint
         each["path_params"] = params
 

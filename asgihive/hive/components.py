@@ -17,6 +17,7 @@ from asgihive.hive.hooks import (
     ComponentKind,
     CornerstoneHooks,
     EndpointHooks,
+    ErrorContext,
     Hooks,
     LifeContext,
     Metadata,
@@ -53,6 +54,11 @@ class ModuleHooks:
     """Called, `def` or `async def`, before the first byte of a response leaves; likewise."""
     websockets: bool | None = None
     """Whether what is around requests is around websockets, too."""
+    statuses: Mapping[type[Exception], int] = field(default_factory=dict)
+    """As those of a `Component`."""
+    answer: Callable[[ErrorContext, Exception], Any] | None = None
+    """Returns the response to an exception, or None if that is not its own: of an endpoint's
+    routes, of a cornerstone anywhere in the hive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,8 @@ class Component(Metadata):
     state: Mapping[str, Any] = field(default_factory=dict)
     """Values that its `app_state` begins with."""
     statuses: Mapping[type[Exception], int] = field(default_factory=dict)
-    """HTTP statuses of exception classes, for the whole hive."""
+    """HTTP statuses of exception classes: of an endpoint for its routes, of a cornerstone for the
+    whole hive."""
     needs_lifespan: bool = True
     """Whether it must be started before a request reaches it. A hive answers without a lifespan
     if none of its components needs one."""

@@ -1,7 +1,7 @@
 """What a module of a component may say beside its hooks: names that have a meaning there."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypedDict
 
@@ -14,6 +14,8 @@ class Conventions(TypedDict, total=False):
 
     before_answer: Callable[..., Any] | None
     websockets: bool | None
+    statuses: Mapping[type[Exception], int]
+    answer: Callable[..., Any] | None
 
 
 def read_conventions(offers: object, kind: ComponentKind, key: str, file: str) -> Conventions:
@@ -22,11 +24,56 @@ def read_conventions(offers: object, kind: ComponentKind, key: str, file: str) -
     Raises:
         ComponentError: something has one of the names but cannot be used.
     """
-    found: Conventions = {}
+    found: Conventions = {
+        "statuses": _read_statuses(offers, key, file),
+        "answer": _read_answer(offers, key, file),
+    }
     if kind == "cornerstone":
         found["before_answer"] = _read_function(offers, "before_answer", ("context",), key, file)
         found["websockets"] = _read_websockets(offers, key, file)
     return found
+
+
+def _read_statuses(offers: object, key: str, file: str) -> Mapping[type[Exception], int]:
+    statuses = getattr(offers, "statuses", {})
+    if isinstance(statuses, ModuleType):
+        return {}
+    if not isinstance(statuses, Mapping):
+        wrong: object = statuses
+    else:
+        pairs = ((error, status) for error, status in statuses.items())
+        wrong = next(
+            (
+                f"{error!r}: {status!r}"
+                for error, status in pairs
+                if not (
+                    isinstance(error, type)
+                    and issubclass(error, Exception)
+                    and isinstance(status, int)
+                    and 400 <= status < 600
+                )
+            ),
+            None,
+        )
+    if wrong is not None:
+        detail = f"statuses has {wrong}: classes of exceptions and statuses from 400 to 599 "
+        raise ComponentError(key, file, f"{detail}are accepted, such as {{NotFound: 404}}")
+    return {**statuses}
+
+
+def _read_answer(offers: object, key: str, file: str) -> Callable[..., Any] | None:
+    """Return `answer(context, error)`, which is known by the names of its parameters.
+
+    Handlers and others may well be called `answer`.
+    """
+    function = getattr(offers, "answer", None)
+    try:
+        names = inspect.signature(function).parameters.keys()  # type: ignore[arg-type]  # or it fails
+    except (TypeError, ValueError):
+        return None
+    if not names & {"context", "error"}:
+        return None
+    return _read_function(offers, "answer", ("context", "error"), key, file)
 
 
 def _read_websockets(offers: object, key: str, file: str) -> bool | None:

@@ -223,7 +223,7 @@ class Hive:
             requests = life.requests = RequestsInFlight()
             self._show_states(life)
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
-                self.gate.app, self.gate.statuses = life.make_application(), life.statuses
+                self.gate.app, self.gate.errors = life.make_application(), life.errors.send
                 self.life = life
                 life.warn_of_silent_hooks()
                 self._phase = "running"
@@ -314,7 +314,7 @@ class Hive:
         self.gate.app = self._answer_unavailable
         if idle is not None:
             idle.middleware = [*self._middleware]
-            self.gate.app, self.gate.statuses = idle.make_application(), idle.statuses
+            self.gate.app, self.gate.errors = idle.make_application(), idle.errors.send
         self._show_states(idle)
 
     def _show_states(self, life: Life | None) -> None:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 ComponentKind = Literal["cornerstone", "endpoint"]
 
 _CONTEXT = "__hive_context__"
+HOOKED = "asgihive.hooked"
+"""Where a scope has its `HookedRequest`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +300,7 @@ class RequestHookContext(LifeContext):
     """
 
     __slots__ = ("_hooked",)
-    _visible = ("app", "app_state", "request", "request_state")
+    _visible: tuple[str, ...] = ("app", "app_state", "request", "request_state")
     _visible_later: Mapping[str, str] = {
         **dict.fromkeys(("error", "status", "route"), "after the endpoint: in post_endpoint_call"),
         "response": "while the response has not left: in before_answer",
@@ -317,6 +319,8 @@ class RequestHookContext(LifeContext):
     @property
     def request_state(self) -> ComponentState:
         """What the cornerstone keeps for this request."""
+        if self._metadata.kind == "endpoint":
+            raise AttributeError("request_state")
         return self._hooked.states[self._metadata.key]
 
     @property
@@ -346,6 +350,28 @@ class RequestHookContext(LifeContext):
         if self._hooked.head is None:
             raise AttributeError("response")
         return self._hooked.head
+
+
+class ErrorContext(RequestHookContext):
+    """What `answer(context, error)` sees; `request_state` only of a cornerstone."""
+
+    __slots__ = ("_error",)
+    _visible = (*RequestHookContext._visible, "error", "route")  # noqa: SLF001  # its own base
+    _visible_later: Mapping[str, str] = {}
+
+    def __init__(self, life: LifeContext, hooked: HookedRequest, error: Exception) -> None:
+        super().__init__(life, hooked)
+        self._error = error
+
+    @property
+    def error(self) -> Exception:
+        """What is to be answered."""
+        return self._error
+
+    @property
+    def route(self) -> Route | AnsweringRoute | None:
+        """The route that was to answer; None if there was none yet."""
+        return find_route(self._hooked.scope)
 
 
 class _Visible(Generic[T]):

@@ -21,6 +21,7 @@ from asgihive.asgi.layers import LayeredState, LayeredUrls, enter_layer
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
+from asgihive.hive.error_answers import ErrorAnswers, ErrorRules
 from asgihive.hive.hooks import (
     ComponentStates,
     HiveInterface,
@@ -312,8 +313,8 @@ class Life:
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
         self._outer_units: dict[int, ManagerUnit] = {}
-        self.statuses: dict[type[Exception], int] = {}
-        """HTTP status by class of exception."""
+        self.errors = ErrorAnswers()
+        """What answers exceptions."""
         self.middleware: list[Middleware] = []
         """Around the hooks and the routes, outermost first."""
         self.requests: RequestsInFlight | None = None
@@ -322,9 +323,24 @@ class Life:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
             states[each.key].update(each.state)
             self._contexts[each.key] = LifeContext(hive, each, states[each.key])
-            self.statuses.update(each.statuses)
             if each.router is not None and not isinstance(each.router, Router):
                 self._mounted[each.key] = MountedApplication(each.router)
+            self._add_error_rules(each)
+        if self.errors.common.answers:
+            router.refuse = self.errors.refuse
+
+    def _add_error_rules(self, component: Component) -> None:
+        rules = self.errors.common if component.kind == "cornerstone" else ErrorRules()
+        answers = [each.answer for each in component.modules if each.answer is not None]
+        statuses = {**component.statuses}
+        for module in component.modules:
+            statuses |= module.statuses
+        rules.add(self._contexts[component.key], answers[::-1], statuses)
+        if component.kind == "endpoint":
+            router = component.router
+            routes = router.registered if isinstance(router, Router) else ()
+            targets = [*(each.target for each in routes), self._mounted.get(component.key, router)]
+            self.errors.add_endpoint(targets, rules)
 
     def mount(self, documentation: Documentation | None) -> None:
         """Mount the endpoints' routers, and the documentation.
@@ -400,13 +416,15 @@ class Life:
             answering = RequestHooks(
                 answering,
                 steps,
-                self.statuses,
+                self.errors.send,
                 self._post_hook_seconds,
                 passes_errors=app is not None,
             )
         if app is None and self.middleware:
             # So that a middleware sees the answer of an error, as it does in Starlette.
-            answering = answering if steps else Gate(answering, self.statuses)
+            if not steps:
+                answering = gate = Gate(answering)
+                gate.errors = self.errors.send
             for each in reversed(self.middleware):
                 try:
                     answering = each.cls(answering, *each.args, **each.kwargs)

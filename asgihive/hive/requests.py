@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -13,9 +13,10 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException, send_error
-from asgihive.asgi.errors import send_as_denial
+from asgihive.asgi.errors import SendsError, send_as_denial
 from asgihive.hive.components import ModuleHooks, get_class
 from asgihive.hive.hooks import (
+    HOOKED,
     HookedRequest,
     Hooks,
     LifeContext,
@@ -33,7 +34,6 @@ _logger = logging.getLogger("asgihive.hive")
 PRE_CALL, POST_CALL = "pre_endpoint_call", "post_endpoint_call"
 BEFORE_ANSWER = "before_answer"
 REQUEST_STEPS = (PRE_CALL, BEFORE_ANSWER, POST_CALL)
-_HOOKED = "asgihive.hooked"
 
 Caller = Callable[[Any], Awaitable[Any]]
 
@@ -136,7 +136,7 @@ class RequestHooks:
 
     Args:
         steps: in start order. Around websockets are those that ask for it.
-        statuses: for `send_error`.
+        errors: what answers exceptions.
         seconds: the bound of time: after so long the hook that is running is cancelled, and
             those that are left get as long again.
         passes_errors: whether what `app` raises is raised again after the hooks, for an outer
@@ -147,7 +147,7 @@ class RequestHooks:
         self,
         app: ASGIApp,
         steps: Sequence[RequestStep],
-        statuses: Mapping[type[Exception], int],
+        errors: SendsError,
         seconds: float,
         *,
         passes_errors: bool = False,
@@ -157,14 +157,14 @@ class RequestHooks:
         asking = [step for step in steps if step.websockets]
         self._steps = {"http": _Steps(steps), "websocket": _Steps(asking)}
         self._seconds = seconds
-        self._statuses = statuses
+        self._errors = errors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         steps = self._steps[scope["type"]]
         if not steps.all:
             await self._bare(scope, receive, send)
             return
-        hooked = scope[_HOOKED] = HookedRequest(scope, receive, send)
+        hooked = scope[HOOKED] = HookedRequest(scope, receive, send)
         try:
             await self._answer(hooked, steps)
         except BaseException as error:
@@ -177,7 +177,7 @@ class RequestHooks:
             finally:
                 # Else both would wait in cycles for the garbage collector, at each request.
                 hooked.opened.clear()
-                del scope[_HOOKED]
+                del scope[HOOKED]
         if hooked.failure is not None:
             raise hooked.failure
 
@@ -198,15 +198,8 @@ class RequestHooks:
         if hooked.refusal is not None:  # whatever the endpoint has made of it
             hooked.error, hooked.failure = hooked.refusal, None
         if isinstance(hooked.error, Exception) and hooked.failure is None:
-            receive, phase = hooked.receive, hooked.phase
-            await send_error(
-                hooked.error,
-                hooked.scope,
-                receive,
-                hooked.send,
-                statuses=self._statuses,
-                phase=phase,
-            )
+            scope, receive, phase = hooked.scope, hooked.receive, hooked.phase
+            await self._errors(hooked.error, scope, receive, hooked.send, phase=phase)
 
     async def _finish(self, hooked: HookedRequest, steps: _Steps) -> None:
         hooked.is_over = True
@@ -300,7 +293,7 @@ class FailureKeeper:
         try:
             await self._app(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # raised again by `RequestHooks`
-            scope[_HOOKED].failure = scope[_HOOKED].error = error
+            scope[HOOKED].failure = scope[HOOKED].error = error
 
 
 def _make_caller(hooks: type[Hooks], name: str, *, abandon: bool = False) -> Caller:
