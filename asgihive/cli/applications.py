@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Host, Mount, WebSocketRoute
+from starlette.routing import Host, Mount
 from starlette.routing import Router as StarletteRouter
 
-from asgihive.asgi import Router, find_location, find_name
+from asgihive.asgi import Router, find_name
 from asgihive.errors import join_names, suggest_name
 from asgihive.hive import Hive, HiveConfig, HiveMiddleware, RouteRecord
+from asgihive.hive.graph import record_foreign_routes
 from asgihive.hive.lifespan_protocol import find_user_frames
 
 _ACCEPTED = "module:attribute such as main:app, or a file such as main.py, is accepted"
@@ -246,19 +247,11 @@ def _find_in_starlette(
                 target = route.app
                 shown = find_name(target) if inspect.isroutine(target) else type(target).__name__
                 own.append(RouteRecord(("*",), below or "/", "", shown, "", 0))
-        elif hasattr(route, "path") and hasattr(route, "endpoint"):
-            own.append(_record_route(route, prefix + route.path, route.endpoint))
+        elif hasattr(route, "effective_route_contexts") or (
+            hasattr(route, "path") and hasattr(route, "endpoint")
+        ):
+            own += record_foreign_routes([route], prefix)
         else:
             has_more = True
     yield Application(prefix, name, routes=tuple(own), has_more=has_more)
     yield from inner
-
-
-def _record_route(route: BaseRoute, path: str, endpoint: Any) -> RouteRecord:
-    methods = getattr(route, "methods", None) or {"*"}
-    if isinstance(route, WebSocketRoute):
-        methods = {"WEBSOCKET"}
-    tag = ", ".join(str(each) for each in getattr(route, "tags", None) or ())
-    file, _, line = find_location(endpoint).rpartition(":")
-    number = int(line) if line.isdecimal() else 0
-    return RouteRecord(tuple(sorted(methods)), path, tag, find_name(endpoint), file, number)

@@ -1,10 +1,13 @@
 """The order in which components start, and the tables and the diagram that show it."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
+from asgihive.asgi import find_location, find_name
 from asgihive.errors import ComponentError, join_names, suggest_name
 from asgihive.hive.hooks import Metadata
 
@@ -34,6 +37,49 @@ class RouteRecord:
     handler: str
     file: str
     line: int
+
+
+def record_foreign_routes(routes: Iterable[Any], prefix: str) -> Iterator[RouteRecord]:
+    """Yield the routes of Starlette's or FastAPI's routing, those of mounts too.
+
+    Args:
+        prefix: before their paths.
+    """
+    for route in routes:
+        # FastAPI keeps routers as they were included, and says by this what it makes of them.
+        contexts = getattr(route, "effective_route_contexts", None)
+        if contexts is not None:
+            for each in contexts():
+                seen = each.starlette_route or each
+                yield from _record_foreign_route(seen, each.original_route, prefix)
+        else:
+            yield from _record_foreign_route(route, route, prefix)
+
+
+def _record_foreign_route(seen: Any, route: Any, prefix: str) -> Iterator[RouteRecord]:
+    path = prefix + str(getattr(seen, "path", ""))
+    endpoint = getattr(route, "endpoint", None)
+    if endpoint is None:
+        below = tuple(getattr(route, "routes", None) or ())
+        if below:
+            yield from record_foreign_routes(below, path)
+            return
+        app = getattr(route, "app", route)
+        name = find_name(app) if inspect.isroutine(app) else type(app).__name__
+        yield RouteRecord(("*",), path or "/", "", name, "", 0)
+        return
+    methods = getattr(seen, "methods", None) or getattr(route, "methods", None)
+    is_websocket = methods is None and hasattr(route, "path_regex")
+    tag = ", ".join(str(getattr(each, "value", each)) for each in getattr(seen, "tags", None) or ())
+    file, _, line = find_location(endpoint).rpartition(":")
+    yield RouteRecord(
+        methods=("WEBSOCKET",) if is_websocket else tuple(sorted(methods or {"*"})),
+        url=path or "/",
+        tag=tag,
+        handler=find_name(endpoint),
+        file=file,
+        line=int(line) if line.isdecimal() else 0,
+    )
 
 
 def sort_components(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:

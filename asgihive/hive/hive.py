@@ -1,10 +1,12 @@
 """`Hive`: an ASGI application out of cornerstones and endpoints."""
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from starlette.datastructures import State, URLPath
@@ -39,7 +41,21 @@ from asgihive.hive.discovery import (
     find_installed,
     load_component,
 )
-from asgihive.hive.graph import GraphNode, RouteRecord, refuse_duplicates, sort_components
+from asgihive.hive.documentation import HiveDocumentation
+from asgihive.hive.fastapi_routers import (
+    APIRouterInclusion,
+    FastAPIRoutes,
+    check_fastapi,
+    is_api_router,
+    make_fastapi,
+)
+from asgihive.hive.graph import (
+    GraphNode,
+    RouteRecord,
+    record_foreign_routes,
+    refuse_duplicates,
+    sort_components,
+)
 from asgihive.hive.hooks import ComponentKind, ComponentStates
 from asgihive.hive.imports import Builder, Importer, find_builder
 from asgihive.hive.in_flight import RequestsInFlight
@@ -69,7 +85,7 @@ class Hive:
     Args:
         config: `HiveConfig.from_environment()` by default.
         cornerstones, endpoints: further components, built in code.
-        title, version: of the OpenAPI document.
+        title, version: of the OpenAPI document; by default those of `app`.
         docs: whether `/openapi.json` and `/docs` are there.
         base: the folder that relative package paths begin at; by default that of the file
             which calls this.
@@ -80,6 +96,9 @@ class Hive:
         send_timeout_seconds: how long a client may take for one part of a response, before its
             connection is dropped.
         optional_trailing_slash: see `Router`.
+        app: a FastAPI application, which answers what the hive does not, and into which endpoints'
+            `APIRouter`s are included; its lifespan runs with the hive's. Without one, the hive
+            makes one where it is needed.
         middleware: Starlette's `Middleware(…)`, outermost first, around hooks and routes, of http
             and of websockets.
 
@@ -93,8 +112,8 @@ class Hive:
         *,
         cornerstones: Sequence[Component] = (),
         endpoints: Sequence[Component] = (),
-        title: str = "asgihive",
-        version: str = "0.1.0",
+        title: str | None = None,
+        version: str | None = None,
         docs: bool = True,
         base: str | os.PathLike[str] | None = None,
         entry_points: bool = True,
@@ -103,11 +122,17 @@ class Hive:
         send_timeout_seconds: float = SEND_TIMEOUT_SECONDS,
         optional_trailing_slash: bool = False,
         middleware: Sequence[Middleware] = (),
+        app: Any = None,
     ) -> None:
         self.config = HiveConfig.from_environment() if config is None else config
         self.state = State()
-        self._title = title
-        self._version = version
+        if app is not None:
+            check_fastapi(app)
+        self._app = app
+        self._has_own_fastapi = app is not None
+        self._api_routers: list[APIRouterInclusion] = []
+        self._title = title or str(getattr(app, "title", "asgihive"))
+        self._version = version or str(getattr(app, "version", "0.1.0"))
         self._docs = docs
         self._post_hook_seconds = post_hook_seconds
         self._shutdown_seconds = shutdown_seconds
@@ -157,11 +182,33 @@ class Hive:
             scope = life.enter(scope)
         await self.gate(scope, receive, send)
 
+    @property
+    def fastapi(self) -> Any:
+        """The FastAPI application of the endpoints that have an `APIRouter`; `app`, if given.
+
+        Tests set its `dependency_overrides`.
+        """
+        if self._app is None:
+            self._app = make_fastapi(self._title, self._version)
+        return self._app
+
     def include_router(
-        self, router: Router, prefix: str = "", *, tags: Sequence[str] = ()
+        self, router: Any, prefix: str = "", *, tags: Sequence[str] = (), **options: Any
     ) -> tuple[Route, ...]:
-        """Do as `Router.include_router`, at the hive's own root: `api_prefix` is not added."""
-        return self.router.include_router(router, prefix, tags=tags)
+        """Do as `Router.include_router`, at the hive's own root: `api_prefix` is not added.
+
+        Args:
+            router: a `Router`, or an `APIRouter` of FastAPI.
+            options: of FastAPI's `include_router`, for an `APIRouter`.
+        """
+        if not is_api_router(router):
+            return self.router.include_router(router, prefix, tags=tags, **options)
+        inclusion = (router, prefix, tags, options)
+        if self._life is None:
+            self._api_routers.append(inclusion)
+        else:
+            self._life.include_api_router(inclusion)
+        return ()
 
     def mount(self, prefix: str, app: ASGIApp, name: str | None = None) -> Route:
         """Do as `Router.mount`, at the hive's own root: `api_prefix` is not added.
@@ -236,6 +283,8 @@ class Hive:
                     cleanup_seconds = max(self._post_hook_seconds, self._shutdown_seconds)
                     await requests.end(self._shutdown_seconds, cleanup_seconds)
         finally:
+            if self._life is not None:
+                self._life.release()
             self._phase = "stopped"
             self._life = None
             self._return_to_idle()
@@ -288,11 +337,48 @@ class Hive:
         Raises:
             ComponentError: as `running`.
         """
-        life = self.life
-        if life is None:
-            life = self._make_life(self._sort_components()[0])
+        with self._showing() as life:
+            return tuple(self._list_records(life.router))
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document; as `route_records`. Of a hive without one it is empty.
+
+        Raises:
+            ComponentError: as `running`.
+        """
+        with self._showing() as life:
+            documentation = self._make_documentation(life.router)
+            return {} if documentation is None else documentation.document()
+
+    @contextmanager
+    def _showing(self) -> Iterator[Life]:
+        """Give the life that answers, or one that only has its routes."""
+        life = self.life or self._life
+        if life is not None:
+            yield life
+            return
+        life = self._make_life(self._sort_components()[0])
+        try:
             life.mount(self._make_documentation(life.router))
-        return tuple(_make_record(path, route) for path, route in list_routes(life.router))
+            yield life
+        finally:
+            life.release()
+
+    def _list_records(self, router: Router) -> Iterator[RouteRecord]:
+        seen: set[int] = set()
+        for path, route in list_routes(router):
+            app: Any = None if route.is_handler else inspect.unwrap(route.target)
+            below: Iterable[RouteRecord] = ()
+            if isinstance(app, Hive):
+                below = (replace(each, url=path + each.url) for each in app.route_records())
+            elif isinstance(app, FastAPIRoutes):
+                below = () if id(app) in seen else record_foreign_routes(app.app.routes, "")
+                seen.add(id(app))
+            elif isinstance(getattr(app, "routes", None), list):  # Starlette's, FastAPI's
+                below = record_foreign_routes(app.routes, path)
+            else:
+                below = (_make_record(path, route),)
+            yield from below
 
     async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
         how = f": {_HOW_TO_START}" if self._phase in {"never started", "stopped"} else ""
@@ -331,6 +417,7 @@ class Hive:
         hooks = (*EXTERNAL_HOOKS, *(f"async_{each}" for each in EXTERNAL_HOOKS))
         needs = any(getattr(self.config, each) is not None for each in hooks)
         needs = needs or any(each.needs_lifespan for each in self._built)
+        needs = needs or self._has_own_fastapi or any(is_api_router(e.router) for e in self._built)
         return bool(self._built) and not self._found and not needs
 
     def _sort_components(self) -> tuple[list[Component], tuple[GraphNode, ...]]:
@@ -354,9 +441,19 @@ class Hive:
         router = self._make_router()
         router.overrides = self._own.overrides  # of every life, and of the endpoints too
         router.include_router(self._own)
-        life = Life(self, self.config, components, router, self._post_hook_seconds)
+        life = Life(
+            self, self.config, components, router, self._post_hook_seconds, self._open_fastapi
+        )
+        life.api_routers += self._api_routers
+        life.has_fastapi = self._has_own_fastapi
         life.middleware += self._middleware
         return life
+
+    def _open_fastapi(
+        self, cornerstones: ComponentStates, endpoints: ComponentStates
+    ) -> FastAPIRoutes:
+        has_own = self._has_own_fastapi
+        return FastAPIRoutes(self.fastapi, cornerstones, endpoints, has_own_routes=has_own)
 
     def _make_router(self) -> Router:
         return Router(optional_trailing_slash=self._optional_trailing_slash)
@@ -364,7 +461,7 @@ class Hive:
     def _make_documentation(self, router: Router) -> Documentation | None:
         if not self._docs:
             return None
-        return Documentation(router, title=self._title, version=self._version)
+        return HiveDocumentation(router, title=self._title, version=self._version)
 
 
 class HiveMiddleware:

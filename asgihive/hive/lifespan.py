@@ -22,6 +22,12 @@ from asgihive.errors import ComponentError, ConfigurationError, HookFailed
 from asgihive.hive.components import Component, ModuleHooks, get_class
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.error_answers import ErrorAnswers, ErrorRules
+from asgihive.hive.fastapi_routers import (
+    APIRouterInclusion,
+    FastAPIRoutes,
+    is_api_router,
+    list_functions,
+)
 from asgihive.hive.hooks import (
     ComponentStates,
     HiveInterface,
@@ -290,16 +296,20 @@ class Life:
         components: in start order.
         router: everything is mounted into it.
         post_hook_seconds: see `RequestHooks`.
+        open_fastapi: makes what answers for FastAPI's routers.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # each is one fact
         self,
         hive: HiveInterface,
         config: HiveConfig,
         components: Sequence[Component],
         router: Router,
         post_hook_seconds: float,
+        open_fastapi: Callable[[ComponentStates, ComponentStates], FastAPIRoutes],
     ) -> None:
+        self._open_fastapi = open_fastapi
+        self._is_mounted = False
         self.router = router
         self._hive = hive
         self._config = config
@@ -317,13 +327,19 @@ class Life:
         """What answers exceptions."""
         self.middleware: list[Middleware] = []
         """Around the hooks and the routes, outermost first."""
+        self.api_routers: list[APIRouterInclusion] = []
+        """FastAPI's routers that are to be included when the endpoints are mounted."""
+        self.has_fastapi = False
+        """Whether a FastAPI application answers what the hive does not."""
+        self._fastapi: FastAPIRoutes | None = None
         self.requests: RequestsInFlight | None = None
         """Those being answered; None where no shutdown waits for them."""
         for each in components:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
             states[each.key].update(each.state)
             self._contexts[each.key] = LifeContext(hive, each, states[each.key])
-            if each.router is not None and not isinstance(each.router, Router):
+            has_own = isinstance(each.router, Router) or is_api_router(each.router)
+            if each.router is not None and not has_own:
                 self._mounted[each.key] = MountedApplication(each.router)
             self._add_error_rules(each)
         if self.errors.common.answers:
@@ -340,6 +356,7 @@ class Life:
             router = component.router
             routes = router.registered if isinstance(router, Router) else ()
             targets = [*(each.target for each in routes), self._mounted.get(component.key, router)]
+            targets += list_functions(router) if is_api_router(router) else ()
             self.errors.add_endpoint(targets, rules)
 
     def mount(self, documentation: Documentation | None) -> None:
@@ -351,6 +368,11 @@ class Life:
         for each in self._endpoints:
             if each.router is not None and self._config.router_mount_automated:
                 self._mount_endpoint(each, each.router)
+        self._is_mounted = True
+        try:
+            self._mount_fastapi()
+        except ValueError as error:
+            raise ComponentError("FastAPI", "of the hive", str(error)) from error
         if documentation is not None:
             try:
                 documentation.add_to(self.router)
@@ -401,6 +423,11 @@ class Life:
                 owner, file = f"the application at {path or '/'}", find_location(app)
                 unit = ManagerUnit(owner, file or route.name, mounted.lifespan, mounted.keep_state)
                 self._outer_units[id(app)] = unit
+        if self._fastapi is not None and id(self._fastapi) not in self._outer_units:
+            unit = ManagerUnit(
+                "FastAPI", "of the hive", self._fastapi.lifespan, self._fastapi.keep_state
+            )
+            self._outer_units[id(self._fastapi)] = unit
         return (*self._outer_units.values(),)
 
     def make_application(self, app: ASGIApp | None = None) -> ASGIApp:
@@ -471,12 +498,39 @@ class Life:
         _share_state(scope, RequestStates(self.known))
         return scope
 
+    def include_api_router(self, inclusion: APIRouterInclusion) -> None:
+        """Include a router of FastAPI, when the endpoints are mounted or at once after that.
+
+        Raises:
+            ValueError: FastAPI refuses it.
+        """
+        self.api_routers.append(inclusion)
+        if self._is_mounted:
+            self._mount_fastapi()
+
+    def _mount_fastapi(self) -> None:
+        if self._fastapi is None and (self.api_routers or self.has_fastapi):
+            self._fastapi = self._open_fastapi(self.cornerstones, self.endpoints)
+        if self._fastapi is not None:
+            while self.api_routers:
+                router, prefix, tags, options = self.api_routers.pop(0)
+                self._fastapi.include(router, prefix, tags, **options)
+            self._fastapi.mount(self.router)
+
+    def release(self) -> None:
+        """Leave the FastAPI application as it was."""
+        if self._fastapi is not None:
+            self._fastapi.release()
+
     def _mount_endpoint(self, component: Component, router: Router | ASGIApp) -> None:
         prefix = self._config.make_prefix(component.container, component.name)
         try:
             if isinstance(router, Router):
                 tag = self._config.make_tag(component.container, component.name)
                 self.router.include_router(router, prefix, tags=[tag])
+            elif is_api_router(router):
+                tag = self._config.make_tag(component.container, component.name)
+                self.api_routers.append((router, prefix, [tag], {}))
             else:
                 name = str(getattr(router, "__name__", type(router).__name__))
                 self.router.mount(prefix, self._mounted.get(component.key, router), name=name)

@@ -1,0 +1,180 @@
+"""FastAPI's `APIRouter`s as endpoints: a FastAPI application answers them inside of the hive.
+
+FastAPI is imported only where one of its routers is handed over.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from asgihive.asgi import Router
+from asgihive.asgi.layers import LayeredState, LayeredUrls, adopt_route, enter_layer, forget_route
+from asgihive.errors import ConfigurationError, HiveError
+from asgihive.hive.hooks import ComponentStates
+
+_REST = "asgihive_rest"
+
+
+APIRouterInclusion = tuple[Any, str, Sequence[str], Mapping[str, Any]]
+"""A router, its prefix, its tags, and other arguments of FastAPI's `include_router`."""
+
+
+def is_api_router(router: object) -> bool:
+    """Return whether it is a `fastapi.APIRouter`."""
+    kind = getattr(sys.modules.get("fastapi"), "APIRouter", None)
+    return kind is not None and isinstance(router, kind)
+
+
+def list_functions(router: Any) -> Iterator[Any]:
+    """Yield the functions that answer the routes of an `APIRouter`, and of those it includes."""
+    for route in router.routes:
+        contexts = getattr(route, "effective_route_contexts", None)
+        for each in (route,) if contexts is None else contexts():
+            yield getattr(getattr(each, "original_route", each), "endpoint", None)
+
+
+def check_fastapi(app: object) -> None:
+    """Refuse what is no FastAPI application.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    kind = getattr(sys.modules.get("fastapi"), "FastAPI", None)
+    if kind is None or not isinstance(app, kind):
+        detail = f"is {app!r}: a FastAPI application is accepted; others are mounted"
+        raise ConfigurationError("app", detail)
+
+
+def make_fastapi(title: str, version: str) -> Any:
+    """Make a FastAPI application without documentation of its own."""
+    from fastapi import FastAPI  # noqa: PLC0415  # the user has handed one of its routers over
+
+    return FastAPI(title=title, version=version, openapi_url=None)
+
+
+class FastAPIRoutes:
+    """The routes of a FastAPI application, as far as they are those of one life of a hive.
+
+    Routers are included into the application itself, so that its dependency overrides, exception
+    handlers and middleware are theirs; `release` takes them out again.
+
+    Args:
+        app: the FastAPI application.
+        cornerstones, endpoints: what it shows as `app.state.cornerstones` and `.endpoints`.
+        has_own_routes: whether the application answers what the hive does not.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        cornerstones: ComponentStates,
+        endpoints: ComponentStates,
+        *,
+        has_own_routes: bool,
+    ) -> None:
+        self.app = app
+        self._state: Mapping[str, Any] = {}
+        # Whether each is mounted; the first one has all paths.
+        self._prefixes: dict[str, bool] = {"": False} if has_own_routes else {}
+        if hasattr(app.state, "asgihive_routes"):
+            raise HiveError("The FastAPI application is that of a hive that runs: make another one")
+        app.state.asgihive_routes = self
+        app.state.cornerstones, app.state.endpoints = cornerstones, endpoints
+        router = app.router
+        # FastAPI takes over the start-up functions and the lifespan of what it includes.
+        lists = (router.routes, *(getattr(router, each, []) for each in _EVENTS))
+        self._before = [(each, [*each]) for each in lists]
+        self._lifespan_before = router.lifespan_context
+
+    def include(self, router: Any, prefix: str, tags: Sequence[str], **options: Any) -> None:
+        """Include a router as FastAPI does.
+
+        Raises:
+            ValueError: FastAPI refuses it.
+        """
+        try:
+            self.app.include_router(router, prefix=prefix, tags=[*tags], **options)
+        except (AssertionError, RuntimeError) as error:
+            raise ValueError(str(error)) from error
+        self.app.openapi_schema = None
+        self._prefixes.setdefault(prefix, False)
+
+    def mount(self, router: Router) -> None:
+        """Let a router hand over what the application answers.
+
+        Raises:
+            ValueError: a path is taken.
+        """
+        for prefix, is_mounted in self._prefixes.items():
+            rest = f"{prefix}/{{{_REST}:path}}"
+            if not is_mounted and not self._prefixes.get(""):  # which has them all
+                for path in (prefix, rest) if prefix else (rest,):
+                    router.add(path, self, ("*",), name="fastapi")
+                    router.add_websocket(path, self, name="fastapi")
+            self._prefixes[prefix] = True
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the application's OpenAPI document."""
+        document: dict[str, Any] = self.app.openapi()
+        return document
+
+    def release(self) -> None:
+        """Take out of the application what was included."""
+        for each, before in self._before:
+            each[:] = before
+        router = self.app.router
+        router.lifespan_context = self._lifespan_before
+        getattr(router, "_mark_routes_changed", lambda: None)()
+        self.app.openapi_schema = None
+        for name in ("cornerstones", "endpoints", "asgihive_routes"):
+            if hasattr(self.app.state, name):
+                delattr(self.app.state, name)
+
+    def lifespan(self) -> AbstractAsyncContextManager[object]:
+        """Return what starts and stops the application, and what it has included."""
+        manager: AbstractAsyncContextManager[object] = self.app.router.lifespan_context(self.app)
+        return manager
+
+    def keep_state(self, yielded: object) -> None:
+        """Keep what the lifespan yielded, if it is a mapping."""
+        self._state = yielded if isinstance(yielded, Mapping) else {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        params = {name: each for name, each in scope["path_params"].items() if name != _REST}
+        changes = {
+            "app": self.app,
+            "router": LayeredUrls(self.app.router, scope),
+            "path_params": params,
+        }
+        if self._state:
+            changes["state"] = LayeredState({**self._state}, scope["state"])
+        if self.app.root_path:
+            changes["root_path"] = self.app.root_path
+        inner = enter_layer(scope, changes)
+        for each in ("route", "endpoint"):
+            inner.pop(each, None)
+        try:
+            await self._find_application()(inner, receive, send)
+        finally:
+            (adopt_route if "route" in inner else forget_route)(inner)
+
+    def _find_application(self) -> ASGIApp:
+        """Return what answers: what the application does not handle is left to the hive."""
+        from starlette.middleware.errors import (  # noqa: PLC0415  # FastAPI imports it, Hive not
+            ServerErrorMiddleware,
+        )
+
+        app = self.app
+        if app.middleware_stack is None:
+            app.middleware_stack = app.build_middleware_stack()
+        stack = app.middleware_stack
+        if type(stack) is ServerErrorMiddleware and stack.handler is None and not stack.debug:
+            return stack.app
+        found: ASGIApp = stack
+        return found
+
+
+_EVENTS = ("on_startup", "on_shutdown")
