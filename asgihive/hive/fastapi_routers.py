@@ -159,6 +159,10 @@ class FastAPIRoutes:
         try:
             await self._find_application()(inner, receive, send)
         finally:
+            # FastAPI of 2026 has the route as it was before it was included, and beside it this.
+            context = inner.get("fastapi", {}).get("effective_route_context")
+            if context is not None:
+                inner["route"] = context.starlette_route or context
             (adopt_route if "route" in inner else forget_route)(inner)
 
     def _find_application(self) -> ASGIApp:
