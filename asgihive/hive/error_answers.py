@@ -88,7 +88,9 @@ class ErrorAnswers:
         route = scope.get("route")
         if isinstance(route, AnsweringRoute):
             route = route.mount or route.route
-        return self.of_targets.get(id(route.target)) if isinstance(route, Route) else None
+        # A route of FastAPI has a function, too.
+        target = route.target if isinstance(route, Route) else getattr(route, "endpoint", None)
+        return self.of_targets.get(id(target))
 
     async def _ask(  # the three of ASGI, and two of the error
         self,

@@ -33,7 +33,9 @@ def list_functions(router: Any) -> Iterator[Any]:
     for route in router.routes:
         contexts = getattr(route, "effective_route_contexts", None)
         for each in (route,) if contexts is None else contexts():
-            yield getattr(getattr(each, "original_route", each), "endpoint", None)
+            function = getattr(getattr(each, "original_route", each), "endpoint", None)
+            if function is not None:
+                yield function
 
 
 def check_fastapi(app: object) -> None:

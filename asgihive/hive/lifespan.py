@@ -28,6 +28,7 @@ from asgihive.hive.fastapi_routers import (
     is_api_router,
     list_functions,
 )
+from asgihive.hive.graph import record_foreign_routes
 from asgihive.hive.hooks import (
     ComponentStates,
     HiveInterface,
@@ -462,7 +463,14 @@ class Life:
 
     def warn_of_silent_hooks(self) -> None:
         """Warn where hooks around requests leave out websockets, and do not say so."""
-        routes = [path for path, route in list_routes(self.router) if route.kind == "websocket"]
+        routes = [
+            path
+            for path, route in list_routes(self.router)
+            if route.kind == "websocket" and route.target is not self._fastapi
+        ]
+        if self._fastapi is not None:
+            others = record_foreign_routes(self._fastapi.app.routes, "")
+            routes += [each.url for each in others if each.methods == ("WEBSOCKET",)]
         if not routes:
             return
         steps = self._list_request_steps()

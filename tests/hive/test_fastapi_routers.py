@@ -82,6 +82,7 @@ def make_api_router(**options: Any) -> APIRouter:
 
 
 class Auth(CornerstoneHooks):
+    websockets = True
     seen: list[Any] = []  # noqa: RUF012  # of all its objects
 
     def pre_endpoint_setup(self) -> None:
@@ -178,6 +179,38 @@ async def test_fastapi_answers_what_it_handles_and_the_hive_the_rest() -> None:
     assert Auth.seen[2] == (409, "HTTPException", template)
     assert Auth.seen[3] == (500, "ValueError", template)
     assert Auth.seen[4] == (404, "NoneType", None)
+
+
+@pytest.mark.parametrize("has_websocket", [False, True])
+async def test_hooks_that_leave_out_its_websockets_are_warned_of(
+    has_websocket: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Auth, "websockets", None)
+    router = make_api_router()
+    if not has_websocket:
+        router = APIRouter()
+        router.get("/")(find_user)
+    async with make_hive(router).running():
+        warned = [each.message for each in caplog.records if "do not run for" in each.message]
+    assert len(warned) == has_websocket
+    assert all("/api/e/x/live" in each for each in warned)
+
+
+async def test_what_components_say_of_errors_counts_too() -> None:
+    own = Component(
+        kind="endpoint",
+        container="e",
+        name="x",
+        router=make_api_router(),
+        statuses={Unknown: 404},
+    )
+    other = Component(kind="endpoint", container="e", name="y", router=make_api_router())
+    config = HiveConfig(cornerstone_package_path=())
+    hive = Hive(config, endpoints=[own, other], entry_points=False)
+    async with hive.running(), client(hive) as asks:
+        answer = await asks.get("/e/x/fails/known")
+        assert (answer.status_code, answer.json()) == (404, {"message": "known"})
+        assert (await asks.get("/e/y/fails/known")).status_code == 500
 
 
 async def test_dependency_overrides_of_fastapi_are_reached() -> None:

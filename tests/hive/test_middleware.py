@@ -41,6 +41,8 @@ class Noting:
 
 
 class Asking(CornerstoneHooks):
+    websockets = True
+
     async def pre_endpoint_call(self) -> None:
         self.app_state["calls"].append("hook")
 
