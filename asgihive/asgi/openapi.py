@@ -4,7 +4,7 @@ import html
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ from starlette.types import ASGIApp
 from asgihive.asgi.arguments import JSON, MSGPACK
 from asgihive.asgi.errors import HTTPException
 from asgihive.asgi.forms import MULTIPART, URL_ENCODED
-from asgihive.asgi.handlers import plan_calls
+from asgihive.asgi.handlers import CallPlan, plan_calls
+from asgihive.asgi.operation_options import (
+    Requirement,
+    ResponseDescription,
+    SecuritySchemes,
+    describe_responses,
+    find_fastapi_schemes,
+    list_requirements,
+)
 from asgihive.asgi.parameters import Argument, ArgumentSource
 from asgihive.asgi.responses import BufferedResponse
 from asgihive.asgi.results import (
@@ -65,7 +73,12 @@ _INVALID_SCHEMA: Schema = {
 
 
 def make_openapi_document(
-    routes: Iterable[tuple[str, Route]], *, title: str, version: str, description: str | None = None
+    routes: Iterable[tuple[str, Route]],
+    *,
+    title: str,
+    version: str,
+    description: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of routes, each with its whole path template.
 
@@ -82,16 +95,26 @@ def make_openapi_document(
             arguments = {(each.source, each.key): each for each in plan.arguments}
             result = MISSING if plan.handler is None else plan.handler.signature.result
             operation = _Operation(
-                route, segments, tuple(arguments.values()), split_result_annotation(result)
+                route,
+                segments,
+                tuple(arguments.values()),
+                split_result_annotation(result),
+                describe_responses(route.options.responses),
+                _list_requirements(route, plan),
             )
             operations.append(operation)
     schemas = _Schemas(
         [argument.annotation for each in operations for argument in each.arguments],
-        [each.written for each in operations],
+        [
+            annotation
+            for each in operations
+            for annotation in (each.written, *(other.model for other in each.others))
+        ],
     )
+    security = SecuritySchemes()
     identifiers: set[str] = set()
     paths: dict[str, dict[str, Any]] = {}
-    tags: dict[str, None] = {}
+    used_tags: dict[str, None] = dict.fromkeys(tags or ())
     for each in operations:
         names = [
             f"{{{part.name}}}" if isinstance(part, PathParameter) else part
@@ -102,8 +125,10 @@ def make_openapi_document(
             if method in each.route.methods and method.lower() not in item:
                 identifier = _choose_identifier(each, method, identifiers)
                 identifiers.add(identifier)
-                item[method.lower()] = _describe_operation(each, schemas, identifier)
-                tags.update(dict.fromkeys(each.route.options.tags))
+                entry = item[method.lower()] = _describe_operation(each, schemas, identifier)
+                if each.requirements:
+                    entry["security"] = security.describe(each.requirements)
+                used_tags.update(dict.fromkeys(each.route.options.tags))
     info = {"title": title, "version": version}
     if description:
         info["description"] = description
@@ -113,9 +138,26 @@ def make_openapi_document(
         "paths": {path: item for path, item in paths.items() if item},
         "components": {"schemas": {**schemas.components, _INVALID: _INVALID_SCHEMA}},
     }
-    if tags:
-        document["tags"] = [{"name": tag} for tag in tags]
+    if security.components:
+        document["components"]["securitySchemes"] = security.components
+    if used_tags:
+        described = tags or {}
+        document["tags"] = [
+            {"name": tag, "description": described[tag]} if tag in described else {"name": tag}
+            for tag in used_tags
+        ]
     return document
+
+
+def _list_requirements(route: Route, plan: CallPlan) -> tuple[Requirement, ...]:
+    """Return the security of an operation, also that of FastAPI's objects that guard it."""
+    said = list_requirements(route.options.security)
+    known = {scheme.name for requirement in said for scheme in requirement}
+    found = find_fastapi_schemes(step.signature.function for step in plan.steps)
+    others = tuple(each for each in found if each.name not in known)
+    if not others:
+        return said
+    return tuple((*each, *others) for each in said) or (others,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +168,10 @@ class _Operation:
     segments: Segments
     arguments: tuple[Argument, ...]
     result: ResultAnnotation
+    others: tuple[ResponseDescription, ...]
+    """The responses that the decorator says."""
+
+    requirements: tuple[Requirement, ...]
 
     @property
     def written(self) -> Any:
@@ -135,7 +181,7 @@ class _Operation:
 
 def _choose_identifier(operation: _Operation, method: str, taken: set[str]) -> str:
     """Return an `operationId` that no other operation has: its route's name, if it is free."""
-    name = operation.route.name
+    name = operation.route.options.operation_id or operation.route.name
     if name not in taken:
         return name
     words = [name, method.lower()]
@@ -242,6 +288,13 @@ def _describe_responses(operation: _Operation, schemas: "_Schemas") -> dict[str,
             "description": "What is wrong with the request, and where",
             "content": {JSON: {"schema": schema}},
         }
+    for each in operation.others:
+        known = responses.get(each.status, {}) if each.model is MISSING else {}
+        responses[each.status] = {**known, **each.members}
+        if each.model is not MISSING:
+            schema = schemas.find(each.model, written=True)
+            own = each.members.get("content", {})
+            responses[each.status]["content"] = {JSON: {"schema": schema}, **own}
     return responses
 
 
@@ -402,12 +455,20 @@ class Documentation:
     Args:
         router: what is documented, with the routers that it mounts.
         title, version, description: of the document.
+        tags: by tag its description; these come first.
     """
 
     def __init__(
-        self, router: Router, *, title: str, version: str = "0.1.0", description: str | None = None
+        self,
+        router: Router,
+        *,
+        title: str,
+        version: str = "0.1.0",
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.title = title
+        self.tags = dict(tags or {})
         self.version = version
         self.description = description
         self._router = router
@@ -418,7 +479,11 @@ class Documentation:
         """Make the OpenAPI document of the routes there are now, without `servers`."""
         routes = list_routes(self._router)
         return make_openapi_document(
-            routes, title=self.title, version=self.version, description=self.description
+            routes,
+            title=self.title,
+            version=self.version,
+            description=self.description,
+            tags=self.tags,
         )
 
     def add_to(self, router: Router) -> None:

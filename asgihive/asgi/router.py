@@ -49,6 +49,9 @@ class RouteOptions(TypedDict, total=False):
     summary: str | None
     description: str | None
     deprecated: bool
+    operation_id: str | None
+    responses: Mapping[int | str, Any]
+    security: Any
     include_in_schema: bool
     dependencies: Sequence[Any]
     media_type: str | None

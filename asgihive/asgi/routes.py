@@ -12,6 +12,7 @@ from uuid import UUID
 from starlette.types import ASGIApp
 
 from asgihive.asgi.markers import Dependency, describe_foreign_marker
+from asgihive.asgi.operation_options import describe_responses, list_requirements
 
 T = TypeVar("T")
 
@@ -114,7 +115,8 @@ class Options:
     """What a decorator says about a handler.
 
     Raises:
-        TypeError: the tags are one text, or a dependency is neither `Depends(f)` nor a function.
+        TypeError: the tags are one text, a dependency is neither `Depends(f)` nor a function, or
+            `responses` or `security` are not as OpenAPI has them.
     """
 
     tags: Sequence[str] = ()
@@ -131,6 +133,17 @@ class Options:
 
     deprecated: bool = False
     """For OpenAPI."""
+
+    operation_id: str | None = None
+    """OpenAPI's `operationId`; by default the handler's name."""
+
+    responses: Mapping[int | str, Any] = field(default_factory=dict)
+    """Further responses for OpenAPI, by status: a description, the type of the body, or a
+    mapping with `description`, `model` and what OpenAPI has."""
+
+    security: Any = ()
+    """For OpenAPI: by name a security scheme, as `{"bearer": {"type": "http", "scheme":
+    "bearer"}}`; several mappings are alternatives. It guards nothing: dependencies do."""
 
     include_in_schema: bool = True
     """Whether OpenAPI and the documentation page have the route."""
@@ -168,6 +181,8 @@ class Options:
         guards = (
             each if isinstance(each, Dependency) else Dependency(each) for each in dependencies
         )
+        describe_responses(self.responses)
+        list_requirements(self.security)
         object.__setattr__(self, "tags", tuple(dict.fromkeys(tags)))
         object.__setattr__(self, "dependencies", tuple(guards))
 

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -86,6 +86,7 @@ class Hive:
         config: `HiveConfig.from_environment()` by default.
         cornerstones, endpoints: further components, built in code.
         title, version: of the OpenAPI document; by default those of `app`.
+        tags: of the OpenAPI document: by tag its description.
         docs: whether `/openapi.json` and `/docs` are there.
         base: the folder that relative package paths begin at; by default that of the file
             which calls this.
@@ -114,6 +115,7 @@ class Hive:
         endpoints: Sequence[Component] = (),
         title: str | None = None,
         version: str | None = None,
+        tags: Mapping[str, str] | None = None,
         docs: bool = True,
         base: str | os.PathLike[str] | None = None,
         entry_points: bool = True,
@@ -133,6 +135,7 @@ class Hive:
         self._api_routers: list[APIRouterInclusion] = []
         self._title = title or str(getattr(app, "title", "asgihive"))
         self._version = version or str(getattr(app, "version", "0.1.0"))
+        self._tags = tags
         self._docs = docs
         self._post_hook_seconds = post_hook_seconds
         self._shutdown_seconds = shutdown_seconds
@@ -461,7 +464,7 @@ class Hive:
     def _make_documentation(self, router: Router) -> Documentation | None:
         if not self._docs:
             return None
-        return HiveDocumentation(router, title=self._title, version=self._version)
+        return HiveDocumentation(router, title=self._title, version=self._version, tags=self._tags)
 
 
 class HiveMiddleware:
