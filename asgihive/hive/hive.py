@@ -369,13 +369,17 @@ class Hive:
 
     def _list_records(self, router: Router) -> Iterator[RouteRecord]:
         seen: set[int] = set()
-        for path, route in list_routes(router):
+        routes = [*list_routes(router)]
+        own = {path for path, _ in routes}
+        for path, route in routes:
             app: Any = None if route.is_handler else inspect.unwrap(route.target)
             below: Iterable[RouteRecord] = ()
             if isinstance(app, Hive):
                 below = (replace(each, url=path + each.url) for each in app.route_records())
             elif isinstance(app, FastAPIRoutes):
-                below = () if id(app) in seen else record_foreign_routes(app.app.routes, "")
+                if id(app) not in seen:  # the hive answers what both have
+                    found = record_foreign_routes(app.app.routes, "")
+                    below = (each for each in found if each.url not in own)
                 seen.add(id(app))
             elif isinstance(getattr(app, "routes", None), list):  # Starlette's, FastAPI's
                 below = record_foreign_routes(app.routes, path)

@@ -50,6 +50,30 @@ anyio.run(check, backend=BACKEND)
 """
 
 
+KEPT = """
+import anyio, httpx
+from endpoints.hello import find_user
+from main import app
+
+async def check():
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        for number, user in ((1, "ada"), (2, "bee")):
+            answer = await client.get("/endpoints/hello/greet")
+            assert answer.json() == {"text": f"hello {user}", "number": number, "of": number}
+            app.fastapi.dependency_overrides[find_user] = lambda: "bee"
+        assert (await client.get("/")).json() == "hello"
+        document = (await client.get("/openapi.json")).json()
+        assert document["info"]["title"] == "Greetings"
+        assert [*document["paths"]] == ["/", "/endpoints/hello/greet"]
+
+anyio.run(check)
+"""
+
+
 def run(python: str, folder: Path, *arguments: str) -> None:
     done = subprocess.run(
         [python, *arguments],
@@ -81,6 +105,10 @@ def test_what_fastapi_hive_users_write() -> None:
 def test_the_port_does_the_same(folder: Path, backend: str) -> None:
     text = AFTER.replace("BACKEND", repr(backend))
     run(sys.executable, folder / "after", "-W", "error", "-c", text)
+
+
+def test_fastapis_routes_are_kept(folder: Path) -> None:
+    run(sys.executable, folder / "kept", "-W", "error", "-c", KEPT)
 
 
 def test_the_check_of_the_page(folder: Path) -> None:
