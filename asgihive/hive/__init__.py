@@ -29,6 +29,7 @@ from asgihive.hive.hooks import (
     RequestHookContext,
 )
 from asgihive.hive.lifespan import compose_lifespans
+from asgihive.hive.provided import FromHive, NotProvided
 
 __all__ = [
     "Component",
@@ -39,6 +40,7 @@ __all__ = [
     "CornerstoneHooks",
     "EndpointAsyncHooks",
     "EndpointHooks",
+    "FromHive",
     "GraphNode",
     "Hive",
     "HiveConfig",
@@ -50,6 +52,7 @@ __all__ = [
     "LifeContext",
     "Metadata",
     "ModuleHooks",
+    "NotProvided",
     "RequestHookContext",
     "RouteRecord",
     "compose_lifespans",

@@ -54,6 +54,8 @@ class ModuleHooks:
     """Called, `def` or `async def`, before the first byte of a response leaves; likewise."""
     websockets: bool | None = None
     """Whether what is around requests is around websockets, too."""
+    provides: tuple[Any, ...] = ()
+    """Types of which a cornerstone provides values, in particular for each request."""
     statuses: Mapping[type[Exception], int] = field(default_factory=dict)
     """As those of a `Component`."""
     answer: Callable[[ErrorContext, Exception], Any] | None = None
@@ -75,8 +77,8 @@ class Component(Metadata):
     router: Router | ASGIApp | None = None
     """Of an endpoint: a `Router`, which is included, or any ASGI application, which is mounted;
     its `lifespan`, if it has one, runs with the endpoint's."""
-    state: Mapping[str, Any] = field(default_factory=dict)
-    """Values that its `app_state` begins with."""
+    state: Mapping[Any, Any] = field(default_factory=dict)
+    """Values that its `app_state` begins with; under types, what it provides."""
     statuses: Mapping[type[Exception], int] = field(default_factory=dict)
     """HTTP statuses of exception classes: of an endpoint for its routes, of a cornerstone for the
     whole hive."""
@@ -114,7 +116,15 @@ def make_replacement(kind: ComponentKind, container: str, name: str, fake: objec
         return replace(bare, state=fake)
     if isinstance(fake, Router) and kind == "endpoint":
         return replace(bare, router=fake)
-    offered = [*_name_hooks(kind), "lifespan", "request", "before_answer", "router", "requires"]
+    offered = [
+        *_name_hooks(kind),
+        "lifespan",
+        "request",
+        "before_answer",
+        "provides",
+        "router",
+        "requires",
+    ]
     is_of_other_kind = isinstance(fake, Hooks) or _is_hooks_class(fake, Hooks)
     if is_of_other_kind or not any(hasattr(fake, each) for each in offered):
         detail = (
@@ -191,6 +201,15 @@ def read_requires(offers: object, key: str, file: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def list_provided(component: Component) -> tuple[Any, ...]:
+    """Return the types that a component says it provides."""
+    types = [each for module in component.modules for each in module.provides]
+    hooks = [each for module in component.modules for each in module.hooks]
+    types += [kind for each in hooks for kind in getattr(get_class(each), "provides", ())]
+    types += [key for key in component.state if not isinstance(key, str)]
+    return tuple(dict.fromkeys(types))
+
+
 def get_class(hooks: type[Hooks] | Hooks) -> type[Hooks]:
     """Return the class whose methods say which steps there are."""
     return hooks if isinstance(hooks, type) else type(hooks)
@@ -251,7 +270,11 @@ def _list_steps(kind: ComponentKind) -> set[str]:
 
 def _refuse_misspelt_names(module: ModuleType, kind: ComponentKind, key: str, file: str) -> None:
     """Refuse what was meant to be read, by its kind and by a name that is nearly one of those."""
-    of_kind = {"request", "before_answer", "websockets"} if kind == "cornerstone" else {"router"}
+    of_kind = (
+        {"request", "before_answer", "websockets", "provides"}
+        if kind == "cornerstone"
+        else {"router"}
+    )
     names = {"requires", "statuses", "lifespan", *of_kind}
     for name, value in vars(module).items():
         meant = None if name in names else find_misspelt(name, names - vars(module).keys())
@@ -282,6 +305,7 @@ _MEANT: Mapping[str, Callable[[Any], bool]] = {
     "request": _is_manager,
     "before_answer": inspect.isfunction,
     "websockets": lambda value: isinstance(value, bool),
+    "provides": lambda value: isinstance(value, tuple | list),
     "router": lambda value: isinstance(value, Router),
 }
 

@@ -14,6 +14,7 @@ class Conventions(TypedDict, total=False):
 
     before_answer: Callable[..., Any] | None
     websockets: bool | None
+    provides: tuple[Any, ...]
     statuses: Mapping[type[Exception], int]
     answer: Callable[..., Any] | None
 
@@ -31,6 +32,7 @@ def read_conventions(offers: object, kind: ComponentKind, key: str, file: str) -
     if kind == "cornerstone":
         found["before_answer"] = _read_function(offers, "before_answer", ("context",), key, file)
         found["websockets"] = _read_websockets(offers, key, file)
+        found["provides"] = _read_provides(offers, key, file)
     return found
 
 
@@ -74,6 +76,16 @@ def _read_answer(offers: object, key: str, file: str) -> Callable[..., Any] | No
     if not names & {"context", "error"}:
         return None
     return _read_function(offers, "answer", ("context", "error"), key, file)
+
+
+def _read_provides(offers: object, key: str, file: str) -> tuple[Any, ...]:
+    provides = getattr(offers, "provides", ())
+    if isinstance(provides, ModuleType):
+        return ()
+    if not isinstance(provides, tuple | list) or any(isinstance(each, str) for each in provides):
+        detail = f"provides is {provides!r}: a tuple of types, such as (AsyncSession,), is accepted"
+        raise ComponentError(key, file, detail)
+    return tuple(provides)
 
 
 def _read_websockets(offers: object, key: str, file: str) -> bool | None:

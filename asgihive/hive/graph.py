@@ -14,13 +14,19 @@ from asgihive.hive.hooks import Metadata
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """One component in start order; `requires` are keys, `container.name`."""
+    """One component in start order; `requires` are keys, `container.name`.
+
+    `provides` are the names of types that it says it provides, `asks` those that its routes ask
+    for.
+    """
 
     position: int
     kind: str
     key: str
     file: str
     requires: tuple[str, ...]
+    provides: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +189,7 @@ def format_graph(headline: str, nodes: Sequence[GraphNode]) -> str:
         return f"{headline}: no components"
     lines = [f"{headline}: starts from top to bottom, stops from bottom to top"]
     keys = max(len(node.key) for node in nodes)
-    requirements = [
-        f"requires {', '.join(node.requires)}" if node.requires else "" for node in nodes
-    ]
+    requirements = [_format_needs(node) for node in nodes]
     width = max(map(len, requirements))
     kind = ""
     for node, required in zip(nodes, requirements, strict=True):
@@ -197,6 +201,11 @@ def format_graph(headline: str, nodes: Sequence[GraphNode]) -> str:
             cells.insert(1, f"{required:<{width}}")
         lines.append("  ".join(cells))
     return "\n".join(lines)
+
+
+def _format_needs(node: GraphNode) -> str:
+    parts = (("requires", node.requires), ("provides", node.provides), ("asks for", node.asks))
+    return "; ".join(f"{verb} {', '.join(names)}" for verb, names in parts if names)
 
 
 def format_mermaid(nodes: Sequence[GraphNode]) -> str:
@@ -214,6 +223,13 @@ def format_mermaid(nodes: Sequence[GraphNode]) -> str:
     positions = {node.key: node.position for node in nodes}
     lines += [
         f"    n{positions[key]} --> n{node.position}" for node in nodes for key in node.requires
+    ]
+    providers = {name: node.position for node in nodes for name in node.provides}
+    lines += [
+        f'    n{providers[name]} -- "{name}" --> n{node.position}'
+        for node in nodes
+        for name in node.asks
+        if name in providers
     ]
     return "\n".join(lines)
 

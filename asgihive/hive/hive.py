@@ -62,6 +62,7 @@ from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.lifespan import Life, run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 from asgihive.hive.mounted import MountedApplication
+from asgihive.hive.typed_graph import add_types
 
 _HOW_TO_START = (
     "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "
@@ -273,6 +274,7 @@ class Hive:
             requests = life.requests = RequestsInFlight()
             self._show_states(life)
             async with run_plan(life.make_plan(self._make_documentation(life.router))):
+                life.check_asked()
                 self.gate.app, self.gate.errors = life.make_application(), life.errors.send
                 self.life = life
                 life.warn_of_silent_hooks()
@@ -330,7 +332,8 @@ class Hive:
         Raises:
             ComponentError: as `running`.
         """
-        return self._sort_components()[1]
+        components, nodes = self._sort_components()
+        return add_types(components, nodes)
 
     def route_records(self) -> tuple[RouteRecord, ...]:
         """List every route, those of mounted routers too; import the components, run no hook.

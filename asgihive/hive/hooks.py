@@ -17,6 +17,7 @@ from asgihive.asgi.layers import AnsweringRoute, find_route
 from asgihive.asgi.responses import PHASES
 from asgihive.concurrency import run_and_keep_variables
 from asgihive.errors import HookDenied, join_names
+from asgihive.hive.provided import ProvidedValues, format_type
 
 T = TypeVar("T")
 ComponentKind = Literal["cornerstone", "endpoint"]
@@ -104,7 +105,10 @@ class RequestStates(Mapping[str, ComponentState]):
     """The states of the cornerstones for one request, each made when it is first read."""
 
     _components: Mapping[str, Metadata]
+    provided: ProvidedValues
+    """By type, of the life."""
     _made: dict[str, ComponentState] = field(default_factory=dict)
+    _values: dict[Any, Any] | None = None
 
     def __getitem__(self, key: str) -> ComponentState:
         found = self._made.get(key)
@@ -113,6 +117,33 @@ class RequestStates(Mapping[str, ComponentState]):
                 raise StateKeyError(key, "The request's cornerstones", self._components)
             found = self._made[key] = ComponentState(self._components[key])
         return found
+
+    def ask(self, kind: type[T]) -> T:
+        """Return the value of a type that a cornerstone provides, for this request or the life.
+
+        Raises:
+            NotProvided: there is none.
+        """
+        found: T
+        for values in (self._values, self.provided.values):
+            if values is not None and kind in values:
+                found = values[kind]
+                return found
+        raise self.provided.refuse(kind, "for this request")
+
+    def provide(self, owner: str, kind: Any, value: Any) -> None:
+        """Keep a value for this request.
+
+        Raises:
+            HookDenied: the cornerstone does not say that it provides the type.
+        """
+        if self.provided.declared.get(kind) != owner:
+            name = format_type(kind)
+            text = f"{owner} provides {name} for a request and does not say so: write in its module"
+            raise HookDenied(f"{text} provides = ({name},)")
+        if self._values is None:
+            self._values = {}
+        self._values[kind] = value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._components)
@@ -255,11 +286,18 @@ class LifeContext:
     Reading anything else raises `HookDenied`, which says what there is.
     """
 
-    __slots__ = ("_metadata", "app", "app_state")
+    __slots__ = ("_metadata", "_provided", "app", "app_state")
     _visible: tuple[str, ...] = ("app", "app_state")
     _visible_later: Mapping[str, str] = {}
 
-    def __init__(self, app: HiveInterface, metadata: Metadata, state: ComponentState) -> None:
+    def __init__(
+        self,
+        app: HiveInterface,
+        metadata: Metadata,
+        state: ComponentState,
+        provided: ProvidedValues,
+    ) -> None:
+        self._provided = provided
         self.app = app
         self.app_state = state
         """What the component keeps for the life of the application."""
@@ -274,6 +312,37 @@ class LifeContext:
     def endpoint(self) -> Metadata:
         """The endpoint itself."""
         return self._get_metadata("endpoint")
+
+    def provide(self, kind: type[T], value: T) -> None:
+        """Give handlers and dependencies, which ask by `FromHive[kind]`, a value.
+
+        For the life; in the hooks around a request for that, if the module says so by
+        `provides = (kind,)`.
+
+        Raises:
+            HookDenied: an endpoint cannot, or the module does not say so.
+            HiveError: another cornerstone provides the type.
+        """
+        self._check_provider()
+        self._provided.provide(self._metadata.key, kind, value)
+
+    def ask(self, kind: type[T]) -> T:
+        """Return the value of a type that another cornerstone provides.
+
+        Raises:
+            NotProvided: there is none, or not yet: name the other one in `requires`.
+        """
+        values = self._provided.values
+        if kind not in values:
+            where = f"before {self._metadata.key} starts: name it in `requires` of that"
+            raise self._provided.refuse(kind, where)
+        found: T = values[kind]
+        return found
+
+    def _check_provider(self) -> None:
+        if self._metadata.kind != "cornerstone":
+            text = f"{self._metadata.key} is an endpoint: only cornerstones provide by type"
+            raise HookDenied(text)
 
     def _get_metadata(self, kind: ComponentKind) -> Metadata:
         if self._metadata.kind != kind:
@@ -309,12 +378,26 @@ class RequestHookContext(LifeContext):
     def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
         # Not by `super().__init__`, since this is made for each hook of each request.
         self.app, self.app_state, self._metadata = life.app, life.app_state, life._metadata  # noqa: SLF001
+        # Without `_provided`: the request's states have it.
         self._hooked = hooked
 
     @property
     def request(self) -> HTTPConnection:
         """A Starlette `Request`; of a websocket its `HTTPConnection`."""
         return self._hooked.request
+
+    def provide(self, kind: type[T], value: T) -> None:
+        """Do as that of a `LifeContext`, for this request."""
+        self._check_provider()
+        self._hooked.states.provide(self._metadata.key, kind, value)
+
+    def ask(self, kind: type[T]) -> T:
+        """Return the value of a type that a cornerstone provides, for this request or the life.
+
+        Raises:
+            NotProvided: there is none.
+        """
+        return self._hooked.states.ask(kind)
 
     @property
     def request_state(self) -> ComponentState:
@@ -406,6 +489,8 @@ class Hooks:
     status = _Visible[int | None]()
     route = _Visible[Route | AnsweringRoute | None]()
     response = _Visible[ResponseHead]()
+    provide = _Visible[Callable[[Any, Any], None]]()
+    ask = _Visible[Callable[[Any], Any]]()
     cornerstone = _Visible[Metadata]()
     endpoint = _Visible[Metadata]()
 
@@ -429,6 +514,9 @@ class CornerstoneHooks(Hooks):
     websockets: ClassVar[bool | None] = None
     """Whether the calls around a request are for websockets, too, whose `request` is the
     handshake. None = as the module says, which is no unless it has `websockets = True`."""
+    provides: ClassVar[tuple[Any, ...]] = ()
+    """Types of which `pre_endpoint_call` provides a value for each request, besides those that the
+    module says."""
 
     def pre_endpoint_setup(self) -> Awaitable[None] | None:
         """Run before the endpoints are set up, in the order of the cornerstones."""

@@ -15,11 +15,11 @@ import anyio
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Scope
 
-from asgihive.asgi import Documentation, Router, find_location, list_routes
+from asgihive.asgi import Documentation, Router, find_location, find_name, list_routes
 from asgihive.asgi.gate import Gate
 from asgihive.asgi.layers import LayeredState, LayeredUrls, enter_layer
 from asgihive.errors import ComponentError, ConfigurationError, HookFailed
-from asgihive.hive.components import Component, ModuleHooks, get_class
+from asgihive.hive.components import Component, ModuleHooks, get_class, list_provided
 from asgihive.hive.config import EXTERNAL_HOOKS, HiveConfig
 from asgihive.hive.error_answers import ErrorAnswers, ErrorRules
 from asgihive.hive.fastapi_routers import (
@@ -41,6 +41,12 @@ from asgihive.hive.hooks import (
 )
 from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.mounted import MountedApplication
+from asgihive.hive.provided import (
+    ProvidedReader,
+    ProvidedValues,
+    format_type,
+    list_asked,
+)
 from asgihive.hive.requests import (
     REQUEST_STEPS,
     HookStep,
@@ -324,6 +330,8 @@ class Life:
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
         self._outer_units: dict[int, ManagerUnit] = {}
+        self.provided = ProvidedValues()
+        """What cornerstones provide by type."""
         self.errors = ErrorAnswers()
         """What answers exceptions."""
         self.middleware: list[Middleware] = []
@@ -337,14 +345,52 @@ class Life:
         """Those being answered; None where no shutdown waits for them."""
         for each in components:
             states = self.cornerstones if each.kind == "cornerstone" else self.endpoints
-            states[each.key].update(each.state)
-            self._contexts[each.key] = LifeContext(hive, each, states[each.key])
+            for key, value in each.state.items():
+                if isinstance(key, str):
+                    states[each.key][key] = value
+            self._contexts[each.key] = LifeContext(hive, each, states[each.key], self.provided)
+            if each.kind == "cornerstone":
+                self._add_provided(each)
             has_own = isinstance(each.router, Router) or is_api_router(each.router)
             if each.router is not None and not has_own:
                 self._mounted[each.key] = MountedApplication(each.router)
             self._add_error_rules(each)
         if self.errors.common.answers:
             router.refuse = self.errors.refuse
+
+    def _add_provided(self, component: Component) -> None:
+        for kind in list_provided(component):
+            self.provided.declare(kind, component.key, component.file)
+        for kind, value in component.state.items():
+            if not isinstance(kind, str):
+                self.provided.provide(component.key, kind, value)
+
+    def check_asked(self) -> None:
+        """Check that some cornerstone provides what handlers and dependencies ask for by type.
+
+        Raises:
+            ComponentError: none does, or not for websockets.
+        """
+        if not ProvidedReader.are_used:
+            return
+        steps = self._list_request_steps()
+        of_websockets = {each.owner for each in steps if each.websockets}
+        for route, signature, argument, kind in list_asked(self.router):
+            owner = self.provided.owners.get(kind)
+            name = format_type(kind)
+            if owner is None:
+                problem = f"which no cornerstone provides; {self.provided.list_types(name)}"
+            elif (
+                route.kind == "websocket"
+                and kind not in self.provided.values
+                and owner not in of_websockets
+            ):
+                problem = f"which {owner} provides for http only: it needs `websockets = True`"
+            else:
+                continue
+            place = find_location(signature.function)
+            detail = f"the parameter {argument.name!r} asks for {name}, {problem}"
+            raise ComponentError(find_name(signature.function), place, detail)
 
     def _add_error_rules(self, component: Component) -> None:
         rules = self.errors.common if component.kind == "cornerstone" else ErrorRules()
@@ -487,7 +533,7 @@ class Life:
 
         Inside of another application it is a copy, which has its own `app` and `root_path`.
         """
-        states = RequestStates(self.known)
+        states = RequestStates(self.known, self.provided)
         if "app" not in scope and "router" not in scope:
             scope["app"], scope["router"] = self._hive, self.router
             _share_state(scope, states)
@@ -503,7 +549,7 @@ class Life:
         scope.setdefault("app", self._hive)
         if "cornerstones" in scope.get("state", ()):
             scope = enter_layer(scope)
-        _share_state(scope, RequestStates(self.known))
+        _share_state(scope, RequestStates(self.known, self.provided))
         return scope
 
     def include_api_router(self, inclusion: APIRouterInclusion) -> None:

@@ -1,0 +1,125 @@
+"""Values by type: cornerstones provide them, handlers, dependencies and hooks ask for them."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from starlette.requests import HTTPConnection
+
+from asgihive.asgi import Depends, Route, Router, list_routes
+from asgihive.asgi.handlers import plan_calls
+from asgihive.asgi.parameters import Argument, Signature
+from asgihive.errors import ComponentError, HiveError, suggest_name
+
+T = TypeVar("T")
+
+
+class NotProvided(HiveError, LookupError):
+    """A value of a type was asked for that is not there; the message says which are."""
+
+
+class ProvidedValues:
+    """What the cornerstones of one life provide by type."""
+
+    def __init__(self) -> None:
+        self.declared: dict[Any, str] = {}
+        """By the types in `provides`: the cornerstone that says so."""
+        self.values: dict[Any, Any] = {}
+        """Those that live as long as the hive runs."""
+        self._owners: dict[Any, str] = {}
+
+    @property
+    def owners(self) -> Mapping[Any, str]:
+        """By type: the cornerstone that provides it."""
+        return {**self.declared, **self._owners}
+
+    def declare(self, kind: Any, owner: str, file: str) -> None:
+        """Note that a cornerstone says it provides a type.
+
+        Raises:
+            ComponentError: another one does.
+        """
+        other = self.declared.setdefault(kind, owner)
+        if other != owner:
+            detail = f"provides {format_type(kind)}, which {other} provides already"
+            raise ComponentError(owner, file, detail)
+
+    def provide(self, owner: str, kind: Any, value: Any) -> None:
+        """Keep a value for the life.
+
+        Raises:
+            HiveError: another cornerstone provides the type.
+        """
+        other = self.owners.get(kind, owner)
+        if other != owner:
+            raise HiveError(f"{owner} provides {format_type(kind)}, which {other} provides already")
+        self._owners[kind] = owner
+        self.values[kind] = value
+
+    def refuse(self, kind: Any, where: str) -> NotProvided:
+        """Return what says that there is no value of a type."""
+        name = format_type(kind)
+        owner = self.declared.get(kind)
+        if owner is not None:
+            return NotProvided(f"{owner} says that it provides {name}, and has not done so {where}")
+        return NotProvided(f"No cornerstone provides {name}; {self.list_types(name)}")
+
+    def list_types(self, name: str) -> str:
+        """Return which types there are, as the end of a message."""
+        owners = {format_type(kind): owner for kind, owner in self.owners.items()}
+        there = ", ".join(f"{each} ({owner})" for each, owner in owners.items())
+        return f"there is: {there or 'nothing'}{suggest_name(name, owners)}"
+
+
+class ProvidedReader:
+    """A dependency: the value of a type that the hive around the request provides."""
+
+    are_used = False
+    """Whether there are any in this process, so that others need no look for them."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        ProvidedReader.are_used = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProvidedReader) and self.kind == other.kind
+
+    def __hash__(self) -> int:
+        return hash((ProvidedReader, self.kind))
+
+    async def __call__(self, connection: HTTPConnection) -> Any:
+        states = connection.scope.get("state", {}).get("cornerstones")
+        if states is None:
+            raise NotProvided(f"{format_type(self.kind)} was asked for where no hive is around")
+        return states.ask(self.kind)
+
+
+if TYPE_CHECKING:
+    FromHive = Annotated[T, ProvidedReader]
+else:
+
+    class FromHive:
+        """`FromHive[AsyncSession]`: a parameter that a cornerstone provides by its type.
+
+        For handlers and dependencies in the routers of a hive. That some cornerstone provides the
+        type is checked when the hive starts.
+        """
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            return Annotated[kind, Depends(ProvidedReader(kind))]
+
+
+def format_type(kind: Any) -> str:
+    """Return the name of a type, for people."""
+    return str(getattr(kind, "__qualname__", kind))
+
+
+def list_asked(router: Router) -> Iterator[tuple[Route, Signature, Argument, Any]]:
+    """Yield what the routes of a router ask for by type: route, function, parameter and type."""
+    for _, route in list_routes(router):
+        plan = plan_calls(route, route.segments, overridden=True)
+        bound = (*plan.steps, plan.handler) if plan.handler is not None else plan.steps
+        for signature in (each.signature for each in bound):
+            for argument in signature.arguments:
+                reader = argument.dependency and argument.dependency.function
+                if isinstance(reader, ProvidedReader):
+                    yield route, signature, argument, reader.kind
