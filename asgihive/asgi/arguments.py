@@ -203,6 +203,7 @@ class Call:
                 self._connection = WebSocket(self.scope, self.receive, self.send)
             else:
                 self._connection = Request(self.scope, self._receive_again, self.send)
+                self._share_form()
         return self._connection
 
     def get_background_tasks(self) -> BackgroundTasks:
@@ -222,6 +223,12 @@ class Call:
         """Read the form, once; raises as `FormReader` says."""
         if self.form is None:
             self.form = await reader.read(self.scope, self.receive)
+            self._share_form()
+
+    def _share_form(self) -> None:
+        """Let `request.form()` return the form that was read, and not wait for another one."""
+        if self.form is not None and isinstance(self._connection, Request):
+            self._connection._form = self.form  # noqa: SLF001  # where Starlette keeps it
 
     def list_values(self, source: str) -> dict[str, list[Any]]:
         """Return the values by name of the query or of the form."""

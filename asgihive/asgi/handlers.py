@@ -3,7 +3,7 @@
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -13,6 +13,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import anyio
@@ -41,7 +42,14 @@ from asgihive.asgi.parameters import (
 )
 from asgihive.asgi.responses import StreamedResponse, add_headers
 from asgihive.asgi.results import ResultSender
-from asgihive.asgi.routes import Handler, Route, Segments, list_parameters
+from asgihive.asgi.routes import (
+    Handler,
+    Overrides,
+    PathParameter,
+    Route,
+    Segments,
+    list_parameters,
+)
 from asgihive.concurrency import WorkerContext, run_and_keep_variables
 
 T = TypeVar("T")
@@ -50,6 +58,16 @@ MAX_CLEANUP_SECONDS = 60.0
 """For all cleaning up of one request, after which it is cancelled and the rest is tried."""
 
 _FAILED = object()
+# What a plan is made of; a router that includes a route changes none but the dependencies.
+_LASTING_OPTIONS = attrgetter(
+    "dependencies",
+    "status",
+    "media_type",
+    "max_body_bytes",
+    "max_form_bytes",
+    "max_form_files",
+    "max_form_fields",
+)
 _GENERATORS = {Flavour.ASYNC_GENERATOR, Flavour.GENERATOR}
 
 _logger = logging.getLogger(__name__)
@@ -153,6 +171,11 @@ class CallPlan:
     """The dependencies: guards first, each after what it needs."""
 
     handler: BoundFunction | None
+    results: ResultSender | None
+    """Sends what the handler returns; None of websockets and applications."""
+
+    facts: tuple[Any, ...]
+    """What else it was made of than the route's function."""
 
     @property
     def arguments(self) -> Iterator[Argument]:
@@ -207,24 +230,35 @@ async def call_in_worker(function: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-def plan_calls(route: Route, segments: Segments, *, overridden: bool = False) -> CallPlan:
+def plan_route(
+    route: Route, segments: Segments | None = None, *, overridden: bool = False
+) -> CallPlan:
     """Plan the calls of the dependencies and of the handler of a route.
 
+    A route that is included in another router keeps its plan, unless it got guards or path
+    parameters there.
+
     Args:
-        segments: of the whole path, whose parameters can be arguments.
+        segments: of the whole path, whose parameters can be arguments; by default the route's.
         overridden: whether the overrides of now count; else it is as the signatures say.
 
     Raises:
         HandlerError: a parameter that no request can give, a second body, a dependency
             that needs itself, or a body that is an application's to read.
     """
-    planner = _CallPlanner(route, segments, overridden=overridden)
+    parameters = route.parameters if segments is None else list_parameters(segments)
+    facts = (parameters, *_LASTING_OPTIONS(route.options))
+    if isinstance(route.plan, CallPlan) and route.plan.facts == facts and not overridden:
+        return route.plan
+    planner = _CallPlanner(route, parameters, overridden=overridden)
     for guard in route.options.dependencies:
         planner.add_dependency(guard.function, guard.scope)
     if route.is_handler:
-        handler = planner.bind(route.target)
-        return CallPlan(tuple(planner.steps), handler)
-    plan = CallPlan(tuple(planner.steps), None)
+        handler, options, results = planner.bind(route.target), route.options, None
+        if route.kind != "websocket":
+            results = ResultSender(handler.signature, options.status, options.media_type)
+        return CallPlan(tuple(planner.steps), handler, results, facts)
+    plan = CallPlan(tuple(planner.steps), None, None, facts)
     if planner.body is not None:
         reason = "the body belongs to the application that is guarded"
         raise HandlerError(plan.steps[-1].signature.function, planner.body.name, reason)
@@ -238,8 +272,10 @@ def plan_calls(route: Route, segments: Segments, *, overridden: bool = False) ->
 class _CallPlanner:
     """Binds the functions of one route to what reads their arguments."""
 
-    def __init__(self, route: Route, segments: Segments, *, overridden: bool) -> None:
-        self._convertors = {each.name: each.convertor for each in list_parameters(segments)}
+    def __init__(
+        self, route: Route, parameters: Sequence[PathParameter], *, overridden: bool
+    ) -> None:
+        self._convertors = {each.name: each.convertor for each in parameters}
         self._is_websocket = route.kind == "websocket"
         self._takes_body = not route.is_handler or not route.methods <= {"GET", "HEAD"}
         self._overrides = route.overrides if overridden else ()
@@ -361,16 +397,15 @@ def _make_result_reader(place: int) -> Read:
     return lambda call: call.results[place]
 
 
-def build_application(route: Route, *, overridden: bool = False) -> ASGIApp:
+def build_application(route: Route, plan: CallPlan, *, overridden: bool = False) -> ASGIApp:
     """Return the ASGI application of a route. A bare application without guards is itself.
 
     Args:
-        overridden: see `plan_calls`.
+        overridden: see `plan_route`.
 
     Raises:
-        HandlerError: as `plan_calls`, or a websocket's handler is not `async def`.
+        HandlerError: a websocket's handler is not `async def`.
     """
-    plan = plan_calls(route, route.segments, overridden=overridden)
     handler = plan.handler
     if handler is None:
         is_guarded = bool(plan.steps)
@@ -381,14 +416,15 @@ def build_application(route: Route, *, overridden: bool = False) -> ASGIApp:
     takes_request = [each.annotation for each in handler.signature.arguments] == [Request]
     is_plain = not plan.steps and not handler.keywords
     if takes_request and is_plain and handler.signature.flavour is Flavour.COROUTINE:
-        application = _make_short_application(route, handler)
+        application = _make_short_application(route, plan)
     return functools.wraps(route.target)(application)
 
 
-def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
+def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp:
     """Return the application of an `async def` handler that takes only the request."""
-    target, options = route.target, route.options
-    results = ResultSender(handler.signature, options.status, options.media_type)
+    target, results = route.target, plan.results
+    if results is None:  # of a websocket, which gives no request
+        return target
 
     async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
         result = await target(Request(scope, receive, send))
@@ -398,7 +434,9 @@ def _make_short_application(route: Route, handler: BoundFunction) -> ASGIApp:
 
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
-    answer = _Answer(route, plan.handler)
+    answer = _Answer(route, plan)
+    overrides: list[Overrides] = []
+    overriding: ASGIApp | None = None
     way = _answer_after_closing if plan.closes_before_answer else _answer_before_closing
     answer_planned: Callable[[Call], Awaitable[None]] = partial(way, plan, answer)
     if plan.reads_form:
@@ -406,12 +444,17 @@ def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGI
     has_steps = bool(plan.steps) or plan.reads_form
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal overrides, overriding
         if not has_steps:
             call = Call(scope, receive, send)
             await answer.send(call, await answer.prepare(call))
         elif not overridden and any(route.overrides):
-            # Planned anew for each request, since the overrides may have changed.
-            await build_application(route, overridden=True)(scope, receive, send)
+            # The overrides may have changed since the last request.
+            if overriding is None or overrides != [*route.overrides]:
+                overrides = [dict(each) for each in route.overrides]
+                other = plan_route(route, overridden=True)
+                overriding = build_application(route, other, overridden=True)
+            await overriding(scope, receive, send)
         else:
             await answer_planned(Call(scope, receive, send))
 
@@ -452,14 +495,11 @@ async def _answer_after_closing(plan: CallPlan, answer: "_Answer", call: Call) -
 class _Answer:
     """Calls a handler once the results of the dependencies are there, and answers."""
 
-    def __init__(self, route: Route, handler: BoundFunction | None) -> None:
+    def __init__(self, route: Route, plan: CallPlan) -> None:
         self._target = route.target
-        self._handler = handler
-        self._results: ResultSender | None = None
+        self._handler = plan.handler
+        self._results = plan.results
         self._status = route.options.status
-        if handler is not None and route.kind != "websocket":
-            options = route.options
-            self._results = ResultSender(handler.signature, options.status, options.media_type)
 
     async def prepare(self, call: Call) -> ASGIApp | None:
         """Return the response; None of a websocket.

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from asgihive.asgi.arguments import JSON, MSGPACK
 from asgihive.asgi.errors import HTTPException
 from asgihive.asgi.forms import MULTIPART, URL_ENCODED
-from asgihive.asgi.handlers import CallPlan, plan_calls
+from asgihive.asgi.handlers import CallPlan, plan_route
 from asgihive.asgi.operation_options import (
     Requirement,
     ResponseDescription,
@@ -90,7 +90,7 @@ def make_openapi_document(
     for path, route in routes:
         if route.kind == "http" and route.options.include_in_schema:
             segments = parse_template(path or "/")
-            plan = plan_calls(route, segments)
+            plan = plan_route(route, segments)
             # The same parameter of a handler and its guard is one parameter of the request.
             arguments = {(each.source, each.key): each for each in plan.arguments}
             result = MISSING if plan.handler is None else plan.handler.signature.result

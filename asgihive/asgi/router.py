@@ -9,7 +9,7 @@ from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asgihive.asgi.errors import HTTPException, send_error
-from asgihive.asgi.handlers import build_application
+from asgihive.asgi.handlers import build_application, plan_route
 from asgihive.asgi.layers import (
     LAYER,
     LayeredUrls,
@@ -345,7 +345,8 @@ class Router:
             templates = (segments, below) if segments else (below,)
         elif route.optional_trailing_slash:
             templates = add_trailing_slash(segments)
-        route = replace(route, app=build_application(route))
+        plan = plan_route(route)
+        route = replace(route, app=build_application(route, plan), plan=plan)
         is_mount = route.kind == "mount"
         for table in self._tables.values() if is_mount else (self._tables[route.kind],):
             table.add(templates, route.methods, route)

@@ -1,5 +1,6 @@
 """What a router knows: path templates, its routes, and the table that finds them."""
 
+import functools
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -57,6 +58,7 @@ class PathParameter:
 Segments = tuple[str | PathParameter, ...]
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_template(template: str) -> Segments:
     """Return the segments of a path template such as `/scans/{number:int}/{rest:path}`.
 
@@ -188,6 +190,8 @@ class Options:
 
     def add_outer(self, tags: Sequence[str], dependencies: Sequence[Any]) -> "Options":
         """Return the options of the route in a router that has tags and guards itself."""
+        if not tags and not dependencies:
+            return self
         outer = Options(tags, dependencies=dependencies)
         guards = (*outer.dependencies, *self.dependencies)
         return replace(self, tags=(*outer.tags, *self.tags), dependencies=guards)
@@ -218,6 +222,9 @@ class Route:
 
     optional_trailing_slash: bool = False
     """Whether one of those routers says so."""
+
+    plan: Any = field(default=None, repr=False)
+    """What is called for a request, see `handlers.CallPlan`; a copy of the route has the same."""
 
     app: ASGIApp = field(repr=False)
     """What answers: of a handler, it has that as `__wrapped__`."""

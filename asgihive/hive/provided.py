@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from starlette.requests import HTTPConnection
 
 from asgihive.asgi import Depends, Route, Router, list_routes
-from asgihive.asgi.handlers import plan_calls
+from asgihive.asgi.handlers import plan_route
 from asgihive.asgi.parameters import Argument, Signature
 from asgihive.errors import ComponentError, HiveError, suggest_name
 
@@ -116,7 +116,7 @@ def format_type(kind: Any) -> str:
 def list_asked(router: Router) -> Iterator[tuple[Route, Signature, Argument, Any]]:
     """Yield what the routes of a router ask for by type: route, function, parameter and type."""
     for _, route in list_routes(router):
-        plan = plan_calls(route, route.segments, overridden=True)
+        plan = plan_route(route, overridden=any(route.overrides))
         bound = (*plan.steps, plan.handler) if plan.handler is not None else plan.steps
         for signature in (each.signature for each in bound):
             for argument in signature.arguments:

@@ -17,7 +17,7 @@ import pytest
 from msgspec import Meta
 from openapi_spec_validator import validate
 from starlette.datastructures import UploadFile
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import Body, Depends, Form, Gate, HTTPException, Query, Router, list_routes
@@ -82,6 +82,19 @@ async def test_a_file_that_was_not_chosen_is_none() -> None:
     headers = [(b"content-type", b"multipart/form-data; boundary=x")]
     got = await run(Gate(_router()), http("/", "POST", body=body + b"--x--\r\n", headers=headers))
     assert got.json == ["a", None, [], []]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_the_request_has_the_same_form(is_first: bool) -> None:
+    router = Router()
+
+    async def early(request: Request) -> None: ...
+
+    @router.post("/", dependencies=[early] if is_first else [])
+    async def handler(title: Annotated[str, Form()], request: Request) -> Any:
+        return [title, (await request.form())["title"]]
+
+    assert (await _post(router, data={"title": "a"}, files={"x": b""})).json == ["a", "a"]
 
 
 async def test_fields_of_url_encoded_forms() -> None:
