@@ -5,13 +5,14 @@ Starlette does, so that middleware around it sees what it found; where it is ins
 application, it works on a copy, and tells the outer scopes which route has answered.
 """
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from starlette.datastructures import URLPath
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
+from asgihive.asgi.responses import PHASES
 from asgihive.asgi.routes import Handler, Route
 
 LAYER = "asgihive.layer"
@@ -88,12 +89,15 @@ def enter_layer(
     return inner
 
 
-def announce_route(scope: Scope, route: Any, params: Mapping[str, Any]) -> None:
+def announce_route(
+    scope: Scope, route: Any, params: Mapping[str, Any], *, is_foreign: bool = False
+) -> None:
     """Tell the scopes of all layers, from the innermost one outwards, which route answers.
 
     Args:
         route: a `Route`, or one of another framework, in the scope that it was found in.
         params: its path parameters, with those of the mounts around it.
+        is_foreign: whether the innermost scope is another framework's, and is left alone.
     """
     # A mount of Starlette has its prefix in `root_path`.
     path = path_format = str(getattr(route, "path", "")) if hasattr(route, "endpoint") else ""
@@ -111,7 +115,7 @@ def announce_route(scope: Scope, route: Any, params: Mapping[str, Any]) -> None:
         scope = layer.outer
         seen.append((scope, path_format, mount))
     path = find_mount_prefix(scope) + path
-    for each, below, through in seen:
+    for each, below, through in seen[1:] if is_foreign else seen:
         each["route"] = AnsweringRoute(route, path, below, through)
         each["endpoint"] = endpoint
         each["path_params"] = params
@@ -134,8 +138,22 @@ def adopt_route(inner: Scope) -> None:
         inner: what the application was given, and has edited.
     """
     route = inner.get("route")
-    if route is not None and not isinstance(route, AnsweringRoute):
-        announce_route(inner, route, inner.get("path_params", {}))
+    if route is None or isinstance(route, AnsweringRoute):
+        return
+    told = inner[LAYER].outer.get("route")
+    if not isinstance(told, AnsweringRoute) or told.route is not route:
+        announce_route(inner, route, inner.get("path_params", {}), is_foreign=True)
+
+
+def adopt_before_answer(adopt: Callable[[Scope], None], inner: Scope, send: Send) -> Send:
+    """Return a `send` that calls `adopt(inner)` before a response starts: hooks look then."""
+
+    async def adopt_and_send(message: Message) -> None:
+        if message["type"] in PHASES:
+            adopt(inner)
+        await send(message)
+
+    return adopt_and_send
 
 
 def find_route(scope: Scope) -> Route | AnsweringRoute | None:

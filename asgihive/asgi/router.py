@@ -13,6 +13,7 @@ from asgihive.asgi.handlers import build_application, plan_route
 from asgihive.asgi.layers import (
     LAYER,
     LayeredUrls,
+    adopt_before_answer,
     adopt_route,
     announce_route,
     enter_layer,
@@ -390,7 +391,7 @@ async def _answer_below(  # noqa: PLR0913, PLR0917  # the three of ASGI, and thr
     inner = enter_layer(scope, changes, route)
     del inner["route"], inner["endpoint"]
     try:
-        await route.app(inner, receive, send)
+        await route.app(inner, receive, adopt_before_answer(adopt_route, inner, send))
     finally:
         adopt_route(inner)
 
@@ -399,6 +400,8 @@ def _make_url_path(route: Route, name: str, params: Mapping[str, Any]) -> URLPat
     """Return the path of a route, if it has this name, or of one below a mount."""
     if route.kind != "mount":
         path = route.fill_path(params) if name == route.name else None
+        if path is None and hasattr(route.target, "url_path_for"):
+            return find_url(route.target, name, params)  # an application that has whole paths
         return None if path is None else URLPath(path, protocol=route.kind)
     own = {each: params[each] for each in route.parameter_names if each in params}
     rest = {each: value for each, value in params.items() if each not in own}

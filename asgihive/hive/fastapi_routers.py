@@ -8,10 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Router
-from asgihive.asgi.layers import LayeredState, LayeredUrls, adopt_route, enter_layer, forget_route
+from asgihive.asgi.layers import (
+    LayeredState,
+    LayeredUrls,
+    adopt_before_answer,
+    adopt_route,
+    enter_layer,
+    forget_route,
+)
 from asgihive.errors import ConfigurationError, HiveError
 from asgihive.hive.hooks import ComponentStates
 
@@ -159,13 +167,15 @@ class FastAPIRoutes:
         for each in ("route", "endpoint"):
             inner.pop(each, None)
         try:
+            send = adopt_before_answer(_adopt_route, inner, send)
             await self._find_application()(inner, receive, send)
         finally:
-            # FastAPI of 2026 has the route as it was before it was included, and beside it this.
-            context = inner.get("fastapi", {}).get("effective_route_context")
-            if context is not None:
-                inner["route"] = context.starlette_route or context
-            (adopt_route if "route" in inner else forget_route)(inner)
+            _adopt_route(inner)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """Return the path of a route of the application; as that does."""
+        path: URLPath = self.app.router.url_path_for(name, **path_params)
+        return path
 
     def _find_application(self) -> ASGIApp:
         """Return what answers: what the application does not handle is left to the hive."""
@@ -181,6 +191,15 @@ class FastAPIRoutes:
             return stack.app
         found: ASGIApp = stack
         return found
+
+
+def _adopt_route(inner: Scope) -> None:
+    """Tell which route of the application answers, if one does."""
+    # FastAPI of 2026 has the route as it was before it was included, and beside it this.
+    context = inner.get("fastapi", {}).get("effective_route_context")
+    if context is not None:
+        inner["route"] = context.starlette_route or context
+    (adopt_route if "route" in inner else forget_route)(inner)
 
 
 _EVENTS = ("on_startup", "on_shutdown")

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -200,6 +200,39 @@ async def test_the_route_of_a_mounted_application_of_another_framework() -> None
         path = "/other/sub/{y}"
         assert observer.found() == (path, "show", "show", path, {"y": "2"})
     assert [route for _, route in seen] == [("/other/deep/{x}", "show"), (path, "show")]
+
+
+async def test_before_answer_sees_the_route_of_another_framework() -> None:
+    async def show(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    seen: list[str | None] = []
+
+    def before_answer(context: Any) -> None:
+        seen.append(context.route and context.route.path)
+
+    router = APIRouter()
+    router.add_api_route("/items/{number}", show, name="item")
+    modules = (ModuleHooks(before_answer=before_answer),)
+    cornerstone = Component(kind="cornerstone", container="c", name="db", modules=modules)
+    mounted = _mounted_in_a_router("/other", Starlette(routes=[Route("/deep/{x}", show)]))
+    endpoints = [
+        Component(kind="endpoint", container="e", name=name, router=each)
+        for name, each in (("x", mounted), ("y", router))
+    ]
+    none = HiveConfig(cornerstone_package_path=())
+    hive = Hive(none, cornerstones=[cornerstone], endpoints=endpoints, entry_points=False)
+
+    @hive.router.get("/url")
+    async def url(request: Request) -> str:
+        return str(request.url_for("item", number=3))
+
+    async with hive.running(), client(hive) as asks:
+        await asks.get("/e/x/other/deep/1")
+        await asks.get("/e/y/items/1")
+        await asks.get("/e/y/nothing")
+        assert (await asks.get("/url")).text == "http://test/e/y/items/3"
+    assert seen == ["/e/x/other/deep/{x}", "/e/y/items/{number}", None, "/url"]
 
 
 async def test_a_middleware_hive_sees_the_routes_that_it_is_around() -> None:
