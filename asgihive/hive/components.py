@@ -276,9 +276,12 @@ def _refuse_misspelt_names(module: ModuleType, kind: ComponentKind, key: str, fi
         else {"router"}
     )
     names = {"requires", "statuses", "lifespan", *of_kind}
+    missing = names - vars(module).keys()
     for name, value in vars(module).items():
-        meant = None if name in names else find_misspelt(name, names - vars(module).keys())
-        if meant is not None and _MEANT[meant](value) and not _is_imported(module, name, value):
+        # Names are compared last, which takes longer than all else.
+        of_its_kind = [] if name in names else [each for each in missing if _MEANT[each](value)]
+        meant = find_misspelt(name, of_its_kind) if of_its_kind else None
+        if meant is not None and not _is_imported(module, name, value):
             detail = f"{name} is not looked for (did you mean {meant}?)"
             raise ComponentError(key, file, detail)
 

@@ -175,11 +175,11 @@ def load_component(found: FoundComponent, importer: Importer) -> Component:
         return component
     modules = {"": module}
     if kind == "endpoint" and hasattr(module, "__path__"):
-        names = {each: f"{module.__name__}.{each}" for each in _ENDPOINT_MODULES}
+        there = {name for folder in module.__path__ for name, _ in _list_modules(folder)}
         modules = {
-            each: importer.load(name, key, found.file)
-            for each, name in names.items()
-            if importlib.util.find_spec(name) is not None
+            each: importer.load(f"{module.__name__}.{each}", key, found.file)
+            for each in _ENDPOINT_MODULES
+            if each in there
         } | modules
     file = module.__file__ or found.file
     hooks = {

@@ -398,6 +398,8 @@ def _list_folders(spec: ModuleSpec) -> Iterable[str]:
 def _is_first(folder: str, paths: Iterable[str]) -> bool:
     """Return whether a package begins in `folder`, which it may have several times."""
     first = next(iter(paths), "")
+    if first == folder:
+        return True
     has_name = os.path.basename(first.rstrip(os.sep)) == os.path.basename(folder)
     return has_name and os.path.realpath(first) == folder
 
