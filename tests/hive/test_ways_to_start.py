@@ -105,6 +105,7 @@ WAYS = {
     "hypercorn on trio": "-m hypercorn -k trio main:app --bind 127.0.0.1:PORT",
     "granian": "BIN/granian --interface asgi main:app --port PORT",
     "pytest": "-m pytest -q -s -p no:cacheprovider tests",
+    "pytest, prepend, with conftest.py": "BIN/pytest -q -s -p no:cacheprovider tests",
     "pytest, prepend": "BIN/pytest -q -s -p no:cacheprovider -o pythonpath=. tests",
     "pytest, importlib": (
         "BIN/pytest -q -s -p no:cacheprovider --import-mode=importlib -o pythonpath=. tests"
@@ -120,20 +121,16 @@ def run_python(arguments: list[str], folder: Path) -> subprocess.CompletedProces
     )
 
 
-def start(way: str, place: Path, folder: Path) -> dict[str, Any]:
-    """Start a service in a process of its own, and return what it reports."""
+def make_arguments(command: str, place: Path) -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
-    command = WAYS[way].replace("BIN", str(Path(sys.executable).parent))
-    arguments = command.replace("PLACE", str(place)).replace("PORT", str(port)).split()
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = command.replace("BIN", str(Path(sys.executable).parent))
+    return command.replace("PLACE", str(place)).replace("PORT", str(port)).split()
+
+
+def start(way: str, place: Path, folder: Path) -> dict[str, Any]:
+    """Start a service in a process of its own, and return what it reports."""
+    done = run_python(make_arguments(WAYS[way], place), folder)
     reports = [each for each in done.stdout.splitlines() if "report {" in each]
     assert reports, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(reports[0].partition("report ")[2])
@@ -157,6 +154,7 @@ def test_each_module_is_imported_once(way: str, tmp_path: Path) -> None:
             "endpoints/notes/__init__.py": "",
             "endpoints/notes/router.py": ROUTER,
             "tests/test_it.py": TEST,
+            **({"conftest.py": ""} if "conftest" in way else {}),
         },
     )
     file = next((each for each in ("app.py", "name.py") if each in WAYS[way]), "main.py")
@@ -179,3 +177,39 @@ def test_the_commands_import_from_any_directory(command: str, tmp_path: Path) ->
     arguments = ["-m", "asgihive", command, str(tmp_path / "service/main.py")]
     done = run_python(arguments, tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+FAILING = """
+from asgihive import Hive, HiveConfig
+
+app = Hive(HiveConfig(cornerstone_package_path="./cornerstones"), docs=False, entry_points=False)
+"""
+FAILING_CORNERSTONE = """
+from asgihive import CornerstoneHooks
+
+
+class CornerstoneHooksImpl(CornerstoneHooks):
+    async def pre_endpoint_setup(self):
+        raise ConnectionError("no such host")
+"""
+# The exit code of each: hypercorn 0.18 forgets that of its worker process.
+EXIT_CODES = {
+    "BIN/uvicorn main:app --port 0": 3,
+    "-m hypercorn main:app --bind 127.0.0.1:PORT": 0,
+    "-m hypercorn -k trio main:app --bind 127.0.0.1:PORT": 0,
+    "-m hypercorn -w 0 main:app --bind 127.0.0.1:PORT": 1,
+    "BIN/granian --interface asgi main:app --port PORT": 1,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", EXIT_CODES)
+def test_a_server_says_what_did_not_start_and_ends(command: str, tmp_path: Path) -> None:
+    write(tmp_path, {"main.py": FAILING, "cornerstones/db.py": FAILING_CORNERSTONE})
+    done = run_python(make_arguments(command, tmp_path), tmp_path)
+    printed = done.stdout + done.stderr
+    said = f"cornerstones.db ({tmp_path / 'cornerstones/db.py'}): pre_endpoint_setup failed with"
+    assert f"{said} ConnectionError: no such host" in printed
+    assert 'db.py", line 6, in pre_endpoint_setup' in printed
+    assert "The hive failed" not in printed
+    assert done.returncode == EXIT_CODES[command]
