@@ -42,6 +42,7 @@ class Service:
         part = ModuleHooks(
             lifespan=self._lifespan,
             request=self._request if hooks else None,
+            websockets=True,
         )
         cornerstone = Component(kind="cornerstone", container="c", name="n", modules=(part,))
         endpoint = Component(kind="endpoint", container="e", name="x", router=self._router())
