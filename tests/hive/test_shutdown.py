@@ -255,6 +255,7 @@ async def test_a_server_that_cancels_the_task_too_sees_it_cancelled(anyio_backen
     assert exchange.sent == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hooks", [True, False])
 @pytest.mark.parametrize("server", CANCELLING_SERVERS)
 def test_cleanups_run_before_the_teardown_whatever_server_cancels(server: str, hooks: bool) -> None:
