@@ -357,26 +357,20 @@ class _CallPlanner:
         needs: list[tuple[Argument, int]] = []
         body = form = None
         for place, argument in enumerate(signature.arguments):
-            if argument.source is ArgumentSource.BODY:
-                if self.body is not None:
-                    reason = (
-                        f"the parameter {self.body.name!r} is the body already; "
-                        "make one structure that has both"
-                    )
-                    raise HandlerError(function, argument.name, reason)
-                self.body = argument
-                body = place, argument, make_body_reader(argument.annotation, self._max_body_bytes)
-            elif argument.source is ArgumentSource.FORM:
-                self._take_form(function, argument)
-                form = self._form_reader
-                reads.append(make_argument_reader(argument))
-            elif argument.dependency is not None:
+            if argument.dependency is not None:
                 needed = argument.dependency.function or argument.annotation
                 result_place = self.add_dependency(needed, argument.dependency.scope)
                 needs.append((argument, result_place))
                 reads.append(_make_result_reader(result_place))
-            else:
-                reads.append(make_argument_reader(argument, self._status))
+                continue
+            self._take_body(function, argument)
+            form = self._form_reader if argument.source is ArgumentSource.FORM else form
+            with _name_argument(function, argument):
+                if argument.source is ArgumentSource.BODY:
+                    reader = make_body_reader(argument.annotation, self._max_body_bytes)
+                    body = place, argument, reader
+                else:
+                    reads.append(make_argument_reader(argument, self._status))
         keywords = tuple(each.name for each in signature.arguments if each.keyword_only)
         is_structure = signature.flavour is Flavour.STRUCTURE
         builder = StructureBuilder(signature) if is_structure else None
@@ -385,12 +379,26 @@ class _CallPlanner:
             signature, tuple(reads), body, keywords, form, tuple(needs), scope, builder
         )
 
-    def _take_form(self, function: Handler, argument: Argument) -> None:
-        """Take the body as a form, of which there may be many fields."""
-        if self.body is not None and self.body.source is not ArgumentSource.FORM:
-            reason = f"the parameter {self.body.name!r} is the body already, and no form"
+    def _take_body(self, function: Handler, argument: Argument) -> None:
+        """Note which argument is the body, or a field of the form that is the body."""
+        if argument.source not in {ArgumentSource.BODY, ArgumentSource.FORM}:
+            return
+        are_fields = argument.source is ArgumentSource.FORM
+        if self.body is not None and (not are_fields or self.body.source is not argument.source):
+            way_out = "and no form" if are_fields else "make one structure that has both"
+            reason = f"the parameter {self.body.name!r} is the body already; {way_out}"
             raise HandlerError(function, argument.name, reason)
         self.body = argument
+
+
+@contextmanager
+def _name_argument(function: Handler, argument: Argument) -> Iterator[None]:
+    """Name the argument whose type raises something when its schema is asked for."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"no values can be made of {argument.annotation!r}: {error}"
+        raise HandlerError(function, argument.name, reason) from error
 
 
 def _make_result_reader(place: int) -> Read:

@@ -21,6 +21,7 @@ from asgihive.asgi.markers import describe_foreign_marker
 from asgihive.asgi.shapes import (
     MISSING,
     is_of_pydantic,
+    is_typed_dict,
     is_union,
     list_hints,
     needs_pydantic,
@@ -29,9 +30,10 @@ from asgihive.asgi.shapes import (
 )
 
 ACCEPTED = (
-    "accepted in Annotated are asgihive's Query, Header, Cookie, Body and Depends, msgspec.Meta, "
-    "Ge, Gt, Le, Lt, MultipleOf, MinLen, MaxLen, Len and Interval of annotated_types, a compiled "
-    "pattern, Doc, and what pydantic knows: Field, StringConstraints, validators"
+    "accepted in Annotated are asgihive's Query, Header, Cookie, Form, Body and Depends, "
+    "msgspec.Meta, Ge, Gt, Le, Lt, MultipleOf, MinLen, MaxLen, Len and Interval of "
+    "annotated_types, a compiled pattern, Doc, and what pydantic knows: Field, "
+    "StringConstraints, validators"
 )
 
 _BOUNDS = ("gt", "ge", "lt", "le", "multiple_of")
@@ -266,7 +268,7 @@ def _list_dropped(annotation: Any, seen: set[Any]) -> Iterator[str]:
         return
     seen.add(kind)
     is_struct = issubclass(kind, msgspec.Struct)
-    is_read_alike = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
+    is_read_alike = dataclasses.is_dataclass(kind) or is_typed_dict(kind)
     if not is_struct and not is_read_alike:
         return
     for name, hint in list_hints(kind).items():

@@ -33,7 +33,6 @@ from asgihive.asgi.results import (
     TEXT,
     ResultAnnotation,
     get_item_kind,
-    split_result_annotation,
 )
 from asgihive.asgi.router import Router, list_routes
 from asgihive.asgi.routes import PathParameter, Route, Segments, list_parameters, parse_template
@@ -93,12 +92,12 @@ def make_openapi_document(
             plan = plan_route(route, segments)
             # The same parameter of a handler and its guard is one parameter of the request.
             arguments = {(each.source, each.key): each for each in plan.arguments}
-            result = MISSING if plan.handler is None else plan.handler.signature.result
+            results = plan.results
             operation = _Operation(
                 route,
                 segments,
                 tuple(arguments.values()),
-                split_result_annotation(result),
+                ResultAnnotation(MISSING) if results is None else results.annotation,
                 describe_responses(route.options.responses),
                 _list_requirements(route, plan),
             )
@@ -176,7 +175,7 @@ class _Operation:
     @property
     def written(self) -> Any:
         """The annotation in the response that needs a schema."""
-        return self.result.plain if self.result.item is MISSING else self.result.item
+        return self.result.item if self.result.plain is MISSING else self.result.plain
 
 
 def _choose_identifier(operation: _Operation, method: str, taken: set[str]) -> str:
@@ -303,7 +302,7 @@ def _describe_content(operation: _Operation, schemas: "_Schemas") -> dict[str, A
     result, media_type = operation.result, operation.route.options.media_type
     written = operation.written
     text = TEXT.partition(";")[0]
-    if result.item is not MISSING:
+    if result.plain is MISSING and result.item is not MISSING:
         item = get_item_kind(written)
         default = text if item is str else BYTES if item is bytes else LINES
         schema = schemas.find(written, written=True)

@@ -348,7 +348,10 @@ class _ParameterReader:
             return replace(argument, default=default)
         make_default = None
         if not is_model(self.function):
-            adapter: Any = sys.modules["pydantic"].TypeAdapter(argument.annotation)
+            try:
+                adapter: Any = sys.modules["pydantic"].TypeAdapter(argument.annotation)
+            except Exception as error:  # whatever a type does when its schema is asked for
+                raise self._refuse(argument.name, str(error)) from error
             make_default = partial(_get_default, adapter)
         return replace(argument, default=field.default, make_default=make_default)
 

@@ -38,6 +38,7 @@ from msgspec import inspect as types
 
 from asgihive.asgi.shapes import (
     is_of_pydantic,
+    is_typed_dict,
     is_union,
     resolve_alias,
 )
@@ -57,8 +58,8 @@ _LISTS = (
     Set,
 )
 _LEAVES = (str, bytes, bytearray, memoryview, bool, int, float, Enum, UUID, type(None))
-_QUALIFIERS = (typing.Required, typing.NotRequired)
-_READ_ONLY = getattr(typing, "ReadOnly", None)  # from Python 3.13 on
+# By their names, for `typing_extensions` has the last one before Python 3.13.
+_QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
 
 
 class Projected:
@@ -135,7 +136,7 @@ class _Twins:
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is Annotated:
             return self._make_annotated(annotation, *arguments)
-        if origin in _QUALIFIERS or (origin is not None and origin is _READ_ONLY):
+        if getattr(origin, "_name", None) in _QUALIFIERS:
             return self.make(arguments[0])
         if is_union(annotation):
             return self._make_union(arguments)
@@ -289,7 +290,7 @@ def _list_fields(annotation: Any, kind: Any) -> list[_Field] | None:
             _Field(each.name, each.encode_name, each.type, _find_struct_default(each))
             for each in msgspec.structs.fields(annotation)
         ]
-    if typing.is_typeddict(kind):
+    if is_typed_dict(kind):
         hints = _list_hints(annotation, kind)
         return [
             _Field(name, name, hint, _NONE if name in kind.__required_keys__ else UNSET)

@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Generator,
+    Iterable,
     Iterator,
     Mapping,
 )
@@ -23,7 +24,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.asgi.parameters import HandlerError, Signature, find_location, find_name
+from asgihive.asgi.parameters import Flavour, HandlerError, Signature, find_location, find_name
 from asgihive.asgi.projections import (
     Project,
     Projected,
@@ -98,11 +99,14 @@ class ResultAnnotation:
         return self.plain is MISSING and self.item is MISSING and not self.sent_as_is
 
 
-def split_result_annotation(annotation: Any) -> ResultAnnotation:
+def split_result_annotation(annotation: Any, *, is_generator: bool = False) -> ResultAnnotation:
     """Take a return annotation apart.
 
     None at all, `Any`, and a response alone, beside which a handler may return what it likes,
     say nothing.
+
+    Args:
+        is_generator: whether the handler is one; else `Iterable` is also a list.
     """
     annotation = resolve_alias(annotation)
     members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
@@ -114,9 +118,12 @@ def split_result_annotation(annotation: Any) -> ResultAnnotation:
     sorts: set[str] = set()
     for each in members:
         kind = typing.get_origin(each) or each
-        if kind in _STREAMS:
+        if kind in _STREAMS or kind is Iterable:
             sorts.add("stream")
-            item = get_item_annotation(each)
+            arguments = typing.get_args(each)
+            item = resolve_alias(arguments[0]) if arguments else Any
+            if kind is Iterable and not is_generator:
+                plain.append(types.GenericAlias(list, (item,)))
         elif is_array_type(kind):
             sorts.add("array")
         elif not is_response_type(each):
@@ -153,7 +160,8 @@ class ResultSender:
 
     def __init__(self, signature: Signature, status: int, media_type: str | None) -> None:
         self._signature = signature
-        self._annotation = split_result_annotation(signature.result)
+        is_generator = signature.flavour is Flavour.GENERATOR
+        self.annotation = split_result_annotation(signature.result, is_generator=is_generator)
         self._project, self._project_item = self._make_projections()
         self._status = status
         self._empty_status = 204 if status == 200 else status
@@ -189,7 +197,7 @@ class ResultSender:
             response: ASGIApp = result
             return response
         sort = _find_sort(result.__class__)
-        if self._project is not None and sort not in self._annotation.sent_as_is:
+        if self._project is not None and sort not in self.annotation.sent_as_is:
             result = await self._apply_annotation(result, sort)
             sort = _find_sort(result.__class__)
         is_bodiless, empty_status = self._is_bodiless, self._empty_status
@@ -215,7 +223,7 @@ class ResultSender:
 
     def _make_projections(self) -> tuple[Project | None, Project | None]:
         """Return what applies the annotation to results, and to the items of streams."""
-        annotation, project, project_item = self._annotation, None, None
+        annotation, project, project_item = self.annotation, None, None
         try:
             if annotation.item is not MISSING and annotation.item is not Any:
                 project = make_projection(types.GenericAlias(list, (annotation.item,)))
@@ -273,7 +281,7 @@ class ResultSender:
         thread. Whatever happens, a generator is closed, shielded from cancellation.
         """
         source = _ThreadedIterator(items) if hasattr(items, "__next__") else items.__aiter__()
-        kind = get_item_kind(self._annotation.item)
+        kind = get_item_kind(self.annotation.item)
         first: Any = _END
         if kind is None:
             try:
@@ -459,13 +467,6 @@ class _ThreadedIterator:
         close = getattr(self._items, "close", None)
         if close is not None:
             await run_in_worker(close)
-
-
-def get_item_annotation(annotation: Any) -> Any:
-    """Return `T` of `AsyncIterator[T]`, `Generator[T, …]` and the like; else MISSING."""
-    arguments = typing.get_args(annotation)
-    is_stream = (typing.get_origin(annotation) or annotation) in _STREAMS
-    return (resolve_alias(arguments[0]) if arguments else Any) if is_stream else MISSING
 
 
 def get_item_kind(item: Any) -> type | None:

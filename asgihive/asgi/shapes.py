@@ -132,6 +132,11 @@ def list_accepted_values(annotation: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def is_typed_dict(kind: Any) -> bool:
+    """Return whether a class is a `TypedDict`, also that of `typing_extensions`."""
+    return isinstance(kind, type) and issubclass(kind, dict) and hasattr(kind, "__required_keys__")
+
+
 def is_structure(kind: Any) -> bool:
     """Return whether a class is a `Struct`, a dataclass, or a model of `pydantic`."""
     return isinstance(kind, type) and (
@@ -187,7 +192,7 @@ def _is_class_for_pydantic(kind: type, seen: set[Any]) -> bool:
     if dataclasses.is_dataclass(kind):
         if any(is_of_pydantic(each.default) for each in dataclasses.fields(kind)):
             return True
-    elif not typing.is_typeddict(kind):
+    elif not is_typed_dict(kind):
         return False
     return any(_needs_pydantic(each, seen) for each in list_hints(kind).values())
 
@@ -202,7 +207,7 @@ def _hide_pydantic(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Literal:
         return annotation
     kind = typing.get_origin(annotation) or annotation
-    if is_structure(kind) or typing.is_typeddict(kind):
+    if is_structure(kind) or is_typed_dict(kind):
         return dict
     if isinstance(kind, type) and is_of_pydantic(kind):
         return str
@@ -239,7 +244,7 @@ def _fits_class(value: Any, kind: Any, arguments: tuple[Any, ...]) -> bool:
         )
     if is_of_pydantic(kind) and not is_structure(kind) and _is_plain(value):
         return True
-    accepted = Mapping if typing.is_typeddict(kind) else _ALSO_FITTING.get(kind, kind)
+    accepted = Mapping if is_typed_dict(kind) else _ALSO_FITTING.get(kind, kind)
     return isinstance(value, accepted)
 
 

@@ -463,6 +463,28 @@ async def test_the_fields_of_headers_and_what_a_model_of_the_path_takes() -> Non
     assert [each["where"] for each in got.json["errors"]] in (places, places[:2])
 
 
+class Unusable:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise ImportError("install something first")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default"),
+    [
+        (Unusable, ...),
+        (Annotated[Unusable, Body()], ...),
+        (list[Unusable], ...),
+        (Unusable, pydantic.Field(default="a")),
+    ],
+)
+def test_types_that_pydantic_cannot_use_are_named(annotation: Any, default: Any) -> None:
+    handler = _handler(annotation) if default is ... else _handler(annotation, default)
+    with pytest.raises(HandlerError, match="install something first") as caught:
+        Router().post("/")(handler)
+    assert caught.value.parameter == "x"
+
+
 def test_pydantic_is_not_imported() -> None:
     code = (
         "import sys; from typing import Annotated; import re\n"

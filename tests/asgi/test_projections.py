@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pydantic
 import pytest
+import typing_extensions
 from openapi_spec_validator import validate
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -48,6 +49,11 @@ class UserTyped(TypedDict):
     nick: NotRequired[str]
 
 
+class UserTypedToo(typing_extensions.TypedDict):
+    id: typing_extensions.ReadOnly[int]
+    name: str
+
+
 class UserModel(pydantic.BaseModel):
     id: int
     name: str
@@ -59,7 +65,7 @@ class UserAttrs:
     name: str
 
 
-KINDS: list[Any] = [UserStruct, UserData, UserTyped, UserModel, UserAttrs]
+KINDS: list[Any] = [UserStruct, UserData, UserTyped, UserTypedToo, UserModel, UserAttrs]
 
 
 class StoredStruct(UserStruct):
@@ -427,7 +433,16 @@ async def test_each_item_of_a_stream() -> None:
     async def listed() -> AsyncIterator[UserStruct]:
         return VALUES  # type: ignore[return-value]
 
-    for path in ("/async", "/sync"):
+    @router.get("/iterable")
+    def iterable() -> Iterable[UserStruct]:
+        yield from VALUES
+
+    @router.get("/blocks")
+    def blocks() -> Iterable[bytes]:
+        return (each for each in (b"a", b"b"))
+
+    assert (await answer(router, "/blocks")).body == b"ab"
+    for path in ("/async", "/sync", "/iterable"):
         lines = (await answer(router, path)).body.splitlines()
         assert [msgspec.json.decode(each) for each in lines[: len(VALUES)]] == [WANTED] * len(
             VALUES
