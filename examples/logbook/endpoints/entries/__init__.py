@@ -1,0 +1,3 @@
+"""`/api/entries`: what was observed, by whom."""
+
+requires = ("cornerstones.auth", "cornerstones.database", "cornerstones.feed")
