@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -9,8 +10,9 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 import pytest
+from starlette.responses import Response
 
-from asgihive.asgi import Depends, Gate, Header, Router
+from asgihive.asgi import Depends, Form, Gate, Header, HTTPException, Router, UploadFile
 from tests.service.servers import PATIENCE, SERVERS, client, serving
 
 MSGPACK = "application/msgpack"
@@ -19,6 +21,36 @@ MSGPACK = "application/msgpack"
 class Note(msgspec.Struct):
     title: str
     size: int = 0
+
+
+def _add_writers(router: Router) -> None:
+    """Let a router store names and take files."""
+
+    async def transaction() -> AsyncIterator[list[str]]:
+        stored: list[str] = []
+        yield stored
+        if "twice" in stored:
+            raise HTTPException(409, "It is there already")
+
+    @router.post("/store/{name}", status=201)
+    async def store(
+        name: str, stored: Annotated[list[str], Depends(transaction, scope="function")]
+    ) -> dict[str, str]:
+        stored.append(name)
+        return {"stored": name}
+
+    @router.post("/upload", max_form_bytes=4 << 20)
+    async def upload(
+        title: Annotated[str, Form()], files: list[UploadFile], response: Response
+    ) -> list[int]:
+        response.headers["x-title"] = title
+        digests = []
+        for file in files:
+            digest = 0
+            while block := await file.read(1 << 16):
+                digest = zlib.crc32(block, digest)
+            digests.append(digest)
+        return digests
 
 
 class Service:
@@ -57,6 +89,7 @@ class Service:
             finally:
                 self.log.append("stream closed")
 
+        _add_writers(router)
         self.app = Gate(router)
 
 
@@ -73,6 +106,27 @@ def test_a_typed_handler_answers(server: str) -> None:
         assert msgspec.msgpack.decode(packed.content, type=Note) == Note("b k", 8)
         wrong = http.post("/notes/x", content=b"[" * (2 << 20), headers={"key": "k"})
         assert wrong.status_code == 413
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_commit_that_fails_is_the_answer(server: str) -> None:
+    with serving(Service().app, server) as url, client(url) as http:
+        assert http.post("/store/once").status_code == 201
+        refused = http.post("/store/twice")
+        assert (refused.status_code, refused.json()["message"]) == (409, "It is there already")
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_files_are_uploaded_within_their_bounds(server: str) -> None:
+    small, large = b"small", bytes(range(256)) * 8192  # the second one goes to disk
+    parts = [("files", ("a", small)), ("files", ("b", large))]
+    with serving(Service().app, server) as url, client(url) as http:
+        got = http.post("/upload", data={"title": "two"}, files=parts)
+        assert got.json() == [zlib.crc32(small), zlib.crc32(large)]
+        assert got.headers["x-title"] == "two"
+        too_many = http.post("/upload", data={"title": "a"}, files=[*parts, parts[1], parts[1]])
+        assert too_many.status_code == 413
+        assert http.post("/store/once").status_code == 201
 
 
 @pytest.mark.parametrize("server", SERVERS)
