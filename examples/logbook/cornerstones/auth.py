@@ -26,6 +26,9 @@ class Tokens(dict[str, User]):
     """The users by token."""
 
 
+provides = (Tokens,)
+
+
 @asynccontextmanager
 async def lifespan(context: Any) -> AsyncIterator[None]:
     """Read the tokens; without any, make one for this run."""

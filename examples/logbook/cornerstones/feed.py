@@ -37,6 +37,9 @@ class Feed:
             self._listeners.discard(send)
 
 
+provides = (Feed,)
+
+
 @asynccontextmanager
 async def lifespan(context: Any) -> AsyncIterator[None]:
     context.provide(Feed, Feed())

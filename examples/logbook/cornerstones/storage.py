@@ -41,6 +41,9 @@ class Storage:
         return Path(path) if is_key and await path.is_file() else None
 
 
+provides = (Storage,)
+
+
 @asynccontextmanager
 async def lifespan(context: Any) -> AsyncIterator[None]:
     """Make the folder, in a thread."""

@@ -8,6 +8,7 @@ from starlette.responses import FileResponse
 from asgihive import Depends, Form, FromHive, HTTPException, Router, UploadFile
 
 from ..cornerstones.auth import SECURITY, find_user
+from ..cornerstones.problems import describe
 from ..cornerstones.storage import Storage
 
 requires = ("cornerstones.auth", "cornerstones.storage")
@@ -22,7 +23,13 @@ class Attachment(Struct):
     note: str
 
 
-@router.post("", status=201, security=SECURITY, max_form_bytes=256 << 20)
+@router.post(
+    "",
+    status=201,
+    security=SECURITY,
+    responses=describe(401, 413, 415, 422),
+    max_form_bytes=256 << 20,
+)
 async def attach(
     file: UploadFile, storage: FromHive[Storage], note: Annotated[str, Form()] = ""
 ) -> Attachment:
@@ -31,7 +38,7 @@ async def attach(
     return Attachment(key, size, note)
 
 
-@router.get("/{key}", security=SECURITY)
+@router.get("/{key}", security=SECURITY, responses=describe(401, 404, 422))
 async def download(key: str, storage: FromHive[Storage]) -> FileResponse:
     """A file that was stored."""
     path = await storage.find(key)

@@ -13,6 +13,7 @@ from asgihive import Depends, FromHive, HTTPException, Query, Router
 
 from ...cornerstones.auth import SECURITY, CurrentUser, find_user
 from ...cornerstones.feed import Feed
+from ...cornerstones.problems import describe
 from .db import Entry
 
 router = Router(dependencies=[Depends(find_user)])
@@ -55,7 +56,7 @@ async def find_entry(entry_id: Id, session: FromHive[AsyncSession]) -> Entry:
 FoundEntry = Annotated[Entry, Depends(find_entry)]
 
 
-@router.get("", security=SECURITY)
+@router.get("", security=SECURITY, responses=describe(401, 422))
 async def list_entries(
     page: Annotated[Page, Query()],
     session: FromHive[AsyncSession],
@@ -73,7 +74,7 @@ async def list_entries(
     return convert(entries, list[EntryOut], from_attributes=True)
 
 
-@router.post("", status=201, security=SECURITY)
+@router.post("", status=201, security=SECURITY, responses=describe(401, 413, 415, 422))
 async def write_entry(
     entry: EntryIn,
     user: CurrentUser,
@@ -92,13 +93,13 @@ async def write_entry(
     return convert(stored, EntryOut, from_attributes=True)
 
 
-@router.get("/{entry_id}", security=SECURITY)
+@router.get("/{entry_id}", security=SECURITY, responses=describe(401, 404, 422))
 async def read_entry(entry: FoundEntry) -> EntryOut:
     """One entry."""
     return convert(entry, EntryOut, from_attributes=True)
 
 
-@router.delete("/{entry_id}", security=SECURITY)
+@router.delete("/{entry_id}", security=SECURITY, responses=describe(401, 403, 404, 422))
 async def delete_entry(
     entry: FoundEntry, user: CurrentUser, session: FromHive[AsyncSession]
 ) -> None:
