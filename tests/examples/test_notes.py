@@ -168,7 +168,7 @@ async def test_each_request_has_its_own_session(service: Hive) -> None:
 
 
 async def test_what_becomes_of_the_transaction(service: Hive) -> None:
-    """The hook after the request commits what was answered below 400, and nothing else."""
+    """What is answered below 400 is committed before, and nothing else."""
     router = Router()
 
     @router.post("/{status}")

@@ -1,11 +1,9 @@
 """The cornerstone `db`: one engine for the service, one session for each request.
 
 A session costs nothing until it is used: it takes a connection at its first statement. What
-became of the request decides about its transaction: committed when it was answered below
-400, rolled back when it raised, was answered by 400 or above, or was not answered at all.
-
-The hook after a request runs after the last byte of the answer. A handler whose answer
-promises that something is stored therefore commits itself; then nothing is left to commit.
+becomes of the request decides about its transaction: committed before an answer below 400
+leaves, so that what the answer says is stored is stored; rolled back when it raised, is answered
+by 400 or above, or was not answered at all.
 """
 
 from typing import Annotated
@@ -51,12 +49,12 @@ class CornerstoneHooksImpl(CornerstoneHooks):
     async def pre_endpoint_call(self) -> None:
         self.request_state["session"] = self.app_state["sessions"]()
 
+    async def before_answer(self) -> None:
+        if self.response.status < 400:
+            await self.request_state["session"].commit()
+
     async def post_endpoint_call(self) -> None:
-        async with self.request_state["session"] as session:  # closes it, whatever happens
-            if self.error is None and self.status is not None and self.status < 400:
-                await session.commit()
-            else:
-                await session.rollback()
+        await self.request_state["session"].close()  # which rolls back what was not committed
 
 
 async def current_session(request: HTTPConnection) -> AsyncSession:

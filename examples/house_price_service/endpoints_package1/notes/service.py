@@ -16,7 +16,7 @@ async def create_note(session: AsyncSession, text: str, *, completed: bool) -> N
     """Store a note."""
     note = Note(text=text, completed=completed)
     session.add(note)
-    await session.commit()  # before the answer says so
+    await session.flush()  # so that it has its number; the cornerstone commits
     return note
 
 
@@ -28,4 +28,3 @@ async def find_note(session: AsyncSession, note_id: int) -> Note | None:
 async def delete_note(session: AsyncSession, note: Note) -> None:
     """Delete a note."""
     await session.delete(note)
-    await session.commit()  # before the answer says so
