@@ -26,7 +26,7 @@ class ResponseDescription:
     """OpenAPI's own, with a description."""
 
 
-def describe_responses(responses: Mapping[int | str, Any]) -> tuple[ResponseDescription, ...]:
+def describe_responses(responses: Mapping[Any, Any]) -> tuple[ResponseDescription, ...]:
     """Return the responses that a decorator says.
 
     Args:

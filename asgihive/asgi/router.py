@@ -51,7 +51,7 @@ class RouteOptions(TypedDict, total=False):
     description: str | None
     deprecated: bool
     operation_id: str | None
-    responses: Mapping[int | str, Any]
+    responses: Mapping[Any, Any]
     security: Any
     include_in_schema: bool
     dependencies: Sequence[Any]

@@ -139,7 +139,7 @@ class Options:
     operation_id: str | None = None
     """OpenAPI's `operationId`; by default the handler's name."""
 
-    responses: Mapping[int | str, Any] = field(default_factory=dict)
+    responses: Mapping[Any, Any] = field(default_factory=dict)
     """Further responses for OpenAPI, by status: a description, the type of the body, or a
     mapping with `description`, `model` and what OpenAPI has."""
 
