@@ -4,14 +4,33 @@ import inspect
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 DependencyScope = Literal["request", "function"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class _NamedMarker:
-    name: str | None = None
+    name: str | None
+
+    def __init__(self, name: str | None = None, **unknown: Never) -> None:
+        """Name a parameter.
+
+        Raises:
+            TypeError: the name is no text, or something else is said, as FastAPI has it.
+        """
+        kind = type(self).__name__
+        if unknown:
+            said = ", ".join(f"{each}=…" for each in unknown)
+            raise TypeError(
+                f"{kind}({said}): only a name is accepted, as {kind}('page-size'); the default is "
+                f"the parameter's own, and msgspec.Meta says constraints, descriptions and "
+                f"examples: Annotated[int, {kind}(), Meta(ge=1)]"
+            )
+        given: object = name
+        if given is not None and not isinstance(given, str):
+            raise TypeError(f"{kind}({given!r}): a name is accepted; the default follows Annotated")
+        object.__setattr__(self, "name", name)
 
 
 class Query(_NamedMarker):

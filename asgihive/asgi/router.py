@@ -42,6 +42,15 @@ _BODY_MESSAGES = {  # the second and third are ASGI extensions
 }
 
 
+# What FastAPI calls otherwise.
+_INSTEAD = {
+    "status_code": "status",
+    "response_model": "the return annotation, which is applied",
+    "response_class": "the response as the return annotation, or media_type",
+    "response_description": "responses={200: …}",
+}
+
+
 class RouteOptions(TypedDict, total=False):
     """What the decorators of a `Router` take; see `Options`."""
 
@@ -305,7 +314,9 @@ class Router:
         unknown = given.keys() - Options.__dataclass_fields__.keys()
         if unknown:
             accepted = ", ".join(Options.__dataclass_fields__)
-            raise TypeError(f"No such option: {', '.join(unknown)}; accepted are {accepted}")
+            hints = [f"for {each} write {_INSTEAD[each]}" for each in unknown if each in _INSTEAD]
+            reason = "; ".join((f"No such option: {', '.join(unknown)}", *hints))
+            raise TypeError(f"{reason}; accepted are {accepted}")
         return Options(**given).add_outer(self._common.tags, self._common.dependencies)
 
     def _register(  # noqa: PLR0913, PLR0917  # each is one fact

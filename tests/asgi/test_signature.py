@@ -13,7 +13,17 @@ from starlette.background import BackgroundTasks
 from starlette.requests import Request
 from starlette.websockets import WebSocket
 
-from asgihive.asgi import Body, Cookie, Depends, Header, Query, Router, find_location, find_name
+from asgihive.asgi import (
+    Body,
+    Cookie,
+    Depends,
+    Form,
+    Header,
+    Query,
+    Router,
+    find_location,
+    find_name,
+)
 from asgihive.asgi.parameters import HandlerError
 
 
@@ -98,6 +108,16 @@ def test_markers_are_no_defaults() -> None:
         Router().get("/")(_handler(str, Header()))
 
 
+@pytest.mark.parametrize("marker", [Query, Header, Cookie, Form])
+def test_markers_take_a_name_alone(marker: Any) -> None:
+    assert marker("x") == marker(name="x") != marker()
+    reason = rf"{marker.__name__}\(ge=…, alias=…\): only a name is accepted.*Meta\(ge=1\)"
+    with pytest.raises(TypeError, match=reason):
+        marker(ge=1, alias="x")
+    with pytest.raises(TypeError, match="a name is accepted; the default follows Annotated"):
+        marker(10)
+
+
 def test_a_second_body_is_refused_wherever_it_is() -> None:
     async def dependency(note: Note) -> None: ...
 
@@ -148,6 +168,8 @@ def test_options_are_checked() -> None:
     router = Router()
     with pytest.raises(TypeError, match="No such option: tag; accepted are tags, status, summary"):
         router.get("/", tag="x")(_handler(int))  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="for response_model write the return annotation"):
+        router.get("/", response_model=int)(_handler(int))  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="one text"):
         router.get("/", tags="notes")(_handler(int))
     with pytest.raises(TypeError, match="neither Depends"):
