@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException
 from asgihive.errors import HiveError
+from asgihive.hive.hooks import HOOKED, HookedRequest
 
 _logger = logging.getLogger("asgihive.hive")
 
@@ -32,7 +33,8 @@ class RequestsInFlight:
 
     def __init__(self) -> None:
         self._is_asyncio = anyio.get_cancelled_exc_class() is asyncio.CancelledError
-        self._cancels: dict[object, Callable[[], object]] = {}
+        self._cancels: dict[object, tuple[Callable[[], object], Scope]] = {}
+        """By request: what cancels it, and its scope."""
         self._cancelled: set[object] = set()
         self._all_ended: anyio.Event | None = None
 
@@ -57,9 +59,13 @@ class RequestsInFlight:
         except anyio.get_cancelled_exc_class() as cancelled:
             pending = cancelled
         if self._cancels:
-            self._cancelled.update(self._cancels)
-            for cancel in [*self._cancels.values()]:
-                cancel()
+            for key, (cancel, scope) in [*self._cancels.items()]:
+                hooked: HookedRequest | None = scope.get(HOOKED)
+                # Hooks after a request are bounded in time, and no shield keeps asyncio's
+                # cancellation from them.
+                if hooked is None or not hooked.is_over:
+                    self._cancelled.add(key)
+                    cancel()
             with anyio.move_on_after(cleanup_seconds, shield=True):
                 await self._wait()
         if self._cancels:
@@ -85,7 +91,7 @@ class RequestsInFlight:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             key = object()
             task = get_task()
-            cancels[key] = task.cancel
+            cancels[key] = task.cancel, scope
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -105,7 +111,7 @@ class RequestsInFlight:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             key = object()
             with anyio.CancelScope() as cancel_scope:
-                self._cancels[key] = cancel_scope.cancel
+                self._cancels[key] = cancel_scope.cancel, scope
                 try:
                     await app(scope, receive, send)
                 finally:

@@ -18,7 +18,14 @@ from starlette.routing import Mount
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import Depends, Router
-from asgihive.hive import Component, Hive, HiveConfig, HiveMiddleware, ModuleHooks
+from asgihive.hive import (
+    Component,
+    CornerstoneHooks,
+    Hive,
+    HiveConfig,
+    HiveMiddleware,
+    ModuleHooks,
+)
 from tests.asgi.exchange import Exchange, http, run, websocket
 from tests.hive.test_disconnect import CANCELLING_SERVERS
 from tests.service import servers
@@ -212,6 +219,33 @@ async def test_it_is_stopped_by_an_outer_application(around: bool) -> None:
     await _leave_running(service, http("/api/wait"), app)
     hooks = ["hook", "hook"] if around else ["hook"]
     assert service.calls == ["cleanup", *hooks, "teardown"]
+
+
+@pytest.mark.anyio
+async def test_a_hook_that_runs_already_is_not_cancelled() -> None:
+    begun, stopping = anyio.Event(), anyio.Event()
+    calls: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(context: Any) -> AsyncIterator[None]:
+        yield
+        calls.append("teardown")
+
+    class Slow(CornerstoneHooks):
+        async def post_endpoint_call(self) -> None:
+            begun.set()
+            await stopping.wait()
+            await anyio.sleep(0.03)  # longer than shutdown waits
+            calls.append("hook")
+
+    module = ModuleHooks(hooks=(Slow,), lifespan=lifespan)
+    cornerstone = Component(kind="cornerstone", container="c", name="n", modules=(module,))
+    hive = Hive(CONFIG, cornerstones=[cornerstone], entry_points=False, shutdown_seconds=0.01)
+    async with anyio.create_task_group() as tasks, hive.running():
+        tasks.start_soon(run, hive, http("/nowhere"))
+        await begun.wait()
+        stopping.set()
+    assert calls == ["hook", "teardown"]
 
 
 @pytest.mark.anyio
