@@ -49,6 +49,7 @@ _CONVERTORS: dict[str, Schema] = {
     "float": {"type": "number"},
     "uuid": {"type": "string", "format": "uuid"},
 }
+_TEXTS = ("description", "deprecated")
 _FILE: Schema = {"type": "string", "contentMediaType": BYTES}
 _INVALID = "asgihive.InvalidRequest"
 _INVALID_SCHEMA: Schema = {
@@ -254,8 +255,10 @@ def _describe_parameters(operation: _Operation, schemas: "_Schemas") -> Iterator
             entry: dict[str, Any] = {"name": each.key, "in": each.source.value}
             if each.required:
                 entry["required"] = True
-            entry["schema"] = _add_default(schemas.find(each.annotation), each)
-            yield entry
+            schema = _add_default(schemas.find(each.annotation), each)
+            # Where pages look for them.
+            entry.update({name: schema[name] for name in _TEXTS if name in schema})
+            yield {**entry, "schema": schema}
 
 
 def _add_default(schema: Schema, argument: Argument) -> Schema:

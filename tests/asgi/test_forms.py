@@ -18,6 +18,7 @@ from msgspec import Meta
 from openapi_spec_validator import validate
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import Body, Depends, Form, Gate, HTTPException, Query, Router, list_routes
@@ -29,7 +30,7 @@ from tests.asgi.test_signature import _handler
 pytestmark = pytest.mark.anyio
 
 
-async def _post(router: Router, **parts: Any) -> Exchange:
+async def _post(router: ASGIApp, **parts: Any) -> Exchange:
     """Ask with the form that httpx makes of `data` and `files`, in pieces of a few bytes."""
     request = httpx.Request("POST", "http://test/", **parts)
     request.read()
@@ -250,6 +251,49 @@ async def test_structures_of_fields() -> None:
         if kind is StructForm:
             got = await _post(router, data={"title": "a", "more": "b"})
             assert [each["where"] for each in got.json["errors"]] == [["form", "more"]]
+
+
+async def test_the_same_forms_are_accepted_as_by_fastapi() -> None:
+    ours, theirs = Router(), fastapi.FastAPI()
+
+    @ours.post("/")
+    async def mine(
+        title: Annotated[str, Form(), Meta(min_length=2)],
+        count: Annotated[int, Form()] = 3,
+        tags: Annotated[list[str], Form()] = [],  # noqa: B006
+        file: UploadFile | None = None,
+        files: list[UploadFile] = [],  # noqa: B006
+    ) -> list[Any]:
+        return [title, count, tags, file and file.filename, [each.size for each in files]]
+
+    @theirs.post("/")
+    async def other(
+        title: Annotated[str, fastapi.Form(min_length=2)],
+        count: Annotated[int, fastapi.Form()] = 3,
+        tags: Annotated[list[str], fastapi.Form()] = [],  # noqa: B006
+        file: fastapi.UploadFile | None = None,
+        files: list[fastapi.UploadFile] = [],  # noqa: B006
+    ) -> list[Any]:
+        return [title, count, tags, file and file.filename, [each.size for each in files]]
+
+    for parts in (
+        {"data": {"title": "ab"}},
+        {"data": {"title": "a"}},
+        {"data": {"title": "ab", "count": "x"}},
+        {"data": {"title": "ab", "count": "7", "tags": ["a", "b"]}},
+        {"data": {"title": "ab"}, "files": {"file": ("f", b"abc")}},
+        {"data": {"title": "ab"}, "files": [("files", ("f", b"a")), ("files", ("g", b"bc"))]},
+        {"data": {"title": "ab", "file": "text"}, "files": {"files": ("f", b"a")}},
+        {"files": {"title": ("f", b"abc")}},
+        {"data": {"count": "1"}},
+    ):
+        got, expected = await _post(ours, **parts), await _post(theirs, **parts)
+        assert got.status == expected.status, parts
+        if got.status == 200:
+            assert got.json == expected.json
+        else:
+            places = {tuple(each["loc"][1:]) for each in expected.json["detail"]}
+            assert {tuple(each["where"][1:]) for each in got.json["errors"]} == places
 
 
 def test_forms_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,7 @@ def test_examples_come_from_the_annotations() -> None:
     router.get("/")(shown)
     operation, document = _operation(router)
     schemas = {each["name"]: each["schema"] for each in operation["parameters"]}
+    assert operation["parameters"][0]["description"] == "How many"
     assert schemas["limit"]["examples"] == [5, 10]
     assert schemas["limit"]["description"] == "How many"
     assert schemas["size"]["examples"] == [7]

@@ -103,6 +103,12 @@ async def test_statuses_without_a_body() -> None:
         response.status_code = status
         return {"a": 1}
 
+    @router.get("/nothing", status=204)
+    async def nothing(response: Response) -> None:
+        response.headers["x-own"] = "1"
+
+    got = await answer(router, "/nothing")
+    assert (got.status, got.body, got.headers) == (204, b"", {"x-own": "1"})
     got = await answer(router, "/204")
     assert (got.status, got.body, got.headers) == (204, b"", {})
     assert (await answer(router, "/201")).json == {"a": 1}
