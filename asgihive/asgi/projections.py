@@ -37,6 +37,7 @@ from msgspec import UNSET, Meta
 from msgspec import inspect as types
 
 from asgihive.asgi.shapes import (
+    is_model,
     is_of_pydantic,
     is_typed_dict,
     is_union,
@@ -123,6 +124,29 @@ def _make_projected(project: Project) -> type[Projected]:
     return type("Projected", (Projected,), {"__slots__": (), "project": staticmethod(project)})
 
 
+def _find_models(annotation: Any) -> Any:
+    """Return an annotation of models in containers as `pydantic` is to have it; else None.
+
+    To leave all items to it at once takes a third of the time.
+    """
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if is_model(origin or annotation):
+        return annotation
+    if is_union(annotation):
+        others = [each for each in arguments if each is not type(None)]
+        model = _find_models(resolve_alias(others[0])) if len(others) == 1 else None
+        return model and model | None
+    if not isinstance(origin, type) or not arguments:
+        return None
+    if issubclass(origin, Mapping) and len(arguments) == 2 and arguments[0] is str:
+        value = _find_models(resolve_alias(arguments[1]))
+        return value and dict[str, value]  # type: ignore[valid-type]
+    if origin in _LISTS or (issubclass(origin, tuple) and arguments[1:] == (...,)):
+        item = _find_models(resolve_alias(arguments[0]))
+        return item and list[item]  # type: ignore[valid-type]
+    return None
+
+
 class _Twins:
     """The twins of the classes of one annotation."""
 
@@ -138,6 +162,8 @@ class _Twins:
             return self._make_annotated(annotation, *arguments)
         if getattr(origin, "_name", None) in _QUALIFIERS:
             return self.make(arguments[0])
+        if (models := _find_models(annotation)) is not None:
+            return self._leave_to_pydantic(models)
         if is_union(annotation):
             return self._make_union(arguments)
         if origin is Literal or annotation is Any or annotation is None:
