@@ -58,6 +58,9 @@ MAX_CLEANUP_SECONDS = 60.0
 """For all cleaning up of one request, after which it is cancelled and the rest is tried."""
 
 _FAILED = object()
+
+READ_ARGUMENT = "read_argument"
+"""The method of a dependency that reads its value of a `Call` and needs not be called itself."""
 # What a plan is made of; a router that includes a route changes none but the dependencies.
 _LASTING_OPTIONS = attrgetter(
     "dependencies",
@@ -359,6 +362,9 @@ class _CallPlanner:
         for place, argument in enumerate(signature.arguments):
             if argument.dependency is not None:
                 needed = argument.dependency.function or argument.annotation
+                if (read := self._find_reader(needed)) is not None:
+                    reads.append(read)
+                    continue
                 result_place = self.add_dependency(needed, argument.dependency.scope)
                 needs.append((argument, result_place))
                 reads.append(_make_result_reader(result_place))
@@ -378,6 +384,11 @@ class _CallPlanner:
         return BoundFunction(
             signature, tuple(reads), body, keywords, form, tuple(needs), scope, builder
         )
+
+    def _find_reader(self, needed: Handler) -> Read | None:
+        """Return what reads the value of a dependency without a call, unless it is overridden."""
+        read: Read | None = getattr(needed, READ_ARGUMENT, None)
+        return None if read is None or any(needed in each for each in self._overrides) else read
 
     def _take_body(self, function: Handler, argument: Argument) -> None:
         """Note which argument is the body, or a field of the form that is the body."""
@@ -450,10 +461,14 @@ def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGI
     if plan.reads_form:
         answer_planned = partial(_answer_with_form, answer_planned)
     has_steps = bool(plan.steps) or plan.reads_form
+    has_readers = any(
+        each.dependency is not None and hasattr(each.dependency.function, READ_ARGUMENT)
+        for each in plan.arguments
+    )
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         nonlocal overrides, overriding
-        if not has_steps:
+        if not has_steps and not (has_readers and not overridden and any(route.overrides)):
             call = Call(scope, receive, send)
             await answer.send(call, await answer.prepare(call))
         elif not overridden and any(route.overrides):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from starlette.datastructures import State, URLPath
 from starlette.middleware import Middleware
@@ -62,6 +62,7 @@ from asgihive.hive.in_flight import RequestsInFlight
 from asgihive.hive.lifespan import Life, run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 from asgihive.hive.mounted import MountedApplication
+from asgihive.hive.provided import NotProvided
 from asgihive.hive.typed_graph import add_types
 
 _HOW_TO_START = (
@@ -69,6 +70,7 @@ _HOW_TO_START = (
     "where it is mounted or a middleware, give the outer application `lifespan=hive.lifespan`; "
     "in tests, use `async with hive.running(): …`"
 )
+T = TypeVar("T")
 Phase = Literal["never started", "starting", "running", "stopping", "stopped"]
 
 
@@ -245,6 +247,20 @@ class Hive:
         )
         self._middleware.insert(0, added)
         self._return_to_idle()
+
+    def ask(self, kind: type[T]) -> T:
+        """Return the value of a type that a cornerstone provides for the life.
+
+        Raises:
+            NotProvided: there is none, or the hive does not run.
+        """
+        life = self.life
+        if life is None:
+            raise NotProvided(f"This hive is {self._phase} and provides nothing")
+        if kind not in life.provided.values:
+            raise life.provided.refuse(kind, "for the life")
+        found: T = life.provided.values[kind]
+        return found
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """Do as `Router.url_path_for`: `request.url_for` in a hook asks this."""

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from starlette.requests import HTTPConnection
+from starlette.types import Scope
 
 from asgihive.asgi import Depends, Route, Router, list_routes
+from asgihive.asgi.arguments import Call
 from asgihive.asgi.handlers import plan_route
 from asgihive.asgi.parameters import Argument, Signature
 from asgihive.errors import ComponentError, HiveError, suggest_name
@@ -87,7 +89,14 @@ class ProvidedReader:
         return hash((ProvidedReader, self.kind))
 
     async def __call__(self, connection: HTTPConnection) -> Any:
-        states = connection.scope.get("state", {}).get("cornerstones")
+        return self._read(connection.scope)
+
+    def read_argument(self, call: Call) -> Any:
+        """Return the value, for a handler or dependency that has it as a parameter."""
+        return self._read(call.scope)
+
+    def _read(self, scope: Scope) -> Any:
+        states = scope.get("state", {}).get("cornerstones")
         if states is None:
             raise NotProvided(f"{format_type(self.kind)} was asked for where no hive is around")
         return states.ask(self.kind)
@@ -105,6 +114,8 @@ else:
         """
 
         def __class_getitem__(cls, kind: Any) -> Any:
+            if isinstance(kind, str):
+                raise TypeError(f"FromHive[{kind!r}]: the type itself is accepted, not its name")
             return Annotated[kind, Depends(ProvidedReader(kind))]
 
 

@@ -255,6 +255,23 @@ async def test_an_endpoint_provides_nothing() -> None:
     await start(Hive(CONFIG, cornerstones=[database()], endpoints=[endpoint], entry_points=False))
 
 
+async def test_a_hive_is_asked_itself() -> None:
+    hive = make_hive(router=Router())
+    with pytest.raises(NotProvided, match="never started"):
+        hive.ask(Engine)
+    async with hive.running():
+        assert hive.ask(Engine).name == "sqlite"
+        with pytest.raises(NotProvided, match="has not done so for the life"):
+            hive.ask(Session)
+        with pytest.raises(NotProvided, match="No cornerstone provides Sessions; there is: "):
+            hive.ask(Sessions)
+
+
+def test_the_name_of_a_type_is_none() -> None:
+    with pytest.raises(TypeError, match="the type itself is accepted"):
+        FromHive["Session"]
+
+
 async def test_where_no_hive_is_around() -> None:
     router = Router()
 
