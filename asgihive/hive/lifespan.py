@@ -541,6 +541,8 @@ class Life:
         urls = LayeredUrls(self.router, scope) if "router" in scope else self.router
         state = scope.setdefault("state", {})
         scope = enter_layer(scope, {"app": self._hive, "router": urls, "state": state})
+        for each in ("route", "endpoint"):  # those of the mount, until one of the hive answers
+            scope.pop(each, None)
         _share_state(scope, states)
         return scope
 

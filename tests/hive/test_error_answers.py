@@ -185,6 +185,21 @@ async def test_errors_of_the_framework_too(caplog: pytest.LogCaptureFixture) -> 
     assert "ZeroDivisionError" in str(record.exc_info)
 
 
+async def test_what_before_answer_raises_is_answered_likewise() -> None:
+    async def before_answer(context: Any) -> None:
+        raise NoteMissing("not unique")
+
+    module = ModuleHooks(before_answer=before_answer, statuses={Missing: 409})
+    cornerstone = Component(kind="cornerstone", container="c", name="n", modules=(module,))
+    router = Router()
+    router.add("/", PlainTextResponse("stored"))
+    endpoint = Component(kind="endpoint", container="e", name="x", router=router)
+    hive = Hive(NONE, cornerstones=[cornerstone], endpoints=[endpoint], entry_points=False)
+    async with hive.running():
+        answer = await run(hive, http("/e/x/"))
+    assert (answer.status, answer.json) == (409, {"message": "not unique"})
+
+
 async def test_the_context_of_an_endpoint() -> None:
     def answer(context: Any, error: Exception) -> Any:
         assert context.endpoint.key == "e.x"

@@ -202,6 +202,25 @@ async def test_the_route_of_a_mounted_application_of_another_framework() -> None
     assert [route for _, route in seen] == [("/other/deep/{x}", "show"), (path, "show")]
 
 
+async def test_no_route_answers_where_a_hook_does() -> None:
+    seen: list[Any] = []
+
+    class Hooks(CornerstoneHooks):
+        async def pre_endpoint_call(self) -> Any:
+            return PlainTextResponse("from the hook")
+
+        async def post_endpoint_call(self) -> None:
+            seen.append(self.route)
+
+    modules = (ModuleHooks(hooks=(Hooks,)),)
+    cornerstone = Component(kind="cornerstone", container="c", name="db", modules=modules)
+    hive = Hive(CONFIG, cornerstones=[cornerstone], entry_points=False)
+    app = Starlette(routes=[Mount("/api", hive)])
+    async with hive.running(), client(app) as asks:
+        assert (await asks.get("/api/x")).text == "from the hook"
+    assert seen == [None]
+
+
 async def test_before_answer_sees_the_route_of_another_framework() -> None:
     async def show(request: Request) -> PlainTextResponse:
         return PlainTextResponse("x")
