@@ -221,16 +221,17 @@ def format_mermaid(nodes: Sequence[GraphNode]) -> str:
                 lines.append(f'        n{node.position}["{key}"]')
             lines.append("    end")
     positions = {node.key: node.position for node in nodes}
-    lines += [
-        f"    n{positions[key]} --> n{node.position}" for node in nodes for key in node.requires
-    ]
     providers = {name: node.position for node in nodes for name in node.provides}
-    lines += [
-        f'    n{providers[name]} -- "{name}" --> n{node.position}'
-        for node in nodes
-        for name in node.asks
-        if name in providers
-    ]
+    arrows: dict[tuple[int, int], list[str]] = {}
+    for node in nodes:
+        for key in node.requires:
+            arrows.setdefault((positions[key], node.position), [])
+        for name in node.asks:
+            if name in providers:
+                arrows.setdefault((providers[name], node.position), []).append(name)
+    for (start, end), names in arrows.items():
+        label = f' -- "{", ".join(names)}"' if names else ""
+        lines.append(f"    n{start}{label} --> n{end}")
     return "\n".join(lines)
 
 
