@@ -127,10 +127,12 @@ def format_type(kind: Any) -> str:
 def list_asked(router: Router) -> Iterator[tuple[Route, Signature, Argument, Any]]:
     """Yield what the routes of a router ask for by type: route, function, parameter and type."""
     for _, route in list_routes(router):
-        plan = plan_route(route, overridden=any(route.overrides)))
+        plan = plan_route(route, overridden=any(route.overrides))
         bound = (*plan.steps, plan.handler) if plan.handler is not None else plan.steps
         for signature in (each.signature for each in bound):
             for argument in signature.arguments:
                 reader = argument.dependency and argument.dependency.function
-                if isinstance(reader, ProvidedReader):
+                if isinstance(reader, ProvidedReader) and not any(
+                    reader in each for each in route.overrides
+                ):
                     yield route, signature, argument, reader.kind

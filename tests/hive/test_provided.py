@@ -297,6 +297,9 @@ async def test_fakes() -> None:
     router.overrides[ProvidedReader(Session)] = lambda: Session(9)
     async with hive.running():
         assert (await run(hive, http())).body == b"sqlite 9"
+    with hive.override("c.db", {Engine: Engine("fake")}):  # and no Session, which none asks for
+        async with hive.running():
+            assert (await run(hive, http())).body == b"fake 9"
 
 
 DB = """
