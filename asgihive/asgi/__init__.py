@@ -3,11 +3,10 @@
 from starlette.datastructures import UploadFile
 
 from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
+from asgihive.asgi.documentation import Documentation
 from asgihive.asgi.errors import HTTPException, answer_error, send_error
 from asgihive.asgi.gate import Gate
 from asgihive.asgi.markers import Body, Cookie, Depends, Form, Header, Query
-from asgihive.asgi.openapi import Documentation
-from asgihive.asgi.parameters import find_location, find_name
 from asgihive.asgi.request_fields import (
     ByteRange,
     Validators,
@@ -24,6 +23,7 @@ from asgihive.asgi.responses import (
 )
 from asgihive.asgi.router import Router, get_route_path, list_routes
 from asgihive.asgi.routes import Route
+from asgihive.asgi.signatures import find_location, find_name
 
 __all__ = [
     "Body",

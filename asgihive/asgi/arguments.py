@@ -23,9 +23,9 @@ from asgihive.asgi.errors import (
     parse_msgspec_message,
 )
 from asgihive.asgi.forms import FormReader
-from asgihive.asgi.parameters import Argument, ArgumentSource, FieldsOf, Signature
 from asgihive.asgi.request_fields import find_header, parse_query
 from asgihive.asgi.shapes import MISSING, is_model, list_accepted_values, needs_pydantic
+from asgihive.asgi.signatures import Argument, ArgumentSource, FieldsOf, Signature
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import BadParameter
 

@@ -24,7 +24,6 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
-from asgihive.asgi.parameters import Flavour, HandlerError, Signature, find_location, find_name
 from asgihive.asgi.projections import (
     Project,
     Projected,
@@ -41,6 +40,7 @@ from asgihive.asgi.responses import (
     format_content_disposition,
 )
 from asgihive.asgi.shapes import MISSING, is_union, resolve_alias
+from asgihive.asgi.signatures import Flavour, HandlerError, Signature, find_location, find_name
 from asgihive.concurrency import run_in_worker
 
 TEXT = "text/plain; charset=utf-8"

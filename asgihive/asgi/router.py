@@ -8,8 +8,9 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from asgihive.asgi.call_plans import plan_route
 from asgihive.asgi.errors import HTTPException, send_error
-from asgihive.asgi.handlers import build_application, plan_route
+from asgihive.asgi.handlers import build_application
 from asgihive.asgi.layers import (
     LAYER,
     LayeredUrls,

@@ -8,8 +8,8 @@ from starlette.types import Scope
 
 from asgihive.asgi import Depends, Route, Router, list_routes
 from asgihive.asgi.arguments import Call
-from asgihive.asgi.handlers import plan_route
-from asgihive.asgi.parameters import Argument, Signature
+from asgihive.asgi.call_plans import plan_route
+from asgihive.asgi.signatures import Argument, Signature
 from asgihive.errors import ComponentError, HiveError, suggest_name
 
 T = TypeVar("T")

@@ -252,7 +252,7 @@ async def test_cleanups_are_shielded_from_cancellation() -> None:
 
 async def test_a_cleanup_that_hangs_is_cancelled_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log()
-    monkeypatch.setattr("asgihive.asgi.handlers.MAX_CLEANUP_SECONDS", 0.2)
+    monkeypatch.setattr("asgihive.asgi.cleanups.MAX_CLEANUP_SECONDS", 0.2)
 
     async def hanging(a: str = Depends(_resource(log, "outer"))) -> AsyncIterator[None]:
         yield

@@ -11,7 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import Depends, Gate, HTTPException, Router
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 from tests.asgi.exchange import answer, http, run, websocket
 
 pytestmark = pytest.mark.anyio
@@ -179,7 +179,7 @@ async def test_streams_are_closed_when_the_commit_fails() -> None:
 
 
 async def test_a_commit_that_hangs_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgihive.asgi.handlers.MAX_CLEANUP_SECONDS", 0.05)
+    monkeypatch.setattr("asgihive.asgi.cleanups.MAX_CLEANUP_SECONDS", 0.05)
 
     async def hanging() -> AsyncIterator[None]:
         yield

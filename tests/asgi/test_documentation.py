@@ -6,7 +6,7 @@ import re
 import pytest
 from openapi_spec_validator import validate
 
-from asgihive.asgi import Documentation, Router, openapi
+from asgihive.asgi import Documentation, Router, documentation
 from tests.asgi.exchange import answer
 
 pytestmark = pytest.mark.anyio
@@ -91,5 +91,5 @@ async def test_without_the_extra_the_operations_are_listed(
 async def test_a_swagger_ui_that_is_too_old_for_openapi_3_1_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(openapi, "OLDEST_SWAGGER_UI", 1000)
+    monkeypatch.setattr(documentation, "OLDEST_SWAGGER_UI", 1000)
     assert "asgihive[docs]" in (await answer(_documented(), "/docs")).body.decode()

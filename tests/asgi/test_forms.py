@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket
 
 from asgihive.asgi import Body, Depends, Form, Gate, HTTPException, Query, Router, list_routes
 from asgihive.asgi.openapi import make_openapi_document
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 from tests.asgi.exchange import Exchange, http, run
 from tests.asgi.test_signature import _handler
 

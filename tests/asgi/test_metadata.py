@@ -22,7 +22,7 @@ from typing_extensions import Doc
 
 from asgihive.asgi import Body, Depends, Header, HTTPException, Query, Router, list_routes
 from asgihive.asgi.openapi import make_openapi_document
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 from tests.asgi.exchange import answer
 from tests.asgi.test_signature import _handler
 

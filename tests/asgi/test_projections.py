@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from asgihive.asgi import BufferedResponse, Gate, Router, list_routes
 from asgihive.asgi.openapi import make_openapi_document
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 from tests.asgi.exchange import Exchange, answer, http, run
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
 from asgihive.asgi import BufferedResponse, Depends, HTTPException, Router
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 from tests.asgi.exchange import answer
 from tests.asgi.test_signature import _handler
 

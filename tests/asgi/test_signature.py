@@ -24,7 +24,7 @@ from asgihive.asgi import (
     find_location,
     find_name,
 )
-from asgihive.asgi.parameters import HandlerError
+from asgihive.asgi.signatures import HandlerError
 
 
 class Note(msgspec.Struct):
