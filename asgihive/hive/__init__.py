@@ -10,6 +10,7 @@ from asgihive.errors import (
 )
 from asgihive.hive.components import Component, ModuleHooks
 from asgihive.hive.config import HiveConfig
+from asgihive.hive.contexts import LifeContext, RequestHookContext
 from asgihive.hive.graph import (
     GraphNode,
     RouteRecord,
@@ -19,17 +20,14 @@ from asgihive.hive.graph import (
 )
 from asgihive.hive.hive import Hive, HiveMiddleware
 from asgihive.hive.hooks import (
-    ComponentState,
     CornerstoneAsyncHooks,
     CornerstoneHooks,
     EndpointAsyncHooks,
     EndpointHooks,
-    LifeContext,
-    Metadata,
-    RequestHookContext,
 )
 from asgihive.hive.lifespan import compose_lifespans
 from asgihive.hive.provided import FromHive, NotProvided
+from asgihive.hive.states import ComponentState, Metadata
 
 __all__ = [
     "Component",

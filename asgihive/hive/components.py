@@ -12,17 +12,10 @@ from starlette.types import ASGIApp
 
 from asgihive.asgi import Router
 from asgihive.errors import ComponentError, find_misspelt, join_names
+from asgihive.hive.contexts import ErrorContext, LifeContext, RequestHookContext
 from asgihive.hive.conventions import read_conventions
-from asgihive.hive.hooks import (
-    ComponentKind,
-    CornerstoneHooks,
-    EndpointHooks,
-    ErrorContext,
-    Hooks,
-    LifeContext,
-    Metadata,
-    RequestHookContext,
-)
+from asgihive.hive.hooks import CornerstoneHooks, EndpointHooks, Hooks
+from asgihive.hive.states import ComponentKind, Metadata
 
 LifespanManager = Callable[[LifeContext], AbstractAsyncContextManager[object]]
 RequestManager = Callable[[RequestHookContext], AbstractAsyncContextManager[object]]

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, TypedDict
 
 from asgihive.errors import ComponentError
-from asgihive.hive.hooks import ComponentKind
+from asgihive.hive.states import ComponentKind
 
 
 class Conventions(TypedDict, total=False):

@@ -16,8 +16,8 @@ from asgihive.asgi import Router
 from asgihive.errors import ComponentError, ConfigurationError, join_names
 from asgihive.hive.components import Component, ModuleHooks, read_hooks, read_requires, read_router
 from asgihive.hive.config import DEFAULT_CORNERSTONE_PATH, HiveConfig
-from asgihive.hive.hooks import ComponentKind, Metadata
 from asgihive.hive.imports import Importer
+from asgihive.hive.states import ComponentKind, Metadata
 
 _ENDPOINT_MODULES = ("db", "router", "service")
 _FIELDS: dict[ComponentKind, str] = {

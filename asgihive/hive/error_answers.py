@@ -13,7 +13,8 @@ from starlette.websockets import WebSocketDisconnect
 from asgihive.asgi import Route, send_error
 from asgihive.asgi.errors import Statuses, find_http_exception, send_as_denial, unwrap_group
 from asgihive.asgi.layers import AnsweringRoute
-from asgihive.hive.hooks import HOOKED, ErrorContext, HookedRequest, LifeContext, run_hook
+from asgihive.hive.contexts import HOOKED, ErrorContext, HookedRequest, LifeContext
+from asgihive.hive.hooks import run_hook
 
 _logger = logging.getLogger("asgihive.hive")
 

@@ -21,7 +21,7 @@ from asgihive.asgi.layers import (
     forget_route,
 )
 from asgihive.errors import ConfigurationError, HiveError
-from asgihive.hive.hooks import ComponentStates
+from asgihive.hive.states import ComponentStates
 
 _REST = "asgihive_rest"
 

@@ -3,13 +3,15 @@
 import heapq
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from asgihive.asgi import find_location, find_name
+from asgihive.asgi import Router, find_location, find_name
 from asgihive.errors import ComponentError, join_names, suggest_name
-from asgihive.hive.hooks import Metadata
+from asgihive.hive.components import Component, list_provided
+from asgihive.hive.provided import format_type, list_asked
+from asgihive.hive.states import Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,18 @@ def sort_components(components: Sequence[Metadata]) -> tuple[GraphNode, ...]:
         GraphNode(position, each.kind, each.key, each.file, requirements[each.key])
         for position, each in enumerate(ordered)
     )
+
+
+def add_types(components: Sequence[Component], nodes: Sequence[GraphNode]) -> tuple[GraphNode, ...]:
+    """Return the nodes with what their components, in the same order, provide and ask for."""
+    found = []
+    for component, node in zip(components, nodes, strict=True):
+        router = component.router
+        asked = list_asked(router) if isinstance(router, Router) else ()
+        asks = dict.fromkeys(format_type(kind) for *_, kind in asked)
+        provides = map(format_type, list_provided(component))
+        found.append(replace(node, provides=tuple(provides), asks=tuple(asks)))
+    return tuple(found)
 
 
 def refuse_duplicates(components: Iterable[Metadata]) -> None:

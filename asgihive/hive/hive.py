@@ -52,18 +52,19 @@ from asgihive.hive.fastapi_routers import (
 from asgihive.hive.graph import (
     GraphNode,
     RouteRecord,
+    add_types,
     record_foreign_routes,
     refuse_duplicates,
     sort_components,
 )
-from asgihive.hive.hooks import ComponentKind, ComponentStates
 from asgihive.hive.imports import Builder, Importer, find_builder
 from asgihive.hive.in_flight import RequestsInFlight
-from asgihive.hive.lifespan import Life, run_plan
+from asgihive.hive.life import Life
+from asgihive.hive.lifespan import run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 from asgihive.hive.mounted import MountedApplication
 from asgihive.hive.provided import NotProvided
-from asgihive.hive.typed_graph import add_types
+from asgihive.hive.states import ComponentKind, ComponentStates
 
 _HOW_TO_START = (
     "serve it by itself, under a server that runs the lifespan (uvicorn: --lifespan on); "

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import HTTPException
 from asgihive.errors import HiveError
-from asgihive.hive.hooks import HOOKED, HookedRequest
+from asgihive.hive.contexts import HOOKED, HookedRequest
 
 _logger = logging.getLogger("asgihive.hive")
 

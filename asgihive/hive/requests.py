@@ -15,13 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asgihive.asgi import HTTPException, send_error
 from asgihive.asgi.errors import SendsError, send_as_denial
 from asgihive.hive.components import ModuleHooks, get_class
-from asgihive.hive.hooks import (
+from asgihive.hive.contexts import (
     HOOKED,
     HookedRequest,
-    Hooks,
     LifeContext,
     RequestHookContext,
     ResponseHead,
+)
+from asgihive.hive.hooks import (
+    Hooks,
     attach_context,
     has_no_await,
     is_async,
