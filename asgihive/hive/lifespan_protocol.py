@@ -120,6 +120,7 @@ class _LifespanDialogue:
         self._error: Exception | None = None
         self._message: str | None = None
         self._was_asked = False
+        self._was_told_to_stop = False
         self._stop = anyio.Event()
 
     async def run(self) -> None:
@@ -159,9 +160,14 @@ class _LifespanDialogue:
         if not self._was_asked:
             self._was_asked = True
             return {"type": "lifespan.startup"}
-        if not self.is_started:
+        if not self.is_started and self._message is None:
             self._refuse("asks for a second event before it has started")
+        if self._message is not None or self._was_told_to_stop:
+            # There is no further event, for which some wait all the same.
+            self.ended.set()
+            await anyio.sleep_forever()
         await self._stop.wait()
+        self._was_told_to_stop = True
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -252,6 +253,26 @@ async def test_a_mounted_application_that_fails_is_named() -> None:
             pytest.fail("it cannot start")
     assert str(raised.value).endswith("lifespan failed with LifespanFailed: no such host")
     assert CALLS == ["x0 starts", "x0 stops"]
+
+
+@pytest.mark.parametrize("phase", ["startup", "shutdown"])
+async def test_it_may_wait_for_further_events_in_vain(phase: str) -> None:
+    """As Quart does, which goes on after it has said that it failed."""
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            kind = (await receive())["type"]
+            end = "failed" if kind.endswith(phase) else "complete"
+            await send({"type": f"{kind}.{end}", "message": "no such host"})
+
+    hive = make_hive(waits)
+    with anyio.fail_after(3), pytest.raises((HookFailed, ExceptionGroup)) as raised:
+        async with hive.running():
+            assert phase == "shutdown"
+    error: Any = raised.value
+    while isinstance(error, ExceptionGroup):
+        (error,) = error.exceptions
+    assert str(error).endswith("failed with LifespanFailed: no such host")
 
 
 async def test_it_may_have_a_task_group_and_is_waited_for() -> None:
