@@ -109,7 +109,7 @@ class Importer:
             _COMPONENT_FOLDERS.add(os.path.realpath(os.path.dirname(file)))
         try:
             return importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             place = _place_error(error)
             detail = f"importing {name} failed{place} with {type(error).__name__}: {error}"
             raise ComponentError(key, file, detail) from error
@@ -441,7 +441,7 @@ def _split_below(root: str, folder: str) -> list[str]:
     return names if all(name.isidentifier() for name in names) else []
 
 
-def _place_error(error: Exception) -> str:
+def _place_error(error: BaseException) -> str:
     """Say which file and line raised, where that is not the import system itself."""
     if isinstance(error, SyntaxError):
         return f" at {error.filename}:{error.lineno}"

@@ -199,7 +199,8 @@ async def _start(steps: Iterator[tuple[LifeUnit, str]]) -> None:
     for unit, step in steps:
         try:
             await unit.start(step)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # Of `sys.exit("…")` servers would take it for an application without a lifespan.
             raise HookFailed(unit.owner, unit.file, step, error) from error
 
 
@@ -214,7 +215,7 @@ async def _stop(
         try:
             if await unit.stop(step, pending):
                 pending = None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed = HookFailed(unit.owner, unit.file, step, error)
             failed.__cause__ = error
             errors.append(failed)

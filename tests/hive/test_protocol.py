@@ -11,7 +11,7 @@ from starlette.websockets import WebSocket
 
 from asgihive import H5App
 from asgihive.asgi import Router
-from asgihive.errors import HookFailed
+from asgihive.errors import ComponentError, HookFailed
 from asgihive.hive import Component, CornerstoneHooks, Hive, HiveConfig, HiveMiddleware, ModuleHooks
 from tests.asgi.exchange import Exchange, http, run, websocket
 from tests.hive import services
@@ -60,6 +60,27 @@ async def test_a_failing_set_up_names_the_component(
     assert first == str(raised.value)
     places = [each.split('"')[1] for each in traceback if each.startswith("  File ")]
     assert places == [str(tmp_path / file), services.__file__]
+
+
+@pytest.mark.parametrize("failing", ["a.sync.pre_endpoint_setup", "a.async.pre_endpoint_setup"])
+async def test_a_hook_that_exits_has_failed(tmp_path: Path, failing: str) -> None:
+    """Servers would take the application for one without a lifespan, and serve it."""
+    hive = RecordingHive(config(), base=recording_service(tmp_path))
+    exits: Any = SystemExit("there is no key")
+    hive.failing[failing] = exits
+    exchange = lifespan()
+    with pytest.raises(HookFailed, match="failed with SystemExit: there is no key"):
+        await run(hive, exchange)
+    assert exchange.types == ["lifespan.startup.failed"]
+
+
+async def test_a_module_that_exits_cannot_be_imported(tmp_path: Path) -> None:
+    write(tmp_path, {"endpoints/x.py": "import sys\nsys.exit('there is no key')"})
+    hive = Hive(HiveConfig(endpoint_package_paths="./endpoints"), base=tmp_path, docs=False)
+    exchange = lifespan()
+    with pytest.raises(ComponentError, match=r"x\.py:2 with SystemExit: there is no key"):
+        await run(hive, exchange)
+    assert exchange.types == ["lifespan.startup.failed"]
 
 
 async def test_all_failing_teardowns_are_named(tmp_path: Path) -> None:
