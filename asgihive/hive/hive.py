@@ -390,7 +390,7 @@ class Hive:
     def _list_records(self, router: Router) -> Iterator[RouteRecord]:
         seen: set[int] = set()
         routes = [*list_routes(router)]
-        own = {path for path, _ in routes}
+        own = {path for path, route in routes if not isinstance(route.target, FastAPIRoutes)}
         for path, route in routes:
             app: Any = None if route.is_handler else inspect.unwrap(route.target)
             below: Iterable[RouteRecord] = ()
