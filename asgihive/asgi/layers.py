@@ -114,7 +114,7 @@ def announce_route(
             path, path_format = layer.mount.path + path, layer.mount.path_format + path_format
         scope = layer.outer
         seen.append((scope, path_format, mount))
-    path = find_mount_prefix(scope) + path
+    path = _find_mount_template(scope) + path
     for each, below, through in seen[1:] if is_foreign else seen:
         each["route"] = AnsweringRoute(route, path, below, through)
         each["endpoint"] = endpoint
@@ -170,6 +170,15 @@ def find_mount_prefix(scope: Scope) -> str:
     """Return the path between the application that the server runs and the one that answers."""
     root_path: str = scope.get("root_path", "")
     return root_path.removeprefix(scope.get("app_root_path", root_path))
+
+
+def _find_mount_template(scope: Scope) -> str:
+    """Return the same with the parameters of the mounts, which are in its segments."""
+    prefix = find_mount_prefix(scope)
+    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    if not prefix or not names:
+        return prefix
+    return "/".join(names.get(each, each) for each in prefix.split("/"))
 
 
 class FindsUrls(Protocol):

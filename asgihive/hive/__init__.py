@@ -10,7 +10,12 @@ from asgihive.errors import (
 )
 from asgihive.hive.components import Component, ModuleHooks
 from asgihive.hive.config import HiveConfig
-from asgihive.hive.contexts import LifeContext, RequestHookContext
+from asgihive.hive.contexts import (
+    ErrorContext,
+    LifeContext,
+    RequestHookContext,
+    ResponseHead,
+)
 from asgihive.hive.graph import (
     GraphNode,
     RouteRecord,
@@ -38,6 +43,7 @@ __all__ = [
     "CornerstoneHooks",
     "EndpointAsyncHooks",
     "EndpointHooks",
+    "ErrorContext",
     "FromHive",
     "GraphNode",
     "Hive",
@@ -52,6 +58,7 @@ __all__ = [
     "ModuleHooks",
     "NotProvided",
     "RequestHookContext",
+    "ResponseHead",
     "RouteRecord",
     "compose_lifespans",
     "format_graph",

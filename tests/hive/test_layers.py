@@ -182,6 +182,15 @@ async def test_hooks_of_an_outer_hive_keep_their_states_and_see_the_inner_route(
     assert seen == [("inner", found), ("outer", found), ("inner", None), ("outer", None)]
 
 
+async def test_the_parameters_of_mounts_around_are_in_the_template() -> None:
+    seen: Seen = []
+    hive = make_hive(make_router(), seen)
+    app = Starlette(routes=[Mount("/{tenant}/api", hive)])
+    async with hive.running(), client(app) as asks:
+        assert (await asks.get("/mine/api/items/7")).status_code == 200
+    assert seen == [("n", ("/{tenant}/api/items/{number:int}", "read"))]
+
+
 async def test_the_route_of_a_mounted_application_of_another_framework() -> None:
     async def show(request: Request) -> PlainTextResponse:
         request.state.handler = "handler"
