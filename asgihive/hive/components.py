@@ -94,7 +94,8 @@ def make_replacement(kind: ComponentKind, container: str, name: str, fake: objec
 
     Args:
         fake: a hooks class or object, a mapping (what its `app_state` holds), for an
-            endpoint also a `Router`, or anything with the names that a module offers.
+            endpoint also a `Router` or an ASGI application, or anything with the names that a
+            module offers.
 
     Raises:
         ComponentError: it is none of these.
@@ -107,8 +108,9 @@ def make_replacement(kind: ComponentKind, container: str, name: str, fake: objec
         return replace(bare, modules=(ModuleHooks(file=bare.file, hooks=(fake,)),))  # type: ignore[arg-type]  # as just checked
     if isinstance(fake, Mapping):
         return replace(bare, state=fake)
-    if isinstance(fake, Router) and kind == "endpoint":
-        return replace(bare, router=fake)
+    if kind == "endpoint" and callable(fake) and not isinstance(fake, type):
+        router: Any = fake
+        return replace(bare, router=router)
     offered = [
         *_name_hooks(kind),
         "lifespan",

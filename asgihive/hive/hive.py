@@ -320,8 +320,8 @@ class Hive:
         Args:
             key: `container.name`.
             fake: a hooks class or object, a mapping (what its `app_state` holds), for an
-                endpoint also a `Router`, a `Component`, or anything with the names that a
-                module offers.
+                endpoint also a `Router` or an ASGI application, a `Component`, or anything with
+                the names that a module offers.
 
         Raises:
             HiveRunning: it is too late.

@@ -6,6 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fastapi import APIRouter
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from asgihive.asgi import Router
 from asgihive.hive import (
@@ -140,6 +144,16 @@ async def test_a_hive_that_needs_no_lifespan_is_overridden_at_once() -> None:
         async with hive.running():
             assert (await run(hive, http("/e/x/"))).body == b"fake"
     assert (await run(hive, http("/e/x/"))).body == b"real"
+
+
+async def test_an_endpoint_has_any_application_as_its_fake(hive: RecordingHive) -> None:
+    api = APIRouter()
+    api.get("/hello")(lambda: "from FastAPI")
+    starlette = Starlette(routes=[Route("/hello", lambda _: PlainTextResponse("from Starlette"))])
+    for fake, body in ((api, b'"from FastAPI"'), (starlette, b"from Starlette")):
+        with hive.override("cornerstones.db", {}), hive.override("endpoints.show", fake):
+            async with hive.running():
+                assert (await run(hive, http("/api/endpoints/show/hello"))).body == body
 
 
 async def test_what_cannot_be_overridden(hive: RecordingHive) -> None:
