@@ -23,6 +23,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import FrameType, ModuleType, SimpleNamespace
@@ -150,11 +151,14 @@ class Importer:
     def _find_name(self, folder: str) -> str | None:
         """Find a name by which Python has, or can, import a package folder."""
         for name, module in [*sys.modules.items()]:
-            own_name = vars(module).get("__name__") if isinstance(module, ModuleType) else None
-            if name == own_name and not name.startswith(_PRIVATE):
-                paths = vars(module).get("__path__") or ()
-                if _is_first(folder, paths):
-                    return name
+            if name.rpartition(".")[2] == os.path.basename(folder) and isinstance(
+                module, ModuleType
+            ):
+                is_alias = vars(module).get("__name__") != name or name.startswith(_PRIVATE)
+                # Of a package without a file the paths ask its parent, which may be gone.
+                with suppress(KeyError):
+                    if not is_alias and _is_first(folder, vars(module).get("__path__") or ()):
+                        return name
         for name in self._list_candidates(folder):
             try:
                 spec = _find_spec_of_others(name)
