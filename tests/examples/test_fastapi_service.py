@@ -135,6 +135,7 @@ FILES = {
         from sqlalchemy import create_engine
         from sqlalchemy.orm import declarative_base, sessionmaker
         from sqlalchemy.pool import StaticPool
+        from starlette.concurrency import run_in_threadpool
 
         Base = declarative_base()
         engine = create_engine(
@@ -149,10 +150,11 @@ FILES = {
                 self.make = sessionmaker(bind=engine)
 
             async def __call__(self, scope, receive, send):
-                with self.make() as session:
-                    token = _session.set(session)
-                    await self.app(scope, receive, send)
-                    _session.reset(token)
+                session = self.make()
+                token = _session.set(session)
+                await self.app(scope, receive, send)
+                _session.reset(token)
+                await run_in_threadpool(session.close)
 
 
         class _Database:
