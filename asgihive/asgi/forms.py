@@ -1,5 +1,6 @@
 """Forms: `multipart/form-data`, whose files go to disk, and `application/x-www-form-urlencoded`."""
 
+import functools
 import importlib.util
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -21,12 +22,19 @@ URL_ENCODED = "application/x-www-form-urlencoded"
 SPOOLED_BYTES = 1 << 20
 """A longer file is on disk, and not in memory. Starlette's parser has the same bound."""
 
+MAX_PART_HEADER_BYTES = 1 << 14
+"""Of the headers of one part. Before 0.0.28 python-multipart has no bound, and 20 MB of them stop
+the event loop for half a minute."""
+
 _TOO_MUCH = ("Too many", "Part exceeded")  # how Starlette's parser says that a bound is reached
 
 
-def are_forms_installed() -> bool:
-    """Return whether the parser of the extra `forms` is there."""
-    return importlib.util.find_spec("python_multipart") is not None
+def load_parser() -> bool:
+    """Import the parser of the extra `forms` before a request does; return whether it is there."""
+    is_installed = importlib.util.find_spec("python_multipart") is not None
+    if is_installed:
+        _make_parser_class()
+    return is_installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +76,10 @@ class FormReader:
         self, content_type: str, chunks: AsyncGenerator[bytes, None]
     ) -> FormData:
         # Not at the top: it imports the parser, which few services need.
-        from starlette.formparsers import MultiPartException, MultiPartParser  # noqa: PLC0415
-
-        ended = False
-
-        class Parser(MultiPartParser):
-            """Knows whether the last boundary has come."""
-
-            def on_end(self) -> None:
-                nonlocal ended
-                ended = True
+        from starlette.formparsers import MultiPartException  # noqa: PLC0415
 
         headers = Headers({"content-type": content_type})
-        parser = Parser(
+        parser = _make_parser_class()(
             headers,
             chunks,
             max_files=self.max_files,
@@ -88,13 +87,13 @@ class FormReader:
             max_part_size=self.max_field_bytes,
         )
         try:
-            form = await parser.parse()
+            parsed: FormData = await parser.parse()
         except MultiPartException as error:
             if error.message.startswith(_TOO_MUCH):
                 raise HTTPException(413, error.message) from None
             raise _refuse_body(error.message) from None
-        if ended:
-            return form
+        if parser.has_ended:
+            return parsed
         for file in getattr(parser, "_files_to_close_on_error", ()):  # also the unfinished one
             await anyio.to_thread.run_sync(file.close)
         raise _refuse_body("it ends before its last boundary")
@@ -115,6 +114,40 @@ class FormReader:
             except UnicodeEncodeError:  # the bytes of a form may be any
                 raise _refuse_body("it is not UTF-8", name) from None
         return FormData(fields)
+
+
+@functools.cache
+def _make_parser_class() -> Any:
+    """Return Starlette's parser, which bounds headers too and knows whether the form has ended."""
+    from starlette.formparsers import MultiPartException, MultiPartParser  # noqa: PLC0415
+
+    class BoundedParser(MultiPartParser):
+        """Parses one form."""
+
+        has_ended = False
+        header_bytes = 0
+
+        def on_part_begin(self) -> None:
+            self.header_bytes = 0
+            super().on_part_begin()
+
+        def on_header_field(self, data: bytes, start: int, end: int) -> None:
+            self.count_header_bytes(end - start)
+            super().on_header_field(data, start, end)
+
+        def on_header_value(self, data: bytes, start: int, end: int) -> None:
+            self.count_header_bytes(end - start)
+            super().on_header_value(data, start, end)
+
+        def on_end(self) -> None:
+            self.has_ended = True
+
+        def count_header_bytes(self, count: int) -> None:
+            self.header_bytes += count
+            if self.header_bytes > MAX_PART_HEADER_BYTES:
+                raise MultiPartException("Part exceeded the size that its headers may have.")
+
+    return BoundedParser
 
 
 async def _stream(receive: Receive, most: int) -> AsyncGenerator[bytes, None]:

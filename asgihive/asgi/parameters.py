@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
-from asgihive.asgi.forms import are_forms_installed
+from asgihive.asgi.forms import load_parser
 from asgihive.asgi.markers import (
     MARKERS,
     Body,
@@ -334,7 +334,7 @@ class _ParameterReader:
         if self.websocket or not self.takes_body:
             what = "a websocket's handshake" if self.websocket else "a GET"
             raise self._refuse(name, f"{what} has no form")
-        if not are_forms_installed():
+        if not load_parser():
             reason = "forms need the package python-multipart: pip install 'asgihive[forms]'"
             raise self._refuse(name, reason)
 

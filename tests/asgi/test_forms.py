@@ -176,6 +176,21 @@ async def test_malformed_forms(content_type: bytes, body: bytes, status: int) ->
     gc.collect()
 
 
+@pytest.mark.parametrize("line", [b"a" * 1000, b"x: y\r\n" * 200, b"x" * 150 + b": y\r\n"])
+async def test_the_headers_of_a_part_are_bounded(line: bytes) -> None:
+    """In pieces, of which python-multipart may have a bound of its own."""
+    exchange = http("/", "POST", headers=[(b"content-type", b"multipart/form-data; boundary=x")])
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\nx: '
+    pieces = [head, *[line] * 2000]
+    exchange.incoming = [
+        {"type": "http.request", "body": each, "more_body": True} for each in pieces
+    ]
+    await run(Gate(_router()), exchange)
+    assert exchange.status in {413, 422}
+    assert len(exchange.incoming) > 1500
+    gc.collect()
+
+
 async def test_long_files_are_on_disk_and_all_are_closed_after_the_request() -> None:
     kept: list[Any] = []
     router = Router()
