@@ -95,7 +95,7 @@ class Importer:
             name = name or f"{private}.{os.path.basename(real)}"
             self._containers[real] = container = _Container(name, real, self, parent, private)
             _FINDER.add(container)
-            if self.builder.module in {"__main__", "__mp_main__"}:
+            if self.builder.file and self.builder.module != self.builder.name:
                 _FINDER.add_main(self.builder)
         return self._containers[real].name
 
@@ -221,7 +221,7 @@ class _ComponentFinder:
         self._by_name: dict[str, _Container] = {}
         self._by_folder: dict[str, _Container] = {}
         self._folder_names: set[str] = set()
-        self._mains: dict[str, Builder] = {}
+        self._mains: dict[str, list[Builder]] = {}
 
     def add(self, container: _Container) -> None:
         if self not in sys.meta_path:
@@ -238,7 +238,10 @@ class _ComponentFinder:
             self._by_folder[container.folder] = container
 
     def add_main(self, builder: Builder) -> None:
-        self._mains.setdefault(builder.name, builder)
+        """Note a file that is imported under another name than its own: as `__main__`, say."""
+        known = self._mains.setdefault(builder.name, [])
+        if builder not in known:
+            known.append(builder)
 
     def find_spec(
         self,
@@ -249,14 +252,15 @@ class _ComponentFinder:
         parent, _, name = fullname.rpartition(".")
         package = getattr(sys.modules.get(parent), "__name__", parent)
         container = self._find_container(package)
-        main = container.importer.builder if container else self._mains.get(fullname)
-        if container is None and main is None and name not in self._folder_names:
+        mains = [container.importer.builder] if container else self._mains.get(fullname, [])
+        if container is None and not mains and name not in self._folder_names:
             return None
         spec = _find_spec_of_others(fullname, path)
         if spec is None:
             return None
         one_name = fullname
-        if main is not None and main.is_in(spec) and main.module in sys.modules:
+        main = next((e for e in mains if e.is_in(spec) and e.module in sys.modules), None)
+        if main is not None:
             one_name = main.module
         elif (inner := self._find_container_of(spec, fullname)) is not None:
             container, one_name = inner, inner.name

@@ -1,6 +1,7 @@
 """What is found where, and what is said when it is not."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -204,6 +205,33 @@ def test_other_names_are_the_same_modules(root: Path, monkeypatch: pytest.Monkey
     assert named.__name__.startswith("asgihive_components_")
     assert named.__spec__ is not None
     assert named.__spec__.name == named.__name__
+
+
+@pytest.mark.parametrize("is_found_by_python", [False, True])
+def test_the_file_that_builds_the_hive_is_one_module_too(
+    root: Path, is_found_by_python: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under whatever name it was imported."""
+    main = """
+        from asgihive import Hive, HiveConfig
+
+        app = Hive(HiveConfig(endpoint_package_paths="./endpoints"), entry_points=False)
+        """
+    write(root, {"built.py": main, "endpoints/one/service.py": "from built import app"})
+    if is_found_by_python:
+        monkeypatch.syspath_prepend(str(root))
+    spec = importlib.util.spec_from_file_location("entry", root / "built.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "entry", module)
+    spec.loader.exec_module(module)
+    module.app.graph()
+    name = [each for each in sys.modules if each.endswith("endpoints.one.service")][-1]
+    assert vars(sys.modules[name])["app"] is module.app
+    if is_found_by_python:
+        assert importlib.import_module("built") is module
+        del sys.modules["built"]
 
 
 async def test_services_with_folders_of_the_same_names(
