@@ -13,6 +13,7 @@ from asgihive.asgi.errors import HTTPException, send_error
 from asgihive.asgi.handlers import build_application
 from asgihive.asgi.layers import (
     LAYER,
+    LayeredState,
     LayeredUrls,
     adopt_before_answer,
     adopt_route,
@@ -400,6 +401,8 @@ async def _answer_below(  # noqa: PLR0913, PLR0917  # the three of ASGI, and thr
         "root_path": root_path + prefix,
         "app_root_path": scope.get("app_root_path", root_path),  # for Starlette's `url_for`
     }
+    if route.yielded:
+        changes["state"] = LayeredState({**route.yielded}, scope.setdefault("state", {}))
     inner = enter_layer(scope, changes, route)
     del inner["route"], inner["endpoint"]
     try:

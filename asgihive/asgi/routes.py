@@ -223,6 +223,10 @@ class Route:
     optional_trailing_slash: bool = False
     """Whether one of those routers says so."""
 
+    yielded: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """Of a mount: what the lifespan of the application has yielded, which its requests see in
+    their state; a copy of the route has the same."""
+
     plan: Any = field(default=None, repr=False)
     """What is called for a request, see `handlers.CallPlan`; a copy of the route has the same."""
 

@@ -55,6 +55,12 @@ _logger = logging.getLogger("asgihive.hive")
 _STEPS = (*EXTERNAL_HOOKS, SETUP, TEARDOWN)
 
 
+def _keep_yielded(states: list[dict[str, Any]], yielded: object) -> None:
+    """Let the mounts of an application show what its lifespan yielded, if it is a mapping."""
+    for each in states:
+        each.update(yielded if isinstance(yielded, Mapping) else {})
+
+
 class Life:
     """One life of a hive: its states, its router, its plan, and the way of a request.
 
@@ -90,6 +96,7 @@ class Life:
         self._contexts: dict[str, LifeContext] = {}
         self._mounted: dict[str, MountedApplication] = {}
         self._outer_units: dict[int, ManagerUnit] = {}
+        self._yielded: dict[int, list[dict[str, Any]]] = {}
         self.provided = ProvidedValues()
         """What cornerstones provide by type."""
         self.errors = ErrorAnswers()
@@ -223,12 +230,19 @@ class Life:
         own = {id(inspect.unwrap(each.router)) for each in self._endpoints if each.router}
         for path, route in list_routes(self.router):
             app = inspect.unwrap(route.target)
-            if route.kind == "mount" and id(app) not in {*own, *self._outer_units}:
+            if route.kind != "mount" or id(app) in own:
+                continue
+            states = self._yielded.setdefault(id(app), [])
+            if not any(each is route.yielded for each in states):
+                route.yielded.clear()
+                states.append(route.yielded)
+            if id(app) not in self._outer_units:
                 mounted = route.target
                 if not isinstance(mounted, MountedApplication):
                     mounted = MountedApplication(route.target)
                 owner, file = f"the application at {path or '/'}", find_location(app)
-                unit = ManagerUnit(owner, file or route.name, mounted.lifespan, mounted.keep_state)
+                keep = partial(_keep_yielded, states)
+                unit = ManagerUnit(owner, file or route.name, mounted.lifespan, keep)
                 self._outer_units[id(app)] = unit
         if self._fastapi is not None and id(self._fastapi) not in self._outer_units:
             unit = ManagerUnit(

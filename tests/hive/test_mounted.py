@@ -197,7 +197,8 @@ async def test_what_is_mounted_starts_with_the_hive(kind: str) -> None:
         CALLS.clear()
         async with hive.running():
             assert CALLS == ["x0 starts", "start"]
-            assert (await run(hive, http("/one/"))).body == b"hello"
+            for path in ("/one/", "/two/"):
+                assert (await run(hive, http(path))).body == b"hello"
         assert CALLS[2:] == ["stop", "x0 stops"]
 
 
@@ -210,6 +211,7 @@ async def test_hives_and_what_routers_mount_start_too() -> None:
     hive.mount("/other", make_hive(PlainTextResponse("other")))
     async with hive.running():
         assert CALLS == ["x0 starts", "x0 starts", "x0 starts", "start"]
+        assert (await run(hive, http("/e/x0/plain/"))).body == b"hello"
         assert (await run(hive, http("/other/e/x0/"))).body == b"other"
         assert (await run(hive, http("/e/x0/inner/"))).status == 404
     assert (await run(inner, http("/"))).status == 503
