@@ -96,6 +96,9 @@ def analyse_function(
     reader = _ParameterReader(kind, convertors, websocket, takes_body, marker)
     if is_model(kind):
         model: Any = kind
+        if any(each.__module__.startswith("pydantic_settings") for each in model.__mro__):
+            reason = "clients would set the settings: depend on a function that returns them"
+            raise HandlerError(kind, None, reason)
         fields = tuple(reader.read_model_field(*each) for each in model.model_fields.items())
         return Signature(function, Flavour.STRUCTURE, fields, kind)
     try:

@@ -6,6 +6,7 @@ import enum
 import re
 import subprocess
 import sys
+import types
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -435,6 +436,19 @@ async def test_the_fields_of_a_structure_are_parameters(kind: Any, marker: Any) 
     parameters = document["paths"]["/"]["get"]["parameters"]
     assert [each["name"] for each in parameters] == ["limit", "pageSize", "tags"]
     assert [each.get("required", False) for each in parameters] == [True, False, False]
+
+
+def test_settings_are_no_parameters() -> None:
+    base: Any = types.new_class("BaseSettings", (pydantic.BaseModel,))
+    base.__module__ = "pydantic_settings.main"
+
+    class Settings(base):  # type: ignore[misc]
+        password: str = "secret"
+
+    for marker in (Depends(), Depends(Settings), Query()):
+        handler = _handler(Annotated[Settings, marker])
+        with pytest.raises(HandlerError, match="clients would set the settings: depend on a func"):
+            Router().get("/")(handler)
 
 
 async def test_the_fields_of_headers_and_what_a_model_of_the_path_takes() -> None:
