@@ -207,6 +207,16 @@ class LayeredUrls:
         return URLPath(self._prefix + path, protocol=path.protocol, host=path.host)
 
 
+class NamedRoutes:
+    """Stands for all routes of an application among the `routes` of Starlette's `Mount`.
+
+    So `url_for("mount:name")` of an application around finds them.
+    """
+
+    def __init__(self, own: FindsUrls) -> None:
+        self.url_path_for = own.url_path_for
+
+
 def find_url(routes: FindsUrls, name: str, params: Mapping[str, Any]) -> URLPath | None:
     """Return the path of a route of these; None if none has this name and these parameters."""
     from starlette.routing import NoMatchFound  # noqa: PLC0415  # only where URLs are made

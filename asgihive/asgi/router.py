@@ -15,6 +15,7 @@ from asgihive.asgi.layers import (
     LAYER,
     LayeredState,
     LayeredUrls,
+    NamedRoutes,
     adopt_before_answer,
     adopt_route,
     announce_route,
@@ -111,6 +112,11 @@ class Router:
             "http": RouteTable(),
             "websocket": RouteTable(),
         }
+
+    @property
+    def routes(self) -> tuple[NamedRoutes, ...]:
+        """What Starlette looks for in what it mounts; `registered` are the routes themselves."""
+        return (NamedRoutes(self),)
 
     @property
     def registered(self) -> tuple[Route, ...]:

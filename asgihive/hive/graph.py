@@ -68,8 +68,8 @@ def _record_foreign_route(seen: Any, route: Any, prefix: str) -> Iterator[RouteR
     path = prefix + str(getattr(seen, "path", ""))
     endpoint = getattr(route, "endpoint", None)
     if endpoint is None:
-        below = tuple(getattr(route, "routes", None) or ())
-        if below:
+        below = getattr(route, "routes", None)
+        if below and isinstance(below, list):  # of a hive it is none
             yield from record_foreign_routes(below, path)
             return
         app = getattr(route, "app", route)

@@ -24,6 +24,7 @@ from asgihive.asgi import (
     send_error,
 )
 from asgihive.asgi.gate import SEND_TIMEOUT_SECONDS, Gate
+from asgihive.asgi.layers import NamedRoutes
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import (
     ComponentError,
@@ -179,6 +180,11 @@ class Hive:
     def router(self) -> Router:
         """That of the life that has begun; else what code registers for every life."""
         return self._own if self._life is None else self._life.router
+
+    @property
+    def routes(self) -> tuple[NamedRoutes, ...]:
+        """What Starlette looks for in what it mounts; `route_records` lists the routes."""
+        return (NamedRoutes(self),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -378,6 +378,24 @@ async def test_url_for_in_hooks_and_of_what_is_around() -> None:
     assert urls == ["http://test/api/items/1", "http://test/items/1"]
 
 
+@pytest.mark.parametrize("kind", ["hive", "router"])
+async def test_url_for_of_an_application_around_finds_routes_below_its_mount(kind: str) -> None:
+    async def home(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(request.url_for("api:read", number=7)))
+
+    router = make_router()
+    inner: Any = make_hive(router) if kind == "hive" else router
+    app = Starlette(routes=[Route("/home", home), Mount("/api", inner, name="api")])
+    async with client(app) as asks:
+        if kind == "hive":
+            async with inner.running():
+                assert (await asks.get("/home")).text == "http://test/api/items/7"
+                answer = await asks.get("/api/url/api:read?number=8")
+                assert answer.text == "http://test/api/items/8"
+        else:
+            assert (await asks.get("/home")).text == "http://test/api/items/7"
+
+
 @pytest.mark.parametrize(
     ("name", "params"),
     [
