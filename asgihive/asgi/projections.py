@@ -91,7 +91,8 @@ def make_projection(annotation: Any) -> Project:
             try:
                 return convert(_normalise(value), strict=False)
             except msgspec.ValidationError:
-                raise error from None
+                # It is no `ValueError` in msgspec 0.19.
+                raise TypeError(str(error)) from None
 
     return project
 
