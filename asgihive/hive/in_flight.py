@@ -7,9 +7,10 @@ from typing import Any
 
 import anyio
 from starlette.exceptions import WebSocketException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import HTTPException
+from asgihive.asgi import HTTPException, send_error
+from asgihive.asgi.responses import PHASES
 from asgihive.errors import HiveError
 from asgihive.hive.contexts import HOOKED, HookedRequest
 
@@ -23,6 +24,13 @@ class HiveStopping(HTTPException, HiveError):
 
     def __init__(self) -> None:
         super().__init__(503, _STOPPING)
+
+
+class WebSocketStopping(WebSocketException):
+    """The same of a websocket, whose close code says that the server goes down."""
+
+    def __init__(self) -> None:
+        super().__init__(1001, _STOPPING)  # RFC 6455 §7.4.1
 
 
 class RequestsInFlight:
@@ -123,7 +131,24 @@ class RequestsInFlight:
         return answer
 
 
+def answer_stopping(app: ASGIApp) -> ASGIApp:
+    """Return `app`, whose requests that were cancelled at shutdown are answered, and no others."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        phase = "new"
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal phase
+            phase = PHASES.get(message["type"], phase)
+            await send(message)
+
+        try:
+            await app(scope, receive, send_and_note)
+        except (HiveStopping, WebSocketStopping) as error:
+            await send_error(error, scope, receive, send, phase=phase)
+
+    return answer
+
+
 def _refuse(scope: Scope) -> Exception:
-    if scope["type"] == "websocket":
-        return WebSocketException(1001, _STOPPING)  # RFC 6455 §7.4.1: the server goes down
-    return HiveStopping()
+    return WebSocketStopping() if scope["type"] == "websocket" else HiveStopping()

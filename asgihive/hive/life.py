@@ -25,7 +25,7 @@ from asgihive.hive.fastapi_routers import (
 )
 from asgihive.hive.graph import record_foreign_routes
 from asgihive.hive.hooks import attach_context, is_overridden, run_hook
-from asgihive.hive.in_flight import RequestsInFlight
+from asgihive.hive.in_flight import RequestsInFlight, answer_stopping
 from asgihive.hive.lifespan import (
     SETUP,
     TEARDOWN,
@@ -279,7 +279,11 @@ class Life:
                 except Exception as error:
                     detail = f"{each!r} failed with {type(error).__name__}: {error}"
                     raise ConfigurationError("middleware", detail) from error
-        return answering if self.requests is None else self.requests.track(answering)
+        if self.requests is None:
+            return answering
+        tracked = self.requests.track(answering)
+        # Of the hive itself, the gate answers.
+        return tracked if app is None else answer_stopping(tracked)
 
     def warn_of_silent_hooks(self) -> None:
         """Warn where hooks around requests leave out websockets, and do not say so."""

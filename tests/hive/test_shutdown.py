@@ -216,7 +216,8 @@ async def test_it_is_stopped_by_an_outer_application(around: bool) -> None:
     service = Service(hooks=True, shutdown_seconds=0.01)
     outer = Starlette(routes=[Mount("/api", service.hive)])
     app = HiveMiddleware(outer, service.hive) if around else outer
-    await _leave_running(service, http("/api/wait"), app)
+    answer = await _leave_running(service, http("/api/wait"), app)
+    assert answer.status == 503
     hooks = ["hook", "hook"] if around else ["hook"]
     assert service.calls == ["cleanup", *hooks, "teardown"]
 
