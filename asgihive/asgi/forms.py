@@ -75,7 +75,8 @@ class FormReader:
     async def _parse_multipart(
         self, content_type: str, chunks: AsyncGenerator[bytes, None]
     ) -> FormData:
-        # Not at the top: it imports the parser, which few services need.
+        # Not at the top: few services need the parser.
+        from python_multipart.exceptions import FormParserError  # noqa: PLC0415
         from starlette.formparsers import MultiPartException  # noqa: PLC0415
 
         headers = Headers({"content-type": content_type})
@@ -86,17 +87,24 @@ class FormReader:
             max_fields=self.max_fields,
             max_part_size=self.max_field_bytes,
         )
+        parsed: FormData | None = None
         try:
-            parsed: FormData = await parser.parse()
+            parsed = await parser.parse()
         except MultiPartException as error:
             if error.message.startswith(_TOO_MUCH):
                 raise HTTPException(413, error.message) from None
             raise _refuse_body(error.message) from None
-        if parser.has_ended:
-            return parsed
-        for file in getattr(parser, "_files_to_close_on_error", ()):  # also the unfinished one
-            await anyio.to_thread.run_sync(file.close)
-        raise _refuse_body("it ends before its last boundary")
+        except FormParserError:  # Starlette 1.0 lets it through
+            raise _refuse_body("Invalid multipart data.") from None
+        finally:
+            if parsed is None or not parser.has_ended:
+                with anyio.CancelScope(shield=True):
+                    # Starlette 1.0 leaves some open; the unfinished one is no item of the form.
+                    for file in getattr(parser, "_files_to_close_on_error", ()):
+                        await anyio.to_thread.run_sync(file.close)
+        if not parser.has_ended:
+            raise _refuse_body("it ends before its last boundary")
+        return parsed
 
     def _parse_fields(self, raw: bytes) -> FormData:
         try:
