@@ -14,6 +14,7 @@ from asgihive.asgi import (
     Router,
     UploadFile,
 )
+from asgihive.asgi.markers import find_counterpart
 from asgihive.hive import (
     CornerstoneAsyncHooks,
     CornerstoneHooks,
@@ -59,7 +60,11 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """Import the HDF5 service, with h5py and NumPy, when `H5App` is first read (PEP 562)."""
     if name != "H5App":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        said = f"module {__name__!r} has no attribute {name!r}"
+        if (instead := find_counterpart(name)) is not None:
+            # Of an AttributeError `from asgihive import …` would not show what it says.
+            raise ImportError(f"{said}; write {instead}")
+        raise AttributeError(said)
     if sys.platform == "win32":
         raise ImportError("The HDF5 service (H5App) needs a POSIX system: Linux or macOS")
     from asgihive.service import H5App  # noqa: PLC0415  # a hive does without

@@ -5,7 +5,8 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -33,6 +34,9 @@ MAX_TEXT_CHARACTERS = 200
 """Most characters of a message that a client may have written."""
 
 _MAX_PROBLEMS = 100
+
+# What FastAPI calls otherwise.
+_INSTEAD = {"status_code": "status", "detail": "message (text) or details (a mapping)"}
 _NO_STATUSES: Statuses = {}
 
 # How msgspec ends its messages: "Expected `int` - at `$.items[3].name`".
@@ -47,7 +51,7 @@ class HTTPException(Exception):
 
     Args:
         status: the HTTP status.
-        message: the reason, for people.
+        message: the reason, for people; by default the name of the status, `Not Found`.
         headers: further headers of the response.
         details: further members of the JSON object, which `orjson` can encode.
     """
@@ -55,18 +59,35 @@ class HTTPException(Exception):
     def __init__(
         self,
         status: int,
-        message: str,
+        message: str | None = None,
         headers: Mapping[str, str] | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
+        message = _name_status(status) if message is None else message
         super().__init__(status, message)
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
         self.details = dict(details or {})
 
+    if not TYPE_CHECKING:  # whose answer would be that it takes anything
+
+        def __new__(cls, *_: object, **named: object) -> Self:
+            if cls.__init__ is HTTPException.__init__ and named.keys() & _INSTEAD.keys():
+                said = ", ".join(f"{each}=…" for each in named)
+                hints = [f"for {each} write {_INSTEAD[each]}" for each in named if each in _INSTEAD]
+                raise TypeError(f"HTTPException({said}): {'; '.join(hints)}")
+            return super().__new__(cls)
+
     def __str__(self) -> str:
-        return self.message
+        return str(self.message)
+
+
+def _name_status(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"Status {status}"
 
 
 _UNEXPECTED = HTTPException(500, "Internal server error")
@@ -146,7 +167,10 @@ def find_http_exception(
     if isinstance(error, HTTPException):
         return error
     if isinstance(error, StarletteHTTPException):
-        return HTTPException(error.status_code, str(error.detail), error.headers)
+        detail: object = error.detail  # of FastAPI's own subclass it may be anything
+        if isinstance(detail, str):
+            return HTTPException(error.status_code, detail, error.headers)
+        return HTTPException(error.status_code, None, error.headers, {"detail": detail})
     for each in type(error).__mro__:
         if each in statuses:
             details = None

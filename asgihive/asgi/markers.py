@@ -1,5 +1,6 @@
 """The markers that say where a parameter comes from, and what to write for those of others."""
 
+import contextlib
 import inspect
 import typing
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def Depends(  # noqa: N802  # the name people know
     Of a stream the items that are not made yet come after it.
 
     Raises:
-        TypeError: `function` is not callable, or another scope.
+        TypeError: `function` is not callable, or a context manager; or another scope.
     """
     if scope not in typing.get_args(DependencyScope):
         raise TypeError(f"Depends(scope={scope!r}): 'request' and 'function' are accepted")
@@ -102,6 +103,10 @@ def Depends(  # noqa: N802  # the name people know
     if given is not None and not callable(given):
         reason = describe_foreign_marker(given) or "a function or a class is accepted"
         raise TypeError(f"Depends({given!r}): {reason}")
+    if getattr(function, "__globals__", None) is vars(contextlib):
+        name = getattr(function, "__qualname__", function)
+        reason = "leave the decorator out: Depends itself enters what is a generator function"
+        raise TypeError(f"Depends({name}): {name} is a context manager; {reason}")
     return Dependency(function, scope)
 
 
@@ -119,8 +124,9 @@ _FRAMEWORKS = {
     "taskiq_dependencies": "Taskiq",
 }
 _DEPENDS = "asgihive.Depends(f)"
+_BACKGROUND_TASKS = "starlette.background.BackgroundTasks"
 _COUNTERPARTS = {
-    "BackgroundTasks": "starlette.background.BackgroundTasks",
+    "BackgroundTasks": _BACKGROUND_TASKS,
     "Body": "asgihive.Body() in Annotated",
     "Cookie": 'asgihive.Cookie("name") in Annotated',
     "Depends": _DEPENDS,
@@ -134,6 +140,34 @@ _COUNTERPARTS = {
     "SecurityBase": "asgihive.Depends(scheme)",
     "UploadFile": "asgihive.UploadFile",
 }
+
+
+# What people look for in asgihive, since FastAPI has it.
+_ELSEWHERE = {
+    "APIRouter": "asgihive.Router, or fastapi.APIRouter as it is",
+    "BackgroundTasks": _BACKGROUND_TASKS,
+    "FastAPI": "asgihive.Hive",
+    "FileResponse": "starlette.responses.FileResponse",
+    "File": _COUNTERPARTS["File"],
+    "HTMLResponse": "starlette.responses.HTMLResponse",
+    "JSONResponse": "starlette.responses.JSONResponse",
+    "Path": _COUNTERPARTS["Path"],
+    "PlainTextResponse": "starlette.responses.PlainTextResponse",
+    "RedirectResponse": "starlette.responses.RedirectResponse",
+    "Request": "starlette.requests.Request",
+    "Response": "starlette.responses.Response",
+    "Security": _DEPENDS,
+    "StreamingResponse": "starlette.responses.StreamingResponse, or an async generator",
+    "WebSocket": "starlette.websockets.WebSocket",
+    "WebSocketDisconnect": "starlette.websockets.WebSocketDisconnect",
+    "WebSocketException": "starlette.exceptions.WebSocketException",
+    "status": "the number itself, or http.HTTPStatus",
+}
+
+
+def find_counterpart(name: str) -> str | None:
+    """Return what to write for a name of FastAPI that asgihive has not; None for other names."""
+    return _ELSEWHERE.get(name)
 
 
 def describe_foreign_marker(value: object) -> str | None:

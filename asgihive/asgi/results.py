@@ -339,7 +339,10 @@ def _encode_unknown(value: Any, name: str) -> Any:
     pydantic = sys.modules.get("pydantic")
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json", by_alias=True)
-    raise TypeError(f"a {type(value).__qualname__} has no form in JSON or MessagePack")
+    raise TypeError(
+        f"a {type(value).__qualname__} has no form in JSON or MessagePack; a class as the return "
+        "annotation, which names the fields to send, takes them from its attributes"
+    )
 
 
 encode_json = msgspec.json.Encoder(enc_hook=lambda value: _encode_unknown(value, "json")).encode

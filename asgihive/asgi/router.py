@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Never, TypedDict, TypeVar, Unpack
 
 from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,6 +52,15 @@ _INSTEAD = {
     "response_class": "the response as the return annotation, or media_type",
     "response_description": "responses={200: …}",
 }
+_INSTEAD_OF_ROUTER = {
+    "prefix": "write include_router(router, prefix), or the paths of its routes with it: that of "
+    "an endpoint is its folder's name",
+    "responses": "write it at each route",
+    "redirect_slashes": "write optional_trailing_slash=True",
+    "lifespan": "write `lifespan(context)` in the endpoint's module",
+    "route_class": "write a dependency, or middleware",
+    "default_response_class": "write media_type at each route",
+}
 
 
 class RouteOptions(TypedDict, total=False):
@@ -99,7 +108,17 @@ class Router:
         tags: Sequence[str] = (),
         dependencies: Sequence[Any] = (),
         max_body_bytes: int = Options().max_body_bytes,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            hints = [
+                f"for {each} {_INSTEAD_OF_ROUTER[each]}"
+                for each in unknown
+                if each in _INSTEAD_OF_ROUTER
+            ]
+            accepted = "optional_trailing_slash, tags, dependencies and max_body_bytes are accepted"
+            said = ", ".join(f"{each}=…" for each in unknown)
+            raise TypeError("; ".join((f"Router({said})", *hints, accepted)))
         self.optional_trailing_slash = optional_trailing_slash
         self.overrides: dict[Handler, Handler] = {}
         """For tests: function → the one to call in its place, here and in routers that include
@@ -278,7 +297,7 @@ class Router:
             found = place[method], ()
         elif (found := table.find(path, method)) is None:
             forget_route(scope)
-            error = _refuse_path(path, method, table.list_methods(path))
+            error = _refuse_path(path, method, table)
             await self.refuse(error, scope, receive, send)
             return
         route, captured = found
@@ -458,9 +477,15 @@ def get_route_path(scope: Scope) -> str:
     return path if rest and rest[0] != "/" else rest
 
 
-def _refuse_path(path: str, method: str, allowed: list[str]) -> HTTPException:
+def _refuse_path(path: str, method: str, table: RouteTable[Route]) -> HTTPException:
+    allowed = table.list_methods(path)
     if not allowed:
-        return HTTPException(404, f"No such route: {path[:200]}")
+        other = path[:-1] if path.endswith("/") else f"{path}/"
+        there = " (there is one with a trailing slash)"
+        if path.endswith("/"):
+            there = " (there is one without its trailing slash)"
+        near = there if table.list_methods(other) else ""
+        return HTTPException(404, f"No such route: {path[:200]}{near}")
     message = f"The method {method[:40]} is not allowed here: use {', '.join(allowed)}"
     return HTTPException(405, message, {"Allow": ", ".join(allowed)})
 

@@ -96,7 +96,11 @@ def find_shape(annotation: Any) -> Shape:
         annotation = _hide_pydantic(annotation)
     info = types.type_info(annotation)
     for custom in _list_custom_classes(info, set()):
-        raise TypeError(f"values of {custom!r} cannot be read from a request")
+        name = getattr(custom, "__name__", custom)
+        raise TypeError(
+            f"values of {custom!r} cannot be read from a request; FromHive[{name}] is what a "
+            f"cornerstone provides, Annotated[{name}, Depends(f)] what a function returns"
+        )
     alternatives = [
         each for each in _list_alternatives(info) if not isinstance(each, types.NoneType)
     ]

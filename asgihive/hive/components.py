@@ -155,6 +155,8 @@ def read_hooks(offers: object, kind: ComponentKind, key: str, file: str) -> Modu
     if isinstance(offers, ModuleType):
         _refuse_unused_hooks(offers, kind, key, file, has_some=bool(hooks))
         _refuse_misspelt_names(offers, kind, key, file)
+        if kind == "endpoint":
+            _refuse_hooks_of_cornerstones(offers, key, file)
     # A module of an endpoint may well import something of the name `request`.
     request = _read_manager(offers, "request", key, file) if kind == "cornerstone" else None
     lifespan = _read_manager(offers, "lifespan", key, file)
@@ -278,6 +280,23 @@ def _refuse_misspelt_names(module: ModuleType, kind: ComponentKind, key: str, fi
         meant = find_misspelt(name, of_its_kind) if of_its_kind else None
         if meant is not None and not _is_imported(module, name, value):
             detail = f"{name} is not looked for (did you mean {meant}?)"
+            raise ComponentError(key, file, detail)
+
+
+def _refuse_hooks_of_cornerstones(module: ModuleType, key: str, file: str) -> None:
+    """Refuse in an endpoint what only cornerstones have: a guard that would never be called.
+
+    A handler may well be called `request`, so that they are known by their parameter.
+    """
+    for name in ("request", "before_answer"):
+        found = vars(module).get(name)
+        if not inspect.isfunction(found) or _is_imported(module, name, found):
+            continue
+        if [*inspect.signature(found).parameters] == ["context"]:
+            detail = (
+                f"{name}(context) is only looked for in cornerstones; an endpoint guards its "
+                "routes by Router(dependencies=[Depends(f)])"
+            )
             raise ComponentError(key, file, detail)
 
 

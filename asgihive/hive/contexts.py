@@ -13,7 +13,7 @@ from asgihive.asgi import Route, Router
 from asgihive.asgi.layers import AnsweringRoute, find_route
 from asgihive.asgi.responses import PHASES
 from asgihive.errors import HookDenied
-from asgihive.hive.provided import ProvidedValues
+from asgihive.hive.provided import NotProvided, ProvidedValues
 from asgihive.hive.states import ComponentKind, ComponentState, Metadata, RequestStates
 
 T = TypeVar("T")
@@ -204,8 +204,8 @@ class LifeContext:
         """
         values = self._provided.values
         if kind not in values:
-            where = f"before {self._metadata.key} starts: name it in `requires` of that"
-            raise self._provided.refuse(kind, where)
+            where = f"before {self._metadata.key} starts"
+            raise self._provided.refuse(kind, where, self._metadata)
         found: T = values[kind]
         return found
 
@@ -267,7 +267,11 @@ class RequestHookContext(LifeContext):
         Raises:
             NotProvided: there is none.
         """
-        return self._hooked.states.ask(kind)
+        states = self._hooked.states
+        try:
+            return states.ask(kind)
+        except NotProvided:
+            raise states.provided.refuse(kind, "for this request", self._metadata) from None
 
     @property
     def request_state(self) -> ComponentState:

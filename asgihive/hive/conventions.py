@@ -73,6 +73,11 @@ def _read_answer(offers: object, key: str, file: str) -> Callable[..., Any] | No
         names = inspect.signature(function).parameters.keys()  # type: ignore[arg-type]  # or it fails
     except (TypeError, ValueError):
         return None
+    if {"request", "req"} & names and {"exc", "exception", "err"} & names:
+        detail = (
+            f"answer({', '.join(names)}) is not asked: its parameters are called context, error"
+        )
+        raise ComponentError(key, file, detail)
     if not names & {"context", "error"}:
         return None
     return _read_function(offers, "answer", ("context", "error"), key, file)

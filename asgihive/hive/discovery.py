@@ -49,9 +49,22 @@ def find_components(config: HiveConfig, base: str | None) -> tuple[FoundComponen
     for path in config.cornerstone_paths:
         if path != DEFAULT_CORNERSTONE_PATH or _is_folder(base, path):
             found += _find_in_path("cornerstone", path, base)
+        elif base is not None:
+            _refuse_folder_of_nearly_the_name(base)
     for path in config.endpoint_paths:
         found += _find_in_path("endpoint", path, base)
     return tuple(found)
+
+
+def _refuse_folder_of_nearly_the_name(base: str) -> None:
+    """Refuse to leave out a folder that was surely meant, and the guards in it."""
+    folder = os.path.join(base, "cornerstones")
+    if os.path.isdir(folder) and any(_list_modules(folder)):
+        detail = (
+            f"is not given, and its default {DEFAULT_CORNERSTONE_PATH!r} is not there, but "
+            f"{folder} is: write cornerstone_package_path='./cornerstones', or () for none"
+        )
+        raise ConfigurationError(_FIELDS["cornerstone"], detail)
 
 
 def find_installed() -> tuple[FoundComponent, ...]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Never, NoReturn, TypeVar
 
 from starlette.datastructures import State, URLPath
 from starlette.middleware import Middleware
@@ -64,6 +64,7 @@ from asgihive.hive.life import Life
 from asgihive.hive.lifespan import run_plan
 from asgihive.hive.lifespan_protocol import answer_lifespan
 from asgihive.hive.mounted import MountedApplication
+from asgihive.hive.other_names import describe_arguments, describe_attribute
 from asgihive.hive.provided import NotProvided
 from asgihive.hive.states import ComponentKind, ComponentStates
 
@@ -130,7 +131,10 @@ class Hive:
         optional_trailing_slash: bool = False,
         middleware: Sequence[Middleware] = (),
         app: Any = None,
+        **unknown: Never,
     ) -> None:
+        if unknown:
+            raise TypeError(describe_arguments(unknown, HiveConfig.__struct_fields__))
         self.config = HiveConfig.from_environment() if config is None else config
         self.state = State()
         if app is not None:
@@ -170,6 +174,11 @@ class Hive:
         self.life: Life | None = None
         """The life that answers now, also that of a hive that answers without a lifespan."""
         self._make_idle()
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(describe_attribute(name), name=name, obj=self)
 
     @property
     def is_running(self) -> bool:

@@ -147,6 +147,8 @@ class Life:
             name = format_type(kind)
             if owner is None:
                 problem = f"which no cornerstone provides; {self.provided.list_types(name)}"
+                # Not told apart from one that nothing provides: no request has come yet.
+                problem += f"; what is provided for a request is said by `provides = ({name},)`"
             elif (
                 route.kind == "websocket"
                 and kind not in self.provided.values

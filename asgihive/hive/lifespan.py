@@ -19,7 +19,7 @@ LifespanFactory = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] 
 PRE_SETUP, POST_SETUP = "pre_endpoint_setup", "post_endpoint_setup"
 PRE_TEARDOWN, POST_TEARDOWN = "pre_endpoint_teardown", "post_endpoint_teardown"
 SETUP, TEARDOWN = "setup", "teardown"
-LIFESPAN = "lifespan"  # of an application that is mounted
+LIFESPAN = "lifespan"  # of a component, or of an application that is mounted
 
 
 class HookUnit:
@@ -201,7 +201,13 @@ async def _start(steps: Iterator[tuple[LifeUnit, str]]) -> None:
             await unit.start(step)
         except (Exception, SystemExit) as error:
             # Of `sys.exit("…")` servers would take it for an application without a lifespan.
-            raise HookFailed(unit.owner, unit.file, step, error) from error
+            raise _name_failure(unit, step, error) from error
+
+
+def _name_failure(unit: LifeUnit, step: str, error: BaseException) -> HookFailed:
+    """Name what failed as its module does: a lifespan starts and stops at steps of hooks."""
+    name = LIFESPAN if isinstance(unit, ManagerUnit) else step
+    return HookFailed(unit.owner, unit.file, name, error)
 
 
 async def _stop(
@@ -216,7 +222,7 @@ async def _stop(
             if await unit.stop(step, pending):
                 pending = None
         except (Exception, SystemExit) as error:
-            failed = HookFailed(unit.owner, unit.file, step, error)
+            failed = _name_failure(unit, step, error)
             failed.__cause__ = error
             errors.append(failed)
             _logger.error("%s", failed, exc_info=error)  # noqa: TRY400  # with the hook's own

@@ -88,6 +88,7 @@ def find_user_frames(error: BaseException) -> traceback.StackSummary:
         each
         for each in traceback.extract_tb(error.__traceback__)
         if not each.filename.startswith("<frozen ")
+        and (each.filename, each.name) != ("<string>", "__init__")  # of a dataclass
         and each.filename != importlib.__file__
         and not os.path.abspath(each.filename).startswith(_PACKAGE_FOLDER + os.sep)
     ]

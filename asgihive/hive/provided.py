@@ -12,6 +12,9 @@ from asgihive.asgi.call_plans import plan_route
 from asgihive.asgi.signatures import Argument, Signature
 from asgihive.errors import ComponentError, HiveError, suggest_name
 
+if TYPE_CHECKING:
+    from asgihive.hive.states import Metadata
+
 T = TypeVar("T")
 
 
@@ -57,13 +60,23 @@ class ProvidedValues:
         self._owners[kind] = owner
         self.values[kind] = value
 
-    def refuse(self, kind: Any, where: str) -> NotProvided:
-        """Return what says that there is no value of a type."""
+    def refuse(self, kind: Any, where: str, asking: "Metadata | None" = None) -> NotProvided:
+        """Return what says that there is no value of a type.
+
+        Args:
+            asking: the component that asks in a hook, which may come before what provides it.
+        """
         name = format_type(kind)
         owner = self.declared.get(kind)
+        said = f"No cornerstone provides {name}"
         if owner is not None:
-            return NotProvided(f"{owner} says that it provides {name}, and has not done so {where}")
-        return NotProvided(f"No cornerstone provides {name}; {self.list_types(name)}")
+            said = f"{owner} says that it provides {name}, and has not done so {where}"
+        elif asking is not None:
+            said = f"{said} {where}"
+        if asking is not None and owner != asking.key:
+            name = f"{owner!r}" if owner is not None else "what provides it"
+            said = f"{said}; name {name} in `requires` of {asking.key}, so that it comes before"
+        return NotProvided(said if owner is not None else f"{said}; {self.list_types(name)}")
 
     def list_types(self, name: str) -> str:
         """Return which types there are, as the end of a message."""

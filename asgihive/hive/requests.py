@@ -94,8 +94,15 @@ class ManagerStep:
         return self._make and self._make(context), context, hooked
 
     async def before(self, opened: Any) -> None:
-        if opened[0] is not None:
+        if opened[0] is None:
+            return
+        try:
             await opened[0].__aenter__()
+        except RuntimeError as error:
+            if error.args != ("generator didn't yield",):
+                raise
+            text = "request(context) ended before its yield: to answer there, raise HTTPException"
+            raise RuntimeError(f"{self.owner}: {text}") from None
 
     async def after(self, opened: Any) -> None:
         manager, _, hooked = opened

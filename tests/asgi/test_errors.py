@@ -51,7 +51,7 @@ def boundary(error: Exception, before: tuple[dict[str, Any], ...] = ()) -> Gate:
     [
         (HTTPException(409, "Taken"), 409, "Taken"),
         (StarletteHTTPException(418), 418, "I'm a Teapot"),
-        (FastAPIHTTPException(422, {"a": 1}), 422, "{'a': 1}"),
+        (FastAPIHTTPException(409, {"a": 1}), 409, "Conflict"),
         (Missing("gone"), 404, "gone"),
         (NearlyMissing("nearly"), 404, "nearly"),
         (KeyError("key"), 422, "'key'"),

@@ -237,7 +237,7 @@ async def test_a_cornerstone_that_starts_too_early_is_told_what_to_require() -> 
         kind="cornerstone", container="c", name="a", modules=(ModuleHooks(lifespan=lifespan),)
     )
     db = database(provides=(Session, Engine))
-    with pytest.raises(HookFailed, match=r"before c\.a starts: name it in `requires` of that"):
+    with pytest.raises(HookFailed, match=r"before c\.a starts; name 'c\.db' in `requires` of c\.a"):
         await start(make_hive(early, db, router=Router()))
 
 
