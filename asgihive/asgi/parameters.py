@@ -195,6 +195,7 @@ class _ParameterReader:
         while typing.get_origin(annotation) is Annotated:
             annotation, *metadata = typing.get_args(annotation)
             annotation = resolve_alias(annotation)
+            metadata = _drop_doubled(metadata)
             for each in metadata:
                 if each is Depends or (isinstance(each, type) and issubclass(each, MARKERS)):
                     raise self._refuse(name, f"call the marker: {each.__name__}(…)")
@@ -398,3 +399,13 @@ def _strip_metadata(annotation: Any) -> Any:
 def _get_default(adapter: Any) -> Any:
     """Return the default that a `pydantic.Field` says, which may come from a factory."""
     return adapter.get_default_value().value
+
+
+def _drop_doubled(metadata: list[Any]) -> list[Any]:
+    """Leave out FastAPI's `Depends` of a function beside our own of the same: it is for both."""
+    own = [each.function for each in metadata if isinstance(each, Dependency)]
+    return [
+        each
+        for each in metadata
+        if not own or getattr(each, "dependency", None) is None or each.dependency not in own
+    ]

@@ -3,6 +3,7 @@
 FastAPI is imported only where one of its routers is handed over.
 """
 
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,6 +13,7 @@ from starlette.datastructures import URLPath
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi import Router
+from asgihive.asgi.call_plans import READ_ARGUMENT
 from asgihive.asgi.layers import (
     LayeredState,
     LayeredUrls,
@@ -20,6 +22,8 @@ from asgihive.asgi.layers import (
     enter_layer,
     forget_route,
 )
+from asgihive.asgi.markers import MARKERS
+from asgihive.asgi.signatures import HandlerError
 from asgihive.errors import ConfigurationError, HiveError
 from asgihive.hive.states import ComponentStates
 
@@ -44,6 +48,53 @@ def list_functions(router: Any) -> Iterator[Any]:
             function = getattr(getattr(each, "original_route", each), "endpoint", None)
             if function is not None:
                 yield function
+
+
+def refuse_own_markers(router: Any) -> None:
+    """Refuse asgihive's markers in what FastAPI calls: it passes over them.
+
+    A guard would never run, and what a cornerstone provides would be read from the request.
+
+    Raises:
+        HandlerError: a parameter has one.
+    """
+    checked: set[int] = set()
+    for route in router.routes:
+        contexts = getattr(route, "effective_route_contexts", None)
+        for each in (route,) if contexts is None else contexts():
+            dependant = getattr(each, "dependant", None)
+            for function in () if dependant is None else _list_called(dependant):
+                if id(function) not in checked:
+                    checked.add(id(function))
+                    _refuse_in_function(function)
+
+
+def _list_called(dependant: Any) -> Iterator[Any]:
+    """Yield the function of a FastAPI route, and its dependencies."""
+    if dependant.call is not None:
+        yield dependant.call
+    for each in dependant.dependencies:
+        yield from _list_called(each)
+
+
+def _refuse_in_function(function: Any) -> None:
+    try:
+        parameters = inspect.signature(function, eval_str=True).parameters.values()
+    except (NameError, TypeError, ValueError):  # FastAPI has understood it, or has refused it
+        return
+    foreign = sys.modules["fastapi.params"].Depends
+    for each in parameters:
+        said = (*getattr(each.annotation, "__metadata__", ()), each.default)
+        own = next((one for one in said if isinstance(one, MARKERS)), None)
+        if own is None or any(isinstance(one, foreign) for one in said):
+            continue
+        kind = type(own).__name__.replace("Dependency", "Depends")
+        reason = (
+            f"{kind} is asgihive's, and means nothing in a route of FastAPI; write fastapi.{kind}"
+        )
+        if hasattr(getattr(own, "function", None), READ_ARGUMENT):
+            reason = "import fastapi before the module in which FromHive[…] is written"
+        raise HandlerError(function, each.name, reason)
 
 
 def check_fastapi(app: object) -> None:
@@ -116,8 +167,9 @@ class FastAPIRoutes:
         """Let a router hand over what the application answers.
 
         Raises:
-            ValueError: a path is taken.
+            ValueError: a path is taken, or a parameter has a marker of asgihive's.
         """
+        refuse_own_markers(self.app.router)
         for prefix, is_mounted in self._prefixes.items():
             rest = f"{prefix}/{{{_REST}:path}}"
             if not is_mounted and not self._prefixes.get(""):  # which has them all

@@ -1,5 +1,6 @@
 """Values by type: cornerstones provide them, handlers, dependencies and hooks ask for them."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -122,14 +123,19 @@ else:
     class FromHive:
         """`FromHive[AsyncSession]`: a parameter that a cornerstone provides by its type.
 
-        For handlers and dependencies in the routers of a hive. That some cornerstone provides the
-        type is checked when the hive starts.
+        For handlers and dependencies in the routers of a hive, and in FastAPI's routers where
+        FastAPI is imported before. That some cornerstone provides the type is checked when the
+        hive starts, except for FastAPI's.
         """
 
         def __class_getitem__(cls, kind: Any) -> Any:
             if isinstance(kind, str):
                 raise TypeError(f"FromHive[{kind!r}]: the type itself is accepted, not its name")
-            return Annotated[kind, Depends(ProvidedReader(kind))]
+            reader = ProvidedReader(kind)
+            foreign = getattr(sys.modules.get("fastapi"), "Depends", None)  # for its routes
+            if foreign is None:
+                return Annotated[kind, Depends(reader)]
+            return Annotated[kind, Depends(reader), foreign(reader)]
 
 
 def format_type(kind: Any) -> str:

@@ -24,6 +24,7 @@ from asgihive.hive import (
     HiveConfig,
     ModuleHooks,
 )
+from asgihive.hive.provided import ProvidedReader
 from tests.asgi.exchange import run, websocket
 from tests.hive.services import client
 
@@ -341,3 +342,59 @@ async def test_what_cannot_be_ends_the_start() -> None:
                 pytest.fail("it cannot start")
     async with make_hive(make_api_router(), app=app).running():
         pass
+
+
+class Session:
+    """What a cornerstone provides, of a type that FastAPI knows nothing of."""
+
+
+@asynccontextmanager
+async def provide(context: Any) -> AsyncIterator[None]:
+    context.provide(Item, Item(number=1))
+    context.provide(Session, Session())
+    yield
+
+
+def _provided_to(router: APIRouter | Router, **options: Any) -> Hive:
+    modules = (ModuleHooks(lifespan=provide),)
+    database = Component(kind="cornerstone", container="c", name="db", modules=modules)
+    endpoint = Component(kind="endpoint", container="e", name="x", router=router)
+    none = HiveConfig(cornerstone_package_path=())
+    return Hive(none, cornerstones=[database], endpoints=[endpoint], entry_points=False, **options)
+
+
+@pytest.mark.parametrize("kind", [APIRouter, Router])
+async def test_a_route_of_fastapi_asks_by_type(kind: type[Any]) -> None:
+    router: Any = kind()
+
+    def check(session: asgihive.FromHive[Session]) -> bool:
+        return isinstance(session, Session)
+
+    depends = Depends if kind is APIRouter else asgihive.Depends
+
+    async def show(item: asgihive.FromHive[Item], checked: bool = depends(check)) -> list[Any]:
+        return [item.number, checked]
+
+    router.post("/")(show)
+    hive = _provided_to(router)
+    async with hive.running(), client(hive) as asks:
+        # The client's own is not taken for it.
+        assert (await asks.post("/e/x/", json={"number": 666})).json() == [1, True]
+
+
+@pytest.mark.parametrize("where", ["parameter", "default", "dependency", "application", "alias"])
+async def test_a_marker_of_asgihive_in_a_route_of_fastapi_ends_the_start(where: str) -> None:
+    def guard(item: Annotated[Item, asgihive.Depends(find_user)]) -> None: ...
+    def by_default(item: str = asgihive.Depends(find_user)) -> None: ...
+    def outer(found: Annotated[None, Depends(guard)]) -> None: ...
+    def alias(item: Annotated[Item, asgihive.Depends(ProvidedReader(Item))]) -> None: ...
+
+    handlers = {"default": by_default, "dependency": outer, "alias": alias}
+    router, app = APIRouter(), FastAPI()
+    asked: Any = app if where == "application" else router
+    asked.post("/")(handlers.get(where, guard))
+    hive = _provided_to(router, app=app)
+    told = "import fastapi before" if where == "alias" else "write fastapi.Depends"
+    with pytest.raises(ComponentError, match=rf"'item': .*{told}"):
+        async with hive.running():
+            pass
