@@ -10,7 +10,7 @@ from typing import Any, Literal, Never
 DependencyScope = Literal["request", "function"]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class _NamedMarker:
     name: str | None
 
@@ -32,6 +32,9 @@ class _NamedMarker:
         if given is not None and not isinstance(given, str):
             raise TypeError(f"{kind}({given!r}): a name is accepted; the default follows Annotated")
         object.__setattr__(self, "name", name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({'' if self.name is None else repr(self.name)})"
 
 
 class Query(_NamedMarker):

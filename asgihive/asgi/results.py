@@ -340,8 +340,8 @@ def _encode_unknown(value: Any, name: str) -> Any:
     if pydantic is not None and isinstance(value, pydantic.BaseModel):
         return value.model_dump(mode="json", by_alias=True)
     raise TypeError(
-        f"a {type(value).__qualname__} has no form in JSON or MessagePack; a class as the return "
-        "annotation, which names the fields to send, takes them from its attributes"
+        f"a {type(value).__qualname__} has no form in JSON or MessagePack: return another value, "
+        "or say by a class as the return annotation which of its attributes are sent"
     )
 
 

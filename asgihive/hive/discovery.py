@@ -7,7 +7,7 @@ they found, by an `Importer`, and reads what the modules offer.
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -16,6 +16,7 @@ from asgihive.asgi import Router
 from asgihive.errors import ComponentError, ConfigurationError, join_names
 from asgihive.hive.components import Component, ModuleHooks, read_hooks, read_requires, read_router
 from asgihive.hive.config import DEFAULT_CORNERSTONE_PATH, HiveConfig
+from asgihive.hive.fastapi_routers import is_api_router
 from asgihive.hive.imports import Importer
 from asgihive.hive.states import ComponentKind, Metadata
 
@@ -205,6 +206,8 @@ def load_component(found: FoundComponent, importer: Importer) -> Component:
         router = read_router(modules[where], key, hooks[where].file)
         if where and router is None:
             _refuse_useless_module(modules[where], hooks[where], key, found.file)
+        elif router is None:
+            _refuse_router_of_another_name(module, hooks, key, file)
     return Component(
         kind=kind,
         container=found.container,
@@ -215,6 +218,18 @@ def load_component(found: FoundComponent, importer: Importer) -> Component:
         module=module.__name__,
         file=file,
     )
+
+
+def _refuse_router_of_another_name(
+    module: ModuleType, hooks: Mapping[str, ModuleHooks], key: str, file: str
+) -> None:
+    """Refuse an endpoint of routes that nothing mounts: it has no hooks that could do it."""
+    if any(each.hooks or each.lifespan is not None for each in hooks.values()):
+        return
+    for name, value in vars(module).items():
+        if isinstance(value, Router) or is_api_router(value):
+            detail = f"{name} is a router, and what is mounted is called `router`; a module that "
+            raise ComponentError(key, file, f"{detail}others import has a name that begins with _")
 
 
 def _refuse_useless_module(module: ModuleType, hooks: ModuleHooks, key: str, file: str) -> None:

@@ -212,3 +212,16 @@ async def test_the_place_of_a_wrong_path_is_the_users(tmp_path: Path) -> None:
     hive = build(tmp_path, {"endpoints/notes.py": text})
     with pytest.raises(ComponentError, match=r"failed at \S+notes.py:3 with ValueError"):
         hive.graph()
+
+
+@pytest.mark.parametrize("kind", ["asgihive import Router", "fastapi import APIRouter"])
+async def test_a_router_of_another_name_would_not_be_mounted(kind: str, tmp_path: Path) -> None:
+    if "fastapi" in kind:
+        pytest.importorskip("fastapi")
+    routes = f"from {kind} as Kind\napi = Kind()\n"
+    with pytest.raises(ComponentError, match="api is a router, and what is mounted is called"):
+        build(tmp_path / "one", {"endpoints/notes.py": routes}).graph()
+    hooked = (
+        f"{routes}async def lifespan(context):\n    context.app.include_router(api)\n    yield\n"
+    )
+    build(tmp_path / "other", {"endpoints/notes.py": hooked}).graph()
