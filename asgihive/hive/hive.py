@@ -541,9 +541,9 @@ class HiveMiddleware:
             await self.hive(scope, receive, send)
             return
         if life is not self._life:
-            self._life, self._answer = life, life.make_application(self.app)
             for app in (scope.get("app"), self.app):
                 self._give_states(app, life)
+            self._life, self._answer = life, life.make_application(self.app)
         await self._answer(life.surround(scope), receive, send)
 
     def _give_states(self, app: object, life: Life) -> None:
