@@ -27,6 +27,8 @@ class _Layer(NamedTuple):
     """What is in between, if the layer is mounted."""
     root_path: str
     """What the layer was given; mounts of Starlette change it later."""
+    params: Mapping[str, Any]
+    """Those of the mounts around; the outer scope has those of the route later."""
 
 
 class AnsweringRoute:
@@ -85,7 +87,8 @@ def enter_layer(
         mount: what is in between, if the layer is mounted.
     """
     inner = {**scope, **changes}
-    inner[LAYER] = _Layer(scope, mount, inner.get("root_path", ""))
+    params = scope.get("path_params", {})
+    inner[LAYER] = _Layer(scope, mount, inner.get("root_path", ""), params)
     return inner
 
 
@@ -105,6 +108,7 @@ def announce_route(
         path_format = str(getattr(route, "path_format", path))
     endpoint = getattr(route, "endpoint", scope.get("endpoint"))
     mount: Route | None = None
+    outer_params = scope.get("path_params", {})
     seen: list[tuple[Scope, str, Route | None]] = [(scope, path_format, mount)]
     while (layer := scope.get(LAYER)) is not None:
         prefix = scope.get("root_path", "").removeprefix(layer.root_path)
@@ -112,9 +116,9 @@ def announce_route(
         if layer.mount is not None:
             mount = layer.mount
             path, path_format = layer.mount.path + path, layer.mount.path_format + path_format
-        scope = layer.outer
+        scope, outer_params = layer.outer, layer.params
         seen.append((scope, path_format, mount))
-    path = _find_mount_template(scope) + path
+    path = _find_mount_template(scope, outer_params) + path
     for each, below, through in seen[1:] if is_foreign else seen:
         each["route"] = AnsweringRoute(route, path, below, through)
         each["endpoint"] = endpoint
@@ -172,10 +176,10 @@ def find_mount_prefix(scope: Scope) -> str:
     return root_path.removeprefix(scope.get("app_root_path", root_path))
 
 
-def _find_mount_template(scope: Scope) -> str:
+def _find_mount_template(scope: Scope, params: Mapping[str, Any]) -> str:
     """Return the same with the parameters of the mounts, which are in its segments."""
     prefix = find_mount_prefix(scope)
-    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    names = {str(value): f"{{{name}}}" for name, value in params.items()}
     if not prefix or not names:
         return prefix
     return "/".join(names.get(each, each) for each in prefix.split("/"))

@@ -191,6 +191,19 @@ async def test_the_parameters_of_mounts_around_are_in_the_template() -> None:
     assert seen == [("n", ("/{tenant}/api/items/{number:int}", "read"))]
 
 
+async def test_the_parameters_below_a_mount_are_not_in_its_prefix() -> None:
+    async def show(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("x")
+
+    seen: Seen = []
+    below = Starlette(routes=[Route("/deep", show)])
+    hive = make_hive(_mounted_in_a_router("/of/{tenant}", below), seen)
+    app = Starlette(routes=[Mount("/api", hive)])
+    async with hive.running(), client(app) as asks:
+        assert (await asks.get("/api/of/api/deep")).status_code == 200
+    assert seen == [("n", ("/api/of/{tenant}/deep", "show"))]
+
+
 async def test_the_route_of_a_mounted_application_of_another_framework() -> None:
     async def show(request: Request) -> PlainTextResponse:
         request.state.handler = "handler"
