@@ -95,7 +95,12 @@ def make_openapi_document(
             )
             operations.append(operation)
     schemas = _Schemas(
-        [argument.annotation for each in operations for argument in each.arguments],
+        [
+            argument.annotation
+            for each in operations
+            for argument in each.arguments
+            if argument.source not in {ArgumentSource.DEPENDENCY, ArgumentSource.INJECTED}
+        ],
         [
             annotation
             for each in operations
@@ -348,7 +353,10 @@ class _Schemas:
         return dict(self._schemas.get((id(annotation), written), {}))
 
     def _describe_model(self, annotation: Any, is_written: bool) -> Schema:
-        adapter = sys.modules["pydantic"].TypeAdapter(annotation)
+        # Alone a model would be described in its place, in a list it is one of the definitions,
+        # by whose name programs know it.
+        is_named = isinstance(annotation, type)
+        adapter = sys.modules["pydantic"].TypeAdapter(list[annotation] if is_named else annotation)
         mode = "serialization" if is_written else "validation"
         template, suffix = _REFERENCE.replace("{name}", "{model}"), ""
         while True:
@@ -356,7 +364,7 @@ class _Schemas:
             definitions = {name + suffix: each for name, each in schema.pop("$defs", {}).items()}
             if all(self.components.get(name, each) == each for name, each in definitions.items()):
                 self.components.update(definitions)
-                return schema
+                return dict(schema["items"]) if is_named else schema
             # Another type has that name, or the same one that is written differently than read.
             suffix = f"-{int(suffix[1:] or 1) + 1}"
 

@@ -202,12 +202,57 @@ def test_pydantic_models_have_their_definitions_among_the_components() -> None:
     schemas = document["components"]["schemas"]
     operation = document["paths"]["/first"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert schema["properties"]["sub"]["$ref"] == "#/components/schemas/Sub-2"
+    assert schema == {"$ref": "#/components/schemas/Model-2"}
+    assert schemas["Model-2"]["properties"]["sub"]["$ref"] == "#/components/schemas/Sub-2"
     assert schemas["Sub-2"]["properties"] == {"size": {"title": "Size", "type": "integer"}}
     assert "other" in schemas["Sub"]["properties"]
     returned = operation["responses"]["200"]["content"]["application/json"]["schema"]
     reference = returned["items"]["$ref"].rpartition("/")[2]
     assert set(schemas[reference]["properties"]) == {"sub", "at"}
+
+
+def test_a_pydantic_model_is_one_schema_wherever_it_is_named() -> None:
+    router = Router()
+
+    @router.get("/one")
+    async def one() -> Model: ...  # type: ignore[empty-body]  # never called
+
+    @router.get("/many")
+    async def many() -> list[Model]: ...  # type: ignore[empty-body]
+
+    @router.get("/some")
+    async def some() -> Model | None: ...
+
+    document = _document(router)
+    reference = {"$ref": "#/components/schemas/Model"}
+    schemas = [
+        document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for path in ("/one", "/many", "/some")
+    ]
+    assert schemas[0] == schemas[1]["items"] == schemas[2]["anyOf"][0] == reference
+    assert {"Model", "Sub"} <= document["components"]["schemas"].keys()
+
+
+def test_what_dependencies_return_is_not_documented() -> None:
+    router = Router()
+
+    class Secret(msgspec.Struct):
+        key: str
+
+    class Shown(msgspec.Struct):
+        name: str
+
+    async def find_secret(key: Annotated[str, Header()]) -> Secret:
+        return Secret(key)
+
+    async def show(secret: Any) -> Shown:
+        return Shown(secret.key)
+
+    show.__annotations__.update(secret=Annotated[Secret, Depends(find_secret)], **{"return": Shown})
+    router.get("/")(show)
+    document = _document(router)
+    assert "Shown" in document["components"]["schemas"]
+    assert "Secret" not in document["components"]["schemas"]
 
 
 def test_what_openapi_cannot_say_is_left_out() -> None:
