@@ -120,6 +120,14 @@ class HookedRequest:
                 self.status = 403  # what a server makes of it before the handshake
         await self._send(message)
 
+    def release(self) -> None:
+        """Forget what refers to this: else it would wait for the garbage collector.
+
+        Exceptions refer to it by their tracebacks.
+        """
+        self.opened.clear()
+        self._request = self.error = self.failure = self.refusal = None
+
     async def _take(self) -> Message:
         message = await self._receive()
         if not self.is_over:

@@ -184,11 +184,14 @@ class RequestHooks:
                 if hooked.opened:
                     await self._finish(hooked, steps)
             finally:
-                # Else both would wait in cycles for the garbage collector, at each request.
-                hooked.opened.clear()
+                failure = hooked.failure
+                hooked.release()
                 del scope[HOOKED]
-        if hooked.failure is not None:
-            raise hooked.failure
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # which refers to this frame
 
     async def _answer(self, hooked: HookedRequest, steps: _Steps) -> None:
         send = partial(_send_answer, hooked, steps) if steps.has_before_answer else hooked.send

@@ -1,21 +1,22 @@
 """What is saved around a request, and that nothing is lost by it."""
 
 import gc
+import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from asgihive.asgi import Router
-from asgihive.hive import CornerstoneHooks
+from asgihive.asgi import HTTPException, Router
+from asgihive.hive import CornerstoneHooks, HiveMiddleware
 from asgihive.hive.hooks import has_no_await
 from asgihive.hive.requests import POST_CALL
 from tests.asgi.exchange import http, run
-from tests.hive.test_requests import build, plain_router
+from tests.hive.test_requests import build
 
 pytestmark = pytest.mark.anyio
 
@@ -142,25 +143,50 @@ async def test_an_object_may_wait_where_its_class_does_not() -> None:
     assert done == [True]
 
 
-async def test_a_request_leaves_no_work_for_the_garbage_collector() -> None:
+class Unanswered(Exception):
+    """What an endpoint raises."""
+
+
+@pytest.mark.parametrize("ends", ["well", "refused", "failed", "at its commit", "around"])
+async def test_a_request_leaves_no_work_for_the_garbage_collector(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The records of pytest keep exceptions.
+    monkeypatch.setattr(logging.getLogger("asgihive.asgi.errors"), "disabled", True)
     objects: list[weakref.ref[Any]] = []
 
     class Noting(CornerstoneHooks):
         async def pre_endpoint_call(self) -> None:
-            objects.append(weakref.ref(self))
+            objects.extend((weakref.ref(self), weakref.ref(self.request)))
+
+        async def before_answer(self) -> None:
+            if ends == "at its commit":
+                raise HTTPException(409, "no")
 
         async def post_endpoint_call(self) -> None:
-            assert self.status == 200
+            assert (self.error is None) == (ends == "well")
 
     @asynccontextmanager
     async def request(context: Any) -> AsyncIterator[None]:
         yield
 
-    hive = build(plain_router(), Noting, request=request)
+    router = Router()
+
+    @router.get("/")
+    async def answer() -> dict[str, str]:
+        if ends == "refused":
+            raise HTTPException(409, "no")
+        if ends in {"failed", "around"}:
+            raise Unanswered
+        return {}
+
+    hive = build(router, Noting, request=request)
+    app = HiveMiddleware(router, hive) if ends == "around" else hive
     async with hive.running():
         gc.disable()
         try:
-            assert (await run(hive, http())).status == 200
-            assert [each() for each in objects] == [None]
+            with suppress(Unanswered):
+                await run(app, http())
+            assert [each() for each in objects] == [None, None]
         finally:
             gc.enable()
