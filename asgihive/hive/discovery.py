@@ -50,7 +50,7 @@ def find_components(config: HiveConfig, base: str | None) -> tuple[FoundComponen
     for path in config.cornerstone_paths:
         if path != DEFAULT_CORNERSTONE_PATH or _is_folder(base, path):
             found += _find_in_path("cornerstone", path, base)
-        elif base is not None:
+        elif base is not None and config.endpoint_paths:  # else it is another hive's, around it
             _refuse_folder_of_nearly_the_name(base)
     for path in config.endpoint_paths:
         found += _find_in_path("endpoint", path, base)

@@ -139,6 +139,7 @@ def test_a_folder_cornerstones_is_not_overlooked(tmp_path: Path) -> None:
     only = HiveConfig(endpoint_package_paths="./endpoints")
     with pytest.raises(ConfigurationError, match=r"write cornerstone_package_path='./corn"):
         Hive(only, base=tmp_path)
+    Hive(HiveConfig(), base=tmp_path, entry_points=False)  # around another hive
     without = HiveConfig(cornerstone_package_path=(), endpoint_package_paths="./endpoints")
     assert [each.key for each in Hive(without, base=tmp_path, entry_points=False).graph()] == [
         "endpoints.notes"
