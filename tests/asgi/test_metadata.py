@@ -83,7 +83,7 @@ def test_markers_of_fastapi_are_no_metadata(marker: Any, reason: str) -> None:
         Annotated[Note, marker],
         Annotated[str, marker, Query()],
         list[Annotated[str, marker]],
-        Annotated[Any, marker, Depends(guard)],
+        Annotated[Any, marker, Depends(_handler)],  # of the same function both are meant
     ):
         with pytest.raises(HandlerError, match=reason):
             Router().post("/")(_handler(annotation))
