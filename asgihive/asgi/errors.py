@@ -185,7 +185,7 @@ def find_http_exception(
                         for problem in error.problems
                     ]
                 }
-            return HTTPException(statuses[each], str(error), details=details)
+            return HTTPException(statuses[each], str(error) or None, details=details)
     return None
 
 

@@ -10,9 +10,10 @@ from operator import methodcaller
 from typing import Any
 
 import anyio
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from asgihive.asgi import HTTPException, send_error
+from asgihive.asgi import BufferedResponse, HTTPException, send_error
 from asgihive.asgi.errors import SendsError, send_as_denial
 from asgihive.hive.components import ModuleHooks, get_class
 from asgihive.hive.contexts import (
@@ -93,16 +94,18 @@ class ManagerStep:
         context = RequestHookContext(self._life, hooked)
         return self._make and self._make(context), context, hooked
 
-    async def before(self, opened: Any) -> None:
+    async def before(self, opened: Any) -> Any:
+        """Return the response that it yielded, which answers: it was meant to refuse."""
         if opened[0] is None:
-            return
+            return None
         try:
-            await opened[0].__aenter__()
+            entered = await opened[0].__aenter__()
         except RuntimeError as error:
             if error.args != ("generator didn't yield",):
                 raise
             text = "request(context) ended before its yield: to answer there, raise HTTPException"
             raise RuntimeError(f"{self.owner}: {text}") from None
+        return entered if isinstance(entered, Response | BufferedResponse) else None
 
     async def after(self, opened: Any) -> None:
         manager, _, hooked = opened

@@ -9,6 +9,7 @@ import pytest
 
 import asgihive
 from asgihive.asgi import Depends, Gate, HTTPException, Router
+from asgihive.asgi.errors import answer_error
 from asgihive.hive import ComponentError, ConfigurationError, Hive, HiveConfig, HookFailed
 from tests.asgi.exchange import http, run
 from tests.hive.services import client, config, write
@@ -226,3 +227,29 @@ async def test_a_router_of_another_name_would_not_be_mounted(kind: str, tmp_path
         f"{routes}async def lifespan(context):\n    context.app.include_router(api)\n    yield\n"
     )
     build(tmp_path / "other", {"endpoints/notes.py": hooked}).graph()
+
+
+async def test_a_response_that_a_request_hook_yields_is_the_answer(tmp_path: Path) -> None:
+    refusing = """
+        from starlette.responses import PlainTextResponse
+        ended = []
+        async def request(context):
+            yield PlainTextResponse("no entry", 403)
+            ended.append(context.status)
+        """
+    endpoint = """
+        from asgihive import Router
+        router = Router()
+        @router.get("/")
+        async def show():
+            return "secret"
+        """
+    hive = build(tmp_path, {"cornerstones/auth.py": refusing, "endpoints/notes.py": endpoint})
+    async with hive.running(), client(hive) as asks:
+        answer = await asks.get("/endpoints/notes/")
+    assert (answer.status_code, answer.text) == (403, "no entry")
+
+
+async def test_an_exception_without_text_has_the_name_of_its_status() -> None:
+    answered = answer_error(ValueError(), {ValueError: 404})
+    assert json.loads(answered.body) == {"message": "Not Found"}
