@@ -37,6 +37,7 @@ from msgspec import UNSET, Meta
 from msgspec import inspect as types
 
 from asgihive.asgi.shapes import (
+    fill_in_arguments,
     is_model,
     is_of_pydantic,
     is_typed_dict,
@@ -60,7 +61,7 @@ _LISTS = (
 )
 _LEAVES = (str, bytes, bytearray, memoryview, bool, int, float, Enum, UUID, type(None))
 # By their names, for `typing_extensions` has the last one before Python 3.13.
-_QUALIFIERS = ("Required", "NotRequired", "ReadOnly")
+_QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final")
 
 
 class Projected:
@@ -81,7 +82,11 @@ def make_projection(annotation: Any) -> Project:
     Raises:
         TypeError, NameError: an annotation that cannot be resolved.
     """
-    twin = _Twins().make(annotation)
+    return _make_conversion(_Twins().make(annotation))
+
+
+def _make_conversion(twin: Any) -> Project:
+    """Return what converts values to a twin; raises as a projection."""
     convert = partial(msgspec.convert, type=twin, from_attributes=True, dec_hook=_project_unknown)
 
     def project(value: Any) -> Any:
@@ -120,6 +125,10 @@ def _project_unknown(kind: type[Projected], value: Any) -> Projected:
     return kind(kind.project(_unwrap(value)))
 
 
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"Expected nothing, got `{type(value).__name__}`")
+
+
 def _make_projected(project: Project) -> type[Projected]:
     """Return a class that stands, in an annotation, for the values that `project` makes."""
     return type("Projected", (Projected,), {"__slots__": (), "project": staticmethod(project)})
@@ -154,6 +163,8 @@ class _Twins:
     def __init__(self) -> None:
         self._made: dict[Any, Any] = {}
         self._begun: set[Any] = set()
+        self._owners: list[Any] = []
+        """The classes whose fields are being read, the innermost last: what `Self` stands for."""
 
     def make(self, annotation: Any) -> Any:  # noqa: PLR0911  # one for each form of annotation
         """Return an annotation with twins in the places of classes."""
@@ -169,11 +180,9 @@ class _Twins:
             return self._make_union(arguments)
         if origin is Literal or annotation is Any or annotation is None:
             return annotation
-        if isinstance(annotation, typing.TypeVar):
-            return self.make(annotation.__bound__ or Any)
         if isinstance(origin, type) and (container := self._make_container(origin, arguments)):
             return container
-        return self._make_class(getattr(annotation, "__supertype__", annotation))
+        return self._make_class(annotation)
 
     def _make_annotated(self, annotation: Any, base: Any, *metadata: Any) -> Any:
         if any(map(is_of_pydantic, metadata)):
@@ -198,8 +207,10 @@ class _Twins:
         kind = typing.get_origin(annotation) or annotation
         if isinstance(annotation, (str, typing.ForwardRef)):
             raise TypeError(f"{annotation!r} is text, write the class itself")
-        if not isinstance(kind, type) or kind is object:
-            return str if annotation is typing.LiteralString else Any
+        if kind is object:
+            return Any
+        if not isinstance(kind, type):
+            return self._make_special(annotation)
         if is_of_pydantic(kind) and not issubclass(kind, msgspec.Struct):
             return self._leave_to_pydantic(annotation)
         if annotation in self._begun:  # a class may hold itself
@@ -209,23 +220,56 @@ class _Twins:
         if fields is None:
             return self._make_plain(annotation, kind)
         self._begun.add(annotation)
+        self._owners.append(annotation)
         is_tuple = issubclass(kind, tuple)
         twin = self._make_items(fields) if is_tuple else self._define(kind, fields)
+        self._owners.pop()
         self._made[annotation] = twin
         return twin
+
+    def _make_special(self, annotation: Any) -> Any:
+        """Return the twin of a form of `typing` that is no class.
+
+        Raises:
+            TypeError: nobody knows what its values are, and so what of them is sent.
+        """
+        if isinstance(annotation, typing.TypeVar):
+            if annotation.__constraints__:
+                return self._make_union(annotation.__constraints__)
+            return self.make(annotation.__bound__ or Any)
+        if isinstance(annotation, typing.NewType):
+            return self.make(annotation.__supertype__)
+        if annotation is typing.Self and self._owners:
+            return self.make(self._owners[-1])
+        if annotation is typing.LiteralString:
+            return str
+        if annotation in {typing.NoReturn, typing.Never}:
+            return _make_projected(_refuse)
+        raise TypeError(f"{annotation!r} does not say which fields are sent, write a class")
 
     def _make_items(self, fields: "list[_Field]") -> Any:
         return tuple[tuple(self.make(each.annotation) for each in fields)]  # type: ignore[misc]
 
     def _make_plain(self, annotation: Any, kind: type) -> Any:
-        """Return a class that `msgspec` knows as it is; of another one all objects pass."""
+        """Return a class that `msgspec` knows as it is.
+
+        A class of items, as `class Users(list[User])`, is what it derives from. Of another one
+        all objects pass that have no fields, for it names none.
+        """
+        for base in getattr(kind, "__orig_bases__", ()):
+            if isinstance(origin := typing.get_origin(base), type):
+                items = fill_in_arguments(base, annotation)
+                if (container := self._make_container(origin, typing.get_args(items))) is not None:
+                    return container
         if _is_known(annotation):
             return annotation
 
         def check_class(value: Any) -> Any:
-            if isinstance(value, kind):
-                return value
-            raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+            if not isinstance(value, kind):
+                raise TypeError(f"Expected `{kind.__name__}`, got `{type(value).__name__}`")
+            if _has_fields(value) and not issubclass(kind, Mapping):
+                raise TypeError(f"`{kind.__name__}` names no fields of a `{type(value).__name__}`")
+            return value
 
         return _make_projected(check_class)
 
@@ -251,12 +295,13 @@ class _Twins:
     def _make_union(self, members: tuple[Any, ...]) -> Any:
         twins = tuple(map(self.make, members))
         union = functools.reduce(operator.or_, twins)
-        if _is_known(union):
+        # Of several tags `msgspec` reads the right one in mappings alone: objects have none.
+        if _is_known(union) and not any(map(_has_tag, twins)):
             return union
         projections: list[tuple[Any, Project]] = []
-        for member in members:
+        for member, twin in zip(members, twins, strict=True):
             kind = typing.get_origin(member) or member
-            projections.append((kind, make_projection(member)))
+            projections.append((kind, _make_conversion(twin)))
 
         def project_first(value: Any) -> Any:
             """Project a value onto its own class, or the first member that it fits."""
@@ -325,9 +370,16 @@ def _list_fields(annotation: Any, kind: Any) -> list[_Field] | None:
         ]
     if dataclasses.is_dataclass(kind):
         hints = _list_hints(annotation, kind)
+        said = getattr(kind, "__pydantic_fields__", {})  # of a dataclass of `pydantic`
         return [
-            _Field(each.name, each.name, hints.get(each.name, Any), _find_default(each))
+            _Field(
+                each.name,
+                getattr(said.get(each.name), "serialization_alias", None) or each.name,
+                hints.get(each.name, Any),
+                _find_default(each),
+            )
             for each in dataclasses.fields(kind)
+            if not getattr(said.get(each.name, each.default), "exclude", None)
         ]
     names = [each.name for each in getattr(kind, "__attrs_attrs__", ())]
     if issubclass(kind, tuple):
@@ -353,19 +405,22 @@ def _find_default(field: "dataclasses.Field[Any]") -> Any:
 def _list_hints(annotation: Any, kind: Any) -> dict[str, Any]:
     """Return the annotations of a class, of a generic one for the arguments that it has."""
     hints = typing.get_type_hints(kind, include_extras=True)
-    arguments = typing.get_args(annotation)
-    if not arguments:
-        return hints
-    parameters = getattr(typing.get_origin(annotation), "__parameters__", ())
-    known = dict(zip(parameters, arguments, strict=False))
+    return {name: fill_in_arguments(hint, annotation) for name, hint in hints.items()}
 
-    def replace(hint: Any) -> Any:
-        if isinstance(hint, typing.TypeVar):
-            return known.get(hint, hint)
-        used = getattr(hint, "__parameters__", ())
-        return hint[tuple(known.get(each, each) for each in used)] if used else hint
 
-    return {name: replace(hint) for name, hint in hints.items()}
+def _has_tag(twin: Any) -> bool:
+    is_struct = isinstance(twin, type) and issubclass(twin, msgspec.Struct)
+    return is_struct and twin.__struct_config__.tag is not None
+
+
+def _has_fields(value: object) -> bool:
+    kind = type(value)
+    return (
+        isinstance(value, (msgspec.Struct, Mapping))
+        or dataclasses.is_dataclass(kind)
+        or hasattr(kind, "__attrs_attrs__")
+        or is_model(kind)
+    )
 
 
 def _is_known(annotation: Any) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -108,9 +108,7 @@ def split_result_annotation(annotation: Any, *, is_generator: bool = False) -> R
     Args:
         is_generator: whether the handler is one; else `Iterable` is also a list.
     """
-    annotation = resolve_alias(annotation)
-    members = typing.get_args(annotation) if is_union(annotation) else (annotation,)
-    members = tuple(map(resolve_alias, members))
+    members = tuple(_list_members(annotation))
     if any(each is one for each in members for one in (MISSING, Any, object)):
         return ResultAnnotation(MISSING)
     plain: list[Any] = []
@@ -121,9 +119,10 @@ def split_result_annotation(annotation: Any, *, is_generator: bool = False) -> R
         if kind in _STREAMS or kind is Iterable:
             sorts.add("stream")
             arguments = typing.get_args(each)
-            item = resolve_alias(arguments[0]) if arguments else Any
+            own_item = resolve_alias(arguments[0]) if arguments else Any
+            item = own_item if item is MISSING else Union[item, own_item]  # noqa: UP007
             if kind is Iterable and not is_generator:
-                plain.append(types.GenericAlias(list, (item,)))
+                plain.append(types.GenericAlias(list, (own_item,)))
         elif is_array_type(kind):
             sorts.add("array")
         elif not is_response_type(each):
@@ -135,6 +134,24 @@ def split_result_annotation(annotation: Any, *, is_generator: bool = False) -> R
     union = functools.reduce(operator.or_, plain) if plain else MISSING
     has_responses = any(map(is_response_type, members))
     return ResultAnnotation(union, item, frozenset(sorts), has_responses)
+
+
+def _list_members(annotation: Any) -> Iterator[Any]:
+    """Yield the members of a union, also of aliases, or the annotation alone.
+
+    Of streams and responses nothing counts that `Annotated` says.
+    """
+    annotation = resolve_alias(annotation)
+    if is_union(annotation):
+        for each in typing.get_args(annotation):
+            yield from _list_members(each)
+        return
+    if typing.get_origin(annotation) is Annotated:
+        base = resolve_alias(typing.get_args(annotation)[0])
+        kind = typing.get_origin(base) or base
+        if kind in _STREAMS or kind is Iterable or is_array_type(kind) or is_response_type(base):
+            annotation = base
+    yield annotation
 
 
 class ResultSender:

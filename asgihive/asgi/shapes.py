@@ -69,6 +69,16 @@ def replace_arguments(annotation: Any, arguments: tuple[Any, ...]) -> Any:
     return origin[arguments] if origin is not None else annotation
 
 
+def fill_in_arguments(hint: Any, annotation: Any) -> Any:
+    """Return a hint inside a generic class for the arguments that an annotation of it has."""
+    used = getattr(hint, "__parameters__", ())
+    parameters = getattr(typing.get_origin(annotation), "__parameters__", used)
+    known = dict(zip(parameters, typing.get_args(annotation), strict=False))
+    if isinstance(hint, typing.TypeVar):
+        return known.get(hint, hint)
+    return hint[tuple(known.get(each, each) for each in used)] if used and known else hint
+
+
 def list_hints(kind: Any) -> dict[str, Any]:
     """Return the annotations of the fields of a class; none where they cannot be resolved."""
     try:

@@ -5,16 +5,30 @@ import decimal
 import enum
 import logging
 import types
+import typing
 from collections import OrderedDict, UserDict, namedtuple
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, NotRequired, Optional, TypedDict, TypeVar
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    NotRequired,
+    Optional,
+    Self,
+    TypedDict,
+    TypeVar,
+)
 
 import attrs
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pydantic
+import pydantic.dataclasses
 import pytest
 import typing_extensions
 from openapi_spec_validator import validate
@@ -482,3 +496,112 @@ def test_annotations_that_cannot_be_resolved_end_the_start() -> None:
     for annotation in (Broken, list["NoSuchName"]):  # type: ignore[name-defined]  # noqa: F821
         with pytest.raises(HandlerError, match=r"handler \(.*its return annotation .* cannot be"):
             _returning(annotation, None)
+
+
+class UserTagged(msgspec.Struct, tag="user"):
+    id: int
+
+
+class GroupTagged(msgspec.Struct, tag="group"):
+    id: int
+    members: "list[UserTagged | GroupTagged]" = []
+
+
+class StoredTagged(UserTagged):
+    password: str = SECRET
+
+
+async def test_of_a_union_of_tags_an_object_has_its_own() -> None:
+    member = {"type": "user", "id": 1}
+    for annotation in (UserTagged | GroupTagged, GroupTagged | UserTagged | None):
+        assert (await _ask(annotation, StoredTagged(1))).json == member
+        assert (await _ask(annotation, dict(member))).json == member
+        group = {"type": "group", "id": 2, "members": [member]}
+        assert (await _ask(annotation, GroupTagged(2, [StoredTagged(1)]))).json == group
+
+
+ItemType = TypeVar("ItemType")
+EitherType = TypeVar("EitherType", UserStruct, int)
+# Not as a checker knows it, which allows no `NewType` of this kind.
+make_new_type: Any = typing.NewType
+NewUser = make_new_type("NewUser", UserStruct)
+UserAlias: Any = typing_extensions.TypeAliasType("UserAlias", Iterator[UserStruct] | None)
+
+
+class Users(list[UserStruct]):
+    """Items of a class, under a name."""
+
+
+class Items(list[ItemType]):
+    """Items of any class."""
+
+
+class UsersByName(dict[str, UserStruct]):
+    """Values of a class, under a name."""
+
+
+async def test_other_names_of_annotations_drop_as_much() -> None:
+    value = StoredStruct(1, "ada")
+    renamed = make_new_type("renamed", NewUser)
+    for annotation in (NewUser, renamed, renamed | None, EitherType):
+        assert (await _ask(annotation, value)).json == WANTED
+    for annotation in (Users, Items[UserStruct], make_new_type("All", Users)):
+        assert (await _ask(annotation, Users([value]))).json == [WANTED]
+    assert (await _ask(UsersByName, UsersByName(a=value))).json == {"a": WANTED}
+
+
+@dataclass
+class Chained:
+    id: int
+    before: Self | None = None
+    first: Final[UserStruct | None] = None
+
+
+@dataclass
+class StoredChained(Chained):
+    password: str = SECRET
+
+
+async def test_fields_of_the_class_itself_and_final_ones() -> None:
+    got = await _ask(Chained, Chained(1, StoredChained(2), StoredStruct(1, "ada")))
+    assert got.json == {
+        "id": 1,
+        "before": {"id": 2, "before": None, "first": None},
+        "first": WANTED,
+    }
+
+
+async def test_streams_under_other_names_drop_as_much() -> None:
+    for annotation in (Annotated[Iterator[UserStruct], "all"], UserAlias | UserStruct):
+        assert (await _ask(annotation, iter([StoredStruct(1, "ada")]))).json == WANTED
+
+
+class Kept:
+    id: int
+    password: str = pydantic.Field(default=SECRET, exclude=True)
+    name: str = pydantic.Field(default="ada", serialization_alias="called")
+
+
+KeptModel: Any = pydantic.dataclasses.dataclass(Kept)
+
+
+async def test_what_pydantic_excludes_of_a_dataclass_is_not_sent() -> None:
+    kept = KeptModel(id=1)
+    assert (await _ask(list[KeptModel], [kept])).json == [{"id": 1, "called": "ada"}]
+
+
+class Nameless:
+    """It has no fields."""
+
+
+@dataclass
+class StoredNameless(Nameless):
+    password: str = SECRET
+
+
+async def test_a_class_that_names_no_fields_sends_none() -> None:
+    for annotation in (Nameless, list[Nameless]):
+        assert (await _ask(annotation, StoredNameless())).status == 500
+    assert (await _ask(NoReturn, {"password": SECRET})).status == 500
+    with pytest.raises(HandlerError, match="does not say which fields are sent"):
+        _returning(dict[str, typing.ClassVar], {})
