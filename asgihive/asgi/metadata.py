@@ -6,7 +6,6 @@ is said in its words. Anything else is refused.
 """
 
 import copy
-import dataclasses
 import re
 import sys
 import typing
@@ -17,10 +16,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from asgihive.asgi.markers import describe_foreign_marker
+from asgihive.asgi.markers import MARKERS, describe_foreign_marker
 from asgihive.asgi.shapes import (
     MISSING,
+    is_model,
     is_of_pydantic,
+    is_structure,
     is_typed_dict,
     is_union,
     list_hints,
@@ -80,8 +81,7 @@ def find_field(values: Iterable[object]) -> FieldFacts | None:
     Raises:
         MetadataRefused: there are two, or an alias that is no text.
     """
-    pydantic = sys.modules.get("pydantic")
-    fields = [each for each in values if pydantic and isinstance(each, pydantic.fields.FieldInfo)]
+    fields = [each for each in values if _is_field(each)]
     if not fields:
         return None
     if len(fields) > 1:
@@ -93,13 +93,19 @@ def find_field(values: Iterable[object]) -> FieldFacts | None:
     return FieldFacts(alias, field.default, not field.is_required())
 
 
+def _is_field(value: object) -> bool:
+    # `pydantic` imports its modules when they are first asked for.
+    module = sys.modules.get("pydantic.fields")
+    return module is not None and isinstance(value, module.FieldInfo)
+
+
 def translate_annotation(annotation: Any) -> Any:
     """Return an annotation with `Meta` alone as its metadata, or as `pydantic` has it.
 
     Raises:
         MetadataRefused: see there.
     """
-    dropped = next(_list_dropped(annotation, set()), None)
+    dropped = next(_list_dropped(annotation), None)
     if dropped is not None:
         raise MetadataRefused(dropped)
     if needs_pydantic(annotation):
@@ -248,38 +254,57 @@ def _apply_as_field(base: Any, metadata: tuple[Any, ...]) -> Any:
 
 def _drop_alias(value: Any) -> Any:
     """Return metadata without an alias, which the parameter has, and `pydantic` warns of."""
-    if not isinstance(value, sys.modules["pydantic"].fields.FieldInfo):
+    if not _is_field(value):
         return value
-    field = copy.copy(value)
+    field: Any = copy.copy(value)
     field.alias = field.validation_alias = field.serialization_alias = None
     return field
 
 
-def _list_dropped(annotation: Any, seen: set[Any]) -> Iterator[str]:
+def _list_dropped(annotation: Any) -> Iterator[str]:
     """Say of the constraints in the fields of classes that `msgspec` reads and does not know."""
+    for kind, name, hint in _list_fields(annotation, set()):
+        if is_model(kind) or (not issubclass(kind, msgspec.Struct) and needs_pydantic(kind)):
+            continue
+        for each in _list_metadata(hint):
+            is_constraint = type(each).__module__ == "annotated_types"
+            if is_constraint or is_of_pydantic(each) or isinstance(each, re.Pattern):
+                facts = ", ".join(f"{k}={v!r}" for k, v in (_read_facts(each) or {}).items())
+                reason = f"msgspec ignores {each!r} of the field {name!r} of {kind.__name__}"
+                yield f"{reason}; write msgspec.Meta({facts or '…'})"
+
+
+def check_body(annotation: Any) -> None:
+    """Refuse markers in the fields of a body, which the client would fill in itself.
+
+    Raises:
+        MetadataRefused: see there.
+    """
+    for kind, name, hint in _list_fields(annotation, set()):
+        for each in _list_metadata(hint):
+            if isinstance(each, MARKERS) or describe_foreign_marker(each) is not None:
+                raise MetadataRefused(
+                    f"the field {name!r} of {kind.__name__} has {each!r}, and clients would send "
+                    f"it in the body: make it a parameter of the function, beside the body"
+                )
+
+
+def _list_fields(annotation: Any, seen: set[Any]) -> Iterator[tuple[type, str, Any]]:
+    """Yield class, name and annotation of the fields of all structures in an annotation."""
     annotation = resolve_alias(annotation)
     if typing.get_origin(annotation) is Annotated:
         annotation = typing.get_args(annotation)[0]
     for each in typing.get_args(annotation):
         if typing.get_origin(annotation) is not Literal:
-            yield from _list_dropped(each, seen)
+            yield from _list_fields(each, seen)
     kind = typing.get_origin(annotation) or annotation
     if not isinstance(kind, type) or kind in seen:
         return
     seen.add(kind)
-    is_struct = issubclass(kind, msgspec.Struct)
-    is_read_alike = dataclasses.is_dataclass(kind) or is_typed_dict(kind)
-    if not is_struct and not is_read_alike:
-        return
-    for name, hint in list_hints(kind).items():
-        if is_struct or not needs_pydantic(kind):
-            for each in _list_metadata(hint):
-                is_constraint = type(each).__module__ == "annotated_types"
-                if is_constraint or is_of_pydantic(each) or isinstance(each, re.Pattern):
-                    facts = ", ".join(f"{k}={v!r}" for k, v in (_read_facts(each) or {}).items())
-                    reason = f"msgspec ignores {each!r} of the field {name!r} of {kind.__name__}"
-                    yield f"{reason}; write msgspec.Meta({facts or '…'})"
-        yield from _list_dropped(hint, seen)
+    if is_structure(kind) or is_typed_dict(kind):
+        for name, hint in list_hints(kind).items():
+            yield kind, name, hint
+            yield from _list_fields(hint, seen)
 
 
 def _list_metadata(annotation: Any) -> Iterator[object]:

@@ -31,6 +31,7 @@ from asgihive.asgi.metadata import (
     ACCEPTED,
     FieldFacts,
     MetadataRefused,
+    check_body,
     check_metadata,
     find_field,
     translate_annotation,
@@ -362,11 +363,7 @@ class _ParameterReader:
             raise self._refuse(name, f"it has no annotation; {_ACCEPTED}")
         shape = self._find_shape(name, annotation)
         if isinstance(marker, Body) or (marker is None and shape is Shape.STRUCTURE):
-            if self.websocket:
-                raise self._refuse(name, "a websocket's handshake has no body")
-            if marker is None and not self.takes_body:
-                reason = "a GET has no body: write Annotated[…, Query()] for fields of the query"
-                raise self._refuse(name, f"{reason}, or Annotated[…, Body()] all the same")
+            self._check_body(name, annotation, marker)
             return ArgumentSource.BODY, name, False
         if shape not in {Shape.SCALAR, Shape.SCALARS}:
             raise self._refuse(name, f"{annotation!r} is not scalar; {_ACCEPTED}")
@@ -383,6 +380,17 @@ class _ParameterReader:
                 return ArgumentSource.COOKIE, marker.name or name, False
             case _:
                 return ArgumentSource.QUERY, (marker and marker.name) or name, many
+
+    def _check_body(self, name: str, annotation: Any, marker: Body | None) -> None:
+        if self.websocket:
+            raise self._refuse(name, "a websocket's handshake has no body")
+        if marker is None and not self.takes_body:
+            reason = "a GET has no body: write Annotated[…, Query()] for fields of the query"
+            raise self._refuse(name, f"{reason}, or Annotated[…, Body()] all the same")
+        try:
+            check_body(annotation)
+        except MetadataRefused as refused:
+            raise self._refuse(name, str(refused)) from refused
 
     def _find_shape(self, name: str, annotation: Any) -> Shape:
         try:

@@ -508,3 +508,39 @@ def test_pydantic_is_not_imported() -> None:
         "assert not {'pydantic', 'fastapi', 'annotated_types'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pydantic_may_be_imported_and_not_used() -> None:
+    program = """
+import sys
+import pydantic
+from asgihive import Router
+
+assert "pydantic.fields" not in sys.modules
+router = Router()
+
+@router.get("/{number}")
+async def show(number: int, page: int = 1) -> int:
+    return number
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class Guarded(msgspec.Struct):
+    title: str
+    user: Annotated[str, Depends(guard)] = "nobody"
+
+
+class GuardedModel(pydantic.BaseModel):
+    user: Annotated[str, Header()] = "nobody"
+
+
+class GuardedAsFastAPIHasIt(TypedDict):
+    user: Annotated[str, fastapi.Depends(guard)]
+
+
+@pytest.mark.parametrize("kind", [Guarded, GuardedModel, GuardedAsFastAPIHasIt])
+def test_clients_do_not_fill_in_what_a_marker_guards(kind: Any) -> None:
+    for annotation in (kind, list[kind], dict[str, kind | None]):
+        with pytest.raises(HandlerError, match=r"the field 'user' of Guarded.* clients would send"):
+            Router().post("/")(_handler(Annotated[annotation, Body()]))
