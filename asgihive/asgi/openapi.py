@@ -2,8 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -338,12 +339,7 @@ class _Schemas:
         self._kept = [*((each, False) for each in read), *((each, True) for each in written)]
         models = [pair for pair in self._kept if needs_pydantic(pair[0])]
         own = [pair for pair in self._kept if not needs_pydantic(pair[0]) and _has_schema(pair[0])]
-        schemas, self.components = msgspec.json.schema_components(
-            [annotation for annotation, _ in own],
-            schema_hook=_accept_anything,
-            ref_template=_REFERENCE,
-        )
-        for (annotation, is_written), schema in zip(own, schemas, strict=True):
+        for (annotation, is_written), schema in zip(own, self._describe_own(own), strict=True):
             self._schemas[id(annotation), is_written] = schema
         for annotation, is_written in models:
             self._schemas[id(annotation), is_written] = self._describe_model(annotation, is_written)
@@ -352,21 +348,55 @@ class _Schemas:
         """Return the schema of one of the annotations; `{}`, anything, if it has none."""
         return dict(self._schemas.get((id(annotation), written), {}))
 
+    def _describe_own(self, own: list[tuple[Any, bool]]) -> list[Schema]:
+        annotations = [annotation for annotation, _ in own]
+        try:
+            schemas, self.components = _make_schemas(annotations, _REFERENCE)
+        except KeyError:  # classes with the same name of the same module, as a function makes them
+            return [self._add(partial(_make_own_schema, each)) for each in annotations]
+        return list(schemas)
+
     def _describe_model(self, annotation: Any, is_written: bool) -> Schema:
+        pydantic = sys.modules["pydantic"]
+        mode = "serialization" if is_written else "validation"
         # Alone a model would be described in its place, in a list it is one of the definitions,
         # by whose name programs know it.
         is_named = isinstance(annotation, type)
-        adapter = sys.modules["pydantic"].TypeAdapter(list[annotation] if is_named else annotation)
-        mode = "serialization" if is_written else "validation"
-        template, suffix = _REFERENCE.replace("{name}", "{model}"), ""
+        try:
+            adapter = pydantic.TypeAdapter(list[annotation] if is_named else annotation)
+        except pydantic.errors.PydanticUserError:  # as for a union with a `Struct`
+            return {}
+
+        def make_schema(template: str) -> tuple[Schema, dict[str, Schema]]:
+            named = template.replace("{name}", "{model}")
+            schema: Schema = adapter.json_schema(ref_template=named, mode=mode)
+            definitions = schema.pop("$defs", {})
+            return (dict(schema["items"]) if is_named else schema), definitions
+
+        return self._add(make_schema)
+
+    def _add(self, make_schema: Callable[[str], tuple[Schema, dict[str, Schema]]]) -> Schema:
+        """Return a schema, made for a template of references, and keep its definitions."""
+        suffix = ""
         while True:
-            schema: Schema = adapter.json_schema(ref_template=template + suffix, mode=mode)
-            definitions = {name + suffix: each for name, each in schema.pop("$defs", {}).items()}
+            schema, found = make_schema(_REFERENCE + suffix)
+            definitions = {name + suffix: each for name, each in found.items()}
             if all(self.components.get(name, each) == each for name, each in definitions.items()):
                 self.components.update(definitions)
-                return dict(schema["items"]) if is_named else schema
+                return schema
             # Another type has that name, or the same one that is written differently than read.
             suffix = f"-{int(suffix[1:] or 1) + 1}"
+
+
+def _make_schemas(annotations: list[Any], template: str) -> tuple[Any, dict[str, Schema]]:
+    return msgspec.json.schema_components(
+        annotations, schema_hook=_accept_anything, ref_template=template
+    )
+
+
+def _make_own_schema(annotation: Any, template: str) -> tuple[Schema, dict[str, Schema]]:
+    (schema,), definitions = _make_schemas([annotation], template)
+    return schema, definitions
 
 
 def _accept_anything(kind: type) -> Schema:  # noqa: ARG001  # the signature of a schema hook
@@ -377,7 +407,7 @@ def _has_schema(annotation: Any) -> bool:
     if annotation is MISSING:
         return False
     try:
-        msgspec.json.schema_components([annotation], schema_hook=_accept_anything)
+        _make_schemas([annotation], _REFERENCE)
     except (TypeError, NameError):
         # As a union of a response and a structure, which a handler may well return.
         return False

@@ -311,3 +311,51 @@ def test_defaults_that_json_cannot_say_are_left_out() -> None:
     assert colour["schema"]["default"] == "red"
     assert key["schema"]["default"] == str(_KEY)
     assert "default" not in ratio["schema"]
+
+
+def _make_page(item: Any) -> Any:
+    class Page(msgspec.Struct):
+        items: list[item]
+
+    return Page
+
+
+def test_classes_that_one_function_makes_are_told_apart() -> None:
+    router = Router()
+    for item in (int, str):
+        page = _make_page(item)
+
+        async def show(body: Any) -> Any: ...
+
+        show.__annotations__ = {"body": page, "return": page}
+
+        router.post(f"/{item.__name__}")(show)
+    document = make_openapi_document(list_routes(router), title="T", version="1")
+    validate(document)
+    schemas = document["components"]["schemas"]
+    for name in ("int", "str"):
+        operation = document["paths"][f"/{name}"]["post"]
+        for content in (operation["requestBody"], operation["responses"]["200"]):
+            reference = content["content"]["application/json"]["schema"]["$ref"]
+            items = schemas[reference.rpartition("/")[2]]["properties"]["items"]["items"]
+            assert items == {"type": {"int": "integer", "str": "string"}[name]}
+
+
+class Dog(msgspec.Struct):
+    name: str
+
+
+class Cat(pydantic.BaseModel):
+    name: str
+
+
+def test_a_union_that_nobody_can_describe_accepts_anything() -> None:
+    async def show() -> Dog | Cat:
+        return Dog("Rex")
+
+    router = Router()
+    router.get("/")(show)
+    document = make_openapi_document(list_routes(router), title="T", version="1")
+    validate(document)
+    content = document["paths"]["/"]["get"]["responses"]["200"]["content"]
+    assert content["application/json"]["schema"] == {}
