@@ -75,7 +75,7 @@ class BodyReader:
             HTTPException: 413, the body is longer than `max_bytes`.
             ClientDisconnect: the client is gone before the end.
         """
-        if content_length is not None and content_length.isdigit():
+        if content_length is not None and content_length.isdecimal():
             self._check_size(int(content_length[:20]))
         chunks: list[bytes] = []
         size = 0

@@ -65,7 +65,7 @@ class FormReader:
         is_multipart = media_type == MULTIPART
         most = self.max_bytes if is_multipart else self.max_field_bytes
         length = find_header(scope, b"content-length")
-        if length is not None and length.isdigit():
+        if length is not None and length.isdecimal():
             _check_size(int(length[:20]), most)
         async with aclosing(_stream(receive, most)) as chunks:
             if is_multipart:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
-from asgihive.asgi import Body, Gate, Router
+from asgihive.asgi import Body, Form, Gate, Router
 from tests.asgi.exchange import Exchange, answer, http, run
 
 pytestmark = pytest.mark.anyio
@@ -231,3 +231,22 @@ async def test_a_client_that_goes_while_it_sends_is_no_error() -> None:
     with pytest.raises(ClientDisconnect):
         await run(_echo(Note), exchange)
     assert exchange.sent == []
+
+
+async def test_a_length_that_is_no_number_says_nothing() -> None:
+    router = Router()
+
+    @router.post("/")
+    async def store(body: Annotated[bytes, Body()], size: int = 1) -> int:
+        return len(body) * size
+
+    @router.post("/form")
+    async def take(name: Annotated[str, Form()]) -> str:
+        return name
+
+    length = (b"content-length", "²".encode("latin-1"))
+    form = (b"content-type", b"application/x-www-form-urlencoded")
+    got = await run(Gate(router), http("/", "POST", body=b"abc", headers=[length]))
+    assert (got.status, got.json) == (200, 3)
+    got = await run(Gate(router), http("/form", "POST", body=b"name=a", headers=[length, form]))
+    assert (got.status, got.body) == (200, b"a")
