@@ -20,6 +20,13 @@ from asgihive.hive.states import ComponentKind, Metadata
 LifespanManager = Callable[[LifeContext], AbstractAsyncContextManager[object]]
 RequestManager = Callable[[RequestHookContext], AbstractAsyncContextManager[object]]
 
+# Functions that give no async context manager where they are called.
+_OTHER_FUNCTIONS = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+
 _BASES: Mapping[ComponentKind, type[Hooks]] = {
     "cornerstone": CornerstoneHooks,
     "endpoint": EndpointHooks,
@@ -61,7 +68,8 @@ class Component(Metadata):
     """A cornerstone or an endpoint.
 
     Raises:
-        ComponentError: a cornerstone has a router, or an endpoint a `request`.
+        ComponentError: a cornerstone has a router, an endpoint a `request`, or a `lifespan` or
+            `request` is no context manager.
     """
 
     modules: tuple[ModuleHooks, ...] = ()
@@ -82,11 +90,16 @@ class Component(Metadata):
     def __post_init__(self) -> None:
         if self.kind == "cornerstone" and self.router is not None:
             detail = "a cornerstone has no router: that is an endpoint's"
-        elif self.kind == "endpoint" and any(each.request for each in self.modules):
+            raise ComponentError(self.key, self.file, detail)
+        if self.kind == "endpoint" and any(each.request for each in self.modules):
             detail = "an endpoint has no `request` context manager: that is a cornerstone's"
-        else:
-            return
-        raise ComponentError(self.key, self.file, detail)
+            raise ComponentError(self.key, self.file, detail)
+        for module in self.modules:
+            for name in ("lifespan", "request"):
+                manager = getattr(module, name)
+                if any(each(manager) for each in _OTHER_FUNCTIONS):
+                    detail = f"{name} is no context manager: decorate it by @asynccontextmanager"
+                    raise ComponentError(self.key, module.file, detail)
 
 
 def make_replacement(kind: ComponentKind, container: str, name: str, fake: object) -> Component:

@@ -110,6 +110,8 @@ class ErrorAnswers:
             scope.get("extensions") or {}
         ):
             return None
+        if "cornerstones" not in scope.get("state", ()):  # the hive is stopping, or has stopped
+            return None
         hooked = scope.get(HOOKED)
         for context, answer in self._list_answers(own, error):
             if hooked is None:

@@ -324,7 +324,11 @@ class Hive:
                 self._life.release()
             self._phase = "stopped"
             self._life = None
-            self._return_to_idle()
+            self.gate.errors = None
+            if self._is_idle_stale:
+                self._make_idle()
+            else:
+                self._return_to_idle()
 
     @contextmanager
     def override(self, key: str, fake: object) -> Iterator[None]:
@@ -429,12 +433,17 @@ class Hive:
         await send_error(HTTPException(503, message), scope, receive, send)
 
     def _make_idle(self) -> None:
-        """Make the life that answers without a lifespan, if there can be one."""
-        if self._phase in {"never started", "stopped"}:
-            if self._can_answer_without_lifespan():
-                self._idle = self._make_life(self._sort_components()[0])
-                self._idle.mount(self._make_documentation(self._idle.router))
-            self._return_to_idle()
+        """Make the life that answers without a lifespan, if there can be one.
+
+        A hive that runs makes it when it has stopped.
+        """
+        self._is_idle_stale = self._phase not in {"never started", "stopped"}
+        if self._is_idle_stale:
+            return
+        if self._can_answer_without_lifespan():
+            self._idle = self._make_life(self._sort_components()[0])
+            self._idle.mount(self._make_documentation(self._idle.router))
+        self._return_to_idle()
 
     def _return_to_idle(self) -> None:
         """Answer as a hive that does not run."""

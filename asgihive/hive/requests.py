@@ -222,7 +222,10 @@ class RequestHooks:
         cancelled: BaseException | None = None
         # A cancel scope costs as much as three hooks.
         if len(left) <= steps.never_waiting:
-            await _run_after(left, hooked, steps)
+            try:
+                await _run_after(left, hooked, steps)
+            except BaseException as error:  # noqa: BLE001  # as below: of a hook that exits
+                cancelled = error
         while left:
             try:
                 with anyio.CancelScope(shield=True) as scope:

@@ -302,3 +302,17 @@ async def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, words: 
     with pytest.raises(ComponentError, match=words):
         async with hive.running():
             pass
+
+
+async def test_a_hive_that_has_stopped_asks_no_component() -> None:
+    def answer(context: Any, error: Exception) -> PlainTextResponse:
+        return PlainTextResponse(str(error), 418)
+
+    module = ModuleHooks(answer=answer)
+    cornerstone = Component(kind="cornerstone", container="c", name="x", modules=(module,))
+    hive = Hive(NONE, cornerstones=[cornerstone], entry_points=False)
+    both = [(b"content-length", b"0"), (b"transfer-encoding", b"chunked")]
+    async with hive.running():
+        assert (await run(hive, http("/no", headers=both))).status == 418
+    assert (await run(hive, http("/no", headers=both))).status == 400
+    assert (await run(hive, http("/"))).status == 503

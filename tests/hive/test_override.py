@@ -1,6 +1,7 @@
 """What tests of a service put in the place of its components, and what tools see of it."""
 
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from asgihive.hive import (
     Hive,
     HiveConfig,
     HiveRunning,
+    ModuleHooks,
     RouteRecord,
     format_routes,
 )
@@ -144,6 +146,26 @@ async def test_a_hive_that_needs_no_lifespan_is_overridden_at_once() -> None:
         async with hive.running():
             assert (await run(hive, http("/e/x/"))).body == b"fake"
     assert (await run(hive, http("/e/x/"))).body == b"real"
+    overridden = hive.override("e.x", fake)
+    overridden.__enter__()
+    async with hive.running():
+        overridden.__exit__(None, None, None)
+        assert (await run(hive, http("/e/x/"))).body == b"fake"
+    assert (await run(hive, http("/e/x/"))).body == b"real"
+
+
+@pytest.mark.parametrize("name", ["lifespan", "request"])
+def test_a_component_in_code_has_context_managers(name: str) -> None:
+    async def generate(context: object) -> AsyncIterator[None]:
+        yield
+
+    async def wait(context: object) -> None: ...
+
+    functions: tuple[Any, ...] = (generate, wait)
+    for function in functions:
+        modules = (ModuleHooks(**{name: function}),)
+        with pytest.raises(ComponentError, match="decorate it by @asynccontextmanager"):
+            Component(kind="cornerstone", container="c", name="x", modules=modules)
 
 
 async def test_an_endpoint_has_any_application_as_its_fake(hive: RecordingHive) -> None:

@@ -312,3 +312,21 @@ async def test_one_class_mixes_def_and_async_def() -> None:
         threads: Sequence[int] = hive.state.cornerstones["c.n0"]["threads"]
     assert len(threads) == 2
     assert threading.get_ident() in threads
+
+
+async def test_a_hook_that_exits_does_not_keep_others_from_running() -> None:
+    ran = []
+
+    class First(CornerstoneHooks):
+        async def post_endpoint_call(self) -> None:
+            ran.append("first")
+
+    class Exiting(CornerstoneHooks):
+        async def post_endpoint_call(self) -> None:
+            raise SystemExit(3)
+
+    hive = build(plain_router(), First, Exiting)
+    async with hive.running():
+        with pytest.raises(SystemExit):
+            await run(hive, http())
+    assert ran == ["first"]
