@@ -126,7 +126,9 @@ def test_files_are_uploaded_within_their_bounds(server: str) -> None:
         assert got.headers["x-title"] == "two"
         too_many = http.post("/upload", data={"title": "a"}, files=[*parts, parts[1], parts[1]])
         assert too_many.status_code == 413
-        assert http.post("/store/once").status_code == 201
+        # A server may close the connection of a request that it has not read to its end.
+        with client(url) as another:
+            assert another.post("/store/once").status_code == 201
 
 
 @pytest.mark.parametrize("server", SERVERS)
