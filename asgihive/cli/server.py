@@ -313,8 +313,31 @@ class StoppableServer(uvicorn.Server):
             await super().main_loop()
 
 
+class StopEvent(threading.Event):
+    """Is set as soon as a signal to stop has come, though the supervisor handles signals later.
+
+    A terminal tells the workers at the same moment, and one that has ended for it needs no other in
+    its place.
+    """
+
+    def __init__(self, signals: list[int]) -> None:
+        super().__init__()
+        self._signals = signals
+
+    def is_set(self) -> bool:
+        """Return whether the supervisor stops, or is about to."""
+        return super().is_set() or any(each in _STOPPING for each in self._signals)
+
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
 class WorkerSupervisor(Multiprocess):
     """Replaces workers that end, and holds the socket for them until all are told to stop."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = StopEvent(self.signal_queue)
 
     def init_processes(self) -> None:
         """Start workers that ignore Ctrl+C until they are up: a terminal tells them, too."""

@@ -115,6 +115,27 @@ def test_a_worker_that_ends_instead_of_answering_is_seen_to_at_once() -> None:
     worker.join()
 
 
+def test_a_worker_that_ends_for_the_same_signal_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal tells all of them; the signal comes while the supervisor looks at the worker."""
+    worker = Process(Config("none", log_config=None), [])
+    worker.process = get_context("spawn").Process(target=int)
+    worker.start()
+    supervisor = supervising(worker)
+    supervisor.config, supervisor.signal_queue = worker.config, []
+    supervisor.should_exit = serving.StopEvent(supervisor.signal_queue)
+
+    def end_for_a_signal(timeout: float) -> bool:
+        supervisor.signal_queue.append(signal.SIGINT)
+        worker.process.join(timeout)
+        return False
+
+    monkeypatch.setattr(worker, "is_alive", end_for_a_signal)
+    supervisor.keep_subprocess_alive()
+    assert supervisor.processes == [worker]
+
+
 def supervising(*workers: Process) -> "serving.WorkerSupervisor":
     """What watches workers, without the signal handlers of a process of its own."""
     supervisor = serving.WorkerSupervisor.__new__(serving.WorkerSupervisor)
