@@ -1,5 +1,6 @@
 """What layers around and below a hive see of a request: its state, and the route that answers."""
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -28,6 +29,12 @@ CONFIG = HiveConfig(
     hide_endpoint_in_api=True,
 )
 Seen = list[Any]
+
+# Starlette 1.0 does not; what routes of another framework are then is not known.
+needs_told_routes = pytest.mark.skipif(
+    '"route"' not in inspect.getsource(StarletteRouter),
+    reason="this Starlette does not tell which of its routes answers",
+)
 
 
 def make_hive(router: Any, seen: Seen | None = None, name: str = "n") -> Hive:
@@ -191,6 +198,7 @@ async def test_the_parameters_of_mounts_around_are_in_the_template() -> None:
     assert seen == [("n", ("/{tenant}/api/items/{number:int}", "read"))]
 
 
+@needs_told_routes
 async def test_the_parameters_below_a_mount_are_not_in_its_prefix() -> None:
     async def show(request: Request) -> PlainTextResponse:
         return PlainTextResponse("x")
@@ -204,6 +212,7 @@ async def test_the_parameters_below_a_mount_are_not_in_its_prefix() -> None:
     assert seen == [("n", ("/api/of/{tenant}/deep", "show"))]
 
 
+@needs_told_routes
 async def test_the_route_of_a_mounted_application_of_another_framework() -> None:
     async def show(request: Request) -> PlainTextResponse:
         request.state.handler = "handler"
@@ -243,6 +252,7 @@ async def test_no_route_answers_where_a_hook_does() -> None:
     assert seen == [None]
 
 
+@needs_told_routes
 async def test_before_answer_sees_the_route_of_another_framework() -> None:
     async def show(request: Request) -> PlainTextResponse:
         return PlainTextResponse("x")
@@ -276,6 +286,7 @@ async def test_before_answer_sees_the_route_of_another_framework() -> None:
     assert seen == ["/e/x/other/deep/{x}", "/e/y/items/{number}", None, "/url"]
 
 
+@needs_told_routes
 async def test_a_middleware_hive_sees_the_routes_that_it_is_around() -> None:
     async def show(request: Request) -> PlainTextResponse:
         return PlainTextResponse(request.state.cornerstones["c.db"]["of"])

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -25,13 +26,14 @@ class Storage:
     async def save(self, upload: UploadFile) -> tuple[str, int]:
         """Return the key of a file and its size in bytes; it is never in memory as a whole."""
         digest, size = sha256(), 0
-        async with anyio.NamedTemporaryFile(dir=str(self._folder), delete=False) as target:
+        part = self._folder / f"{uuid4().hex}.part"
+        async with await part.open("wb") as target:
             while block := await upload.read(_BLOCK_BYTES):
                 digest.update(block)
                 size += len(block)
                 await target.write(block)
         key = digest.hexdigest()
-        await anyio.Path(str(target.name)).rename(self._folder / key)
+        await part.rename(self._folder / key)
         return key, size
 
     async def find(self, key: str) -> Path | None:
