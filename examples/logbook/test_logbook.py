@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from uuid import uuid4
 
@@ -114,7 +115,7 @@ async def test_nothing_is_answered_as_stored_that_is_not(
 @pytest.mark.anyio
 async def test_wrong_requests(client: httpx.AsyncClient) -> None:
     wrong = await client.post("/api/entries", json={"text": ""})
-    assert (wrong.status_code, wrong.json()["title"]) == (422, "Unprocessable Entity")
+    assert (wrong.status_code, wrong.json()["title"]) == (422, HTTPStatus(422).phrase)
     assert wrong.json()["errors"][0]["where"] == ["body", "text"]
     unknown = await client.get("/api/entries", headers={"authorization": "Bearer guess"})
     assert unknown.status_code == 401

@@ -96,10 +96,16 @@ async def test_a_file_system_that_hangs_holds_one_thread(
 async def test_a_lane_that_does_not_answer(root: Path, name: str) -> None:
     app = bounded(root, H5Settings(decode_lanes=1), timeout_seconds=0.05)
     lane = getattr(app.store.lanes, name)
-    release = threading.Event()
+    begun, release = threading.Event(), threading.Event()
+
+    def hold_the_lane() -> None:
+        begun.set()
+        release.wait(30)
+
     async with client(app) as http, anyio.create_task_group() as tasks:
-        tasks.start_soon(lane.run, lambda: release.wait(30))
-        while not lane.busy():
+        tasks.start_soon(lane.run, hold_the_lane)
+        # A lane is busy before its thread has begun, which that of the next call may overtake.
+        while not begun.is_set():
             await anyio.lowlevel.checkpoint()
         answer = await http.get("/health")
         release.set()
