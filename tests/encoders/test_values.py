@@ -204,12 +204,20 @@ def test_json_by_name(array: Array, random: Random) -> None:
 
 
 def named(array: Array) -> Any:
-    """Every compound as a dict; all else as in lists."""
-    if array.dtype.names is None:
-        return shown(array)
-    if array.ndim:
-        return [named(np.asarray(each)) for each in array]
-    return {name: named(np.asarray(array[name])) for name in array.dtype.names}
+    """What the lists say of an array, with every compound as a dict."""
+    return _name_members(shown(array), array.dtype, array.ndim)
+
+
+def _name_members(listed: Any, dtype: np.dtype[Any], axes: int) -> Any:
+    if axes:
+        return [_name_members(each, dtype, axes - 1) for each in listed]
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _name_members(listed, base, len(shape))
+    if dtype.names is None:
+        return listed
+    members = zip(dtype.names, listed, strict=True)
+    return {name: _name_members(each, dtype[name], 0) for name, each in members}
 
 
 def test_json_by_name_keeps_names_apart() -> None:
