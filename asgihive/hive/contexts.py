@@ -90,7 +90,8 @@ class HookedRequest:
         self._receive = receive
         self._send = send
         self._request: HTTPConnection | None = None
-        self._taken: deque[Message] = deque()
+        self._taken: deque[Message] | None = None
+        """What hooks have read of the body."""
 
     @property
     def request(self) -> HTTPConnection:
@@ -131,6 +132,8 @@ class HookedRequest:
     async def _take(self) -> Message:
         message = await self._receive()
         if not self.is_over:
+            if self._taken is None:
+                self._taken = deque()
             self._taken.append(message)
         return message
 
@@ -164,7 +167,7 @@ class LifeContext:
     Reading anything else raises `HookDenied`, which says what there is.
     """
 
-    __slots__ = ("_metadata", "_provided", "app", "app_state")
+    __slots__ = ("_key", "_metadata", "_provided", "app", "app_state")
     _visible: tuple[str, ...] = ("app", "app_state")
     _visible_later: Mapping[str, str] = {}
 
@@ -180,6 +183,7 @@ class LifeContext:
         self.app_state = state
         """What the component keeps for the life of the application."""
         self._metadata = metadata
+        self._key = metadata.key
 
     @property
     def cornerstone(self) -> Metadata:
@@ -255,7 +259,8 @@ class RequestHookContext(LifeContext):
 
     def __init__(self, life: LifeContext, hooked: HookedRequest) -> None:
         # Not by `super().__init__`, since this is made for each hook of each request.
-        self.app, self.app_state, self._metadata = life.app, life.app_state, life._metadata  # noqa: SLF001
+        self.app, self.app_state = life.app, life.app_state
+        self._metadata, self._key = life._metadata, life._key  # noqa: SLF001
         # Without `_provided`: the request's states have it.
         self._hooked = hooked
 
@@ -286,7 +291,7 @@ class RequestHookContext(LifeContext):
         """What the cornerstone keeps for this request."""
         if self._metadata.kind == "endpoint":
             raise AttributeError("request_state")
-        return self._hooked.states[self._metadata.key]
+        return self._hooked.states[self._key]
 
     @property
     def error(self) -> BaseException | None:

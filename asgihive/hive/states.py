@@ -61,14 +61,20 @@ class StateKeyError(KeyError):
 class ComponentState(dict[str, Any]):
     """The values of one component; a wrong key names the keys there are."""
 
-    __slots__ = ("owner",)
+    __slots__ = ("_metadata",)
 
     def __init__(self, metadata: Metadata) -> None:
-        super().__init__({f"__{metadata.kind}__": metadata})
-        self.owner = metadata.key
+        # Not by `super().__init__`, since a request makes one for each cornerstone.
+        self[_METADATA_KEYS[metadata.kind]] = self._metadata = metadata
 
     def __missing__(self, key: str) -> NoReturn:
-        raise StateKeyError(key, f"The state of {self.owner}", self)
+        raise StateKeyError(key, f"The state of {self._metadata.key}", self)
+
+
+_METADATA_KEYS: Mapping[ComponentKind, str] = {
+    "cornerstone": "__cornerstone__",
+    "endpoint": "__endpoint__",
+}
 
 
 class ComponentStates(dict[str, ComponentState]):
