@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from starlette.background import BackgroundTasks
 from starlette.datastructures import FormData, UploadFile
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -22,7 +22,7 @@ from asgihive.asgi.errors import (
     clip_text,
     parse_msgspec_message,
 )
-from asgihive.asgi.forms import FormReader
+from asgihive.asgi.forms import FormReader, check_announced_size, take_chunk
 from asgihive.asgi.request_fields import find_header, parse_query
 from asgihive.asgi.shapes import MISSING, is_model, list_accepted_values, needs_pydantic
 from asgihive.asgi.signatures import Argument, ArgumentSource, FieldsOf, Signature
@@ -75,25 +75,16 @@ class BodyReader:
             HTTPException: 413, the body is longer than `max_bytes`.
             ClientDisconnect: the client is gone before the end.
         """
-        if content_length is not None and content_length.isdecimal():
-            self._check_size(int(content_length[:20]))
+        check_announced_size(content_length, self.max_bytes, "body")
         chunks: list[bytes] = []
         size = 0
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            chunk: bytes = message.get("body", b"")
+            chunk = take_chunk(message, size, self.max_bytes, "body")
             size += len(chunk)
-            self._check_size(size)
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _check_size(self, size: int) -> None:
-        if size > self.max_bytes:
-            message = f"The body has more than the {self.max_bytes} bytes that are accepted"
-            raise HTTPException(413, message)
 
 
 def make_body_reader(annotation: Any, max_bytes: int) -> BodyReader:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from starlette.datastructures import FormData, Headers
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from asgihive.asgi.errors import HTTPException, Problem, clip_text, refuse_request
 from asgihive.asgi.request_fields import find_header, parse_query
@@ -64,9 +64,7 @@ class FormReader:
             raise HTTPException(415, message, {"accept": accepted})
         is_multipart = media_type == MULTIPART
         most = self.max_bytes if is_multipart else self.max_field_bytes
-        length = find_header(scope, b"content-length")
-        if length is not None and length.isdecimal():
-            _check_size(int(length[:20]), most)
+        check_announced_size(find_header(scope, b"content-length"), most, "form")
         async with aclosing(_stream(receive, most)) as chunks:
             if is_multipart:
                 return await self._parse_multipart(content_type, chunks)
@@ -162,20 +160,49 @@ async def _stream(receive: Receive, most: int) -> AsyncGenerator[bytes, None]:
     size = 0
     while True:
         message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
+        chunk = take_chunk(message, size, most, "form")
         size += len(chunk)
-        _check_size(size, most)
         if chunk:
             yield chunk
         if not message.get("more_body", False):
             return
 
 
-def _check_size(size: int, most: int) -> None:
+def check_announced_size(content_length: str | None, most: int, what: str) -> None:
+    """Refuse a body that announces more than `most` bytes, before any of it is read.
+
+    Args:
+        what: the client sends, for the message: "body" or "form".
+
+    Raises:
+        HTTPException: 413.
+    """
+    if content_length is not None and content_length.isdecimal():
+        _check_size(int(content_length[:20]), most, what)
+
+
+def take_chunk(message: Message, before: int, most: int, what: str) -> bytes:
+    """Return the bytes of a body that an ASGI message has.
+
+    Args:
+        before: how many bytes of the body came before.
+        most: how many it may have.
+        what: as of `check_announced_size`.
+
+    Raises:
+        HTTPException: 413, there are more.
+        ClientDisconnect: the client is gone before the end.
+    """
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    chunk: bytes = message.get("body", b"")
+    _check_size(before + len(chunk), most, what)
+    return chunk
+
+
+def _check_size(size: int, most: int, what: str) -> None:
     if size > most:
-        raise HTTPException(413, f"The form has more than the {most} bytes that are accepted")
+        raise HTTPException(413, f"The {what} has more than the {most} bytes that are accepted")
 
 
 def _refuse_body(message: str, *where: Any) -> HTTPException:
