@@ -54,7 +54,7 @@ def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp:
 
 
 def _make_application(route: Route, plan: CallPlan, *, overridden: bool) -> ASGIApp:
-    answer = _Answer(route, plan)
+    answer = _HandlerCall(route, plan)
     overrides: list[Overrides] = []
     overriding: ASGIApp | None = None
     way = _answer_after_closing if plan.closes_before_answer else _answer_before_closing
@@ -94,13 +94,13 @@ async def _answer_with_form(answer: Callable[[Call], Awaitable[None]], call: Cal
             await close_form(call.form)
 
 
-async def _answer_before_closing(plan: CallPlan, answer: "_Answer", call: Call) -> None:
+async def _answer_before_closing(plan: CallPlan, answer: "_HandlerCall", call: Call) -> None:
     async with Cleanups() as cleanups:
         await plan.call_dependencies(call, {"request": cleanups})
         await answer.send(call, await answer.prepare(call))
 
 
-async def _answer_after_closing(plan: CallPlan, answer: "_Answer", call: Call) -> None:
+async def _answer_after_closing(plan: CallPlan, answer: "_HandlerCall", call: Call) -> None:
     """Answer when the dependencies of the scope "function" are closed, or by what they raise."""
     async with Cleanups() as cleanups:
         response: ASGIApp | None = None
@@ -116,7 +116,7 @@ async def _answer_after_closing(plan: CallPlan, answer: "_Answer", call: Call) -
         await answer.send(call, response)
 
 
-class _Answer:
+class _HandlerCall:
     """Calls a handler once the results of the dependencies are there, and answers."""
 
     def __init__(self, route: Route, plan: CallPlan) -> None:

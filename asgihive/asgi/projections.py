@@ -439,7 +439,7 @@ def _find_rank(value: Any, kind: Any) -> int:
     return bases.index(kind) if kind in bases else len(bases)
 
 
-class _View:
+class _ConvertibleObject:
     """The attributes of an object, each as `_normalise` has it when it is read."""
 
     __slots__ = ("_viewed",)
@@ -462,7 +462,7 @@ class _ArrayItems(list[Any]):
 
 def _unwrap(value: Any) -> Any:
     """Return what `_normalise` has wrapped."""
-    if isinstance(value, _View):
+    if isinstance(value, _ConvertibleObject):
         return object.__getattribute__(value, "_viewed")
     return value.array if isinstance(value, _ArrayItems) else value
 
@@ -477,7 +477,7 @@ def _normalise(value: Any) -> Any:
         return {_normalise(name): _normalise(each) for name, each in value.items()}
     if isinstance(value, (list, tuple, Set, deque, Iterator, KeysView, ValuesView)):
         # A row of a table has its columns as attributes.
-        return _View(value) if hasattr(value, "_fields") else [*map(_normalise, value)]
+        return _ConvertibleObject(value) if hasattr(value, "_fields") else [*map(_normalise, value)]
     return _normalise_number_or_time(value)
 
 
@@ -489,4 +489,4 @@ def _normalise_number_or_time(value: Any) -> Any:
         return dt.datetime.combine(day, value.timetz())
     if isinstance(value, (dt.date, dt.time, dt.timedelta)):
         return value
-    return _View(value)
+    return _ConvertibleObject(value)
