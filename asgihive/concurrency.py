@@ -30,8 +30,9 @@ from asgihive.errors import NeedsThread, Overloaded
 
 T = TypeVar("T")
 
-STAGES = ("queue", "open", "plan", "read", "decode", "encode")
-"""Waiting for a thread, opening files, planning blocks, reading bytes, decoding, encoding."""
+STAGES = ("queue", "open", "plan", "read", "decode", "encode", "cluster")
+"""Waiting for a thread, opening files, planning blocks, reading bytes, decoding, encoding, and what
+tasks of a cluster take, which count to the others as well."""
 
 
 Timings = dict[str, float]

@@ -6,6 +6,7 @@
     │   ├── BadSelection        a hyperslab selection that does not fit its dataset
     │   ├── FormatMismatch      a format or dtype that does not fit the values
     │   └── UnknownParameter    a name that resembles one of the route's parameters
+    ├── ExtraMissing            a package that is not installed is needed
     ├── FileError               concerns one file of the served directory
     │   ├── FileMissing         not there, outside the directory, or not a regular file
     │   │   └── FileOutside     outside the directory, whether it is there or not
@@ -16,8 +17,12 @@
     │   └── ReaderCrashed       crashed the process that read it
     ├── AnswerBroken            a response that has begun cannot be completed
     ├── RootUnreadable          the served directory itself is gone, or its mount
+    ├── StoreError              an object store does not give what it has
+    │   ├── StoreUnavailable    it does not answer, or not in time, or with its own errors
+    │   └── StoreRefused        it refuses the credentials of the service
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
+    │   │   └── NothingToShow   no dataset that can be pictured is below it
     │   ├── LinkUnresolved      a link that had to be followed and could not be
     │   ├── SourceRefused       a source of a virtual dataset that may not or cannot be read
     │   ├── KindMismatch        another kind of entity was needed
@@ -108,6 +113,22 @@ class UnknownParameter(BadParameter):
         return f"Parameter `{_shorten(self.parameter)}` is unknown: did you mean `{self.meant}`?"
 
 
+class ExtraMissing(AsgihiveError):
+    """What is asked for needs a package that is not installed on the server."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(what, package, extra)
+        self.what = what
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} needs the package {self.package}, which is not installed on the server: "
+            f"pip install 'asgihive[{self.extra}]'"
+        )
+
+
 class FileError(AsgihiveError):
     """Something about one file; `file` is its name as the client knows it."""
 
@@ -193,6 +214,32 @@ class RootUnreadable(AsgihiveError):
         return f"The served directory cannot be read: {self.reason}"
 
 
+class StoreError(AsgihiveError):
+    """The object store that is served does not give what it has.
+
+    Args:
+        reason: why not, for people; without addresses and credentials.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class StoreUnavailable(StoreError):
+    """It does not answer, not in time, or only with errors of its own: ask again."""
+
+    def __str__(self) -> str:
+        return f"The object store does not answer: {self.reason}"
+
+
+class StoreRefused(StoreError):
+    """It refuses the credentials of the service: nothing that a client could mend."""
+
+    def __str__(self) -> str:
+        return f"The object store refuses this service: {self.reason}"
+
+
 class ReaderCrashed(FileError):
     """The process that read the file crashed, or hung; only with `isolation="process"`."""
 
@@ -223,6 +270,21 @@ class EntityMissing(EntityError):
 
     def __str__(self) -> str:
         return f"{_shorten(self.path)} is not a valid path in {_shorten(self.file)}"
+
+
+class NothingToShow(EntityMissing):
+    """No path is given, or that of a group, and nothing is found below it that can be pictured."""
+
+    def __init__(self, file: str, path: str, needed: str) -> None:
+        super().__init__(file, path, needed)
+        self.args = (file, path, needed)
+        self.needed = needed
+
+    def __str__(self) -> str:
+        return (
+            f"Nothing to picture was found at {self._place}: no NeXus default, and no "
+            f"{self.needed}; name one with `path`"
+        )
 
 
 class LinkUnresolved(EntityError):

@@ -349,6 +349,32 @@ def _count_available_cores() -> int:
     return os.cpu_count() or 1
 
 
+_CLUSTER = re.compile(r"dask(\+tls)?://([a-z0-9._-]+|\[[0-9a-f:.]+\]):([0-9]{1,5})", re.ASCII)
+
+
+def parse_cluster(text: str) -> str:
+    """Read the address of a scheduler, in lower case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _CLUSTER.fullmatch(text.lower())
+    if match is None or not 0 < int(match[3]) <= 65535:
+        message = (
+            "the address of a dask scheduler, dask://HOST:PORT or, with TLS, "
+            "dask+tls://HOST:PORT, is accepted"
+        )
+        raise ValueError(message)
+    return match[0]
+
+
+def _check_absolute(path: str) -> str:
+    if not os.path.isabs(path):
+        message = "an absolute path is accepted"
+        raise ValueError(message)
+    return path
+
+
 Size = Annotated[int, Reading(parse=parse_size, metavar="SIZE")]
 Seconds = Annotated[float, Meta(ge=0.001, le=604_800), Reading(metavar="SECONDS")]
 
@@ -428,6 +454,70 @@ class H5Settings(Settings, frozen=True, kw_only=True):
     compress_arrays: Annotated[
         bool, Meta(description="Compress bin, npy and tiff, too; they lose their Content-Length.")
     ] = False
+    pictures: Annotated[bool, Meta(description="Make pictures of values, at /image and /plot.")] = (
+        True
+    )
+    zarr: Annotated[bool, Meta(description="Serve each file as a Zarr store, below /zarr.")] = True
+    zarr_compression: Annotated[
+        Literal["zstd", "blosc", "none"],
+        Meta(
+            description="Compress the chunks of Zarr that are not sent as they are stored; "
+            "without the extra codecs, blosc is zstd."
+        ),
+    ] = "blosc"
+    zarr_stored_chunks: Annotated[
+        bool,
+        Meta(
+            description="Send chunks of deflate as stored, too: less work here, more for clients."
+        ),
+    ] = False
+    zarr_cache_bytes: Annotated[
+        Size, Meta(ge=0, description="Keep at most this much of chunks of Zarr; 0 keeps none.")
+    ] = 64 << 20
+    store_cache_bytes: Annotated[
+        Size,
+        Meta(ge=0, description="Keep at most this much of what is read of object stores."),
+    ] = 128 << 20
+    store_identity_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Trust for so long that an object in a store has not changed.",
+        ),
+        Reading(metavar="SECONDS"),
+    ] = 1.0
+    store_timeout_seconds: Annotated[
+        Seconds, Meta(description="Wait so long for one request to an object store.")
+    ] = 10.0
+    store_retries: Annotated[
+        int,
+        Meta(ge=0, le=10_000, description="Ask an object store so often again that failed."),
+    ] = 3
+    poll_seconds: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=3600,
+            description="Look so often whether a file has changed that /events tells of.",
+        ),
+        Reading(metavar="SECONDS"),
+    ] = 0.5
+    max_listeners: Annotated[
+        int,
+        Meta(ge=0, le=1_000_000, description="Let at most so many clients listen to /events."),
+    ] = 2000
+    viewer: Annotated[bool, Meta(description="Serve a page that shows the files, at /view/.")] = (
+        True
+    )
+    frame_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Let pages of this origin show the page in a frame, as those of its own "
+            "may; * stands for all."
+        ),
+        Reading(normalize=parse_origin, metavar="ORIGIN", option="frame-origin"),
+    ] = ()
     token: Annotated[
         # What `Authorization: Bearer` can carry: the `b64token` of RFC 6750, section 2.1.
         Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~+/-]+=*\Z")] | None,
@@ -449,6 +539,27 @@ class H5Settings(Settings, frozen=True, kw_only=True):
             "file may crash."
         ),
     ] = "none"
+
+    compute: Annotated[
+        str | None,
+        Meta(
+            description="Compute statistics, histograms and small views of large datasets on this "
+            "cluster, dask://HOST:PORT; its workers must see the same files."
+        ),
+        Reading(normalize=parse_cluster, metavar="ADDRESS"),
+    ] = None
+    compute_over_bytes: Annotated[
+        Size,
+        Meta(ge=1, description="Compute on the cluster what is made of more than this."),
+    ] = 256 << 20
+    compute_root: Annotated[
+        str | None,
+        Meta(description="Where the cluster's workers find the directory, if elsewhere."),
+        Reading(normalize=_check_absolute, metavar="PATH"),
+    ] = None
+    compute_retry_seconds: Annotated[
+        Seconds, Meta(description="Ask for a cluster that is away again after this time.")
+    ] = 30.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None, **given: Any) -> Self:

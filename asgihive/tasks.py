@@ -1,12 +1,18 @@
 """Tasks: results in order while the next ones are made, and several jobs at once."""
 
+import asyncio
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import anyio
+from anyio.from_thread import BlockingPortal
 
 from asgihive.concurrency import LoopLocal
 
@@ -185,3 +191,60 @@ async def run_all(jobs: Sequence[Callable[[], Awaitable[object]]]) -> None:
             tasks.start_soon(run, job, tasks.cancel_scope)
     if failures:
         raise failures[0]
+
+
+class LoopThread:
+    """An asyncio event loop in a thread of its own, which does not keep the process alive.
+
+    For what knows asyncio alone, whatever event loop the application runs in.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._is_over = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def begin(self, work: Coroutine[Any, Any, R]) -> Future[R]:
+        """Start `work` in the thread; from any thread, and without waiting for it."""
+        # In a context of its own: that of the caller may say that trio runs.
+        return Context().run(asyncio.run_coroutine_threadsafe, work, self._loop)
+
+    async def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Return what `work` returns in the thread; it is cancelled with the calling task.
+
+        Raises:
+            Exception: whatever `work` raises.
+        """
+        is_done = anyio.Event()
+        async with BlockingPortal() as portal:
+            future = self.begin(work)
+            try:
+                future.add_done_callback(partial(_tell, portal, is_done))
+                # Where it was done before, the callback has run in this thread, in vain.
+                if not future.done():
+                    await is_done.wait()
+            finally:
+                future.cancel()
+        return future.result()
+
+    def close(self) -> None:
+        """Cancel all work, and wait for the end of the thread."""
+        self._loop.call_soon_threadsafe(self._is_over.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._wait())
+
+    async def _wait(self) -> None:
+        await self._is_over.wait()
+
+
+def _tell(portal: BlockingPortal, event: anyio.Event, _: object) -> None:
+    # The task that waited may have been cancelled.
+    with suppress(RuntimeError):
+        portal.start_task_soon(event.set)

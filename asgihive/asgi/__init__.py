@@ -2,7 +2,7 @@
 
 from starlette.datastructures import UploadFile
 
-from asgihive.asgi.compression import Coding, choose_coding, compress_chunks
+from asgihive.asgi.compression import Coding, choose_coding, compress_chunks, compress_zstd
 from asgihive.asgi.documentation import Documentation
 from asgihive.asgi.errors import HTTPException, answer_error, send_error
 from asgihive.asgi.gate import Gate
@@ -49,6 +49,7 @@ __all__ = [
     "choose_media_type",
     "closing",
     "compress_chunks",
+    "compress_zstd",
     "find_location",
     "find_name",
     "format_content_disposition",

@@ -66,6 +66,10 @@ if sys.version_info >= (3, 14):
     def _begin_zstd() -> Compressor:
         return zstd.ZstdCompressor(level=_ZSTD_LEVEL)
 
+    def compress_zstd(content: bytes | memoryview) -> bytes:
+        """Return a frame of zstd that says how large its content is, as few decoders may need."""
+        return zstd.compress(content, _ZSTD_LEVEL)
+
     ZSTD = Coding(
         "zstd", _begin_zstd, zstd.ZstdCompressor.FLUSH_BLOCK, zstd.ZstdCompressor.FLUSH_FRAME
     )
@@ -75,6 +79,12 @@ else:
         import zstandard  # noqa: PLC0415  # see above
 
         return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+
+    def compress_zstd(content: bytes | memoryview) -> bytes:
+        """Return a frame of zstd that says how large its content is, as few decoders may need."""
+        import zstandard  # noqa: PLC0415  # see above
+
+        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
 
     # COMPRESSOBJ_FLUSH_BLOCK and COMPRESSOBJ_FLUSH_FINISH of `zstandard`.
     ZSTD = Coding("zstd", _begin_zstd, flush_mode=1, end_mode=0)

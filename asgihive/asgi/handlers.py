@@ -47,8 +47,10 @@ def _make_short_application(route: Route, plan: CallPlan) -> ASGIApp:
         return target
 
     async def answer_request(scope: Scope, receive: Receive, send: Send) -> None:
-        result = await target(Request(scope, receive, send))
-        await results.send(result, scope, receive, send)
+        response = await target(Request(scope, receive, send))
+        if not callable(response):
+            response = await results.make_response(response, scope)
+        await response(scope, receive, send)
 
     return answer_request
 

@@ -108,6 +108,7 @@ def translate_annotation(annotation: Any) -> Any:
     dropped = next(_list_dropped(annotation), None)
     if dropped is not None:
         raise MetadataRefused(dropped)
+    check_examples(annotation)
     if needs_pydantic(annotation):
         return _translate(annotation, _apply_as_field)
     return _translate(annotation, _apply_as_meta)
@@ -272,6 +273,27 @@ def _list_dropped(annotation: Any) -> Iterator[str]:
                 facts = ", ".join(f"{k}={v!r}" for k, v in (_read_facts(each) or {}).items())
                 reason = f"msgspec ignores {each!r} of the field {name!r} of {kind.__name__}"
                 yield f"{reason}; write msgspec.Meta({facts or '…'})"
+
+
+def check_examples(annotation: Any) -> None:
+    """Refuse examples and parts of schemas that JSON cannot say: they would break the document.
+
+    Raises:
+        MetadataRefused: see there.
+    """
+    fields = (
+        (f" of the field {name!r} of {kind.__name__}", hint)
+        for kind, name, hint in _list_fields(annotation, set())
+    )
+    for of_field, hint in (("", annotation), *fields):
+        for each in _list_metadata(hint):
+            facts = _read_facts(each) or {} if isinstance(each, Meta) else {}
+            for name in ("examples", "extra_json_schema"):
+                try:
+                    msgspec.json.encode(facts.get(name))
+                except (TypeError, ValueError, OverflowError, RecursionError) as error:
+                    said = f"{name}={facts[name]!r}{of_field}"
+                    raise MetadataRefused(f"{said} cannot be written as JSON: {error}") from error
 
 
 def check_body(annotation: Any) -> None:

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document of a set of routes."""
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ _CONVERTORS: dict[str, Schema] = {
     "uuid": {"type": "string", "format": "uuid"},
 }
 _TEXTS = ("description", "deprecated")
+_NAMING = ("properties", "$defs")
+"""The members of a schema whose keys are names of schemas."""
 _FILE: Schema = {"type": "string", "contentMediaType": BYTES}
 _INVALID = "asgihive.InvalidRequest"
 _INVALID_SCHEMA: Schema = {
@@ -262,11 +265,12 @@ def _add_default(schema: Schema, argument: Argument) -> Schema:
     if argument.required:
         return schema
     try:
-        default = msgspec.json.decode(msgspec.json.encode(argument.default))
+        default = msgspec.to_builtins(argument.default, str_keys=True)
     except TypeError:  # an object of some class, which JSON cannot say
         default = None
-    # Neither None, which leaving it out means as well, nor what JSON has null for, as infinity.
-    return schema if default is None else {**schema, "default": default}
+    # None is what leaving it out means as well.
+    is_said = default is not None and _is_sayable(default)
+    return {**schema, "default": default} if is_said else schema
 
 
 def _describe_responses(operation: _Operation, schemas: "_Schemas") -> dict[str, Any]:
@@ -369,7 +373,7 @@ class _Schemas:
 
         def make_schema(template: str) -> tuple[Schema, dict[str, Schema]]:
             named = template.replace("{name}", "{model}")
-            schema: Schema = adapter.json_schema(ref_template=named, mode=mode)
+            schema: Schema = _keep_sayable(adapter.json_schema(ref_template=named, mode=mode))
             definitions = schema.pop("$defs", {})
             return (dict(schema["items"]) if is_named else schema), definitions
 
@@ -389,9 +393,37 @@ class _Schemas:
 
 
 def _make_schemas(annotations: list[Any], template: str) -> tuple[Any, dict[str, Schema]]:
-    return msgspec.json.schema_components(
+    schemas, components = msgspec.json.schema_components(
         annotations, schema_hook=_accept_anything, ref_template=template
     )
+    return [_keep_sayable(each) for each in schemas], _keep_sayable(components, are_names=True)
+
+
+def _keep_sayable(schema: Any, *, are_names: bool = False) -> Any:
+    """Return a schema without the defaults that JSON cannot say, as infinity.
+
+    Args:
+        are_names: whether the keys are names of schemas, `default` among them.
+    """
+    if isinstance(schema, list | tuple):
+        return [_keep_sayable(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _keep_sayable(each, are_names=key in _NAMING and not are_names)
+        for key, each in schema.items()
+        if are_names or key != "default" or _is_sayable(each)
+    }
+
+
+def _is_sayable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    except TypeError:  # as of a date, which `msgspec` encodes
+        return True
+    return True
 
 
 def _make_own_schema(annotation: Any, template: str) -> tuple[Schema, dict[str, Schema]]:

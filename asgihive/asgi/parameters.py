@@ -3,7 +3,7 @@
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
@@ -113,10 +113,24 @@ def analyse_function(
     if is_structure(kind):
         names = _list_encoded_names(kind)
         fields = tuple(reader.read_field(each, names.get(each.name)) for each in parameters)
+        _refuse_doubled(kind, fields)
         return Signature(function, Flavour.STRUCTURE, fields, kind)
     arguments = tuple(map(reader.read, parameters))
+    _refuse_doubled(kind, arguments)
     result = resolve_alias(signature.return_annotation)
     return Signature(function, find_flavour(function), arguments, result)
+
+
+def _refuse_doubled(function: Callable[..., Any], arguments: Iterable[Argument]) -> None:
+    """Refuse two parameters of one function that read the same field of the request."""
+    seen: dict[tuple[ArgumentSource, str], str] = {}
+    for each in arguments:
+        if each.source in _NAMED_SOURCES:
+            other = seen.setdefault((each.source, each.key), each.name)
+            if other != each.name:
+                field = f"the {each.source.value} parameter {each.key!r}"
+                reason = f"it reads {field}, as {other!r} does: give one of them another name"
+                raise HandlerError(function, each.name, reason)
 
 
 def _list_encoded_names(kind: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ subclass, stays behind. What `msgspec` cannot convert is left to a function behi
 import dataclasses
 import datetime as dt
 import functools
+import inspect
 import operator
 import sys
 import typing
@@ -60,6 +61,7 @@ _LISTS = (
     Set,
 )
 _LEAVES = (str, bytes, bytearray, memoryview, bool, int, float, Enum, UUID, type(None))
+_OTHERS = (Decimal, dt.date, dt.time, dt.timedelta)
 # By their names, for `typing_extensions` has the last one before Python 3.13.
 _QUALIFIERS = ("Required", "NotRequired", "ReadOnly", "Final")
 
@@ -263,6 +265,11 @@ class _Twins:
                     return container
         if _is_known(annotation):
             return annotation
+        if not self._owners and not _may_be_sent(kind):
+            raise TypeError(
+                f"{kind.__name__} names no fields, so that its objects have no form in JSON; write "
+                "a Struct, dataclass, TypedDict or pydantic model of the attributes that are sent"
+            )
 
         def check_class(value: Any) -> Any:
             if not isinstance(value, kind):
@@ -411,6 +418,15 @@ def _list_hints(annotation: Any, kind: Any) -> dict[str, Any]:
 def _has_tag(twin: Any) -> bool:
     is_struct = isinstance(twin, type) and issubclass(twin, msgspec.Struct)
     return is_struct and twin.__struct_config__.tag is not None
+
+
+def _may_be_sent(kind: type) -> bool:
+    """Return whether objects of a class without fields may be text, numbers, items or a stream."""
+    if inspect.isabstract(kind) or getattr(kind, "_is_protocol", False):
+        return True  # they are of another class
+    if any(hasattr(kind, name) for name in ("__iter__", "__next__", "__aiter__", "__anext__")):
+        return True
+    return any(issubclass(kind, leaf) or issubclass(leaf, kind) for leaf in (*_LEAVES, *_OTHERS))
 
 
 def _has_fields(value: object) -> bool:

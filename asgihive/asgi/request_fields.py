@@ -88,11 +88,12 @@ def check_framing(scope: Scope) -> None:
     Raises:
         HTTPException: 400.
     """
-    has_length = has_coding = False
     for name, _ in scope["headers"]:
-        has_length = has_length or name == b"content-length"
-        has_coding = has_coding or name == b"transfer-encoding"
-    if has_length and has_coding:
+        if name == b"transfer-encoding":
+            break
+    else:  # as of most requests
+        return
+    if any(name == b"content-length" for name, _ in scope["headers"]):
         raise HTTPException(400, _AMBIGUOUS, {"connection": "close"})
 
 

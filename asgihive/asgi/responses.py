@@ -3,6 +3,7 @@
 What is sent of them passes a `Passage`, which bounds how long a client takes for it.
 """
 
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -28,6 +29,9 @@ PHASES = {
     "websocket.http.response.start": "begun",
 }
 """The phase of a connection after a message of a type; before any of them it is "new"."""
+
+_HANDSHAKES = {"websocket.accept": 101, "websocket.close": 403}
+"""The status of a handshake: what a server makes of a websocket that is closed before it."""
 
 # Less than this lies in the buffers of the server and the operating system.
 _BUFFERED_BYTES = 1 << 16
@@ -62,9 +66,11 @@ class Passage:
 
     to_server: Send
     seconds: float
-    """How long the client may take for one body chunk."""
+    """How long the client may take for one body chunk; infinity = as long as it likes."""
     phase: str = "new"
     """Of the connection, see `PHASES`."""
+    answered: int | None = None
+    """The status that was sent; of a websocket 101 if it was accepted, 403 if not."""
 
     async def send(self, message: Message) -> None:
         """Send a message, which the client may hold up for a bounded time.
@@ -74,14 +80,20 @@ class Passage:
         Raises:
             ClientStalled: the client took too long; the server then drops the connection.
         """
-        self.phase = PHASES.get(message["type"], self.phase)
-        if not message.get("more_body") and len(message.get("body", b"")) < _BUFFERED_BYTES:
-            await self.to_server(message)
-        else:
+        phase = PHASES.get(message["type"])
+        if phase is not None:
+            self.phase = phase
+            if self.answered is None:
+                self.answered = message.get("status") or _HANDSHAKES.get(message["type"])
+        elif (
+            message.get("more_body") or len(message.get("body", b"")) >= _BUFFERED_BYTES
+        ) and self.seconds < math.inf:
             with anyio.move_on_after(self.seconds) as scope:
                 await self.to_server(message)
             if scope.cancelled_caught:
                 raise ClientStalled(f"the client took no block within {self.seconds:g} s")
+            return
+        await self.to_server(message)
 
 
 @dataclass(frozen=True, slots=True)

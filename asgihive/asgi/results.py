@@ -24,6 +24,7 @@ import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
+from asgihive.asgi.metadata import check_examples
 from asgihive.asgi.projections import (
     Project,
     Projected,
@@ -195,11 +196,6 @@ class ResultSender:
             for module in ("asgihive.encoders.msgpack", "asgihive.padding"):
                 importlib.import_module(module)
 
-    async def send(self, result: Any, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with `result`; raises as `make_response`."""
-        response = await self.make_response(result, scope)
-        await response(scope, receive, send)
-
     async def make_response(self, result: Any, scope: Scope, status: int | None = None) -> ASGIApp:
         """Return the response that a result becomes, encoded as far as it is no stream.
 
@@ -242,6 +238,7 @@ class ResultSender:
         """Return what applies the annotation to results, and to the items of streams."""
         annotation, project, project_item = self.annotation, None, None
         try:
+            check_examples(self._signature.result)
             if annotation.item is not MISSING and annotation.item is not Any:
                 project = make_projection(types.GenericAlias(list, (annotation.item,)))
                 if get_item_kind(annotation.item) in {None, object}:
@@ -393,7 +390,7 @@ async def _answer_array(
     array = np.asarray(value, order="C")
     values = Values("", array.shape, array.dtype)
 
-    def choose_encoder() -> Encoder:
+    def choose_encoder() -> tuple[Encoder, bytes]:
         fitting = {
             media_type: each
             for media_type, each in map_accepted_types().items()
@@ -401,10 +398,13 @@ async def _answer_array(
         }
         # JSON first: it is what any type (`*/*`) means.
         chosen = choose_media_type(accept, (ENCODER.media_type, *fitting))
-        return fitting.get(chosen or ENCODER.media_type, ENCODER)
+        found = fitting.get(chosen or ENCODER.media_type, ENCODER)
+        if (load := getattr(found, "load", None)) is not None:
+            load()
+        return found, found.head(values)
 
     async def encode_parts() -> AsyncIterator[BodyChunk]:
-        yield encoder.head(values)
+        yield head
         first = 0
         for part in cut(array, encoder.block_elements) if values.size else ():
             encode = functools.partial(encode_part, part, first)
@@ -416,9 +416,10 @@ async def _answer_array(
         return encoder.block(values, zero_padding(part), first)
 
     encoder: Encoder = ENCODER
+    head = ENCODER.head(values)
     if accept not in {"", "*/*", ENCODER.media_type}:
         # In a thread, for the first use of the registry imports every format.
-        encoder = await run_in_worker(choose_encoder)
+        encoder, head = await run_in_worker(choose_encoder)
     check_fit(encoder, values)
     headers = {"content-type": encoder.media_type, "vary": "accept"}
     if encoder.extension is not None:

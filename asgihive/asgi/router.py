@@ -27,6 +27,7 @@ from asgihive.asgi.routes import (
     ANY_METHOD,
     Handler,
     Options,
+    OverridesOfTests,
     PathParameter,
     Route,
     RouteKind,
@@ -120,7 +121,7 @@ class Router:
             said = ", ".join(f"{each}=…" for each in unknown)
             raise TypeError("; ".join((f"Router({said})", *hints, accepted)))
         self.optional_trailing_slash = optional_trailing_slash
-        self.overrides: dict[Handler, Handler] = {}
+        self.overrides: dict[Handler, Handler] = OverridesOfTests()
         """For tests: function → the one to call in its place, here and in routers that include
         this one."""
         self.refuse: Callable[[HTTPException, Scope, Receive, Send], Awaitable[None]] = send_error

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -21,6 +21,32 @@ Handler = Callable[..., Any]
 RouteKind = Literal["http", "websocket", "mount"]
 Overrides = Mapping[Handler, Handler]
 """By the function that a signature names: the one to call instead."""
+
+
+class OverridesOfTests(dict[Handler, Handler]):
+    """By the function that a signature names: the one that is called in its place."""
+
+    def __setitem__(self, function: Any, other: Any) -> None:
+        for each in (function, other):
+            if not callable(each):
+                reason = f"overrides[{function!r}] = {other!r}: {each!r} is no function"
+                raise TypeError(f"{reason}; write overrides[f] = g, with the f of Depends(f)")
+        super().__setitem__(function, other)
+
+    def update(self, *mappings: Any) -> None:
+        """Add those of each mapping.
+
+        Raises:
+            TypeError: what is overridden, or what is called instead, is no function.
+        """
+        for mapping in mappings:
+            for function, other in mapping.items():
+                self[function] = other
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
 
 ANY_METHOD = "*"
 
@@ -299,48 +325,56 @@ def _choose_for(method: str, place: dict[str, T]) -> T | None:
 class _PathNode(Generic[T]):
     """One segment deep in the tree of templates that have parameters."""
 
-    __slots__ = ("here", "rest", "static", "typed")
+    __slots__ = ("_typed", "here", "rest", "static", "ways")
 
     def __init__(self) -> None:
         self.static: dict[str, _PathNode[T]] = {}
-        self.typed: dict[str, _PathNode[T]] = {}
+        self.ways: tuple[tuple[Callable[[str], Any], _PathNode[T]], ...] = ()
+        """What converts the next segment, and where it leads to, narrowest first."""
         self.here: dict[str, T] = {}
         self.rest: dict[str, T] = {}
+        self._typed: dict[str, _PathNode[T]] = {}
 
     def add_child(self, segment: str | PathParameter) -> "_PathNode[T]":
         if isinstance(segment, str):
             return self.static.setdefault(segment, _PathNode())
-        node = self.typed.setdefault(segment.convertor, _PathNode())
-        self.typed = {kind: self.typed[kind] for kind in _CONVERTORS if kind in self.typed}
+        node = self._typed.setdefault(segment.convertor, _PathNode())
+        self.ways = tuple(
+            (convert, self._typed[name])
+            for name, convert in _CONVERTORS.items()
+            if name in self._typed
+        )
         return node
 
     def search(
-        self, path: str, start: int, captured: tuple[Any, ...], choose: "_Choose[T]"
+        self, segments: Sequence[str], begin: int, captured: tuple[Any, ...], choose: "_Choose[T]"
     ) -> tuple[T, tuple[Any, ...]] | None:
         """Return the first value that `choose` takes, with what was captured on the way to it.
 
         A node is visited once at most: a lookup is bounded by the templates, not by the path.
 
         Args:
-            start: where the next segment begins; negative if the path has no more of them.
+            segments: of the whole path; those from `begin` on are below this node.
         """
-        if start < 0:
-            value = choose(self.here) if self.here else None
-            return None if value is None else (value, captured)
-        end = path.find("/", start)
-        segment, following = (path[start:], -1) if end < 0 else (path[start:end], end + 1)
-        found = None
-        if (child := self.static.get(segment)) is not None:
-            found = child.search(path, following, captured, choose)
-        if found is None:
-            for kind, child in self.typed.items():
-                if (converted := _CONVERTORS[kind](segment)) is not None:
-                    found = child.search(path, following, (*captured, converted), choose)
+        node = self
+        for segment in segments[begin:]:
+            begin += 1
+            child = node.static.get(segment)
+            if child is not None:
+                if not node.ways and not node.rest:
+                    node = child
+                    continue
+                if (found := child.search(segments, begin, captured, choose)) is not None:
+                    return found
+            for convert, child in node.ways:
+                if (converted := convert(segment)) is not None:
+                    found = child.search(segments, begin, (*captured, converted), choose)
                     if found is not None:
-                        break
-        if found is None and self.rest and (value := choose(self.rest)) is not None:
-            found = value, (*captured, path[start:])
-        return found
+                        return found
+            value = choose(node.rest) if node.rest else None
+            return None if value is None else (value, (*captured, "/".join(segments[begin - 1 :])))
+        value = choose(node.here) if node.here else None
+        return None if value is None else (value, captured)
 
 
 class RouteTable(Generic[T]):
@@ -357,6 +391,8 @@ class RouteTable(Generic[T]):
         """By path and method: what needs no search."""
 
         self._tree: _PathNode[T] = _PathNode()
+        self._most_segments = 0
+        """Of the templates in the tree: a path is not taken apart any further."""
 
     def add(self, templates: Sequence[Segments], methods: Collection[str], value: T) -> None:
         """Register `value` for every template and method, or for none.
@@ -374,26 +410,30 @@ class RouteTable(Generic[T]):
 
     def find(self, path: str, method: str) -> tuple[T, tuple[Any, ...]] | None:
         """Return the value for a request, with the captured and converted path parameters."""
-        return self._search(path, partial(_choose_for, method))
-
-    def list_methods(self, path: str) -> list[str]:
-        """Return the methods that would find something, sorted; none if the path is unknown."""
-        methods: set[str] = set()
-        # It takes nothing, so that it is asked about every place.
-        self._search(path, methods.update)
-        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
-
-    def _search(self, path: str, choose: _Choose[T]) -> tuple[T, tuple[Any, ...]] | None:
-        if not path.startswith("/"):
-            return None
+        choose: _Choose[T] = partial(_choose_for, method)
         place = self.static.get(path)
         if place is not None and (value := choose(place)) is not None:
             return value, ()
-        return self._tree.search(path, 1, (), choose)
+        segments = self._split(path)
+        return None if segments[0] else self._tree.search(segments, 1, (), choose)
+
+    def list_methods(self, path: str) -> list[str]:
+        """Return the methods that would find something, sorted; none if the path is unknown."""
+        methods = {*self.static.get(path, ())}
+        segments = self._split(path)
+        if not segments[0]:
+            # It takes nothing, so that it is asked about every place.
+            self._tree.search(segments, 1, (), methods.update)
+        return sorted(methods | {"HEAD"} if "GET" in methods else methods)
+
+    def _split(self, path: str) -> list[str]:
+        """Return what is before the first slash, the segments, and what no template reaches."""
+        return path.split("/", self._most_segments + 1)
 
     def _find_place(self, segments: Segments) -> dict[str, T]:
         if not list_parameters(segments):
             return self.static.setdefault("/" + "/".join(map(str, segments)), {})
+        self._most_segments = max(self._most_segments, len(segments))
         node = self._tree
         for segment in segments:
             if isinstance(segment, PathParameter) and segment.convertor == _REST:

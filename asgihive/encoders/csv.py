@@ -46,8 +46,9 @@ class Csv:
     an array `a[0]`, `a[1,2]`.
 
     Args:
-        has_header: the first line is the names of the columns: the dataset's, of two
-            dimensions with the column's number, `name[0]`. Compounds always have it.
+        has_header: the first line is the names of the columns: the dataset's, or that of its one
+            column that was asked for, of two dimensions with a number, `name[0]`. Compounds
+            always have it.
     """
 
     name = "csv"
@@ -81,7 +82,7 @@ class Csv:
         if values.dtype.names is not None:
             names = _encode_line(name for name, _ in _walk_members("", values.dtype))
         elif self.has_header and values.shape is not None:
-            name = values.name or "data"
+            name = values.column_name
             is_table = len(values.shape) == 2
             numbers = (f"{name}[{i}]" for i in range(values.shape[1])) if is_table else [name]
             names = _encode_line(numbers)

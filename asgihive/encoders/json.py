@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from asgihive.encoders.protocol import SURROGATE, Values, as_text, cut, encode_name, list_members
+from asgihive.encoders.protocol import SURROGATE, Values, cut, list_members, show_names
 
 MAX_EMPTY_LISTS = 1 << 20
 """The most `[]` in a body: for each, the file has no byte."""
@@ -216,18 +216,9 @@ def _convert_compounds(
         columns.append(column.tolist() if isinstance(column, np.ndarray) else column)
     rows: list[Any] = list(zip(*columns, strict=True)) if columns else [()] * flat.size
     if by_name:
-        keys = _make_keys(names)
+        keys = show_names(names)
         rows = [dict(zip(keys, row, strict=True)) for row in rows]
     return _nest(rows, array.shape)
-
-
-def _make_keys(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names as keys of an object, all different."""
-    shown = tuple(as_text(encode_name(name)) for name in names)
-    if len(set(shown)) == len(shown):
-        return shown
-    # What is not UTF-8 would be U+FFFD in several: its bytes tell the names apart.
-    return tuple(encode_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 # Attoseconds of the units of one length, and months of the others.

@@ -7,8 +7,8 @@ import importlib
 import math
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +35,17 @@ class Values:
 
     dtype: np.dtype[Any]
 
+    column: str = ""
+    """The name of the column of a compound that they are; empty where they are no such column."""
+
+    description: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Their HDF5 type as `/meta` shows it; of columns `members` alone; may be empty."""
+
+    @property
+    def column_name(self) -> str:
+        """How they are called as one column of a table."""
+        return self.column or self.name or "data"
+
     @property
     def size(self) -> int:
         """The number of elements."""
@@ -56,11 +67,14 @@ class Encoder(Protocol):
 
     An encoder may also have `aliases`: further media types that choose it in `Accept`; `is_raw`,
     true where the body is the head and then the elements as they lie in memory, and nothing else,
-    so that a range of it can be made (False where it is left out); and `is_compressible`, false
-    where clients want its length rather than few bytes (True where it is left out).
+    so that a range of it can be made (False where it is left out); `is_compressible`, false
+    where clients want its length rather than few bytes (True where it is left out);
+    `has_whole_rows`, true where values of two dimensions may be cut along the first one alone
+    (False where it is left out); and `load`, which imports what takes long, in a thread, before
+    values are encoded for the first time, and raises ExtraMissing where it is not installed.
 
     Encoders hold no state: everything follows from the arguments, so one instance serves
-    all requests at once, and the body is the same bytes however the values are cut.
+    all requests at once, and the body has the same values however they are cut.
     """
 
     @property
@@ -179,6 +193,15 @@ def pack_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def encode_name(name: str) -> bytes:
     """Return the bytes of a member's name, in which surrogates stand for what is not UTF-8."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def show_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of members as text, all different."""
+    shown = tuple(as_text(encode_name(name)) for name in names)
+    if len(set(shown)) == len(shown):
+        return shown
+    # What is not UTF-8 would be U+FFFD in several: its bytes tell the names apart.
+    return tuple(encode_name(name).decode("utf-8", "backslashreplace") for name in names)
 
 
 def as_text(value: Any) -> str:

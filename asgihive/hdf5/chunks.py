@@ -7,6 +7,8 @@ more than its size may be, by what the layout says of it.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,6 +40,7 @@ from asgihive.hdf5.layout import Layout, has_edges_unfiltered
 from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.plan import Axis
+from asgihive.hdf5.remote import ByteRun
 from asgihive.hdf5.types import without_dimensions
 from asgihive.padding import has_padding, zero_padding
 
@@ -56,7 +59,13 @@ _MANY_CHUNKS = 64
 # What a thread that must not wait decodes all the same.
 _INLINE_BYTES = 1 << 16
 
+SENT_AT_ONCE_BYTES = 2 << 20
+"""What the event loop reads of bytes in memory that are sent as they lie: in 0.3 ms or less."""
+
 _ALL_FILTERS = -1
+
+# What filters add at most to a raw chunk that is asked for ahead; a larger one is read in a lane.
+_MOST_ADDED_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,18 @@ class KeptChunk(NamedTuple):
 
     number: int
     """In the dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawChunk:
+    """A stored chunk, as it lies in the file."""
+
+    place: ChunkPlace
+    content: Bytes
+    """Nothing of a chunk that did not go through all filters."""
+
+    is_filtered: bool
+    """Whether it went through all filters, or there are none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -155,6 +176,79 @@ class ChunkedStorage:
         for box in boxes:
             go_on()
             values[box.outside] = self._take(places, box, keep=keep)
+
+    def read_raw_chunk(self, axes: tuple[Axis, ...], go_on: GoOn) -> RawChunk | None:
+        """Return the one stored chunk that has all elements at `axes`; None = never written.
+
+        As it lies in the file: no decoder looks at it, but its size is checked. In the library lane
+        if the index `needs_library`.
+
+        Raises:
+            DamagedChunk, NeedsThread: and whatever `go_on` raises.
+        """
+        box, pipeline = find_only_box(axes, self.index.grid.chunks), self.pipeline
+        assert box is not None  # noqa: S101  # who asks has cut the dataset by its chunks
+        places = self.index.locate(axes, go_on)
+        with _naming(box):
+            place = places.get(self.index.grid.number(box.coordinates))
+            if place is None:
+                return None
+            if pipeline.filters and self._find_mask(place, box):
+                return RawChunk(place, np.empty(0, np.uint8), is_filtered=False)
+            if pipeline.filters:
+                pipeline.check_stored(place.size)
+            else:
+                Room(pipeline.chunk_bytes).check("it", place.size)
+            if place.size > SENT_AT_ONCE_BYTES:
+                allow_waiting()
+            content = self._read_raw(place.offset, place.size)
+            return RawChunk(place, content, is_filtered=True)
+
+    def list_runs(
+        self, axes: tuple[Axis, ...], places: Places | None, go_on: GoOn
+    ) -> list[ByteRun]:
+        """Return where the bytes of the file lie that `read` of the same elements will read.
+
+        Without those of chunks that are kept decoded, and of chunks that will be found damaged.
+        Raises as `index.locate`.
+        """
+        places, grid = places or self.index.locate(axes, go_on), self.index.grid
+        if isinstance(places, ChunkTable) and grid.is_numbered:
+            boxes = cut_by_stored_chunks(axes, grid, places)
+        else:
+            boxes = cut_by_chunks(axes, grid.chunks)
+        runs = []
+        for box in boxes:
+            number = grid.number(box.coordinates)
+            place = places.get(number)
+            if place is None:
+                continue
+            if self.pipeline.filters:
+                key = (self.file, self.index.dataset.address, number)
+                if self.cache.find_kept(key) is not None:
+                    continue
+            with suppress(BadChunk):
+                runs.append(self._find_run(place, box))
+        return runs
+
+    def _find_run(self, place: ChunkPlace, box: ChunkBox) -> ByteRun:
+        """Return what is read of a chunk: all of it, if it is filtered or kept. Raises BadChunk."""
+        if self.pipeline.is_applied(self._find_mask(place, box)):
+            self.pipeline.check_stored(place.size)
+            return place.offset, place.size
+        Room(self.pipeline.chunk_bytes).check("it", place.size)
+        start, stop = self._find_unfiltered(box)
+        return place.offset + start, stop - start
+
+    def find_raw_run(self, axes: tuple[Axis, ...], go_on: GoOn) -> ByteRun | None:
+        """Return where the bytes lie that `read_raw_chunk` reads, None if there are none."""
+        box = find_only_box(axes, self.index.grid.chunks)
+        if box is None:
+            return None
+        place = self.index.locate(axes, go_on).get(self.index.grid.number(box.coordinates))
+        if place is None or place.size > self.pipeline.chunk_bytes + _MOST_ADDED_BYTES:
+            return None
+        return place.offset, place.size
 
     def find_kept_chunk(self, axes: tuple[Axis, ...]) -> KeptChunk | None:
         """Return the chunk that these elements are all of, if such a chunk is ever kept."""
@@ -274,13 +368,11 @@ class ChunkedStorage:
     def _decode(self, places: Places, box: ChunkBox) -> Bytes | None:
         """Return the decoded chunk; None when it was never written."""
         grid, pipeline = self.index.grid, self.pipeline
-        try:
+        with _naming(box):
             place = places.get(grid.number(box.coordinates))
             if place is None:
                 return None
-            mask = place.filter_mask
-            if self.edges_unfiltered and grid.is_partial(box.coordinates):
-                mask = _ALL_FILTERS
+            mask = self._find_mask(place, box)
             if not pipeline.is_applied(mask):
                 decoded = self._read_unfiltered(place, box)
             else:
@@ -288,30 +380,39 @@ class ChunkedStorage:
                     allow_waiting()
                 pipeline.check_stored(place.size)
                 decoded = pipeline.decode(self._read_raw(place.offset, place.size), mask)
-        except BadChunk as error:
-            raise DamagedChunk(box.coordinates, str(error)) from None
-        except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
-            raise DamagedChunk(box.coordinates, libhdf5_reason(error)) from error
         if self.has_padding:
             return np.frombuffer(zero_padding(decoded.view(self.dtype)).tobytes(), np.uint8)
         return decoded
 
+    def _find_mask(self, place: ChunkPlace, box: ChunkBox) -> int:
+        """Return a bit for each filter that a chunk did not go through."""
+        if self.edges_unfiltered and self.index.grid.is_partial(box.coordinates):
+            return _ALL_FILTERS
+        return place.filter_mask
+
     def _read_unfiltered(self, place: ChunkPlace, box: ChunkBox) -> Bytes:
         """Return a chunk that went through no filter; only what `box` needs, if it is not kept."""
-        size, chunks = self.pipeline.chunk_bytes, self.index.grid.chunks
+        size = self.pipeline.chunk_bytes
         Room(size).check("it", place.size)
+        start, stop = self._find_unfiltered(box)
+        if stop - start == size:
+            return self._read_raw(place.offset, size)
+        raw = np.empty(size, np.uint8)
+        raw[start:stop] = self._read_raw(place.offset + start, stop - start)
+        return raw
+
+    def _find_unfiltered(self, box: ChunkBox) -> tuple[int, int]:
+        """Return the bytes that are read of a chunk without filters: all, if it may be kept."""
+        size, chunks = self.pipeline.chunk_bytes, self.index.grid.chunks
+        if self.pipeline.filters:
+            return 0, size
         # From the first to the last element.
         first = last = 0
         for chosen, extent in zip(box.inside, chunks, strict=True):
             first = first * extent + chosen.start
             last = last * extent + chosen.stop - 1
         item_bytes = size // math.prod(chunks)
-        start, stop = first * item_bytes, (last + 1) * item_bytes
-        if stop - start == size or self.pipeline.filters:
-            return self._read_raw(place.offset, size)
-        raw = np.empty(size, np.uint8)
-        raw[start:stop] = self._read_raw(place.offset + start, stop - start)
-        return raw
+        return first * item_bytes, (last + 1) * item_bytes
 
     @measured("read")
     def _read_raw(self, offset: int, size: int) -> Bytes:
@@ -320,6 +421,17 @@ class ChunkedStorage:
             message = f"the file ends {size - len(stored)} bytes before its end at"
             raise BadChunk(f"{message} {offset + size}")
         return np.frombuffer(stored, np.uint8)
+
+
+@contextmanager
+def _naming(box: ChunkBox) -> Iterator[None]:
+    """Raise DamagedChunk, which names the chunk, where it cannot be read or decoded."""
+    try:
+        yield
+    except BadChunk as error:
+        raise DamagedChunk(box.coordinates, str(error)) from None
+    except (OSError, RuntimeError, ValueError, OverflowError, MemoryError) as error:
+        raise DamagedChunk(box.coordinates, libhdf5_reason(error)) from error
 
 
 def open_chunks(  # noqa: PLR0913  # each is known already where a dataset is opened

@@ -22,7 +22,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.chunk_grid import Places, count_touched, walk_touched
 from asgihive.hdf5.chunk_index import DamagedChunk
-from asgihive.hdf5.chunks import ChunkedStorage
+from asgihive.hdf5.chunks import ChunkedStorage, RawChunk
 from asgihive.hdf5.file_bytes import NotPlain
 from asgihive.hdf5.filters.pipeline import NoDecoder
 from asgihive.hdf5.layout import Layout, LayoutKind
@@ -31,6 +31,7 @@ from asgihive.hdf5.objects import StoredObject
 from asgihive.hdf5.open_file import OpenFile, libhdf5_reason, refusal_of
 from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.remote import ByteRun
 from asgihive.hdf5.stored_metadata import MAX_STRINGS, read_strings
 from asgihive.hdf5.types import (
     MemoryType,
@@ -71,7 +72,12 @@ class Dataset:
         layout: how it is stored.
         virtual: of what it is made, if it is virtual.
         shape: of its dataspace; None = empty.
+        max_shape: the largest extent of each dimension, None = without a limit; of a virtual
+            dataset empty.
         dtype, item_shape: of one element in memory; an HDF5 array type has an `item_shape`.
+        is_as_stored: whether the bytes of an element in the file are those of one in memory, once
+            the filters are undone.
+        description: its type as `/meta` shows it; shared, and not to be changed.
         item_bytes: of one element in memory, without what its pointers point to.
         contiguous: where its values lie as they lie in memory; None = they do not.
         texts: address and number of the bytes that lead to strings of variable length; None =
@@ -86,8 +92,11 @@ class Dataset:
     layout: Layout
     virtual: VirtualLayout | None
     shape: tuple[int, ...] | None
+    max_shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
+    is_as_stored: bool
+    description: dict[str, Any]
     item_bytes: int
     contiguous: ContiguousStorage | None
     texts: tuple[int, int] | None
@@ -158,6 +167,13 @@ class Dataset:
                 places = places or self.chunked.index.locate(axes, lease.go_on)
                 self.chunked.read_into(values, axes, places, lease.go_on, keep=keep)
 
+    @measured("read")
+    def read_raw_chunk(self, lease: Lease, axes: tuple[Axis, ...]) -> RawChunk | None:
+        """Return the chunk of `axes` as `ChunkedStorage.read_raw_chunk`. Raises as `read`."""
+        assert self.chunked is not None  # noqa: S101  # who asks has cut the dataset by its chunks
+        with self.diagnosed(lease, axes):
+            return self.chunked.read_raw_chunk(axes, lease.go_on)
+
     def locate(self, lease: Lease, axes: tuple[Axis, ...]) -> Places | None:
         """Return where the chunks of `axes` lie if only libhdf5 can tell; None = `read` finds them.
 
@@ -168,6 +184,26 @@ class Dataset:
             return None
         with self.diagnosed(lease, axes):
             return chunked.index.locate(axes, lease.go_on)
+
+    def list_runs(
+        self, lease: Lease, axes: tuple[Axis, ...], places: Places | None
+    ) -> list[ByteRun]:
+        """Return where the bytes of its file lie that `read`, past libhdf5, will read of them.
+
+        Raises as `read`.
+        """
+        with self.diagnosed(lease, axes):
+            if self.contiguous is not None:
+                return self.contiguous.list_runs(axes)
+            return [] if self.chunked is None else self.chunked.list_runs(axes, places, lease.go_on)
+
+    def list_raw_runs(self, lease: Lease, axes: tuple[Axis, ...]) -> list[ByteRun]:
+        """Return where the bytes of its file lie that `read_raw_chunk` will read. As that."""
+        if self.chunked is None:
+            return []
+        with self.diagnosed(lease, axes):
+            run = self.chunked.find_raw_run(axes, lease.go_on)
+            return [] if run is None else [run]
 
     def has_many_chunks(self, axes: tuple[Axis, ...]) -> bool:
         """Return whether `axes` touch more chunks than are read in passing."""

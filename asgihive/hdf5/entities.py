@@ -20,7 +20,7 @@ from asgihive.errors import (
     LibraryRefused,
     TypeUnsupported,
 )
-from asgihive.hdf5.file_bytes import FileBytes, NotPlain, encoded, text
+from asgihive.hdf5.file_bytes import DamagedMetadata, FileBytes, NotPlain, encoded, text
 from asgihive.hdf5.headers import (
     AttributeMessage,
     ObjectHeader,
@@ -43,8 +43,13 @@ from asgihive.hdf5.objects import StoredObject, find_listed_object, list_links
 from asgihive.hdf5.open_file import libhdf5_reason, refusal_of
 from asgihive.hdf5.opening import virtual_extent
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.stored_metadata import Link, interpret_dataset, read_strings
-from asgihive.hdf5.type_descriptions import KnownType, find_type, learn_type
+from asgihive.hdf5.stored_metadata import Link, interpret_dataset, read_string, read_strings
+from asgihive.hdf5.type_descriptions import (
+    KnownType,
+    describe_known_type,
+    find_type,
+    learn_type,
+)
 from asgihive.hdf5.types import (
     LIBRARY_ERRORS,
     NoEquivalent,
@@ -89,17 +94,19 @@ def read_attributes(
         TypeUnsupported: one of `names` has a type without NumPy equivalent.
         DamagedData
     """
-    stored = _find_stored(entity)
-    budget = _AttributeBudget(most_bytes)
+    stored = find_stored_attributes(entity)
+    budget = AttributeBudget(most_bytes)
     values: dict[str, Any] = {}
     if names is not None:
         for name in dict.fromkeys(names):
-            values[name] = _read(entity, stored, _find_name(entity, stored, name), budget)
+            values[name] = read_stored_attribute(
+                entity, stored, _find_name(entity, stored, name), budget
+            )
             yield
         return values
     for each in stored:
         try:
-            values[text(each)] = _read(entity, stored, each, budget)
+            values[text(each)] = read_stored_attribute(entity, stored, each, budget)
         except (TypeUnsupported, LibraryRefused):
             values[text(each)] = None
         yield
@@ -107,11 +114,11 @@ def read_attributes(
 
 
 # Attributes by name, in the order in which they are answered; None where libhdf5 must read them.
-_Stored = dict[bytes, AttributeMessage | None]
+StoredAttributes = dict[bytes, AttributeMessage | None]
 
 
 @dataclass(slots=True)
-class _AttributeBudget:
+class AttributeBudget:
     """How many bytes of attributes may be read."""
 
     most: int
@@ -125,12 +132,12 @@ class _AttributeBudget:
             raise AnswerTooLarge(self.used, self.most, advice)
 
 
-def _find_stored(entity: Resolved) -> _Stored:
+def find_stored_attributes(entity: Resolved) -> StoredAttributes:
     """Return the attributes of an object, from its header unless libhdf5 must tell."""
     header, file = entity.object.header, entity.file.metadata
     if header is not None and file is not None:
         with contextlib.suppress(NotPlain):
-            found: _Stored = {}
+            found: StoredAttributes = {}
             for message in header.attributes:
                 attribute = parse_attribute(message, file.length_bytes)
                 found[attribute.name] = attribute
@@ -155,7 +162,7 @@ def _attribute_order(entity_id: Any) -> int:
     return int(h5.INDEX_CRT_ORDER if order & h5p.CRT_ORDER_TRACKED else h5.INDEX_NAME)
 
 
-def _find_name(entity: Resolved, stored: _Stored, name: str) -> bytes:
+def _find_name(entity: Resolved, stored: StoredAttributes, name: str) -> bytes:
     wanted = encoded(name)
     if wanted in stored:
         return wanted
@@ -165,18 +172,25 @@ def _find_name(entity: Resolved, stored: _Stored, name: str) -> bytes:
     return shown[0]
 
 
-def _read(entity: Resolved, stored: _Stored, name: bytes, budget: _AttributeBudget) -> Any:
+def read_stored_attribute(
+    entity: Resolved, stored: StoredAttributes, name: bytes, budget: AttributeBudget
+) -> Any:
     message, file = stored[name], entity.file.metadata
     if message is not None and file is not None:
         if message.shape is None:
             return None
-        with contextlib.suppress(NotPlain):
+        try:
             return _read_message(file, message, message.shape, budget)
+        except NotPlain:
+            pass
+        except DamagedMetadata as error:
+            detail = f"attribute {text(name)!r} ({error})"
+            raise DamagedData(entity.file.place.name, entity.path, detail) from error
     return _read_by_library(entity, name, budget)
 
 
 def _read_message(
-    file: FileBytes, message: AttributeMessage, shape: tuple[int, ...], budget: _AttributeBudget
+    file: FileBytes, message: AttributeMessage, shape: tuple[int, ...], budget: AttributeBudget
 ) -> Any:
     """Return the value of an attribute in the header. Raises NotPlain, AnswerTooLarge."""
     known = find_type(message.type)
@@ -185,6 +199,10 @@ def _read_message(
     dtype, count = known.dtype, math.prod(shape)
     if len(message.value) < count * known.size:
         raise NotPlain
+    if known.is_text and not shape:
+        only = read_string(file, message.value)
+        budget.take(dtype.itemsize + len(only))
+        return only
     if known.is_text:
         values = read_strings(file, message.value, count).astype(dtype).reshape(shape)
     elif known.description["class"] == h5t.STRING:
@@ -213,7 +231,7 @@ def _read_fixed(stored: bytes, dtype: np.dtype[Any], count: int, padding: int) -
     return np.array([each.partition(b"\0")[0] for each in parts], dtype)
 
 
-def _read_by_library(entity: Resolved, name: bytes, budget: _AttributeBudget) -> Any:
+def _read_by_library(entity: Resolved, name: bytes, budget: AttributeBudget) -> Any:
     place = (entity.file.place.name, entity.path)
     try:
         attribute = h5a.open(entity.id, name)
@@ -269,7 +287,7 @@ class Describer:
         if not isinstance(entity, Resolved):
             return _describe_link(name, entity)
         try:
-            described = yield from self._describe_object(name, entity.object)
+            described = yield from self.describe_object(name, entity.object)
             if entity.object.kind == "group":
                 described["children"] = yield from self._children(entity)
         except LIBRARY_ERRORS as error:
@@ -301,11 +319,11 @@ class Describer:
             if link.type == h5l.TYPE_HARD:
                 # Not by name: a forged group has two of one name, and this may be the other.
                 found = find_listed_object(group.object.file, link.address)
-                return (yield from self._describe_object(shown, found))
+                return (yield from self.describe_object(shown, found))
             only_valid = LinkResolution.ONLY_VALID
             child = walk_below(self.lease, group, name, only_valid)
             if isinstance(child, Resolved):
-                return (yield from self._describe_object(shown, child.object))
+                return (yield from self.describe_object(shown, child.object))
             return _describe_link(shown, child)
         except CHANGING:
             raise
@@ -313,7 +331,11 @@ class Describer:
             # One damaged child must not hide the others. h5grove's name for what it cannot tell.
             return {"name": shown, "kind": "other"}
 
-    def _describe_object(self, name: str, found: StoredObject) -> Portions[dict[str, Any]]:
+    def describe_object(self, name: str, found: StoredObject) -> Portions[dict[str, Any]]:
+        """Return the metadata of an object, of a group without its children.
+
+        Raises what h5py raises for a damaged object.
+        """
         if found.header is not None and found.file.metadata is not None:
             try:
                 return _describe_header(name, found, found.file.metadata, found.header)
@@ -339,12 +361,12 @@ class Describer:
             described["shape"] = shape
             described["chunks"] = layout.chunks
             described["filters"] = _describe_filters(layout.filters)
-            described["type"] = _describe_type(found.id.get_type())
+            described["type"] = describe_known_type(found.id.get_type())
         elif not isinstance(found.id, h5g.GroupID):
-            described["type"] = _describe_type(found.id)
+            described["type"] = describe_known_type(found.id)
         headers = yield from attribute_headers(found.id)
         described["attributes"] = [
-            {"name": text(name), "shape": shape, "type": _describe_type(type_id)}
+            {"name": text(name), "shape": shape, "type": describe_known_type(type_id)}
             for name, shape, type_id in headers
         ]
         described["attributes"].sort(key=_get_name)
@@ -402,12 +424,6 @@ def _learn_attribute_type(
     if names.count(attribute.name) > 1:
         raise NotPlain
     return learn_type(attribute.type, h5a.open(found.id, attribute.name).get_type())
-
-
-def _describe_type(type_id: h5t.TypeID) -> dict[str, Any]:
-    """Describe a type that libhdf5 has open, once in the process for each encoding."""
-    encoding = type_id.encode()
-    return (find_type(encoding) or learn_type(encoding, type_id)).description
 
 
 _get_name = itemgetter("name")

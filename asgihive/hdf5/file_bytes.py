@@ -23,6 +23,7 @@ import numpy as np
 
 from asgihive.errors import NeedsThread
 from asgihive.hdf5.buffers import Bytes, read_cached_bytes
+from asgihive.hdf5.remote import Descriptor, identify
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -32,6 +33,9 @@ _SUPERBLOCK_BYTES = 76
 # What is read at once of metadata, and how many such pages are kept of a file that is only open.
 _PAGE_BYTES = 1 << 14
 _KEPT_PAGES = 32
+
+# Bytes of a global heap that is kept, and how many are.
+_KEPT_HEAP_BYTES, _KEPT_HEAPS = 1 << 14, 256
 
 MAX_PAGES = 1024
 """How many pages of metadata are kept while many objects are read."""
@@ -84,7 +88,7 @@ def allow_waiting() -> None:
         raise NeedsThread
 
 
-def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
+def read_bytes(descriptor: Descriptor, size: int, offset: int) -> bytes:
     """Return `size` bytes of a file from `offset` on; fewer only where the file ends.
 
     Raises:
@@ -95,6 +99,8 @@ def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
         if cached is None:
             raise NeedsThread
         return cached
+    if not isinstance(descriptor, int):
+        return descriptor.read(size, offset)
     stored = os.pread(descriptor, size, offset)
     while len(stored) < size:
         more = os.pread(descriptor, size - len(stored), offset + len(stored))
@@ -104,9 +110,13 @@ def read_bytes(descriptor: int, size: int, offset: int) -> bytes:
     return stored
 
 
-def read_into(descriptor: int, target: memoryview, offset: int) -> int:
+def read_into(descriptor: Descriptor, target: memoryview, offset: int) -> int:
     """Fill `target` with bytes of a file from `offset` on; return how many there were."""
     allow_waiting()
+    if not isinstance(descriptor, int):
+        stored = descriptor.read(len(target), offset)
+        target[: len(stored)] = stored
+        return len(stored)
     done = 0
     while done < len(target):
         read = os.preadv(descriptor, [target[done:]], offset + done)
@@ -125,7 +135,7 @@ class FileBytes:
     """The bytes of one open file.
 
     Attributes:
-        descriptor: libhdf5's own, for reading past it.
+        descriptor: for reading past libhdf5.
         base: where in the file HDF5 begins.
         end: the size of the file in bytes, when it was opened.
         is_live: whether a writer is writing it, so that it grows and checksums may be late.
@@ -136,7 +146,7 @@ class FileBytes:
         extension: address of the superblock extension, if there is one.
     """
 
-    descriptor: int
+    descriptor: Descriptor
     base: int
     end: int
     is_live: bool
@@ -147,6 +157,7 @@ class FileBytes:
     tree_k: int = DEFAULT_TREE_K
     extension: int | None = None
     _pages: dict[int, bytes] = field(default_factory=dict)
+    _heaps: dict[int, dict[int, bytes]] = field(default_factory=dict)
 
     def read(self, address: int, size: int) -> bytes:
         """Return `size` bytes at `address`.
@@ -156,7 +167,7 @@ class FileBytes:
         """
         start = self.base + address
         stop = start + size
-        if stop > self.end and not (self.is_live and stop <= os.fstat(self.descriptor).st_size):
+        if stop > self.end and not (self.is_live and stop <= identify(self.descriptor).size):
             raise DamagedMetadata(f"the file ends before {size} bytes of its index at {start}")
         stored = read_bytes(self.descriptor, size, start)
         if len(stored) < size:
@@ -195,8 +206,24 @@ class FileBytes:
 
     def drop_pages(self) -> None:
         """Keep no more pages than an open file may have."""
+        self._heaps.clear()
         if len(self._pages) > _KEPT_PAGES:
             self._pages.clear()
+
+    def find_heap(self, address: int) -> dict[int, bytes] | None:
+        """Return the objects of a global heap that were kept, by their index; None = none were."""
+        return self._heaps.get(address)
+
+    def keep_heap(self, address: int, objects: dict[int, bytes], size: int) -> None:
+        """Keep the objects of a small global heap: many strings of many objects lie in one.
+
+        Of a file that a writer writes nothing is kept.
+        """
+        if self.is_live or size > _KEPT_HEAP_BYTES:
+            return
+        if len(self._heaps) >= _KEPT_HEAPS:
+            self._heaps.clear()
+        self._heaps[address] = objects
 
     def read_checked(self, address: int, size: int, signature: bytes) -> bytes:
         """Return the structure of `size` bytes at `address`; the last four are its checksum.
@@ -254,7 +281,7 @@ class FileBytes:
         return int.from_bytes(stored[at : at + self.length_bytes], "little")
 
 
-def signature_offset(descriptor: int, size: int) -> int | None:
+def signature_offset(descriptor: Descriptor, size: int) -> int | None:
     """Return where HDF5 begins in a file, which is not 0 behind a user block; None if nowhere.
 
     HDF5 File Format Specification, section II.A: the superblock is at the offset 0, 512,
@@ -262,13 +289,13 @@ def signature_offset(descriptor: int, size: int) -> int | None:
     """
     offset = 0
     while offset + len(_SIGNATURE) <= size:
-        if os.pread(descriptor, len(_SIGNATURE), offset) == _SIGNATURE:
+        if read_bytes(descriptor, len(_SIGNATURE), offset) == _SIGNATURE:
             return offset
         offset = max(512, 2 * offset)
     return None
 
 
-def read_superblock(descriptor: int, base: int, end: int, *, is_live: bool) -> FileBytes:
+def read_superblock(descriptor: Descriptor, base: int, end: int, *, is_live: bool) -> FileBytes:
     """Return the bytes of a file as its superblock explains them (section II.A).
 
     Raises:
@@ -364,6 +391,11 @@ def text(name: bytes) -> str:
 def encoded(name: str) -> bytes:
     """Return the bytes that a client's text stands for; `%FF` in a URL arrives as a surrogate."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def decoded(name: bytes) -> str:
+    """Return the text that stands for exactly these bytes, see `encoded`."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def split_path(path: str | bytes) -> list[bytes]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from asgihive.hdf5.file_bytes import FileBytes, NotPlain, is_checked, read_superblock, text
 from asgihive.hdf5.layout import Filter
+from asgihive.hdf5.remote import Descriptor
 
 Shape = tuple[int, ...] | None
 
@@ -83,7 +84,7 @@ class AttributeMessage(NamedTuple):  # of which a wide group has tens of thousan
     """The elements, as the type says, and perhaps padding."""
 
 
-def bytes_of_file(descriptor: int, base: int, end: int, *, is_live: bool) -> FileBytes:
+def bytes_of_file(descriptor: Descriptor, base: int, end: int, *, is_live: bool) -> FileBytes:
     """Return the bytes of a file, as its superblock and the extension of that explain them.
 
     Args:

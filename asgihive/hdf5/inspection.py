@@ -30,7 +30,7 @@ from asgihive.hdf5.chunk_grid import ChunkGrid
 from asgihive.hdf5.chunk_index import open_index
 from asgihive.hdf5.chunks import ChunkedStorage
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.file_bytes import split_path, text
+from asgihive.hdf5.file_bytes import decoded, split_path, text
 from asgihive.hdf5.filters.pipeline import make_pipeline
 from asgihive.hdf5.layout import Filter, Layout, LayoutKind, layout_of
 from asgihive.hdf5.linear import list_segments
@@ -48,7 +48,7 @@ from asgihive.hdf5.open_file import OpenFile, libhdf5_reason
 from asgihive.hdf5.opening import Sources, find_dataset
 from asgihive.hdf5.plan import select_all
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.sandbox import open_place
+from asgihive.hdf5.remote import close_descriptor
 from asgihive.hdf5.structure_checks import check_links
 from asgihive.hdf5.type_descriptions import describe_type
 from asgihive.hdf5.types import LIBRARY_ERRORS
@@ -212,8 +212,8 @@ def inspect_path(lease: Lease, file: OpenFile, path: str) -> Inspection:
     """
     inspector = _Inspector(lease, file)
     names = split_path(path)
-    passed = (_as_path(b"/".join(names[: at + 1])) for at in range(len(names)))
-    links = tuple(filter(None, map(inspector.describe_link, passed)))
+    passed = (decoded(b"/".join(names[: at + 1])) for at in range(len(names)))
+    links = tuple(filter(None, (describe_link(lease, file, each) for each in passed)))
     entity = walk(lease, file, path, LinkResolution.ONLY_VALID)
     try:
         return inspector.describe(entity, path, links, detailed=True)
@@ -223,26 +223,27 @@ def inspect_path(lease: Lease, file: OpenFile, path: str) -> Inspection:
         raise FileUnreadable(place.name, detail) from error
 
 
+def describe_link(lease: Lease, file: OpenFile, path: str) -> LinkReport | None:
+    """Return what the last link of a path is, None if it is a hard one; raises as `walk`."""
+    entity = walk(lease, file, path, LinkResolution.NONE)
+    if isinstance(entity, Resolved):
+        return None
+    problem = None
+    try:
+        walk(lease, file, path, LinkResolution.ALL)
+    except PASSING:
+        raise
+    except AsgihiveError as error:
+        problem = error.detail if isinstance(error, LinkUnresolved) else str(error)
+    target_file = entity.target_file if isinstance(entity, ExternalLink) else None
+    kind, target = kind_of(entity), entity.target_path
+    return LinkReport(entity.path, kind, target_file, target, problem is None, problem)
+
+
 @dataclass(frozen=True, slots=True)
 class _Inspector:
     lease: Lease
     file: OpenFile
-
-    def describe_link(self, path: str) -> LinkReport | None:
-        """Return what the last link of `path` is, None if it is a hard one."""
-        entity = walk(self.lease, self.file, path, LinkResolution.NONE)
-        if isinstance(entity, Resolved):
-            return None
-        problem = None
-        try:
-            walk(self.lease, self.file, path, LinkResolution.ALL)
-        except PASSING:
-            raise
-        except AsgihiveError as error:
-            problem = error.detail if isinstance(error, LinkUnresolved) else str(error)
-        target_file = entity.target_file if isinstance(entity, ExternalLink) else None
-        kind, target = kind_of(entity), entity.target_path
-        return LinkReport(entity.path, kind, target_file, target, problem is None, problem)
 
     def describe(
         self, entity: Entity, path: str, links: tuple[LinkReport, ...], *, detailed: bool
@@ -288,14 +289,17 @@ class _Inspector:
         )
 
     def _describe_child(self, group_path: str, name: bytes, link_type: int) -> Inspection:
-        path = f"{group_path.rstrip('/')}/{_as_path(name)}"
+        path = f"{group_path.rstrip('/')}/{decoded(name)}"
         links: tuple[LinkReport, ...] = ()
         shown = "/" + "/".join(map(text, split_path(path)))
         if b"/" in name:
             # Forged: it can be asked for by no path.
             return Inspection(text(name), shown, "other", problem="its name holds a slash")
         try:
-            if link_type != h5l.TYPE_HARD and (link := self.describe_link(path)) is not None:
+            if (
+                link_type != h5l.TYPE_HARD
+                and (link := describe_link(self.lease, self.file, path)) is not None
+            ):
                 links = (link,)
             entity = walk(self.lease, self.file, path, LinkResolution.ONLY_VALID)
             return self.describe(entity, path, links, detailed=False)
@@ -390,16 +394,11 @@ class _Inspector:
     def _is_there(self, origin: OpenFile, name: str) -> bool:
         for place in self.lease.pool.sandbox.linked(origin.place, name):
             try:
-                os.close(open_place(place))
+                close_descriptor(self.lease.pool.sandbox.open(place))
             except (FileMissing, FileForbidden):
                 continue
             return True
         return False
-
-
-def _as_path(name: bytes) -> str:
-    """Return the text that stands for exactly these bytes, see `encoded`."""
-    return name.decode("utf-8", "surrogateescape")
 
 
 def _describe_filter(each: Filter) -> FilterReport:

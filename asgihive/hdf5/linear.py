@@ -22,7 +22,8 @@ from asgihive.hdf5.file_bytes import read_bytes, read_into
 from asgihive.hdf5.open_file import OpenFile
 from asgihive.hdf5.plan import Axis, find_run, plan_windows
 from asgihive.hdf5.pool import Lease
-from asgihive.hdf5.sandbox import Identity, Place, open_place
+from asgihive.hdf5.remote import ByteRun, Descriptor, close_descriptor, identify
+from asgihive.hdf5.sandbox import Identity, Place
 from asgihive.hdf5.types import NoEquivalent
 
 WINDOW_BYTES = 1 << 19
@@ -49,6 +50,17 @@ class ContiguousStorage:
         """Return offset and number of the bytes of the file that are these elements, if one run."""
         run, item_bytes = find_run(axes, self.shape), self.item_bytes
         return run and (self.offset + run[0] * item_bytes, run[1] * item_bytes)
+
+    def list_runs(self, axes: tuple[Axis, ...]) -> list[ByteRun]:
+        """Return where the bytes of the file lie that `read` of the same elements will read."""
+        run = self.find_run(axes)
+        if run is not None:
+            return [run]
+        windows = plan_windows(axes, self.shape, self.item_bytes, WINDOW_BYTES)
+        return [
+            (self.offset + each.first * self.item_bytes, each.count * self.item_bytes)
+            for each in windows
+        ]
 
     def read(self, axes: tuple[Axis, ...]) -> Array:
         """Return the elements at `axes`, C-contiguous; a single run is not copied any further."""
@@ -180,7 +192,7 @@ class _SegmentFiles:
 
     def __init__(self, storage: RawStorage) -> None:
         self._storage = storage
-        self._opened: dict[str, tuple[Place, int, Identity]] = {}
+        self._opened: dict[str, tuple[Place, Descriptor, Identity]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -193,8 +205,8 @@ class _SegmentFiles:
     ) -> None:
         changed = None
         for place, descriptor, before in self._opened.values():
-            after = Identity.of(os.fstat(descriptor))
-            os.close(descriptor)
+            after = identify(descriptor)
+            close_descriptor(descriptor)
             if not after.has_content_of(
                 self._storage.lease.depends.setdefault(place.asked, before)
             ):
@@ -202,7 +214,7 @@ class _SegmentFiles:
         if changed is not None:
             raise FileChanged(changed.name)
 
-    def open(self, name: str) -> int:
+    def open(self, name: str) -> Descriptor:
         """Return the descriptor of a segment's file.
 
         Raises:
@@ -213,10 +225,10 @@ class _SegmentFiles:
         storage = self._storage
         for place in storage.lease.pool.sandbox.linked(storage.file.place, name):
             try:
-                descriptor = open_place(place)
+                descriptor = storage.lease.pool.sandbox.open(place)
             except (FileMissing, FileForbidden):
                 continue
-            self._opened[name] = (place, descriptor, Identity.of(os.fstat(descriptor)))
+            self._opened[name] = (place, descriptor, identify(descriptor))
             return descriptor
         detail = f"its external raw storage {name!r} is not in the served directory"
         raise LinkUnresolved(storage.file.place.name, storage.path, detail)

@@ -28,7 +28,7 @@ from asgihive.errors import (
     Overloaded,
     TooManyPaths,
 )
-from asgihive.hdf5.file_bytes import allow_waiting, split_path, text
+from asgihive.hdf5.file_bytes import allow_waiting, decoded, split_path, text
 from asgihive.hdf5.objects import (
     LINK_ACCESS,
     StoredObject,
@@ -262,8 +262,7 @@ class _Walker:
         if link.type == h5l.TYPE_EXTERNAL:
             target_file, target = self._target(link)
             try:
-                named = target_file.decode("utf-8", "surrogateescape")
-                file = self.lease.open_linked(self.object.file, named)
+                file = self.lease.open_linked(self.object.file, decoded(target_file))
             except PASSING:
                 raise
             except AsgihiveError as error:

@@ -23,6 +23,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.file_bytes import FileBytes, allow_waiting, find_in_libhdf5
 from asgihive.hdf5.headers import ObjectHeader
+from asgihive.hdf5.remote import Descriptor
 from asgihive.hdf5.sandbox import Identity, Place
 from asgihive.hdf5.stored_metadata import Link
 from asgihive.hdf5.swmr import is_written
@@ -102,12 +103,12 @@ class Handle:
 
     name: str
     identity: Identity
-    descriptor: int
+    descriptor: Descriptor
     base: int
     live: bool
     settled: bool
     metadata: FileBytes | None
-    open_by_library: Callable[[int], h5f.FileID]
+    open_by_library: Callable[[Descriptor], h5f.FileID]
     refreshed: dict[int, h5d.DatasetID] = field(default_factory=dict)
     headers: dict[int, ObjectHeader | None] = field(default_factory=dict)
     links: dict[int, dict[bytes, Link]] = field(default_factory=dict)
@@ -135,8 +136,7 @@ class Handle:
                 raise FileChanged(self.name)
             file_id = self.open_by_library(self.descriptor)
             # Where it is opened by its path, another file may be there by now.
-            status = os.fstat(file_id.get_vfd_handle())
-            if (status.st_dev, status.st_ino) != inode_of(self.identity):
+            if not self._is_opened_by(file_id):
                 close_id(file_id)
                 raise FileChanged(self.name)
             try:
@@ -146,6 +146,12 @@ class Handle:
                 raise FileUnreadable(self.name, libhdf5_reason(error)) from error
             self._library = (file_id, root)
             return self._library
+
+    def _is_opened_by(self, file_id: h5f.FileID) -> bool:
+        if not isinstance(self.descriptor, int):
+            return True
+        status = os.fstat(file_id.get_vfd_handle())
+        return (status.st_dev, status.st_ino) == inode_of(self.identity)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -164,6 +170,8 @@ class Handle:
 
     def has_changed(self) -> bool:
         """Return whether the content may differ from what it was when the file was opened."""
+        if not isinstance(self.descriptor, int):
+            return self.closed or self.descriptor.has_changed()
         try:
             status = os.fstat(self.descriptor)
             written = self.live and is_written(self.descriptor, self.base)
@@ -238,7 +246,7 @@ class OpenFile:
     key: Key
     identity: Identity
     settled: bool
-    descriptor: int
+    descriptor: Descriptor
     base: int
     live: bool
     metadata: FileBytes | None

@@ -94,7 +94,7 @@ def open_dataset(lease: Lease, file: OpenFile, path: str, depth: int = 0) -> Por
 
 
 @dataclass(frozen=True, slots=True)
-class _Facts:
+class DatasetFacts:
     """What must be known of a dataset to read it, from its header or from libhdf5.
 
     Attributes:
@@ -103,7 +103,10 @@ class _Facts:
         max_shape: the largest extent; None = without a limit.
         dtype: of an element in memory, in an array type if it is one.
         item_shape: the dimensions of an array type.
+        description: the type as `/meta` shows it.
         item_bytes: of an element in the file.
+        is_as_stored: whether the bytes of an element in the file are those of one in memory, once
+            the filters are undone.
         offset: in the file, of values that lie there in one piece as they do in memory.
         texts: the same and the number of bytes of strings of variable length.
         fill: what an unwritten chunk holds; None = only libhdf5 can say.
@@ -114,13 +117,15 @@ class _Facts:
     max_shape: tuple[int | None, ...]
     dtype: np.dtype[Any]
     item_shape: tuple[int, ...]
+    description: dict[str, Any]
     item_bytes: int
+    is_as_stored: bool
     offset: int | None
     texts: tuple[int, int] | None
     fill: np.ndarray[Any, Any] | None
 
 
-def _find_facts(entity: Resolved) -> _Facts:
+def find_facts(entity: Resolved) -> DatasetFacts:
     """Return the facts of a dataset, from its header unless libhdf5 must tell.
 
     Raises:
@@ -133,7 +138,7 @@ def _find_facts(entity: Resolved) -> _Facts:
     return _facts_of_library(entity)
 
 
-def _facts_of_header(entity: Resolved, file: FileBytes, told: StoredDataset) -> _Facts:
+def _facts_of_header(entity: Resolved, file: FileBytes, told: StoredDataset) -> DatasetFacts:
     known = find_type(told.type) or learn_type(told.type, entity.id.get_type())
     if known.dtype is None:
         raise NoEquivalent(known.refusal)
@@ -156,13 +161,15 @@ def _facts_of_header(entity: Resolved, file: FileBytes, told: StoredDataset) -> 
         told.filters,
         None if offset is not None else entity.object.find_properties,
     )
-    return _Facts(
+    return DatasetFacts(
         layout=layout,
         shape=told.shape,
         max_shape=told.max_shape,
         dtype=known.dtype,
         item_shape=known.item_shape,
+        description=known.description,
         item_bytes=item_bytes,
+        is_as_stored=known.is_as_stored,
         offset=offset,
         texts=texts,
         fill=_interpret_fill(told.fill, known, known.dtype),
@@ -182,11 +189,11 @@ def _interpret_fill(
     return np.frombuffer(fill, dtype).reshape(())
 
 
-def _facts_of_library(entity: Resolved) -> _Facts:
+def _facts_of_library(entity: Resolved) -> DatasetFacts:
     dataset_id = entity.id
     layout = layout_of(dataset_id)
     type_id = dataset_id.get_type()
-    memory = memory_type(type_id)
+    memory, encoding = memory_type(type_id), type_id.encode()
     shape: tuple[int, ...] | None = None
     max_shape: tuple[int | None, ...] = ()
     # Asked for the extent of a virtual dataset, libhdf5 opens its sources.
@@ -198,13 +205,15 @@ def _facts_of_library(entity: Resolved) -> _Facts:
     base, item_shape = without_dimensions(memory.dtype)
     is_chunked = layout.kind is LayoutKind.CHUNKED
     is_written = layout.kind is LayoutKind.CONTIGUOUS and dataset_id.get_storage_size() > 0
-    return _Facts(
+    return DatasetFacts(
         layout=layout,
         shape=shape,
         max_shape=max_shape,
         dtype=base,
         item_shape=item_shape,
+        description=(find_type(encoding) or learn_type(encoding, type_id)).description,
         item_bytes=find_stored_size(entity.file, type_id) if is_chunked else memory.dtype.itemsize,
+        is_as_stored=memory.is_as_stored,
         # Of what was never written, h5py (3.16) says one behind the user block.
         offset=dataset_id.get_offset() if memory.is_as_stored and is_written else None,
         texts=None,
@@ -215,7 +224,7 @@ def _facts_of_library(entity: Resolved) -> _Facts:
 def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
     file = entity.object.file
     try:
-        facts = _find_facts(entity)
+        facts = find_facts(entity)
         dtype, item_shape = facts.dtype, facts.item_shape
         layout, shape, virtual = facts.layout, facts.shape, None
         if layout.kind is LayoutKind.VIRTUAL:
@@ -244,8 +253,11 @@ def _opened(lease: Lease, entity: Resolved, depth: int) -> Portions[Dataset]:
             layout=layout,
             virtual=virtual,
             shape=shape,
+            max_shape=facts.max_shape,
             dtype=dtype,
             item_shape=item_shape,
+            is_as_stored=facts.is_as_stored,
+            description=facts.description,
             item_bytes=dtype.itemsize * math.prod(item_shape),
             contiguous=contiguous,
             texts=facts.texts,

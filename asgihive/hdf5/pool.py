@@ -45,13 +45,18 @@ from asgihive.hdf5.open_file import (
     handles_lock,
     libhdf5_reason,
 )
+from asgihive.hdf5.remote import (
+    Descriptor,
+    RemoteFile,
+    close_descriptor,
+    duplicate,
+    identify,
+)
 from asgihive.hdf5.sandbox import (
     Identity,
     Place,
     Sandbox,
-    StatGuard,
     is_exhaustion,
-    open_place,
 )
 from asgihive.hdf5.structure_checks import EndlessStructure, check_before_opening
 from asgihive.hdf5.swmr import (
@@ -290,7 +295,7 @@ class FilePool:
         max_chunk_bytes: int,
     ) -> None:
         self.sandbox = sandbox
-        self.stat_guard = StatGuard()
+        self.stat_guard = sandbox.make_guard()
         self.max_chunk_bytes = max_chunk_bytes
         self.max_open = max_open
         self.idle_seconds = idle_seconds
@@ -428,9 +433,9 @@ class FilePool:
         Raises:
             FileMissing, FileForbidden, FileUnreadable, FileChanged, Overloaded
         """
-        descriptor = open_place(place)
+        descriptor = self.sandbox.open(place)
         try:
-            identity = Identity.of(os.fstat(descriptor))
+            identity = identify(descriptor)
             inode = identity.device, identity.inode
             key = (place.asked, *inode)
             # The file's own former handle goes in any case.
@@ -447,7 +452,7 @@ class FilePool:
                     handle.close()
                     handle = None
                 if handle is None:
-                    handle = self.open_handle(place, identity, os.dup(descriptor))
+                    handle = self.open_handle(place, identity, duplicate(descriptor))
                     _handles[inode] = handle
                 file = OpenFile(
                     place=place,
@@ -462,13 +467,13 @@ class FilePool:
                 )
                 handle.files.add(file)
         finally:
-            os.close(descriptor)
-        if not file.live and Identity.of(os.fstat(file.descriptor)) != identity:
+            close_descriptor(descriptor)
+        if not file.live and identify(file.descriptor) != identity:
             file.close()
             raise FileChanged(place.name)
         return file
 
-    def open_handle(self, place: Place, identity: Identity, descriptor: int) -> Handle:
+    def open_handle(self, place: Place, identity: Identity, descriptor: Descriptor) -> Handle:
         """Open an inode, which owns `descriptor` from now on.
 
         By libhdf5 only if its superblock is not plain, as that of a live file.
@@ -492,16 +497,16 @@ class FilePool:
                 with contextlib.suppress(NotPlain):
                     stored = bytes_of_file(descriptor, base, identity.size, is_live=live)
         except BaseException:
-            os.close(descriptor)
+            close_descriptor(descriptor)
             raise
         wait = 0.0 if live else identity.settles_in(time.time_ns())
         if wait > 0:
-            os.close(descriptor)
+            close_descriptor(descriptor)
             for file_id in opened:
                 close_id(file_id)
             raise Unsettled(place.name, wait)
 
-        def open_by_library(descriptor: int) -> h5f.FileID:
+        def open_by_library(descriptor: Descriptor) -> h5f.FileID:
             return opened.pop() if opened else self._open_id(place, descriptor)[0]
 
         handle = Handle(
@@ -515,7 +520,7 @@ class FilePool:
             open_by_library=open_by_library,
             headers={} if root is None or stored is None else {stored.root: root},
         )
-        handle.close_descriptor = weakref.finalize(handle, os.close, descriptor)
+        handle.close_descriptor = weakref.finalize(handle, close_descriptor, descriptor)
         try:
             if opened:
                 handle.library()
@@ -524,7 +529,9 @@ class FilePool:
             raise
         return handle
 
-    def _open_id(self, place: Place, descriptor: int) -> tuple[h5f.FileID, bool]:
+    def _open_id(self, place: Place, descriptor: Descriptor) -> tuple[h5f.FileID, bool]:
+        if not isinstance(descriptor, int):
+            return self._open_remote_id(place, descriptor), False
         name = os.fsencode(f"/proc/self/fd/{descriptor}" if _BY_DESCRIPTOR else place.real)
         try:
             check_before_opening(descriptor, os.fstat(descriptor).st_size)
@@ -545,6 +552,17 @@ class FilePool:
         if was_left_open(descriptor):
             raise FileUnreadable(place.name, _LEFT_OPEN) from reason
         raise FileUnreadable(place.name, libhdf5_reason(reason)) from reason
+
+    def _open_remote_id(self, place: Place, remote: RemoteFile) -> h5f.FileID:
+        try:
+            check_before_opening(remote, remote.identity.size)
+            return remote.open_by_library(self._access)
+        except EndlessStructure as error:
+            raise FileUnreadable(place.name, str(error)) from None
+        except (OSError, RuntimeError, ValueError) as error:
+            # No lock and no lease tells of a writer: what is there is all that there will be.
+            reason = _LEFT_OPEN if was_left_open(remote) else libhdf5_reason(error)
+            raise FileUnreadable(place.name, reason) from error
 
     def close_file(self, key: Key) -> None:
         """Close an open file, and forget what was kept of it."""

@@ -1,21 +1,25 @@
 """From planned blocks to values: read in the lanes, in parallel, ahead of the one being sent."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import anyio
 import numpy as np
 
 from asgihive.concurrency import Lanes
-from asgihive.errors import ReadTimeout
+from asgihive.errors import NeedsThread, ReadTimeout
 from asgihive.hdf5.buffers import Array
+from asgihive.hdf5.chunk_grid import Places
+from asgihive.hdf5.chunks import Box
 from asgihive.hdf5.datasets import Dataset
+from asgihive.hdf5.file_bytes import without_waiting
 from asgihive.hdf5.opening import Source
 from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.remote import ByteRun, Descriptor, RemoteFile
 from asgihive.hdf5.virtual import VirtualLayout
 from asgihive.hdf5.virtual_sources import BoxRead, VirtualRead
 from asgihive.tasks import Budget, InFlight, WorkAhead, run_all, work_ahead
@@ -42,6 +46,20 @@ class HasAxes(HasSize, Protocol):
 
 B = TypeVar("B", bound=HasSize)
 A = TypeVar("A", bound=HasAxes)
+
+
+class Located(NamedTuple):
+    """Elements that are read past libhdf5."""
+
+    axes: tuple[Axis, ...]
+    places: Places | None
+    """Of their chunks, if only libhdf5 could tell."""
+    boxes: Sequence[Box]
+    """Of them, each for a thread; one or none = they are for one thread."""
+
+
+StoredRead = tuple[Descriptor, Callable[[], list[ByteRun]]]
+"""A file, and what lists the runs of its bytes that are about to be read; in a decode lane."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +158,23 @@ class Reader:
             if dataset.chunked.index.needs_library:
                 places = await library.run(partial(dataset.locate, lease, axes), patient=patient)
             boxes = dataset.chunked.split(axes, decode.threads)
+        if isinstance(dataset.file.descriptor, int):
+            return await self._decode(held, Located(axes, places, boxes), then, patient=patient)
+        runs = partial(dataset.list_runs, lease, axes, places)
+        async with self.holding([(dataset.file.descriptor, runs)], patient=patient):
+            return await self._decode(held, Located(axes, places, boxes), then, patient=patient)
+
+    async def _decode(
+        self,
+        held: Held,
+        located: Located,
+        then: Callable[[Array], T],
+        *,
+        patient: bool,
+    ) -> T:
+        """Return what `then` makes of elements that are read past libhdf5."""
+        dataset, lease, decode = held.dataset, held.lease, self.lanes.decode
+        axes, places, boxes = located
         if len(boxes) <= 1:
             # What libhdf5 has no part in need not wait for it, nor for a second thread.
             read = partial(dataset.read, lease, axes, places=places, keep=held.keep)
@@ -148,6 +183,34 @@ class Reader:
         fill = partial(dataset.read_into, lease=lease, places=places, keep=held.keep)
         await self._run_all([partial(fill, values[box.target], axes=box.axes) for box in boxes])
         return await decode.run(partial(then, values), patient=True)
+
+    @asynccontextmanager
+    async def holding(self, reads: Sequence[StoredRead], *, patient: bool) -> AsyncIterator[None]:
+        """Have in memory what is about to be read of remote files; others are not looked at.
+
+        Raises:
+            FileChanged, StoreUnavailable, StoreRefused: and whatever lists the runs raises.
+        """
+        remotes = [(remote, each) for remote, each in reads if not isinstance(remote, int)]
+        if not remotes:
+            yield
+            return
+        by_file: dict[int, tuple[RemoteFile, list[ByteRun]]] = {}
+
+        def list_runs() -> None:
+            by_file.clear()
+            for remote, list_of in remotes:
+                by_file.setdefault(id(remote), (remote, []))[1].extend(list_of())
+
+        try:
+            with without_waiting():
+                list_runs()
+        except NeedsThread:
+            await self.lanes.decode.run(list_runs, patient=patient)
+        async with AsyncExitStack() as stack:
+            entering = [remote.holding(runs) for remote, runs in by_file.values() if runs]
+            await run_all([partial(stack.enter_async_context, each) for each in entering])
+            yield
 
     async def _read_by_library(self, held: Held, axes: tuple[Axis, ...], *, patient: bool) -> Array:
         """Return elements that libhdf5 has a part in; other calls get between very many chunks."""
@@ -178,7 +241,9 @@ class Reader:
                 lease.objects.append(work)
                 boxes = await library.run_in_portions(work, patient=True)
                 lease.objects.remove(work)
-                await self._run_all([partial(each.read, keep=held.keep) for each in boxes])
+                reads = [(each.dataset.file.descriptor, each.list_runs) for each in boxes]
+                async with self.holding(reads, patient=True):
+                    await self._run_all([partial(each.read, keep=held.keep) for each in boxes])
         finally:
             reading.close()
         return reading.values

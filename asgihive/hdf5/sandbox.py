@@ -10,10 +10,11 @@ import os
 import re
 import resource
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from time import perf_counter
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from anyio.lowlevel import current_token
 
@@ -25,6 +26,9 @@ from asgihive.errors import (
     FileUnreadable,
     NeedsThread,
 )
+
+if TYPE_CHECKING:
+    from asgihive.hdf5.remote import Descriptor
 
 Content = tuple[int, int, int, int]
 """What tells one content of a file from the next: device, inode, size, mtime in nanoseconds."""
@@ -38,6 +42,8 @@ Linux stamps files from a clock that ticks at 100 to 1,000 Hz.
 # File systems without sub-second stamps (FAT, old network file systems) tick in whole seconds,
 # FAT in two.
 _COARSE_TICK_NS = 2_000_000_000
+
+_VERSION_BYTES = 16
 
 SLOW_STAT_SECONDS = 0.005
 """A `stat` that takes this long tells of a sick file system."""
@@ -67,8 +73,21 @@ class Identity:
 
     @property
     def content(self) -> Content:
-        """The same without the change time, which moves with names and permissions, too."""
+        """The identity without the change time, which moves with names and permissions, too."""
         return self.device, self.inode, self.size, self.mtime_ns
+
+    @property
+    def shared(self) -> tuple[int, ...]:
+        """The identity without the device, for versions that clients are told.
+
+        Machines that share a network file system number its devices as they like.
+        """
+        return self.inode, self.size, self.mtime_ns, self.ctime_ns
+
+    @property
+    def version(self) -> str:
+        """What tells clients one content from the next, in hexadecimal digits."""
+        return blake2b(repr(self.shared).encode(), digest_size=_VERSION_BYTES).hexdigest()
 
     def has_content_of(self, other: "Identity | None") -> bool:
         """Return whether the content is that of `other`, as far as size and mtime tell.
@@ -126,7 +145,7 @@ class StatGuard:
         Raises:
             NeedsThread: on the event loop, while the file system is slow.
         """
-        if self._is_slow and _is_on_loop():
+        if self._is_slow and is_on_loop():
             raise NeedsThread
         began = perf_counter()
         try:
@@ -136,11 +155,11 @@ class StatGuard:
             if self._is_slow:
                 self._quick = self._quick + 1 if is_quick else 0
                 self._is_slow = self._quick < QUICK_AGAIN
-            elif not is_quick and _is_on_loop():
+            elif not is_quick and is_on_loop():
                 self._is_slow, self._quick = True, 0
 
 
-def _is_on_loop() -> bool:
+def is_on_loop() -> bool:
     """Return whether the calling thread runs an event loop."""
     try:
         current_token()
@@ -199,6 +218,31 @@ class Sandbox:
         if not os.path.isdir(self.root):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(root))
 
+    def make_guard(self) -> StatGuard:
+        """Return what asks whether files of this directory are unchanged."""
+        return StatGuard()
+
+    def open(self, place: Place) -> "Descriptor":
+        """Open a regular file, as `open_place`; in a lane."""
+        return open_place(place)
+
+    def identify(self, name: str) -> Identity | None:
+        """Return the identity of the client's file `name`, None where there is none; in a lane."""
+        try:
+            status = os.stat(self.place(name).real)
+        except (FileMissing, OSError):
+            return None
+        return Identity.of(status) if stat.S_ISREG(status.st_mode) else None
+
+    def read_root(self) -> None:
+        """Read a name of the directory, which mounts it where that is done on demand.
+
+        Raises:
+            OSError
+        """
+        with os.scandir(self.root) as entries:
+            next(entries, None)
+
     def root_problem(self) -> str | None:
         """Return why the directory itself is not there now, None if it is; makes system calls.
 
@@ -223,6 +267,51 @@ class Sandbox:
         if not name or file.endswith("/"):
             raise FileMissing(file)
         return self._inside(file, os.path.join(self.root, name))
+
+    def find_leading_file(
+        self, parts: Sequence[str], suffix: str, guard: StatGuard
+    ) -> tuple[str, int, Identity] | None:
+        """Return the file that the first of some names lead to, as a path is walked.
+
+        The file itself may lie outside of the directory: `place` tells. Nothing is opened.
+
+        Args:
+            parts: names without slashes; those that are empty or `.` mean nothing.
+            suffix: may follow the name of a file that does not end in it.
+            guard: asks the file system, once for each name.
+
+        Returns:
+            Its name as the client knows it, how many parts lead there, and its identity; None
+            where no file is on the way.
+
+        Raises:
+            NeedsThread: see `StatGuard.ask`.
+            FileForbidden: a directory may not be searched.
+            FileUnreadable: the file system fails.
+        """
+        name = ""
+        for count, part in enumerate(parts, 1):
+            if part in {"", "."}:
+                continue
+            name = f"{name}/{part}" if name else part
+            status = self._find_status(name, guard)
+            bare = name.removesuffix(suffix)
+            if status is None and bare != name and not bare.endswith("/") and bare:
+                name, status = bare, self._find_status(bare, guard)
+                if status is not None and stat.S_ISDIR(status.st_mode):
+                    return None
+            if status is None:
+                return None
+            if stat.S_ISREG(status.st_mode):
+                return name, count, Identity.of(status)
+            if not stat.S_ISDIR(status.st_mode):
+                return None
+        return None
+
+    def _find_status(self, name: str, guard: StatGuard) -> os.stat_result | None:
+        with contextlib.suppress(FileMissing, ValueError), translated(name):
+            return guard.ask(os.stat, os.path.join(self.root, name))
+        return None
 
     def directory(self, name: str) -> Place:
         """Return where the directory lies that the client calls `name`; `""` is the served one.

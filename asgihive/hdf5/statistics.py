@@ -162,8 +162,8 @@ def _sum_integers(run: FiniteRun, scratch: Array) -> tuple[float, float, int]:
     np.copyto(doubles, values)
     if total is None:
         total = int(doubles.sum())
-    if values.dtype.itemsize <= 2:  # whose squares add up exactly
-        deviation = math.sqrt(size * int(_sum_squares(doubles)) - total * total) / size
+    if values.dtype.itemsize <= 2:
+        deviation = math.sqrt(size * _sum_short_squares(doubles) - total * total) / size
     else:
         np.subtract(doubles, total / size, out=doubles)
         deviation = math.sqrt(_sum_squares(doubles) / size)
@@ -192,9 +192,20 @@ def _sum_floats(run: FiniteRun, scratch: Array) -> tuple[float, float]:
 
 
 def _sum_squares(doubles: Array) -> float:
+    """Return the sum of the squares, which take the place of the values.
+
+    NumPy adds in one order on every processor; the dot product of a BLAS, a twentieth faster
+    here, rounds as the instructions do that it finds.
+    """
+    np.square(doubles, out=doubles)
+    return float(doubles.sum())
+
+
+def _sum_short_squares(doubles: Array) -> int:
+    """Return the sum of the squares of integers of 16 bits, exact in whatever order."""
     whole = doubles.size // _ROW * _ROW
     rows, rest = doubles[:whole].reshape(-1, _ROW), doubles[whole:]
-    return float(np.vecdot(rows, rows).sum() + np.vecdot(rest, rest))
+    return int(np.vecdot(rows, rows).sum() + np.vecdot(rest, rest))
 
 
 def _find_positive_minima(run: FiniteRun) -> tuple[float | None, float | None]:

@@ -9,7 +9,6 @@ Format Specification 3.0, sections II.A, III.A and IV.A).
 """
 
 import contextlib
-import os
 import struct
 import time
 from bisect import bisect_left
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from asgihive.hdf5.file_bytes import FileBytes, NotPlain, signature_offset
+from asgihive.hdf5.file_bytes import FileBytes, NotPlain, read_bytes, signature_offset
 from asgihive.hdf5.headers import (
     ATTRIBUTE,
     ATTRIBUTE_INFO,
@@ -32,6 +31,7 @@ from asgihive.hdf5.headers import (
     V2_MESSAGE,
 )
 from asgihive.hdf5.open_file import OpenFile
+from asgihive.hdf5.remote import Descriptor, identify
 
 MAX_TREE_DEPTH = 32
 """Levels of a version 2 B-tree; 10^12 links take some ten."""
@@ -89,7 +89,7 @@ def check_links(file: OpenFile, address: int) -> None:
     _check(file, check)
 
 
-def check_before_opening(descriptor: int, size: int) -> None:
+def check_before_opening(descriptor: Descriptor, size: int) -> None:
     """Return when libhdf5 may open a file of `size` bytes: it takes in some headers of it.
 
     Raises:
@@ -119,12 +119,12 @@ def _check(file: OpenFile, check: Callable[[FileBytes], None]) -> None:
             stored.drop_pages()
 
 
-def _bytes_of(descriptor: int, base: int, wide: int, long: int, is_live: bool) -> FileBytes:
+def _bytes_of(descriptor: Descriptor, base: int, wide: int, long: int, is_live: bool) -> FileBytes:
     """Return the bytes of a file whose superblock is not plain."""
     return FileBytes(
         descriptor=descriptor,
         base=base,
-        end=os.fstat(descriptor).st_size,
+        end=identify(descriptor).size,
         is_live=is_live,
         address_bytes=wide,
         length_bytes=long,
@@ -322,9 +322,9 @@ def _check_tree_2(stored: FileBytes, header: int) -> None:
         raise EndlessStructure(f"a B-tree of it has more than {MAX_TREE_DEPTH} levels")
 
 
-def _first_headers(descriptor: int, base: int) -> Iterator[tuple[FileBytes, int]]:
+def _first_headers(descriptor: Descriptor, base: int) -> Iterator[tuple[FileBytes, int]]:
     """Section II.A: what the superblock leads to, the root group and its own extension."""
-    head = os.pread(descriptor, 16, base)
+    head = read_bytes(descriptor, 16, base)
     version = head[8]
     wide, long = head[13:15] if version < 2 else head[9:11]
     stored = _bytes_of(descriptor, base, wide, long, is_live=False)

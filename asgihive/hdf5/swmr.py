@@ -9,7 +9,8 @@ import time
 from h5py import h5p
 from h5py._objects import phil
 
-from asgihive.hdf5.file_bytes import find_in_libhdf5, signature_offset
+from asgihive.hdf5.file_bytes import find_in_libhdf5, read_bytes, signature_offset
+from asgihive.hdf5.remote import Descriptor, identify
 
 # Where the superblock (versions 2 and 3) holds its consistency flags, and the one that says
 # that a SWMR writer has the file open (HDF5 File Format Specification, section II.A).
@@ -62,12 +63,12 @@ def is_being_written(descriptor: int) -> bool:
     return was_left_open(descriptor) and time.time() - status.st_mtime < SILENT_SECONDS
 
 
-def was_left_open(descriptor: int) -> bool:
+def was_left_open(descriptor: Descriptor) -> bool:
     """Return whether the flags in a file say that a writer has not closed it."""
-    base = signature_offset(descriptor, os.fstat(descriptor).st_size)
+    base = signature_offset(descriptor, identify(descriptor).size)
     if base is None:
         return False
-    flags = os.pread(descriptor, 1, base + _FLAGS_OFFSET)
+    flags = read_bytes(descriptor, 1, base + _FLAGS_OFFSET)
     return bool(flags) and bool(flags[0] & _WRITING)
 
 

@@ -163,6 +163,12 @@ def learn_type(message: bytes, type_id: h5t.TypeID) -> KnownType:
     return found
 
 
+def describe_known_type(type_id: h5t.TypeID) -> dict[str, Any]:
+    """Describe a type that libhdf5 has open; once in the process for each encoding."""
+    encoding = type_id.encode()
+    return (find_type(encoding) or learn_type(encoding, type_id)).description
+
+
 def _keep(message: bytes, known: KnownType) -> None:
     if len(message) <= _MAX_MESSAGE_BYTES:
         with _lock:

@@ -222,6 +222,46 @@ def _find_common_factor(lengths: tuple[int, ...], most: int) -> int:
     return low
 
 
+@dataclass(frozen=True, slots=True)
+class BlockBins:
+    """What the elements of one block amount to in each bin that some of them lie in."""
+
+    found: tuple[Array, ...]
+    """The sums of a mean, else the minima, the maxima or both."""
+    missing: Array | None = None
+    """How many elements are not finite; None = none anywhere. Of means."""
+    large: Array | None = None
+    """Sums of elements so large that they are scaled; None = there are none. Of means."""
+
+
+def reduce_view_block(view: View, block: ViewBlock, array: Array) -> BlockBins:
+    """Return what one block amounts to, for `ViewReducer.add_bins`.
+
+    Args:
+        view: the view to make, not `nearest`.
+        block: one of `plan_view_blocks`.
+        array: the elements at `block.axes`, C-contiguous, in any shape: booleans, integers or real
+            floats.
+    """
+    factors = view.axis_factors
+    offsets = [first % factor for first, factor in zip(_find_firsts(block), factors, strict=True)]
+    values = _as_comparable(array.reshape([axis.count for axis in block.axes]))
+    if view.method is Method.MEAN:
+        return _sum_bins(values, factors, offsets)
+    return BlockBins(
+        tuple(
+            _find_extremes(operation, values, factors, offsets)
+            for operation, _ in _choose_extremes(view.method, values.dtype)
+        )
+    )
+
+
+def _find_firsts(block: ViewBlock) -> list[int]:
+    """Return at which position of its box a block begins, along each axis."""
+    pairs = zip(block.axes, block.box.axes, strict=True)
+    return [(axis.start - whole.start) // whole.step for axis, whole in pairs]
+
+
 class ViewReducer:
     """Takes what was read for each block of `plan_view_blocks`, in that order.
 
@@ -250,6 +290,10 @@ class ViewReducer:
             block: the next one.
             array: the elements at `block.block.axes`, C-contiguous, in any shape.
         """
+        return self.add_bins(block, reduce_view_block(self._view, block, array))
+
+    def add_bins(self, block: ViewBlock, bins: BlockBins) -> Array:
+        """Return the same as `add`, of what a block was reduced to, by whatever process."""
         box, factors = block.box, self._view.axis_factors
         if box is not self._box:
             self._box, self._seen, self._given = box, 0, 0
@@ -258,14 +302,11 @@ class ViewReducer:
                 self._bins = _Means(counts, factors)
             else:
                 self._bins = _Extremes(self._view.method, counts, factors, self._dtype)
-        offsets, region = [], []
-        for axis, whole, factor in zip(block.block.axes, box.axes, factors, strict=True):
-            first = (axis.start - whole.start) // whole.step
-            offsets.append(first % factor)
+        region = []
+        for axis, first, factor in zip(block.axes, _find_firsts(block), factors, strict=True):
             region.append(slice(first // factor, -(-(first + axis.count) // factor)))
-        shaped = array.reshape([axis.count for axis in block.block.axes])
-        self._bins.add(_as_comparable(shaped), tuple(region), offsets)
-        self._seen += array.size
+        self._bins.add(bins, tuple(region))
+        self._seen += block.size
         return self._take_complete(box)
 
     def _take_complete(self, box: ViewBox) -> Array:
@@ -298,6 +339,33 @@ def _as_comparable(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
+def _choose_extremes(method: Method, dtype: np.dtype[Any]) -> list[tuple[np.ufunc, Any]]:
+    """Return how minima, maxima or both are found, and what is none of any number."""
+    chosen: list[tuple[np.ufunc, Any]] = []
+    for each, is_least in ((Method.MIN, True), (Method.MAX, False)):
+        if method not in {each, Method.MINMAX}:
+            continue
+        if dtype.kind == "f":
+            chosen.append((np.fmin if is_least else np.fmax, np.nan))
+        elif is_least:
+            chosen.append((np.minimum, np.iinfo(dtype).max))
+        else:
+            chosen.append((np.maximum, np.iinfo(dtype).min))
+    return chosen
+
+
+def _find_extremes(
+    operation: np.ufunc, values: Array, factors: tuple[int, ...], offsets: list[int]
+) -> Array:
+    with np.errstate(invalid="ignore"):
+        found = _reduce_bins(operation, values, factors, offsets, values.dtype)
+        if values.dtype.kind == "f" and not np.isfinite(found).all():
+            # `fmin` and `fmax` pass over NaNs, but not over signalling ones and infinities.
+            finite = np.where(np.isfinite(values), values, values.dtype.type(np.nan))
+            found = _reduce_bins(operation, finite, factors, offsets, values.dtype)
+    return found
+
+
 class _Extremes:
     """Bins of minima, maxima or both, of the finite values; NaN where there are none.
 
@@ -311,29 +379,17 @@ class _Extremes:
         factors: tuple[int, ...],
         dtype: np.dtype[Any],
     ) -> None:
-        self._factors = factors
         number = _count_bins(counts, factors)
         dtype = _as_comparable(np.empty(0, dtype)).dtype
-        self._found: list[tuple[np.ufunc, Array]] = []
-        for each, is_least in ((Method.MIN, True), (Method.MAX, False)):
-            if method not in {each, Method.MINMAX}:
-                continue
-            operation: np.ufunc = np.fmin if is_least else np.fmax
-            nothing = np.nan
-            if dtype.kind != "f":
-                operation = np.minimum if is_least else np.maximum
-                nothing = np.iinfo(dtype).max if is_least else np.iinfo(dtype).min
-            self._found.append((operation, np.full(number, nothing, dtype)))
+        self._found: list[tuple[np.ufunc, Array]] = [
+            (operation, np.full(number, nothing, dtype))
+            for operation, nothing in _choose_extremes(method, dtype)
+        ]
 
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        """Add values of the bins in `region`, whose first `offsets` elements came before."""
-        for operation, bins in self._found:
-            found = self._reduce(operation, values, offsets)
-            if values.dtype.kind == "f" and not np.isfinite(found).all():
-                # `fmin` and `fmax` pass over NaNs, but not over signalling ones and infinities.
-                finite = np.where(np.isfinite(values), values, values.dtype.type(np.nan))
-                found = self._reduce(operation, finite, offsets)
-            where: tuple[Any, ...] = (*region, ...)  # an array even without axes
+    def add(self, block: BlockBins, region: tuple[slice, ...]) -> None:
+        """Add what a block amounts to in the bins in `region`."""
+        where: tuple[Any, ...] = (*region, ...)  # an array even without axes
+        for (operation, bins), found in zip(self._found, block.found, strict=True):
             operation(bins[where], found, out=bins[where])
 
     def find_points(self, region: tuple[slice, ...]) -> Array:
@@ -341,31 +397,53 @@ class _Extremes:
         found = [bins[region] for _, bins in self._found]
         return found[0] if len(found) == 1 else np.stack(found, axis=-1)
 
-    def _reduce(self, operation: np.ufunc, values: Array, offsets: list[int]) -> Array:
-        with np.errstate(invalid="ignore"):
-            return _reduce_bins(operation, values, self._factors, offsets, values.dtype)
+
+def _sum_bins(values: Array, factors: tuple[int, ...], offsets: list[int]) -> BlockBins:
+    """Return the sums of the finite values in each bin, in double precision."""
+    # No block has so many short integers that their sum overflows; and that is faster.
+    is_short = values.dtype.kind != "f" and values.dtype.itemsize < 8
+    dtype = _INT64 if is_short else _DOUBLE
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = _reduce_bins(np.add, values, factors, offsets, dtype)
+    if (np.abs(sums) < _LARGE).all():
+        return BlockBins((sums,))
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = values.astype(np.float64)
+    finite = np.isfinite(values)
+    missing = _reduce_bins(np.add, ~finite, factors, offsets, _INT64)
+    values = np.where(finite, values, 0.0)
+    large = np.abs(values) >= _LARGE
+    scaled = None
+    if large.any():
+        scaled = np.where(large, values, 0.0) / _SCALE
+        scaled = _reduce_bins(np.add, scaled, factors, offsets, _DOUBLE)
+        values = np.where(large, 0.0, values)
+    return BlockBins((_reduce_bins(np.add, values, factors, offsets, _DOUBLE),), missing, scaled)
 
 
 class _Means:
     """Bins of means of the finite values, in double precision; NaN where there are none."""
 
     def __init__(self, counts: tuple[int, ...], factors: tuple[int, ...]) -> None:
-        self._counts, self._factors = counts, factors
+        self._counts = counts
         self._sums = np.zeros(_count_bins(counts, factors))
+        self._factors = factors
         # Of most data these stay None: how many values were not finite, and the sums of values
         # so large that they are scaled.
         self._missing: Array | None = None
         self._large: Array | None = None
 
-    def add(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> None:
-        """Add values of the bins in `region`, whose first `offsets` elements came before."""
-        # No block has so many short integers that their sum overflows; and that is faster.
-        is_short = values.dtype.kind != "f" and values.dtype.itemsize < 8
-        dtype = _INT64 if is_short else _DOUBLE
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = _reduce_bins(np.add, values, self._factors, offsets, dtype)
-        if not (np.abs(sums) < _LARGE).all():
-            sums = self._add_unusual(values, region, offsets)
+    def add(self, block: BlockBins, region: tuple[slice, ...]) -> None:
+        """Add what a block amounts to in the bins in `region`."""
+        if block.missing is not None:
+            if self._missing is None:
+                self._missing = np.zeros(self._sums.shape, np.int64)
+            self._missing[region] += block.missing
+        if block.large is not None:
+            if self._large is None:
+                self._large = np.zeros(self._sums.shape)
+            self._large[region] += block.large
+        [sums] = block.found
         self._sums[region] += sums
 
     def find_points(self, region: tuple[slice, ...]) -> Array:
@@ -386,24 +464,6 @@ class _Means:
             if self._large is not None:
                 means += self._large[region] / count * _SCALE
         return means
-
-    def _add_unusual(self, values: Array, region: tuple[slice, ...], offsets: list[int]) -> Array:
-        """Count values that are not finite, add large ones scaled; return the sums of the rest."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = values.astype(np.float64)
-        finite = np.isfinite(values)
-        if self._missing is None:
-            self._missing = np.zeros(self._sums.shape, np.int64)
-        self._missing[region] += _reduce_bins(np.add, ~finite, self._factors, offsets, _INT64)
-        values = np.where(finite, values, 0.0)
-        large = np.abs(values) >= _LARGE
-        if large.any():
-            if self._large is None:
-                self._large = np.zeros(self._sums.shape)
-            scaled = np.where(large, values, 0.0) / _SCALE
-            self._large[region] += _reduce_bins(np.add, scaled, self._factors, offsets, _DOUBLE)
-            values = np.where(large, 0.0, values)
-        return _reduce_bins(np.add, values, self._factors, offsets, _DOUBLE)
 
 
 def _reduce_bins(

@@ -22,6 +22,7 @@ from asgihive.hdf5.opening import Source, Sources
 from asgihive.hdf5.pairing import SourceBox, Unpaired, find_source_bounds, pair_boxes
 from asgihive.hdf5.plan import Axis
 from asgihive.hdf5.pool import Lease
+from asgihive.hdf5.remote import ByteRun
 from asgihive.hdf5.virtual import Mapping, VirtualLayout, make_fill_values
 
 MAX_SOURCES_AT_ONCE = 16
@@ -200,6 +201,10 @@ class BoxRead:
     places: Places | None
     block: Array
     """Where the values go."""
+
+    def list_runs(self) -> list[ByteRun]:
+        """Return where the bytes of the source's file lie that `read` will read."""
+        return self.dataset.list_runs(self.lease, self.box.axes, self.places)
 
     def read(self, *, keep: bool) -> None:
         """Fill the elements of `block`. Raises as `Dataset.read`."""

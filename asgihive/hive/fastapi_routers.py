@@ -25,6 +25,7 @@ from asgihive.asgi.layers import (
 from asgihive.asgi.markers import MARKERS
 from asgihive.asgi.signatures import HandlerError
 from asgihive.errors import ConfigurationError, HiveError
+from asgihive.hive.provided import Asked, ProvidedReader
 from asgihive.hive.states import ComponentStates
 
 _REST = "asgihive_rest"
@@ -50,6 +51,23 @@ def list_functions(router: Any) -> Iterator[Any]:
                 yield function
 
 
+def list_asked_by_fastapi(app: Any) -> Iterator[Asked]:
+    """Yield what the routes of a FastAPI application ask for by type."""
+    for dependant, is_websocket in _list_dependants(app.router):
+        yield from _list_asked_below(dependant, is_websocket, app.dependency_overrides)
+
+
+def _list_asked_below(
+    dependant: Any, is_websocket: bool, overrides: Mapping[Any, Any]
+) -> Iterator[Asked]:
+    for each in dependant.dependencies:
+        if each.call in overrides:
+            continue
+        if isinstance(each.call, ProvidedReader):
+            yield Asked(dependant.call, each.name, each.call.kind, is_websocket)
+        yield from _list_asked_below(each, is_websocket, overrides)
+
+
 def refuse_own_markers(router: Any) -> None:
     """Refuse asgihive's markers in what FastAPI calls: it passes over them.
 
@@ -59,14 +77,23 @@ def refuse_own_markers(router: Any) -> None:
         HandlerError: a parameter has one.
     """
     checked: set[int] = set()
+    for dependant, _ in _list_dependants(router):
+        for function in _list_called(dependant):
+            if id(function) not in checked:
+                checked.add(id(function))
+                _refuse_in_function(function)
+
+
+def _list_dependants(router: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield what FastAPI calls for each of its routes, and whether that is of websockets."""
     for route in router.routes:
         contexts = getattr(route, "effective_route_contexts", None)
         for each in (route,) if contexts is None else contexts():
-            dependant = getattr(each, "dependant", None)
-            for function in () if dependant is None else _list_called(dependant):
-                if id(function) not in checked:
-                    checked.add(id(function))
-                    _refuse_in_function(function)
+            # Of a websocket the context that FastAPI of 2026 has says nothing.
+            known = getattr(each, "starlette_route", None) or each
+            dependant = getattr(known, "dependant", None)
+            if dependant is not None:
+                yield dependant, not getattr(known, "methods", None)
 
 
 def _list_called(dependant: Any) -> Iterator[Any]:

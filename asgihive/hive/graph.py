@@ -122,7 +122,7 @@ def add_types(components: Sequence[Component], nodes: Sequence[GraphNode]) -> tu
     for component, node in zip(components, nodes, strict=True):
         router = component.router
         asked = list_asked(router) if isinstance(router, Router) else ()
-        asks = dict.fromkeys(format_type(kind) for *_, kind in asked)
+        asks = dict.fromkeys(format_type(each.kind) for each in asked)
         provides = map(format_type, list_provided(component))
         found.append(replace(node, provides=tuple(provides), asks=tuple(asks)))
     return tuple(found)

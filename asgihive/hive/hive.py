@@ -90,8 +90,10 @@ class Hive:
 
     Args:
         config: `HiveConfig.from_environment()` by default.
-        cornerstones, endpoints: further components, built in code.
-        title, version: of the OpenAPI document; by default those of `app`.
+        cornerstones: further ones, built in code.
+        endpoints: further ones, likewise.
+        title: of the OpenAPI document; by default that of `app`.
+        version: of the OpenAPI document; by default that of `app`.
         tags: of the OpenAPI document: by tag its description.
         docs: whether `/openapi.json` and `/docs` are there.
         base: the folder that relative package paths begin at; by default that of the file

@@ -3,7 +3,8 @@
 import dis
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Generic, TypeVar
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from starlette.requests import HTTPConnection
 
@@ -19,42 +20,47 @@ T = TypeVar("T")
 _CONTEXT = "__hive_context__"
 
 
-class _Visible(Generic[T]):
-    """An attribute of hooks objects, which the table of visibility grants or denies."""
+class _NoContext:
+    """In place of a hooks object's context until the hive has attached it."""
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+    def __getattr__(self, name: str) -> NoReturn:
+        raise HookDenied(f"`{name}` is not there yet: the hive gives it after `__init__`")
 
-    def __get__(self, hooks: object, owner: type | None = None) -> T:
-        if hooks is None:
-            return self  # type: ignore[return-value]  # the class's own, for inspection
-        context = hooks.__dict__.get(_CONTEXT)
-        if context is None:
-            text = f"`{self.name}` is not there yet: the hive gives it after `__init__`"
+
+class _Visible(property, Generic[T]):
+    """An attribute of hooks objects: that of their context, which may deny it."""
+
+    def __init__(self, name: str) -> None:
+        def refuse(_hooks: object, _value: object) -> NoReturn:
+            text = f"`{name}` is the hive's and cannot be set: keep yours under another name"
             raise HookDenied(text)
-        value: T = getattr(context, self.name)
-        return value
 
-    def __set__(self, hooks: object, value: object) -> None:
-        text = f"`{self.name}` is the hive's and cannot be set: keep yours under another name"
-        raise HookDenied(text)
+        # Not by a function of Python, since every hook of every request reads some of them.
+        read = attrgetter(f"{_CONTEXT}.{name}")
+        super().__init__(read, refuse, doc=f"`{name}` of the context, if this hook may see it.")
+
+    if TYPE_CHECKING:
+
+        def __get__(self, hooks: object, owner: type | None = None) -> T: ...  # type: ignore[override]
+        def __set__(self, hooks: object, value: object) -> None: ...
 
 
 class Hooks:
     """What all hooks classes share: the attributes, as far as a hook may see them."""
 
-    app = _Visible[HiveInterface]()
-    app_state = _Visible[ComponentState]()
-    request = _Visible[HTTPConnection]()
-    request_state = _Visible[ComponentState]()
-    error = _Visible[BaseException | None]()
-    status = _Visible[int | None]()
-    route = _Visible[Route | AnsweringRoute | None]()
-    response = _Visible[ResponseHead]()
-    provide = _Visible[Callable[[Any, Any], None]]()
-    ask = _Visible[Callable[[Any], Any]]()
-    cornerstone = _Visible[Metadata]()
-    endpoint = _Visible[Metadata]()
+    __hive_context__: Any = _NoContext()
+    app = _Visible[HiveInterface]("app")
+    app_state = _Visible[ComponentState]("app_state")
+    request = _Visible[HTTPConnection]("request")
+    request_state = _Visible[ComponentState]("request_state")
+    error = _Visible[BaseException | None]("error")
+    status = _Visible[int | None]("status")
+    route = _Visible[Route | AnsweringRoute | None]("route")
+    response = _Visible[ResponseHead]("response")
+    provide = _Visible[Callable[[Any, Any], None]]("provide")
+    ask = _Visible[Callable[[Any], Any]]("ask")
+    cornerstone = _Visible[Metadata]("cornerstone")
+    endpoint = _Visible[Metadata]("endpoint")
 
 
 class CornerstoneHooks(Hooks):
@@ -136,7 +142,7 @@ class EndpointAsyncHooks(EndpointHooks):
 
 def attach_context(hooks: Hooks, context: LifeContext) -> None:
     """Let a hooks object see what the context has."""
-    hooks.__dict__[_CONTEXT] = context
+    object.__setattr__(hooks, _CONTEXT, context)  # whatever the class makes of assignments
 
 
 def is_overridden(hooks: type[Hooks], name: str) -> bool:

@@ -41,8 +41,8 @@ class RequestsInFlight:
 
     def __init__(self) -> None:
         self._is_asyncio = anyio.get_cancelled_exc_class() is asyncio.CancelledError
-        self._cancels: dict[object, tuple[Callable[[], object], Scope]] = {}
-        """By request: what cancels it, and its scope."""
+        self._left: dict[object, tuple[Any, Scope]] = {}
+        """By request: the task or cancel scope to be cancelled, and its scope."""
         self._cancelled: set[object] = set()
         self._all_ended: anyio.Event | None = None
 
@@ -66,40 +66,34 @@ class RequestsInFlight:
                 await self._wait()
         except anyio.get_cancelled_exc_class() as cancelled:
             pending = cancelled
-        if self._cancels:
-            for key, (cancel, scope) in [*self._cancels.items()]:
+        if self._left:
+            for key, (work, scope) in [*self._left.items()]:
                 hooked: HookedRequest | None = scope.get(HOOKED)
                 # Hooks after a request are bounded in time, and no shield keeps asyncio's
                 # cancellation from them.
                 if hooked is None or not hooked.is_over:
                     self._cancelled.add(key)
-                    cancel()
+                    work.cancel()
             with anyio.move_on_after(cleanup_seconds, shield=True):
                 await self._wait()
-        if self._cancels:
+        if self._left:
             text = "%d requests were still at work %g seconds after they were cancelled"
-            _logger.error(text, len(self._cancels), cleanup_seconds)
+            _logger.error(text, len(self._left), cleanup_seconds)
         if pending is not None:
             raise pending
 
     async def _wait(self) -> None:
-        while self._cancels:
+        while self._left:
             self._all_ended = anyio.Event()
             await self._all_ended.wait()
 
-    def _forget(self, key: object) -> None:
-        del self._cancels[key]
-        if self._all_ended is not None and not self._cancels:
-            self._all_ended.set()
-
     def _track_tasks(self, app: ASGIApp) -> ASGIApp:
-        cancels, cancelled, forget = self._cancels, self._cancelled, self._forget
+        left, cancelled = self._left, self._cancelled
         get_task: Callable[[], Any] = asyncio.current_task
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            key = object()
-            task = get_task()
-            cancels[key] = task.cancel, scope
+            key, task = object(), get_task()
+            left[key] = task, scope
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
@@ -108,7 +102,9 @@ class RequestsInFlight:
                     raise
                 raise _refuse(scope) from None
             finally:
-                forget(key)
+                del left[key]
+                if self._all_ended is not None and not left:
+                    self._all_ended.set()
                 if key in cancelled:
                     cancelled.discard(key)
                     task.uncancel()
@@ -116,14 +112,18 @@ class RequestsInFlight:
         return answer
 
     def _track_scopes(self, app: ASGIApp) -> ASGIApp:
+        left = self._left
+
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             key = object()
             with anyio.CancelScope() as cancel_scope:
-                self._cancels[key] = cancel_scope.cancel, scope
+                left[key] = cancel_scope, scope
                 try:
                     await app(scope, receive, send)
                 finally:
-                    self._forget(key)
+                    del left[key]
+                    if self._all_ended is not None and not left:
+                        self._all_ended.set()
             self._cancelled.discard(key)
             if cancel_scope.cancelled_caught:
                 raise _refuse(scope)

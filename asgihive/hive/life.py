@@ -21,6 +21,7 @@ from asgihive.hive.fastapi_routers import (
     APIRouterInclusion,
     FastAPIRoutes,
     is_api_router,
+    list_asked_by_fastapi,
     list_functions,
 )
 from asgihive.hive.graph import record_foreign_routes
@@ -142,24 +143,23 @@ class Life:
             return
         steps = self._list_request_steps()
         of_websockets = {each.owner for each in steps if each.websockets}
-        for route, signature, argument, kind in list_asked(self.router):
+        asked = [*list_asked(self.router)]
+        if self._fastapi is not None:
+            asked += list_asked_by_fastapi(self._fastapi.app)
+        for function, parameter, kind, of_websocket in asked:
             owner = self.provided.owners.get(kind)
             name = format_type(kind)
             if owner is None:
                 problem = f"which no cornerstone provides; {self.provided.list_types(name)}"
                 # Not told apart from one that nothing provides: no request has come yet.
                 problem += f"; what is provided for a request is said by `provides = ({name},)`"
-            elif (
-                route.kind == "websocket"
-                and kind not in self.provided.values
-                and owner not in of_websockets
-            ):
+            elif of_websocket and kind not in self.provided.values and owner not in of_websockets:
                 problem = f"which {owner} provides for http only: it needs `websockets = True`"
             else:
                 continue
-            place = find_location(signature.function)
-            detail = f"the parameter {argument.name!r} asks for {name}, {problem}"
-            raise ComponentError(find_name(signature.function), place, detail)
+            place = find_location(function)
+            detail = f"the parameter {parameter!r} asks for {name}, {problem}"
+            raise ComponentError(find_name(function), place, detail)
 
     def _add_error_rules(self, component: Component) -> None:
         rules = self.errors.common if component.kind == "cornerstone" else ErrorRules()
@@ -313,17 +313,23 @@ class Life:
 
         Inside of another application it is a copy, which has its own `app` and `root_path`.
         """
-        states = RequestStates(self.known, self.provided)
-        if "app" not in scope and "router" not in scope:
-            scope["app"], scope["router"] = self._hive, self.router
-            _share_state(scope, states)
-            return scope
-        urls = LayeredUrls(self.router, scope) if "router" in scope else self.router
         state = scope.setdefault("state", {})
-        scope = enter_layer(scope, {"app": self._hive, "router": urls, "state": state})
-        for each in ("route", "endpoint"):  # those of the mount, until one of the hive answers
-            scope.pop(each, None)
-        _share_state(scope, states)
+        if "app" in scope or "router" in scope or "cornerstones" in state:
+            return self._enter_layer(scope)
+        scope["app"], scope["router"] = self._hive, self.router
+        state["cornerstones"] = RequestStates(self.known, self.provided)
+        return scope
+
+    def _enter_layer(self, scope: Scope) -> Scope:
+        if "app" in scope or "router" in scope:
+            urls = LayeredUrls(self.router, scope) if "router" in scope else self.router
+            changes = {"app": self._hive, "router": urls, "state": scope["state"]}
+            scope = enter_layer(scope, changes)
+            for each in ("route", "endpoint"):  # those of the mount, until one of the hive answers
+                scope.pop(each, None)
+        else:
+            scope["app"], scope["router"] = self._hive, self.router
+        _share_state(scope, RequestStates(self.known, self.provided))
         return scope
 
     def surround(self, scope: Scope) -> Scope:

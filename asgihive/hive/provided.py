@@ -1,16 +1,15 @@
 """Values by type: cornerstones provide them, handlers, dependencies and hooks ask for them."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from asgihive.asgi import Depends, Route, Router, list_routes
+from asgihive.asgi import Depends, Router, list_routes
 from asgihive.asgi.arguments import Call
 from asgihive.asgi.call_plans import plan_route
-from asgihive.asgi.signatures import Argument, Signature
 from asgihive.errors import ComponentError, HiveError, suggest_name
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ else:
 
         For handlers and dependencies in the routers of a hive, and in FastAPI's routers where
         FastAPI is imported before. That some cornerstone provides the type is checked when the
-        hive starts, except for FastAPI's.
+        hive starts.
         """
 
         def __class_getitem__(cls, kind: Any) -> Any:
@@ -143,8 +142,17 @@ def format_type(kind: Any) -> str:
     return str(getattr(kind, "__qualname__", kind))
 
 
-def list_asked(router: Router) -> Iterator[tuple[Route, Signature, Argument, Any]]:
-    """Yield what the routes of a router ask for by type: route, function, parameter and type."""
+class Asked(NamedTuple):
+    """What a parameter asks for by type."""
+
+    function: Callable[..., Any]
+    parameter: str
+    kind: Any
+    of_websocket: bool
+
+
+def list_asked(router: Router) -> Iterator[Asked]:
+    """Yield what the routes of a router ask for by type."""
     for _, route in list_routes(router):
         plan = plan_route(route, overridden=any(route.overrides))
         bound = (*plan.steps, plan.handler) if plan.handler is not None else plan.steps
@@ -154,4 +162,5 @@ def list_asked(router: Router) -> Iterator[tuple[Route, Signature, Argument, Any
                 if isinstance(reader, ProvidedReader) and not any(
                     reader in each for each in route.overrides
                 ):
-                    yield route, signature, argument, reader.kind
+                    is_websocket = route.kind == "websocket"
+                    yield Asked(signature.function, argument.name, reader.kind, is_websocket)

@@ -1,7 +1,7 @@
 """What components are and what they keep: for the life of the application, and for a request."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
 from asgihive.errors import HookDenied, join_names
@@ -97,10 +97,12 @@ class RequestStates(Mapping[str, ComponentState]):
     _components: Mapping[str, Metadata]
     provided: ProvidedValues
     """By type, of the life."""
-    _made: dict[str, ComponentState] = field(default_factory=dict)
+    _made: dict[str, ComponentState] | None = None
     _values: dict[Any, Any] | None = None
 
     def __getitem__(self, key: str) -> ComponentState:
+        if self._made is None:
+            self._made = {}
         found = self._made.get(key)
         if found is None:
             if key not in self._components:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 from urllib.parse import quote, urlencode
 
@@ -21,7 +22,7 @@ from asgihive.isolation.readers import Readers
 from asgihive.service.app import ReadingParts
 from asgihive.service.batch import Batch
 from asgihive.service.gate import STATUSES
-from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
+from asgihive.service.parameters import FILE_PREFIX, NAMED_FILE, find_file_in_path
 from asgihive.service.store import Store
 
 # Where a response takes no longer, it is not worth watching whether its client goes away.
@@ -69,7 +70,8 @@ class Relay:
         self.is_complete = False
         """Whether the client has got all of it."""
         named = find_file_in_path(scope)
-        self.file = named or parse_query(scope["query_string"]).get("file", [""])[0] or None
+        by_query = parse_query(scope["query_string"]).get("file", [""])[0]
+        self.file = scope.get(NAMED_FILE) or named or by_query or None
         """The client's name of the file that it asks for."""
         self.content: Content | None = None
         """What was in that file, where it had to be known."""
@@ -314,7 +316,9 @@ class Front:
                 await relay.end()
 
 
-def isolate(store: Store, router: Router) -> ReadingParts:
+def isolate(
+    store: Store, router: Router, fronts: Mapping[str, Callable[[ASGIApp], ASGIApp]]
+) -> ReadingParts:
     """Return the parts of a service whose files are read by reader processes.
 
     A batch is taken apart in the front, so that each of its requests needs the permission that an
@@ -323,6 +327,8 @@ def isolate(store: Store, router: Router) -> ReadingParts:
     Args:
         store: of the front, where nothing is opened through it.
         router: the service's routes.
+        fronts: by the name of a route, what makes an application of the front that stands before
+            that route in the readers.
 
     Raises:
         ValueError: there can be no reader processes here.
@@ -331,8 +337,11 @@ def isolate(store: Store, router: Router) -> ReadingParts:
     front = Front(readers)
     relayed = Router(optional_trailing_slash=router.optional_trailing_slash)
     for route in router.registered:
-        is_batch = isinstance(route.target, Batch)
-        app: ASGIApp = Batch(store, relayed) if is_batch else front
+        app: ASGIApp = front
+        if isinstance(route.target, Batch):
+            app = Batch(store, relayed)
+        elif route.name in fronts:
+            app = fronts[route.name](front)
         relayed.add(route.path, app, methods=route.methods, name=route.name)
     cornerstone = Component(
         kind="cornerstone",
