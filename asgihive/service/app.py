@@ -11,10 +11,20 @@ from starlette.types import ASGIApp
 from asgihive.asgi import Documentation, Router
 from asgihive.hive import Component, Hive, HiveConfig, ModuleHooks
 from asgihive.hive.imports import find_component_folder
-from asgihive.service.gate import STATUSES, ServiceGate
+from asgihive.object_stores.locations import is_url
+from asgihive.service.gate import STATUSES, ServiceGate, find_route_name
 from asgihive.service.openapi import ServiceDocumentation
-from asgihive.service.operations import HEALTH, METRICS, Figures, Health, Metrics, refuse_metrics
-from asgihive.service.routes import Routes
+from asgihive.service.operations import (
+    HEALTH,
+    METRICS,
+    Figures,
+    Health,
+    Metrics,
+    answer_ok,
+    refuse_metrics,
+)
+from asgihive.service.parameters import ZARR_PREFIX
+from asgihive.service.routes import ReadRoute, Routes
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
@@ -51,12 +61,15 @@ class H5App(Hive):
     Args:
         root: the served directory; nothing outside of it is ever opened. A relative path begins
             at the folder of the file that calls this, if that is a component of a hive, as all
-            paths of hives do; else at the current directory.
+            paths of hives do; else at the current directory. Or the URL of a prefix in an object
+            store, such as `s3://bucket/prefix`, see docs/object-stores.md.
         settings: `H5Settings.from_environment()` by default.
 
     Raises:
         FileNotFoundError, NotADirectoryError: `root` is not there, or no directory.
-        ValueError: there can be no worker processes here, for `isolation="process"`.
+        ValueError: there can be no worker processes here, for `isolation="process"`; or the URL
+            is none that can be served.
+        ExtraMissing: a URL needs the extra `s3`.
     """
 
     gate: ServiceGate
@@ -64,17 +77,48 @@ class H5App(Hive):
     def __init__(self, root: str | os.PathLike[str], settings: H5Settings | None = None) -> None:
         self.settings = H5Settings.from_environment() if settings is None else settings
         folder = find_component_folder(sys._getframe(1)) or os.curdir  # noqa: SLF001  # as `Hive` does
-        self.store = Store(os.path.abspath(os.path.join(folder, root)), self.settings)
-        router = Routes(self.store).router
+        if not is_url(root):
+            root = os.path.abspath(os.path.join(folder, root))
+        self.store = Store(root, self.settings)
+        routes, fronts = Routes(self.store), dict[str, Callable[[ASGIApp], ASGIApp]]()
+        router = routes.router
+        # The front has the permission, which is asked for each directory that is searched.
+        fronts["files"] = lambda _: routes.listing
+        if self.settings.zarr:
+            from asgihive.zarr.relayed import RelayedZarr  # noqa: PLC0415  # it imports what is here
+            from asgihive.zarr.routes import ZarrRoute  # noqa: PLC0415
+
+            router.add(f"{ZARR_PREFIX}{{path:path}}", ZarrRoute(self.store), name="zarr")
+            fronts["zarr"] = partial(RelayedZarr, self.store)
+        if self.settings.pictures:
+            from asgihive.viewer.images import answer_image  # noqa: PLC0415  # as above
+            from asgihive.viewer.permission import PermittedPictures  # noqa: PLC0415
+            from asgihive.viewer.plots import answer_plot  # noqa: PLC0415
+
+            for name, answer in (("image", answer_image), ("plot", answer_plot)):
+                permit = partial(PermittedPictures, route=name)
+                route = ReadRoute(self.store, name, partial(answer, self.store))
+                router.add(f"/{name}", permit(route), name=name)
+                fronts[name] = permit
         parts = ReadingParts(
             _make_cornerstone(self.store), router, partial(Figures.read, self.store)
         )
         if self.settings.isolation == "process":
             from asgihive.isolation.front import isolate  # noqa: PLC0415  # only where it is asked for
 
-            parts = isolate(self.store, router)
+            parts = isolate(self.store, router, fronts)
         metrics = Metrics.make(self.settings, parts.figures)
         parts.router.add(HEALTH, parts.health or Health(self.store), name="health")
+        if self.settings.max_listeners:
+            from asgihive.viewer.events import Events  # noqa: PLC0415  # as above
+
+            parts.router.add("/events", Events(self.store, parts.router), name="events")
+        if self.settings.viewer:
+            from asgihive.viewer.page import add_page  # noqa: PLC0415  # as above
+
+            add_page(parts.router, self.settings)
+        else:
+            parts.router.add("/", answer_ok, name="ok")
         if self.settings.metrics:
             parts.router.add(METRICS, metrics or refuse_metrics, name="metrics")
         super().__init__(
@@ -85,8 +129,8 @@ class H5App(Hive):
             entry_points=False,
             optional_trailing_slash=True,
         )
-        routes = [each.url for each in self.route_records()]
-        self.gate = ServiceGate(self.gate.app, self.settings, routes, metrics)
+        names = {f"/{find_route_name(each.url)}" for each in self.route_records()}
+        self.gate = ServiceGate(self.gate.app, self.settings, names, metrics)
 
     def _make_documentation(self, router: Router) -> Documentation | None:
         return ServiceDocumentation(router, self.settings) if self.settings.docs else None

@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
-import anyio
 import msgpack
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +35,7 @@ from asgihive.asgi.errors import Problem, ProblemsFound, refuse_request
 from asgihive.asgi.request_fields import MAX_FIELDS
 from asgihive.encoders import msgpack as documents
 from asgihive.errors import AnswerTooLarge, BadParameter
+from asgihive.service.answering import receive_nothing
 from asgihive.service.gate import STATUSES, check_permission
 from asgihive.service.requests import Version, finish_response, parse_parameters, parse_wanted
 from asgihive.service.store import Store
@@ -296,7 +296,7 @@ class Batch:
         try:
             scope = _make_scope(batch, asked, form)
             await check_permission(scope)
-            await self._app(scope, _receive, member.send)
+            await self._app(scope, receive_nothing, member.send)
             return await self._encode(member, form)
         except Exception as error:  # noqa: BLE001  # answered: nothing of this request is sent yet
             return await self._refuse(error, batch, form)
@@ -304,7 +304,7 @@ class Batch:
     async def _refuse(self, error: Exception, batch: Scope, form: BatchForm) -> bytes:
         """Return the answer to a request that failed, as a member of the body."""
         member = BatchMember(form, self._most_bytes)
-        await send_error(error, batch, _receive, member.send, statuses=STATUSES)
+        await send_error(error, batch, receive_nothing, member.send, statuses=STATUSES)
         return await self._encode(member, form)
 
     async def _encode(self, member: BatchMember, form: BatchForm) -> bytes:
@@ -347,12 +347,6 @@ def _list_fields(asked: BatchRequest) -> Iterator[tuple[str, str | bytes]]:
             elif each is not None:
                 accepted = "a text, a number, true, false, null, or a list of these is accepted"
                 raise BadParameter(name, str(each), accepted)
-
-
-async def _receive() -> NoReturn:
-    """Wait as a client without a body does, for as long as that of the batch."""
-    while True:
-        await anyio.sleep_forever()
 
 
 def _choose_media_type(name: str | None, accept: str, content_type: str) -> str:

@@ -2,11 +2,11 @@
 
 import math
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -29,7 +29,9 @@ from asgihive.errors import (
     PageTooLarge,
 )
 from asgihive.hdf5.buffers import find_bytes
+from asgihive.hdf5.columns import Columns, find_columns
 from asgihive.hdf5.datasets import Array, Dataset
+from asgihive.hdf5.file_bytes import allow_waiting, without_waiting
 from asgihive.hdf5.layout import LayoutKind
 from asgihive.hdf5.opening import dataset_key, open_dataset
 from asgihive.hdf5.plan import (
@@ -57,6 +59,8 @@ from asgihive.service.requests import (
 from asgihive.service.store import BytesPlace, Store
 from asgihive.tasks import WorkAhead
 
+T = TypeVar("T")
+
 MAX_PAGE_BYTES = 64 << 20
 """Most JSON that a browser is sent as a page: it would hold several times as much, and stop."""
 
@@ -69,6 +73,7 @@ _POINTED_BYTES = 4096
 # What is read and encoded without a thread; a lane costs as much as encoding this much.
 _INLINE_BYTES = 1 << 16
 _INLINE_STRINGS = 1 << 8
+_INLINE_COLUMNS = 1 << 5
 
 # Of a chunk that is in memory, what the event loop copies behind a head: less than a millisecond.
 _COPIED_BYTES = 1 << 21
@@ -105,6 +110,8 @@ class Prepared:
     """What its values come from."""
     selection: Selection | None
     """Of the dataset; None = an empty dataspace."""
+    columns: Columns
+    """What is taken of each element."""
     view: View | None
     values: Values
     """What is sent."""
@@ -136,8 +143,9 @@ class Prepared:
 
     def encode(self, block: Block, array: Array) -> list[bytes]:
         """Return the pieces of a block as it was read."""
-        shape = (*block.shape, *self.dataset.item_shape)
-        return encode(self.encoder, self.values, array, shape, block.first * self.item_size)
+        shape = (*block.shape, *self.columns.item_shape)
+        taken = self.columns.take(array)
+        return encode(self.encoder, self.values, taken, shape, block.first * self.item_size)
 
 
 def open_asked_dataset(request: ReadRequest, lease: Lease) -> Portions[Dataset]:
@@ -152,6 +160,12 @@ def select_elements(request: ReadRequest, dataset: Dataset) -> Selection | None:
     """Return what a request selects; None of an empty dataspace. Raises BadSelection."""
     selection = parse_selection(request.values["selection"], dataset.shape or ())
     return None if dataset.shape is None else selection
+
+
+def choose_columns(request: ReadRequest, dataset: Dataset) -> Columns:
+    """Return what a request takes of each element. Raises BadParameter."""
+    fields, description = request.values["fields"], dataset.description
+    return find_columns(fields, dataset.dtype, dataset.item_shape, description)
 
 
 def hold(store: Store, dataset: Dataset, lease: Lease, selection: Selection | None) -> Held:
@@ -171,9 +185,13 @@ def measure_blocks(dataset: Dataset, selection: Selection, store: Store) -> tupl
 
 
 def make_values(
-    request: ReadRequest, dataset: Dataset, shape: tuple[int, ...] | None, dtype: np.dtype[Any]
+    request: ReadRequest,
+    dataset: Dataset,
+    columns: Columns,
+    shape: tuple[int, ...] | None,
+    dtype: np.dtype[Any],
 ) -> Values:
-    """Return what is sent of elements in a shape and type.
+    """Return what is sent of columns in a shape and type.
 
     Raises:
         FormatMismatch: they are to be what a JavaScript typed array holds, and are not numbers.
@@ -191,7 +209,9 @@ def make_values(
     elif safe:
         accepted = f"safe converts numbers, and these values are {dtype}; use origin"
         raise FormatMismatch("dtype", "safe", accepted)
-    return Values(dataset.path.rsplit("/", 1)[-1], shape, dtype)
+    column = "" if columns.is_several else ".".join(columns.names)
+    described = columns.description if dtype == columns.dtype else {}
+    return Values(dataset.path.rsplit("/", 1)[-1], shape, dtype, column, described)
 
 
 def check_values(request: ReadRequest, values: Values) -> None:
@@ -200,9 +220,12 @@ def check_values(request: ReadRequest, values: Values) -> None:
     Raises:
         FormatMismatch: the format cannot hold them.
         PageTooLarge: a browser would show them as a page.
+        NeedsThread: the thread must not wait, and to describe all columns takes a while.
     """
     encoder: Any = request.encoder
     check_fit(encoder, values)
+    if _is_wide(encoder, values):
+        allow_waiting()
     if request.is_navigation and isinstance(encoder, Json):
         size = encoder.estimate_length(values)
         if size > MAX_PAGE_BYTES:
@@ -212,23 +235,26 @@ def check_values(request: ReadRequest, values: Values) -> None:
 @measured("plan")
 def plan_values(store: Store, request: ReadRequest, dataset: Dataset, lease: Lease) -> Prepared:
     """Return what is read of a dataset, once it is certain that it may be."""
+    encoder: Any = request.encoder
     selection, view = select_elements(request, dataset), None
+    columns = choose_columns(request, dataset)
     if selection is not None and request.view is not None:
-        view = plan_view(selection, dataset.dtype, request.view, dataset.item_shape)
+        view = plan_view(selection, columns.dtype, request.view, columns.item_shape)
         selection = view.nearest
-    shape = None if selection is None else (*selection.shape, *dataset.item_shape)
-    values = make_values(request, dataset, shape, dataset.dtype)
+    shape = None if selection is None else (*selection.shape, *columns.item_shape)
+    values = make_values(request, dataset, columns, shape, columns.dtype)
     count = 0
     blocks: Iterator[Block] = iter(())
     if selection is not None:
         count = selection.size
-        size = count * dataset.item_bytes
+        size = count * columns.item_bytes
         if size > store.settings.max_response_bytes:
             raise AnswerTooLarge(size, store.settings.max_response_bytes)
         item_bytes, block_bytes = measure_blocks(dataset, selection, store)
+        if getattr(encoder, "has_whole_rows", False) and len(selection.shape) == 2:
+            block_bytes = max(block_bytes, item_bytes * selection.shape[1])
         blocks = plan_blocks(selection, dataset.layout.chunks, item_bytes, block_bytes)
     check_values(request, values)
-    encoder: Any = request.encoder
     is_raw = getattr(encoder, "is_raw", False)
     return Prepared(
         request=request,
@@ -237,12 +263,13 @@ def plan_values(store: Store, request: ReadRequest, dataset: Dataset, lease: Lea
         held=hold(store, dataset, lease, selection),
         sources=SourcesFound(depends_on_all=dataset.layout.kind is not LayoutKind.EXTERNAL),
         selection=selection,
+        columns=columns,
         view=view,
         values=values,
         encoder=encoder,
         is_raw=is_raw,
-        is_as_stored=is_raw and values.dtype == dataset.dtype,
-        item_size=math.prod(dataset.item_shape),
+        is_as_stored=is_raw and columns.ways is None and values.dtype == dataset.dtype,
+        item_size=math.prod(columns.item_shape),
         head=encoder.head(values),
         length=encoder.length(values),
         count=count,
@@ -310,6 +337,8 @@ async def _answer(store: Store, request: ReadRequest, wanted: Wanted, lease: Lea
             return prepared, None
         # What has to be read here anyway, or is so little that another visit would cost more.
         is_little = block.size * dataset.item_bytes <= _INLINE_BYTES
+        # A store is not waited for here, where others wait as well.
+        is_little = is_little and isinstance(dataset.file.descriptor, int)
         if dataset.has_many_chunks(block.axes) or not (dataset.needs_library or is_little):
             return prepared, None
         return prepared, dataset.read(lease, block.axes)
@@ -319,10 +348,28 @@ async def _answer(store: Store, request: ReadRequest, wanted: Wanted, lease: Lea
 
 
 async def _answer_at_hand(store: Store, request: ReadRequest, wanted: Wanted) -> Answered | None:
-    """Do the same for values of a file that is open already that need no libhdf5.
+    """Do the same for values that need no libhdf5; few plain bytes in memory need no thread."""
 
-    A thread is needed to read and decode them, and it need not be libhdf5's; for few plain
-    bytes that are in memory not even that. None when the values are not like that.
+    async def answer(dataset: Dataset, lease: Lease) -> Answered:
+        if dataset.needs_library:
+            raise NeedsThread
+        with without_waiting():
+            prepared = plan_values(store, request, dataset, lease)
+        return await _read_first(store, prepared, wanted, None)
+
+    return await read_at_hand(store, request, answer)
+
+
+async def read_at_hand(
+    store: Store, request: ReadRequest, work: Callable[[Dataset, Lease], Awaitable[T]]
+) -> T | None:
+    """Return what `work` makes of a dataset that is open already, in an unchanged file.
+
+    A thread may be needed to read and decode it, but not that of libhdf5. None when there is no
+    such dataset, or `work` raises NeedsThread.
+
+    Args:
+        work: releases the lease when it is done.
     """
     # A function of its own, so that nothing of this is held while the library lane is waited for.
     lease = Lease(store.pool)
@@ -330,9 +377,7 @@ async def _answer_at_hand(store: Store, request: ReadRequest, wanted: Wanted) ->
         dataset = store.pool.at_hand(request.file, dataset_key(request.path), lease)
         if isinstance(dataset, Dataset):
             lease.objects.append(dataset)
-            if not dataset.needs_library:
-                prepared = plan_values(store, request, dataset, lease)
-                return await _read_first(store, prepared, wanted, None)
+            return await work(dataset, lease)
     except (FileChanged, NeedsThread):
         pass
     except BaseException:
@@ -423,11 +468,21 @@ def _read_at_once(store: Store, dataset: Dataset, block: Block, lease: Lease) ->
 
 def _is_encoded_at_once(prepared: Prepared, array: Array) -> bool:
     """Return whether that is too little work for a thread, or none."""
+    if _is_wide(prepared.encoder, prepared.values):
+        return False
     if array.nbytes <= _INLINE_BYTES:
         return not array.dtype.hasobject or _is_little_text(array)
     is_one_block = array.size <= prepared.encoder.block_elements
     is_no_work = prepared.is_as_stored and not has_padding(array.dtype)
     return is_no_work and is_one_block and find_bytes(array) is not None
+
+
+def _is_wide(encoder: Encoder, values: Values) -> bool:
+    """Return whether a table has many columns, each of which is some work in every block."""
+    if not getattr(encoder, "has_whole_rows", False):
+        return False
+    columns = len(values.dtype.names or ()) or math.prod((values.shape or ())[1:])
+    return columns > _INLINE_COLUMNS
 
 
 def _is_little_text(array: Array) -> bool:
@@ -540,8 +595,8 @@ def encode(
 def make_whole_response(
     encoder: Encoder, values: Values, pieces: list[bytes], view: View | None
 ) -> BufferedResponse:
-    """Return the response that consists of these pieces."""
-    body = join_pieces([encoder.head(values), *pieces, encoder.tail(values)])
+    """Return the response that consists of these pieces, the head among them, and the tail."""
+    body = join_pieces([*pieces, encoder.tail(values)])
     return BufferedResponse(body, headers=make_value_headers(encoder, values, view))
 
 

@@ -1,10 +1,10 @@
 """The files themselves: `/files` lists a directory, `/file` gives one HDF5 file as it is."""
 
 import base64
-import hashlib
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
@@ -29,18 +29,29 @@ from asgihive.asgi.request_fields import (
 )
 from asgihive.encoders.protocol import DocumentEncoder
 from asgihive.errors import (
+    BadParameter,
     DescriptorsExhausted,
+    FileError,
     FileMissing,
     FileUnreadable,
     Overloaded,
     ReadTimeout,
 )
-from asgihive.hdf5.directory import Entry, Page, WholeFile, list_directory
+from asgihive.hdf5.directory import (
+    Entry,
+    ListingRequest,
+    Page,
+    Rank,
+    SortKey,
+    WholeFile,
+)
 from asgihive.hdf5.file_bytes import encoded, text
 from asgihive.hdf5.pool import Lease
+from asgihive.service.gate import Permission, RequestedEntity, find_permission, is_permitted
 from asgihive.service.parameters import find_file_in_path
 from asgihive.service.requests import (
     COMPRESS_OVER_BYTES,
+    ReadRequest,
     Version,
     Wanted,
     finish_response,
@@ -56,6 +67,8 @@ BLOCK_BYTES = 1 << 20
 """How much of a file is read and sent at one go."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_INTEGER = re.compile(rb"-?[0-9]{1,20}")
+
 
 class Files:
     """The two routes over one store."""
@@ -65,24 +78,18 @@ class Files:
         self._sending = 0
 
     async def list(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer `/files`: a page of a directory, made in a lane."""
+        """Answer `/files`: a page of a directory, or of all below it, made in a lane."""
         request = read_request(scope, "files")
         encoder = cast("DocumentEncoder", request.encoder)
-        directory, after, limit = (request.values[name] for name in ("dir", "after", "limit"))
-        sandbox = self._store.sandbox
-
-        def document() -> tuple[bytes, bool]:
-            page = list_directory(sandbox, directory, after, limit)
-            return encoder.document(_describe_page(directory, page)), bool(page.entries)
-
+        asked, permission = _read_listing(request), find_permission(scope)
         try:
-            body, has_entries = await self._store.lanes.decode.run(document)
+            body, has_entries = await self._list(asked, permission, encoder)
         except (FileMissing, FileUnreadable):
             await self._store.check_root()
             raise
         except DescriptorsExhausted:
             await self._store.close_unheld_files()
-            body, has_entries = await self._store.lanes.decode.run(document)
+            body, has_entries = await self._list(asked, permission, encoder)
         if not has_entries:  # as where nothing is mounted any more
             await self._store.check_root()
         response = BufferedResponse(body, headers={"content-type": encoder.media_type})
@@ -94,6 +101,36 @@ class Files:
         # Without preconditions: a page has no version that they could be about.
         answer = await finish_response(wanted, version, response, self._store.run_in_decode_lane)
         await answer(scope, receive, send)
+
+    async def _list(
+        self, asked: ListingRequest, permission: Permission | None, encoder: DocumentEncoder
+    ) -> tuple[bytes, bool]:
+        """Return a page of a directory as a document, and whether it has entries.
+
+        The directory may be listed; of those below it, what the permission says.
+        """
+        run, listing = self._store.lanes.decode.run, self._store.make_listing(asked)
+
+        def encode() -> tuple[bytes, bool]:
+            page = listing.make_page()
+            return encoder.document(_describe_page(asked, page)), bool(page.entries)
+
+        def list_one() -> tuple[bytes, bool]:
+            listing.add(asked.directory)
+            return encode()
+
+        if not asked.is_recursive:  # at one go: a lane may have many who wait for it
+            return await run(list_one)
+        pending = await run(partial(listing.add, asked.directory))
+        while pending:
+            directory = pending.pop()
+            if permission is not None:
+                requested = RequestedEntity("files", directory, "/")
+                if not await is_permitted(permission, requested):
+                    continue
+            with suppress(FileError):  # it has gone meanwhile, or cannot be read
+                pending += await run(partial(listing.add, directory))
+        return await run(encode)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer `/file` and `/file/{path}`: the bytes of one HDF5 file, or a range of them.
@@ -172,11 +209,13 @@ class Files:
         seconds = self._store.settings.read_timeout_seconds
         for start in range(sent.start, sent.stop, BLOCK_BYTES):
             length = min(BLOCK_BYTES, sent.stop - start)
-            yield await self._read_block(partial(file.read, start, length), seconds)
+            yield await self._read_block(file, start, length, seconds)
 
-    async def _read_block(self, read: Callable[[], bytes], seconds: float) -> bytes:
+    async def _read_block(self, file: WholeFile, start: int, length: int, seconds: float) -> bytes:
+        read = partial(file.read, start, length)
         with anyio.move_on_after(seconds):
-            return await self._store.lanes.decode.run(read, patient=True)
+            async with file.holding(start, length):
+                return await self._store.lanes.decode.run(read, patient=True)
         raise ReadTimeout(seconds)
 
 
@@ -185,27 +224,62 @@ def _make_validators(file: WholeFile) -> Validators:
     if not file.settled:
         return Validators()
     identity = file.identity
-    # Without the device: machines that share a network file system number it as they like.
-    parts = (identity.inode, identity.size, identity.mtime_ns, identity.ctime_ns)
-    tag = f'"{hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()}"'
+    tag = f'"{identity.version}"'
     if not file.is_direct:  # an older file may be there next, and its date would say nothing
         return Validators(tag)
     return Validators.from_times(tag, identity.mtime_ns, identity.ctime_ns, time.time_ns())
 
 
-def _describe_page(directory: str, page: Page) -> dict[str, Any]:
+def _read_listing(request: ReadRequest) -> ListingRequest:
+    """Return what a request asks for. Raises BadParameter: `after` is of another order."""
+    values = request.values
+    sort, after = values["sort"], values["after"]
+    try:
+        rank = _parse_cursor(after, sort) if after else None
+    except ValueError as error:
+        shown = base64.urlsafe_b64encode(after).decode().rstrip("=")
+        raise BadParameter("after", shown, str(error)) from None
+    return ListingRequest(
+        values["dir"],
+        values["limit"],
+        tuple(values["search"].split()),
+        values["recursive"],
+        sort,
+        values["order"] == "descending",
+        rank,
+    )
+
+
+def _make_cursor(rank: Rank, sort: SortKey) -> str:
+    """Return the text that asks for what comes after an entry."""
+    value, name, folder = rank
+    if sort is not SortKey.NAME or folder:
+        # No name of a file has a byte 0.
+        name = b"\0".join((sort.encode(), b"%d" % value, name, folder))
+    return base64.urlsafe_b64encode(name).decode().rstrip("=")
+
+
+def _parse_cursor(cursor: bytes, sort: SortKey) -> Rank:
+    """Return the entry that a cursor names. Raises ValueError: it is of another order."""
+    match cursor.split(b"\0"):
+        case [name] if sort is SortKey.NAME:
+            return 0, name, b""
+        case [key, value, name, folder] if key == sort.encode() and _INTEGER.fullmatch(value):
+            return int(value), name, folder
+    raise ValueError(f"the `next` of the page before, sorted by {sort} as well, is accepted")
+
+
+def _describe_page(asked: ListingRequest, page: Page) -> dict[str, Any]:
     """Return a page as a document.
 
     `file` is the path to ask with; in `encoded` it is what stands behind `file=`, `dir=` or
     `/file/` in a URL, which also says names that are not UTF-8.
     """
-    cursor = None
-    if page.next is not None:
-        cursor = base64.urlsafe_b64encode(page.next).decode().rstrip("=")
     return {
-        "dir": text(encoded(directory)),
+        "dir": text(encoded(asked.directory)),
         "entries": [_describe_entry(each) for each in page.entries],
-        "next": cursor,
+        "next": None if page.next is None else _make_cursor(page.next, asked.sort),
+        "complete": page.is_complete,
     }
 
 

@@ -31,23 +31,26 @@ from asgihive.asgi.layers import enter_layer
 from asgihive.asgi.request_fields import check_framing
 from asgihive.asgi.responses import Passage
 from asgihive.concurrency import RequestContext, Timings, get_spent, request_context
-from asgihive.hdf5.file_bytes import split_path
+from asgihive.hdf5.file_bytes import decoded, split_path
 from asgihive.hdf5.open_file import Unsettled
 from asgihive.hdf5.sandbox import normalised
 from asgihive.service import access_log
 from asgihive.service.access_log import AccessEntry
 from asgihive.service.operations import Metrics
-from asgihive.service.parameters import FILE_PREFIX, find_file_in_path
+from asgihive.service.parameters import FILE_PREFIX, VIEW_PREFIX, ZARR_PREFIX, find_file_in_path
 from asgihive.settings import H5Settings
 
 STATUSES: dict[type[Exception], int] = {
     errors.BadParameter: 422,
+    errors.ExtraMissing: 501,
     errors.FileMissing: 404,
     errors.FileForbidden: 403,
     errors.FileUnreadable: 422,
     errors.FileBeingWritten: 503,
     errors.FileChanged: 503,
     errors.RootUnreadable: 503,
+    errors.StoreUnavailable: 503,
+    errors.StoreRefused: 502,
     errors.ReaderCrashed: 500,
     errors.EntityMissing: 404,
     errors.LinkUnresolved: 404,
@@ -68,7 +71,7 @@ STATUSES: dict[type[Exception], int] = {
 }
 """Which error answers with which HTTP status: the one table of it (RFC 9110, section 15)."""
 
-OPEN_ROUTES = frozenset({"", "health", "metrics", "openapi.json", "docs"})
+OPEN_ROUTES = frozenset({"", "health", "metrics", "openapi.json", "docs", "view"})
 """What is answered without a token: nothing of it is of a file. What is below it is, too."""
 
 PERMISSION = "h5_permission"
@@ -92,7 +95,10 @@ EXPOSED_HEADERS = (
     "server-timing",
     "www-authenticate",
     "x-asgihive-factors",
+    "x-asgihive-limits",
     "x-asgihive-method",
+    "x-asgihive-paths",
+    "x-asgihive-selection",
     "x-asgihive-shape",
 )
 """What a page may read of a response beside the CORS-safelisted names (Fetch standard, 2.2.2)."""
@@ -211,7 +217,7 @@ class ServiceGate(Gate):
     ) -> None:
         """Hand a request that may pass to the service, and answer any other, and what it raises."""
         path = get_route_path(scope) if scope.get("root_path") else scope["path"]
-        route = "file" if path.startswith(FILE_PREFIX) else path.strip("/")
+        route = find_route_name(path)
         if (label := f"/{route}") in self._routes:
             passage.label = label
         if self._cors is not None and scope["type"] == "http":
@@ -394,6 +400,14 @@ class CrossOrigin(CORSMiddleware):
         return JSONResponse({"message": message}, answer.status_code, headers)
 
 
+def find_route_name(path: str) -> str:
+    """Return what a route is called: its path without slashes, and without names of files."""
+    for prefix in (FILE_PREFIX, VIEW_PREFIX, ZARR_PREFIX):
+        if path.startswith(prefix):
+            return prefix.strip("/")
+    return path.strip("/")
+
+
 def is_open(route: str) -> bool:
     """Return whether a route is answered without a token."""
     return route.partition("/")[0] in OPEN_ROUTES
@@ -488,19 +502,34 @@ async def check_permission(scope: Scope) -> None:
         BadParameter, FileMissing: nothing can be meant.
         Exception: whatever the permission raises.
     """
-    permission: Permission | None = scope.get("state", {}).get(PERMISSION)
+    permission = find_permission(scope)
     requested = None if permission is None else get_requested_entity(scope)
     if permission is None or requested is None:
         return
+    if not await is_permitted(permission, requested):
+        raise errors.FileForbidden(requested.file or "/")
+
+
+def find_permission(scope: Scope) -> Permission | None:
+    """Return the permission that an application has put into the state of a request."""
+    found: Permission | None = scope.get("state", {}).get(PERMISSION)
+    return found
+
+
+async def is_permitted(permission: Permission, requested: RequestedEntity) -> bool:
+    """Return whether a permission lets something be answered; raises whatever it raises."""
     allowed = permission(requested)
     if inspect.isawaitable(allowed):
         allowed = await allowed
-    if allowed is not True:
-        raise errors.FileForbidden(requested.file or "/")
+    return allowed is True
 
 
 def get_requested_entity(scope: Scope) -> RequestedEntity | None:
     """Return what a request asks for; None where that is no file.
+
+    And None of `/zarr`, which asks the permission itself: which part of its URL is a file, and
+    which entity a name there stands for, is known to whoever has looked at them. And of `/view`,
+    whose query says what the page is to ask for; the page itself is of no file.
 
     Raises:
         BadParameter, FileMissing: nothing can be meant.
@@ -508,14 +537,16 @@ def get_requested_entity(scope: Scope) -> RequestedEntity | None:
     query, named = parse_query(scope["query_string"]), find_file_in_path(scope)
     if named is not None:
         return RequestedEntity("file", normalised(named), "/")
-    route = get_route_path(scope).strip("/")
+    route = find_route_name(get_route_path(scope))
+    if route in {ZARR_PREFIX.strip("/"), VIEW_PREFIX.strip("/")}:
+        return None
     if route == "files":
         return RequestedEntity(route, normalised(query.get("dir", [""])[0]), "/")
     file = query.get("file", [""])[0]
     if not file:
         return None
     path = b"/".join(split_path(query.get("path", [""])[0] or "/"))
-    return RequestedEntity(route, normalised(file), "/" + path.decode("utf-8", "surrogateescape"))
+    return RequestedEntity(route, normalised(file), "/" + decoded(path))
 
 
 def make_private(directives: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from asgihive import errors
 from asgihive.asgi import Documentation, Router
 from asgihive.asgi.arguments import JSON, MSGPACK_TYPES
+from asgihive.encoders.pictures import IMAGE_FORMATS, SVG
 from asgihive.encoders.protocol import list_document_encoders, list_encoders
 from asgihive.hdf5.directory import EntryKind
 from asgihive.hdf5.statistics import MAX_BINS
@@ -20,7 +21,8 @@ from asgihive.service.batch import MAX_BATCH_REQUESTS
 from asgihive.service.files import MEDIA_TYPE
 from asgihive.service.gate import STATUSES, is_open
 from asgihive.service.operations import HEALTH, METRICS
-from asgihive.service.parameters import PARAMETERS, Schema
+from asgihive.service.parameters import PARAMETERS
+from asgihive.service.query import Schema
 from asgihive.settings import H5Settings
 
 _VERSION = version("asgihive")  # reads a file, which the event loop must not
@@ -37,6 +39,7 @@ Errors = Sequence[type[Exception]]
 _FILE: Errors = (
     *(errors.BadParameter, errors.FileMissing, errors.FileForbidden, errors.FileUnreadable),
     *(errors.FileChanged, errors.Overloaded, errors.ReadTimeout, errors.ReaderCrashed),
+    *(errors.StoreUnavailable, errors.StoreRefused),
 )
 _ENTITY: Errors = (
     *_FILE,
@@ -66,6 +69,20 @@ _FILE_IN_PATH = {
     "required": True,
 }
 
+_KEY_IN_PATH = {
+    "name": "path",
+    "in": "path",
+    "description": "The file, relative to the served directory, behind it `.zarr` or not, and "
+    "`/@` with a version or not; then the path of a group or dataset, and `zarr.json`, or `c` and "
+    "the coordinates of a chunk; slashes as they are.",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "examples": ["demo.nxs/entry/images/data/c/0/0/0"],
+    },
+    "required": True,
+}
+
 
 def refer(name: str) -> Schema:
     """Return a reference to one of `SCHEMAS`."""
@@ -88,6 +105,10 @@ class _RouteText:
     is_versioned: bool = False
     """Whether it answers conditional requests."""
     has_ranges: bool = False
+    parameters: str = ""
+    """The route in `PARAMETERS`, if that is not what the path says."""
+    in_path: Mapping[str, Any] | None = None
+    """The parameter in the path."""
 
 
 def _list_operations() -> dict[str, _RouteText]:
@@ -101,7 +122,12 @@ def _list_operations() -> dict[str, _RouteText]:
     )
     batched: Schema = {"type": "array", "items": refer("BatchAnswer")}
     return {
-        "/": _RouteText("Is it there?", content={"text/plain": {"type": "string", "const": "ok"}}),
+        "/": _RouteText(
+            "Is it there?",
+            "A browser, which prefers HTML, is led to the page at `view/`, unless the setting "
+            "`viewer` is off.",
+            content={"text/plain": {"type": "string", "const": "ok"}},
+        ),
         "/meta": _RouteText(
             "Metadata of an entity",
             "Of a group, also of its children, one level deep.",
@@ -126,16 +152,18 @@ def _list_operations() -> dict[str, _RouteText]:
             "Of complex numbers JSON has `[re, im]`, of NaN and infinities null. `bin` is the "
             "values as they lie in memory, in C order. `csv` and `msgpack` hold numbers, text "
             "and compounds of them, `npy` where these have a fixed length, `csv` in one or "
-            "two dimensions, compounds in one; `tiff` holds numbers in two or three.",
+            "two dimensions, compounds in one; `arrow` holds tables: the same and more of all "
+            "types; `tiff` holds numbers in two or three.",
             # Anything as JSON, bytes in all other formats.
             content={each.media_type: {} for each in list_encoders().values()},
-            errors=_VALUES,
+            errors=(*_VALUES, errors.ExtraMissing),
             is_versioned=True,
             has_ranges=True,
         ),
         "/stats": _RouteText(
             "Statistics of the finite values",
-            schema=refer("Statistics"),
+            "Of several `fields` those of each, by its name.",
+            {"anyOf": [refer("Statistics"), refer("StatisticsByName")]},
             errors=_VALUES,
             is_versioned=True,
         ),
@@ -145,17 +173,60 @@ def _list_operations() -> dict[str, _RouteText]:
             errors=_VALUES,
             is_versioned=True,
         ),
+        "/image": _RouteText(
+            "An image of a selection, in false colours",
+            "Of two dimensions; without a selection, of all others the first element. The first "
+            "row is at the top. Arrays of red, green and blue (HDF5's image convention, or the "
+            "`interpretation` of NeXus) are shown as they are. Headers say what is shown: "
+            "`X-Asgihive-Paths`, `-Selection`, `-Limits` (the values of the first and the last "
+            "colour), and how it was reduced, as of a view of `/data`.",
+            content={each.media_type: {} for each in IMAGE_FORMATS.values()},
+            errors=(*_VALUES, errors.NothingToShow),
+            is_versioned=True,
+        ),
+        "/plot": _RouteText(
+            "A plot of one or several curves",
+            "Of selections of one dimension, with the axis, the errors, the names and the units "
+            "that NeXus has for them. Peaks stay, however many values there are.",
+            content={SVG.media_type: {}},
+            errors=(*_VALUES, errors.NothingToShow),
+            is_versioned=True,
+        ),
         "/files": _RouteText(
             "A page of a directory",
-            "Sorted by name; hidden files are left out.",
+            "Or of all below it. Hidden files are left out.",
             refer("Directory"),
             errors=_FILE,
+        ),
+        "/events": _RouteText(
+            "What happens to a file from now on",
+            "Server-sent events: `changed` with the file and its `version`, `grown` with the new "
+            "`shape` of the dataset at `path`, `gone`. Their `id` is the version.",
+            content={"text/event-stream": {"type": "string"}},
+            errors=_ENTITY,
         ),
         "/file": file,
         "/file/{path}": dataclasses.replace(
             file,
             summary="The same under a URL that ends in its name",
             description="For clients that drop or escape queries, or go by the end of a URL.",
+            in_path=_FILE_IN_PATH,
+        ),
+        "/zarr/{path}": _RouteText(
+            "A file as a Zarr v3 store: metadata of its nodes, and chunks",
+            "404 is metadata that are not there, and nothing else: of a chunk it would mean fill "
+            "values to a client.",
+            content={JSON: {"type": "object"}, "application/octet-stream": {}},
+            errors=_VALUES,
+            others={
+                404: "There are no such metadata",
+                410: "The file, the array or the version is not there, any more or at all",
+                422: "No key of a store, no chunk of the array, or a file that is not HDF5",
+            },
+            is_versioned=True,
+            has_ranges=True,
+            parameters="zarr",
+            in_path=_KEY_IN_PATH,
         ),
         "/batch": _RouteText(
             "Many requests in one",
@@ -213,8 +284,11 @@ class ServiceDocumentation(Documentation):
             "summary": known.summary,
             "tags": ["hdf5"],
             "parameters": [
-                *(each.document() for each in PARAMETERS.get(path.strip("/"), ())),
-                *([_FILE_IN_PATH] if "{path}" in path else []),
+                *(
+                    each.document()
+                    for each in PARAMETERS.get(known.parameters or path.strip("/"), ())
+                ),
+                *([] if known.in_path is None else [known.in_path]),
                 *(_document_field(*each) for each in fields),
             ],
         }
@@ -413,6 +487,7 @@ SCHEMAS: dict[str, Schema] = {
         ),
         description="Of the finite values; all null where there are none.",
     ),
+    "StatisticsByName": _make("object", additionalProperties=refer("Statistics")),
     "Histogram": _make_object(
         {
             "counts": _make_list(_COUNT, maxItems=MAX_BINS),
@@ -439,6 +514,9 @@ SCHEMAS: dict[str, Schema] = {
             "entries": _make_list(refer("DirectoryEntry")),
             "next": _make(
                 ["string", "null"], "The `after` of the next page; null on the last one."
+            ),
+            "complete": _make(
+                "boolean", "False where there is more below than could be looked at in time."
             ),
         }
     ),

@@ -1,4 +1,4 @@
-"""What operators ask: `/health`, whether the service can do its work now, and `/metrics`.
+"""What operators ask: `/`, whether it is there, `/health`, whether it can do its work, `/metrics`.
 
 Metrics are in Prometheus' text format. Several processes of one service share their numbers through
 files in the directory that `PROMETHEUS_MULTIPROC_DIR` names, as `prometheus_client` has it:
@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from asgihive.asgi import BufferedResponse, HTTPException, answer_error, send_error
 from asgihive.asgi.request_fields import join_headers
 from asgihive.concurrency import Lane, RequestContext, request_context, run_in_worker
-from asgihive.errors import Overloaded, RootUnreadable
+from asgihive.errors import Overloaded, RootUnreadable, StoreError
 from asgihive.service.store import Store
 from asgihive.settings import H5Settings
 
@@ -39,6 +39,14 @@ _HEADERS = {"cache-control": "no-store"}
 _WELL = BufferedResponse(
     b'{"status":"ok"}', headers={"content-type": "application/json", **_HEADERS}
 )
+
+OK = BufferedResponse(b"ok", headers={"content-type": "text/plain; charset=utf-8"})
+"""The answer of `/` to programs."""
+
+
+async def answer_ok(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer `/` where there is no page."""
+    await OK(scope, receive, send)
 
 
 class Health:
@@ -118,11 +126,12 @@ class Health:
         self._is_stuck = True
         try:
             # A directory that is mounted on demand is, by this.
-            with os.scandir(self._store.sandbox.root) as entries:
-                next(entries, None)
+            self._store.sandbox.read_root()
             return self._store.sandbox.root_problem()
         except OSError as error:
             return os.strerror(error.errno or errno.EIO)
+        except StoreError as error:
+            return str(error)
         finally:
             self._is_stuck = False
 

@@ -2,11 +2,7 @@
 
 import base64
 import binascii
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import Scope
@@ -19,9 +15,21 @@ from asgihive.encoders.protocol import (
     list_encoders,
 )
 from asgihive.errors import FileMissing, UnknownParameter
+from asgihive.hdf5.directory import SortKey
+from asgihive.hdf5.file_bytes import decoded
 from asgihive.hdf5.links import LinkResolution
-from asgihive.hdf5.statistics import MAX_BINS, ValueRange
+from asgihive.hdf5.statistics import MAX_BINS
 from asgihive.hdf5.views import Method
+from asgihive.service.picture_parameters import IMAGE_PARAMETERS, PICTURED_PATH, PLOT_PARAMETERS
+from asgihive.service.query import (
+    QueryParameter,
+    Schema,
+    choose,
+    choose_word,
+    list_words,
+    parse_count,
+    parse_range,
+)
 from asgihive.settings import parse_boolean
 
 DEFAULT_BINS = 100
@@ -33,101 +41,20 @@ MAX_LISTED_FILES = 1000
 FILE_PREFIX = "/file/"
 """Of the URLs that name a file themselves: `/file/{path}`."""
 
-Schema = dict[str, Any]
+ZARR_PREFIX = "/zarr/"
+"""Of the URLs that name a file and a key of the Zarr store that it is."""
 
-# Integers of 64 bits, signed or not, are compared exactly; other numbers are doubles.
-_LEAST, _GREATEST = -(2**63), 2**64 - 1
-_INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
-_COUNT = re.compile(r"[0-9]{1,19}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+VIEW_PREFIX = "/view/"
+"""Of the URLs of the page and its parts."""
 
+NAMED_FILE = "asgihive.file"
+"""Where the scope says which file a request is for, if neither its query nor `/file` does."""
 
 # Unknown parameters of a query that are compared with the known ones.
 _MOST_JUDGED = 32
 
 # Letters below which a name has no typing errors, and from which it may have two.
 _SHORT_NAME, _LONG_NAME = 4, 8
-
-
-@dataclass(frozen=True, slots=True)
-class QueryParameter:
-    """A parameter of a query: what it accepts, and what its documentation says."""
-
-    name: str
-    description: str
-    schema: Schema | Callable[[], Schema]
-    """The JSON Schema (2020-12), without examples; called once all formats are registered."""
-    example: Any
-    parse: Callable[[str], Any] = str
-    """Makes the value of a text; raises ValueError with what is accepted, or BadParameter."""
-    default: Any = None
-    required: str = ""
-    """What is accepted, where the parameter may not be left out."""
-    is_repeated: bool = False
-    """Whether all fields of the name count, and not only the first."""
-    is_empty_absent: bool = True
-    """Whether a field without a value is as good as none."""
-    style: Mapping[str, Any] = field(default_factory=dict)
-    """How OpenAPI writes several values."""
-
-    def document(self) -> dict[str, Any]:
-        """Return the parameter as OpenAPI has it."""
-        schema = self.schema() if callable(self.schema) else self.schema
-        # Not as the parameter's own example: Swagger UI would fill it in, and so send it.
-        documented = {
-            "name": self.name,
-            "in": "query",
-            "description": self.description,
-            "schema": {**schema, "examples": [self.example]},
-            **self.style,
-        }
-        return {**documented, "required": True} if self.required else documented
-
-
-T = TypeVar("T")
-
-
-def choose(choices: Mapping[str, T]) -> Callable[[str], T]:
-    """Return what parses one of a few words."""
-
-    def parse(text: str) -> T:
-        if text not in choices:
-            *others, last = choices
-            raise ValueError(f"{', '.join(others)} and {last} are accepted")
-        return choices[text]
-
-    return parse
-
-
-def parse_count(text: str, accepted: str, most: int | None = None) -> int:
-    """Return a whole number of at least 1.
-
-    Raises:
-        ValueError: `accepted`.
-    """
-    number = int(text) if _COUNT.fullmatch(text := text.strip()) else 0
-    if number < 1 or (most is not None and number > most):
-        raise ValueError(accepted)
-    return number
-
-
-def parse_range(text: str) -> ValueRange:
-    """Return the range of values that `min,max` means; integers of 64 bits are exact.
-
-    Raises:
-        ValueError
-    """
-    numbers: list[float] = []
-    for each in map(str.strip, text.split(",")):
-        if _INTEGER.fullmatch(each) and _LEAST <= int(each) <= _GREATEST:
-            numbers.append(int(each))
-        elif _NUMBER.fullmatch(each) and math.isfinite(float(each)):
-            numbers.append(float(each))
-        else:
-            numbers.append(math.nan)
-    if len(numbers) != 2 or not numbers[0] < numbers[1]:
-        raise ValueError("two finite numbers `min,max`, min below max, are accepted")
-    return ValueRange(*numbers)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
@@ -161,10 +88,6 @@ def _parse_cursor(text: str) -> bytes:
         raise ValueError("the `next` of the page before is accepted") from None
 
 
-def _enumerate(values: Sequence[str], default: str) -> Schema:
-    return {"type": "string", "enum": list(values), "default": default}
-
-
 # h5grove's parameter was a boolean once.
 _RESOLUTIONS = {each.value: each for each in LinkResolution} | {
     "true": LinkResolution.ALL,
@@ -190,7 +113,7 @@ RESOLVE_LINKS = QueryParameter(
     "resolve_links",
     "Whether the last link of the path is followed: never, if it can be, or else 404; `true` is "
     "`all`, `false` is `none`; in any case.",
-    _enumerate(list(_RESOLUTIONS), LinkResolution.ONLY_VALID.value),
+    list_words(list(_RESOLUTIONS), LinkResolution.ONLY_VALID.value),
     LinkResolution.ALL.value,
     _parse_resolution,
     LinkResolution.ONLY_VALID,
@@ -202,13 +125,14 @@ ATTR_KEYS = QueryParameter(
     {"type": "array", "items": {"type": "string"}},
     ["NX_class"],
     is_repeated=True,
+    is_empty_absent=False,
     style={"style": "form", "explode": True},
 )
 COMPOUND = QueryParameter(
     "compound",
     "Whether compounds in JSON are lists in the order of their members, or objects by the names "
     "of these.",
-    _enumerate(["list", "object"], "list"),
+    list_words(["list", "object"], "list"),
     "object",
     choose({"list": False, "object": True}),
     default=False,
@@ -216,14 +140,14 @@ COMPOUND = QueryParameter(
 DOCUMENT_FORMAT = QueryParameter(
     "format",
     "The format; without it `Accept` chooses.",
-    lambda: _enumerate(list(list_document_encoders()), "json"),
+    lambda: list_words(list(list_document_encoders()), "json"),
     "json",
     _parse_document_format,
 )
 FORMAT = QueryParameter(
     "format",
     "The format; without it `Accept` chooses. One that does not fit the values is 422.",
-    lambda: _enumerate(list(list_encoders()), "json"),
+    lambda: list_words(list(list_encoders()), "json"),
     "npy",
     find_encoder,
 )
@@ -237,7 +161,7 @@ SELECTION = QueryParameter(
 DTYPE = QueryParameter(
     "dtype",
     "`safe` converts to what a JavaScript typed array holds.",
-    _enumerate(["origin", "safe"], "origin"),
+    list_words(["origin", "safe"], "origin"),
     "safe",
     choose({"origin": False, "safe": True}),
     default=False,
@@ -261,6 +185,16 @@ HEADER = QueryParameter(
     default=False,
     is_empty_absent=False,
 )
+FIELDS = QueryParameter(
+    "fields",
+    "Columns of a compound, by default all: names with commas between them, in the order in "
+    "which they are answered; `a.b` is a member of a nested one. Of a single name the answer is "
+    "that column itself. May be repeated; a name that has a comma stands alone.",
+    {"type": "array", "items": {"type": "string"}},
+    ["two_theta"],
+    is_repeated=True,
+    style={"style": "form", "explode": True},
+)
 MAX_POINTS = QueryParameter(
     "max_points",
     "A view: at most so many points, each of which tells of equally many elements along every "
@@ -280,7 +214,7 @@ SHAPE = QueryParameter(
 METHOD = QueryParameter(
     "method",
     "What a point of a view tells of its elements.",
-    _enumerate([str(each) for each in Method], str(Method.MEAN)),
+    list_words([str(each) for each in Method], str(Method.MEAN)),
     str(Method.MINMAX),
     _parse_method,
 )
@@ -330,12 +264,51 @@ LIMIT = QueryParameter(
     ),
     default=DEFAULT_LISTED_FILES,
 )
+SEARCH = QueryParameter(
+    "search",
+    "Words that are part of the names that are listed, in any case of letters.",
+    {"type": "string"},
+    "scan 7",
+    default="",
+)
+RECURSIVE = QueryParameter(
+    "recursive",
+    "Whether the directories below are listed as well; links to directories are not followed. "
+    "`complete` is false where that would take too long. Written as `flatten` is.",
+    _BOOLEAN,
+    True,
+    parse_boolean,
+    default=False,
+    is_empty_absent=False,
+)
+SORT = QueryParameter(
+    "sort",
+    "What the entries are sorted by, and then by the bytes of their names.",
+    list_words(list(SortKey), SortKey.NAME),
+    SortKey.NAME.value,
+    choose_word(SortKey),
+    default=SortKey.NAME,
+)
+ORDER = QueryParameter(
+    "order",
+    "Whether the least comes first, or the greatest.",
+    list_words(("ascending", "descending"), "ascending"),
+    "descending",
+    choose_word(("ascending", "descending")),
+    default="ascending",
+)
 BATCH_FORMAT = QueryParameter(
     "format",
     "The format; without it `Accept` chooses, or else that of the request.",
-    _enumerate(["json", "msgpack"], "json"),
+    list_words(["json", "msgpack"], "json"),
     "json",
     choose({"json": "json", "msgpack": "msgpack"}),
+)
+VERSION = QueryParameter(
+    "v",
+    "The `_asgihive_version` of the root group: once the file has another one, every key is 410.",
+    {"type": "string"},
+    "0123456789abcdef0123456789abcdef",
 )
 
 PARAMETERS: Mapping[str, tuple[QueryParameter, ...]] = {
@@ -343,14 +316,18 @@ PARAMETERS: Mapping[str, tuple[QueryParameter, ...]] = {
     "attr": (FILE, PATH, ATTR_KEYS, COMPOUND, DOCUMENT_FORMAT),
     "paths": (FILE, PATH, RESOLVE_LINKS, DOCUMENT_FORMAT),
     "data": (
-        *(FILE, PATH, SELECTION, FORMAT, DTYPE, FLATTEN, HEADER, COMPOUND),
+        *(FILE, PATH, SELECTION, FIELDS, FORMAT, DTYPE, FLATTEN, HEADER, COMPOUND),
         *(MAX_POINTS, SHAPE, METHOD),
     ),
-    "stats": (FILE, PATH, SELECTION, DOCUMENT_FORMAT),
-    "histogram": (FILE, PATH, SELECTION, DOCUMENT_FORMAT, BINS, RANGE),
-    "files": (DIRECTORY, AFTER, LIMIT, DOCUMENT_FORMAT),
+    "stats": (FILE, PATH, SELECTION, FIELDS, DOCUMENT_FORMAT),
+    "histogram": (FILE, PATH, SELECTION, FIELDS, DOCUMENT_FORMAT, BINS, RANGE),
+    "image": (FILE, PICTURED_PATH, SELECTION, *IMAGE_PARAMETERS),
+    "plot": (FILE, *PLOT_PARAMETERS),
+    "files": (DIRECTORY, SEARCH, RECURSIVE, SORT, ORDER, AFTER, LIMIT, DOCUMENT_FORMAT),
+    "events": (FILE, PATH),
     "file": (FILE,),
     "batch": (BATCH_FORMAT,),
+    "zarr": (VERSION,),
 }
 """The parameters of each route."""
 
@@ -409,7 +386,12 @@ def _count_edits(one: str, other: str) -> int:
 
 
 def find_file_in_path(scope: Scope) -> str | None:
-    """Return the file that `/file/{path}` names, None for other URLs.
+    """Return the file that `/file/{path}` names, None for other URLs. Raises as `find_rest`."""
+    return find_rest(scope, FILE_PREFIX)
+
+
+def find_rest(scope: Scope, prefix: str) -> str | None:
+    """Return what stands behind `prefix` in the path of a URL, None where nothing does.
 
     The server has decoded the path. Where that was not UTF-8, the bytes are taken from
     `raw_path`, if the server has it, and are surrogates (PEP 383).
@@ -419,10 +401,10 @@ def find_file_in_path(scope: Scope) -> str | None:
             5.2.4), so that a proxy in between would have judged another URL.
     """
     path = get_route_path(scope)
-    if not path.startswith(FILE_PREFIX):
+    if not path.startswith(prefix):
         return None
     # Clients that join a URL ending in a slash with a name put another one before it.
-    name = path[len(FILE_PREFIX) :].lstrip("/")
+    name = path[len(prefix) :].lstrip("/")
     if not name:
         return None
     if "\ufffd" in name:
@@ -439,4 +421,4 @@ def _decode_again(scope: Scope, name: str) -> str:
     rest = raw.removeprefix(before)
     if len(rest) == len(raw) or rest.decode("utf-8", "replace") != name:
         return name
-    return rest.decode("utf-8", "surrogateescape")
+    return decoded(rest)

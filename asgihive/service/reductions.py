@@ -4,8 +4,8 @@
 computed from a bin of elements.
 """
 
-import operator
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +15,23 @@ from starlette.types import Receive
 
 from asgihive.asgi import BufferedResponse, StreamedResponse, closing, run_while_connected
 from asgihive.concurrency import Portions, measured
-from asgihive.encoders.protocol import Encoder, Values
-from asgihive.errors import AnswerTooLarge, KindMismatch
+from asgihive.encoders.protocol import Encoder, Values, show_names
+from asgihive.errors import AnswerTooLarge, BadParameter, KindMismatch
+from asgihive.hdf5.columns import Columns
 from asgihive.hdf5.datasets import Array, Dataset
 from asgihive.hdf5.plan import Selection, plan_blocks
 from asgihive.hdf5.pool import Lease
 from asgihive.hdf5.reader import Held
-from asgihive.hdf5.statistics import (
-    Histogram,
-    Statistics,
-    ValueRange,
-    find_range,
-    needs_range,
-    summarise,
+from asgihive.hdf5.reductions import (
+    HistogramReduction,
+    MergingReduction,
+    RangeReduction,
+    StatisticsReduction,
+    ViewReduction,
 )
+from asgihive.hdf5.statistics import Histogram, Statistics, ValueRange, needs_range
 from asgihive.hdf5.views import (
+    BlockBins,
     View,
     ViewBlock,
     ViewReducer,
@@ -39,8 +41,15 @@ from asgihive.hdf5.views import (
 )
 from asgihive.hdf5.virtual import make_fill_values
 from asgihive.hdf5.virtual_sources import SourcesFound, search_sources
+from asgihive.service.cluster_reading import (
+    AskedElements,
+    ClusterReading,
+    Reduced,
+    begin_cluster_reading,
+)
 from asgihive.service.data import (
     check_values,
+    choose_columns,
     encode,
     hold,
     make_value_headers,
@@ -65,30 +74,43 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A selection of real numbers that is about to be read."""
+    """A selection of real numbers, or of columns of them, that is about to be read."""
 
     store: Store
+    request: ReadRequest
     held: Held
     selection: Selection | None
     """None = an empty dataspace."""
+    columns: Columns
+    """What is taken of each element."""
     element: Array | None
     """The one element that all are copies of, where nothing but fill values is there."""
     sources: SourcesFound
     """What they come from."""
 
-    async def reduce(self, work: Callable[[Array], T], merge: Callable[[T, T], T]) -> T | None:
-        """Return what `work` makes of each block in the decode lanes, merged; None of no block."""
+    async def reduce(self, reduction: MergingReduction[T]) -> T | None:
+        """Return what is made of each block, here or by a cluster, merged; None of no block.
+
+        The blocks and their order are the same wherever they are read, and so is the answer.
+        """
         if self.selection is None or not self.selection.size:
             return None
+        work, merge = reduction.prepare(self.columns), reduction.merge
         if self.element is not None:
-            part = await self.store.lanes.decode.run(partial(work, self.element))
+            part = await self.store.lanes.decode.run(partial(work, None, self.element))
             return _merge_times(part, self.selection.size, merge)
         dataset = self.held.dataset
         item_bytes, block_bytes = measure_blocks(dataset, self.selection, self.store)
         blocks = plan_blocks(self.selection, dataset.layout.chunks, item_bytes, block_bytes)
         found: T | None = None
-        reduced = self.store.reader.read_blocks(self.held, blocks, lambda _, array: work(array))
-        async with reduced as parts:
+        asked = AskedElements(self.store, self.request, self.held, self.columns, self.sources)
+        reading = await begin_cluster_reading(asked, reduction, self.selection.size)
+        if reading is not None:
+            async with reading.read(blocks) as tasks:
+                async for _, results in tasks:
+                    found = functools.reduce(merge, results if found is None else [found, *results])
+            return found
+        async with self.store.reader.read_blocks(self.held, blocks, work) as parts:
             async for part in parts:
                 found = part if found is None else merge(found, part)
         return found
@@ -107,11 +129,18 @@ def _merge_times(part: T, times: int, merge: Callable[[T, T], T]) -> T:
 async def compute_statistics(_request: ReadRequest, numbers: Numbers) -> dict[str, Any]:
     """Return what `/stats` shows of the finite values of the selection.
 
+    Returns:
+        The statistics; of several columns those of each by its name.
+
     Raises:
         Exception: whatever reading raises.
     """
-    statistics = await numbers.reduce(summarise, Statistics.merge)
-    return (statistics or Statistics()).describe()
+    found = await numbers.reduce(StatisticsReduction())
+    columns = list(numbers.columns.split())
+    described = [each.describe() for each in found or [Statistics()] * len(columns)]
+    if not numbers.columns.is_several:
+        return described[0]
+    return dict(zip(show_names(numbers.columns.names), described, strict=True))
 
 
 async def compute_histogram(request: ReadRequest, numbers: Numbers) -> dict[str, Any]:
@@ -123,11 +152,12 @@ async def compute_histogram(request: ReadRequest, numbers: Numbers) -> dict[str,
     Raises:
         Exception: whatever reading raises.
     """
-    dtype, given = numbers.held.dataset.dtype, request.values["range"]
-    if given is None and needs_range(dtype):
-        given = await numbers.reduce(find_range, ValueRange.merge) or ValueRange()
-    histogram = Histogram(request.values["bins"], dtype, given)
-    return histogram.describe(await numbers.reduce(histogram.count, operator.add))
+    columns, given = numbers.columns, request.values["range"]
+    if given is None and needs_range(columns.dtype):
+        given = await numbers.reduce(RangeReduction()) or ValueRange()
+    bins = request.values["bins"]
+    counts = await numbers.reduce(HistogramReduction(bins, given))
+    return Histogram(bins, columns.dtype, given).describe(counts)
 
 
 async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, Lease]:
@@ -135,16 +165,16 @@ async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, 
 
     Raises:
         KindMismatch: the values are not real numbers.
+        BadParameter: there are no such columns, or too many.
         Exception: whatever opening raises.
     """
 
     def prepare(
         lease: Lease,
-    ) -> Portions[tuple[Dataset, Selection | None, Array | None, SourcesFound]]:
+    ) -> Portions[tuple[Dataset, Selection | None, Columns, Array | None, SourcesFound]]:
         dataset = yield from open_asked_dataset(request, lease)
-        if dataset.dtype.kind not in "biuf":
-            kind = f"dataset of {dataset.dtype}"
-            raise KindMismatch(request.file, dataset.path, kind, "a dataset of real numbers")
+        columns = choose_columns(request, dataset)
+        _check_numbers(request, dataset, columns)
         selection = select_elements(request, dataset)
         axes = None if selection is None else selection.axes
         sources = yield from search_sources(lease, dataset, axes)
@@ -153,13 +183,33 @@ async def prepare_numbers(store: Store, request: ReadRequest) -> tuple[Numbers, 
             # However many there are, they are all the same.
             shape = (1, *dataset.item_shape)
             element = make_fill_values(dataset.layout.properties, shape, dataset.dtype)
-        return dataset, selection, element, sources
+        return dataset, selection, columns, element, sources
 
-    (dataset, selection, element, sources), lease = await store.read(
+    (dataset, selection, columns, element, sources), lease = await store.read(
         partial(store.in_portions, work=prepare)
     )
     held = hold(store, dataset, lease, selection)
-    return Numbers(store, held, selection, element, sources), lease
+    return Numbers(store, request, held, selection, columns, element, sources), lease
+
+
+def _check_numbers(request: ReadRequest, dataset: Dataset, columns: Columns) -> None:
+    """Make sure that columns are real numbers, and one where only one is accepted.
+
+    Raises:
+        KindMismatch, BadParameter
+    """
+    if columns.is_several and request.route == "histogram":
+        accepted = "a histogram is of one column"
+        raise BadParameter("fields", ",".join(columns.names), accepted)
+    for name, each in zip(columns.names or ("",), columns.split(), strict=True):
+        if each.dtype.kind in "biuf":
+            continue
+        if name:
+            raise BadParameter("fields", name, f"it is {each.dtype}, and real numbers are needed")
+        needed = "a dataset of real numbers"
+        if dataset.dtype.names is not None:
+            needed += ", or a column of them (`fields`),"
+        raise KindMismatch(request.file, dataset.path, f"dataset of {dataset.dtype}", needed)
 
 
 async def answer_view(
@@ -177,17 +227,20 @@ async def answer_view(
         FormatMismatch, BadParameter, AnswerTooLarge: and whatever reading raises.
     """
 
-    def prepare(lease: Lease) -> Portions[tuple[Dataset, Values, View | None, SourcesFound]]:
+    def prepare(
+        lease: Lease,
+    ) -> Portions[tuple[Dataset, Columns, Values, View | None, bytes, SourcesFound]]:
         dataset = yield from open_asked_dataset(request, lease)
-        values, view = _plan(store, request, view_request, dataset)
+        columns = choose_columns(request, dataset)
+        values, view = _plan(store, request, view_request, dataset, columns)
         axes = None if view is None else view.selection.axes
         sources = yield from search_sources(lease, dataset, axes)
-        return dataset, values, view, sources
+        return dataset, columns, values, view, encoder.head(values), sources
 
-    (dataset, values, view, sources), lease = await store.read(
+    encoder: Any = request.encoder
+    (dataset, columns, values, view, head, sources), lease = await store.read(
         partial(store.in_portions, work=prepare)
     )
-    encoder: Any = request.encoder
     try:
         is_streamed = values.size > encoder.block_elements
         length = encoder.length(values)
@@ -196,9 +249,13 @@ async def answer_view(
         unchanged = answer_preconditions(wanted, version)
         if unchanged is not None or view is None or not values.size:
             lease.release()
-            return version, unchanged or make_whole_response(encoder, values, [], view)
+            return version, unchanged or make_whole_response(encoder, values, [head], view)
         held = hold(store, dataset, lease, view.selection)
-        reading = _ViewRead(store, encoder, held, values, view)
+        asked = AskedElements(store, request, held, columns, sources)
+        cluster = await begin_cluster_reading(
+            asked, ViewReduction(view), view.selection.size, view.factors
+        )
+        reading = _ViewRead(store, encoder, held, columns, values, view, head, cluster)
         if is_streamed:
             headers = make_value_headers(encoder, values, view)
             return version, StreamedResponse(
@@ -207,7 +264,7 @@ async def answer_view(
         pieces = await run_while_connected(receive, reading.read_all)
         if pieces is None:
             return None
-        return version, make_whole_response(encoder, values, pieces, view)
+        return version, make_whole_response(encoder, values, [head, *pieces], view)
     except BaseException:
         lease.release()
         raise
@@ -215,15 +272,19 @@ async def answer_view(
 
 @measured("plan")
 def _plan(
-    store: Store, request: ReadRequest, view_request: ViewRequest, dataset: Dataset
+    store: Store,
+    request: ReadRequest,
+    view_request: ViewRequest,
+    dataset: Dataset,
+    columns: Columns,
 ) -> tuple[Values, View | None]:
     """Return the values of the answer and its view, None of an empty dataspace."""
     selection, view = select_elements(request, dataset), None
-    shape, dtype = None, dataset.dtype
+    shape, dtype = None, columns.dtype
     if selection is not None:
-        view = plan_view(selection, dataset.dtype, view_request, dataset.item_shape)
+        view = plan_view(selection, dtype, view_request, columns.item_shape)
         shape, dtype = view.shape, view.dtype
-    values = make_values(request, dataset, shape, dtype)
+    values = make_values(request, dataset, columns, shape, dtype)
     if values.nbytes > store.settings.max_response_bytes:
         raise AnswerTooLarge(values.nbytes, store.settings.max_response_bytes)
     check_values(request, values)
@@ -237,8 +298,13 @@ class _ViewRead:
     store: Store
     encoder: Encoder
     held: Held
+    columns: Columns
     values: Values
     view: View
+    head: bytes
+    """What is sent before the points."""
+    cluster: ClusterReading[BlockBins] | None
+    """Who reads the blocks; None = this process."""
 
     async def read_all(self) -> list[bytes]:
         """Return all pieces but head and tail; the lease ends with it."""
@@ -254,7 +320,7 @@ class _ViewRead:
     async def _add_ends(self, points: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         encoder = self.encoder
         # With the first points, so that what goes wrong before them can still be answered.
-        yield encoder.head(self.values) + await anext(points)
+        yield self.head + await anext(points)
         async for piece in points:
             yield piece
         tail = encoder.tail(self.values)
@@ -269,31 +335,55 @@ class _ViewRead:
         blocks = plan_view_blocks(view, chunks, item_bytes, block_bytes)
         try:
             async with (
-                store.reader.read_blocks(self.held, blocks, lambda *read: read) as ahead,
-                closing(self._reduce_blocks(ahead)) as points,
+                self._read_blocks(blocks) as read,
+                closing(self._reduce_blocks(read)) as points,
             ):
                 yield points
         finally:
             self.held.lease.release()
 
+    @asynccontextmanager
+    async def _read_blocks(
+        self, blocks: Iterator[ViewBlock]
+    ) -> AsyncIterator[AsyncIterator[tuple[ViewBlock, Array | BlockBins]]]:
+        """Iterate over the blocks with what was read, or what that was reduced to elsewhere."""
+        if self.cluster is None:
+            reader = self.store.reader
+            async with reader.read_blocks(self.held, blocks, lambda *read: read) as ahead:
+                yield ahead
+        else:
+            async with self.cluster.read(blocks) as tasks, closing(_list_blocks(tasks)) as each:
+                yield each
+
     async def _reduce_blocks(
-        self, ahead: WorkAhead[tuple[ViewBlock, Array]]
+        self, blocks: AsyncIterator[tuple[ViewBlock, Array | BlockBins]]
     ) -> AsyncIterator[bytes]:
         """Yield the pieces that the blocks, one after the other, are reduced and encoded to."""
-        reducer = ViewReducer(self.view, self.held.dataset.dtype)
+        reducer = ViewReducer(self.view, self.columns.dtype)
         decode = self.store.lanes.decode
         first = 0
-        async for block, array in ahead:
-            reduce = partial(self._reduce, reducer, block, array, first)
+        async for block, read in blocks:
+            reduce = partial(self._reduce, reducer, block, read, first)
             count, pieces = await decode.run(reduce, patient=True)
             first += count
             for piece in pieces:
                 yield piece
 
     def _reduce(
-        self, reducer: ViewReducer, block: ViewBlock, array: Array, first: int
+        self, reducer: ViewReducer, block: ViewBlock, read: Array | BlockBins, first: int
     ) -> tuple[int, list[bytes]]:
-        points = reducer.add(block, array)
+        if isinstance(read, BlockBins):
+            points = reducer.add_bins(block, read)
+        else:
+            points = reducer.add(block, self.columns.take(read))
         if not points.size:
             return 0, []
         return points.size, encode(self.encoder, self.values, points, points.shape, first)
+
+
+async def _list_blocks(
+    tasks: WorkAhead[Reduced[BlockBins]],
+) -> AsyncIterator[tuple[Any, Array | BlockBins]]:
+    async for blocks, results in tasks:
+        for each in zip(blocks, results, strict=True):
+            yield each

@@ -5,6 +5,7 @@ answer is sent, and under which conditions; `Version` which files the answer dep
 the headers and the content coding are decided from the last two alone.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of_distribution
 from typing import Any
 from urllib.parse import quote
@@ -40,6 +42,7 @@ from asgihive.asgi.request_fields import (
     select_304_headers,
 )
 from asgihive.encoders import csv, json
+from asgihive.encoders.pictures import IMAGE_FORMATS, SVG, PictureFormat
 from asgihive.encoders.protocol import (
     DocumentEncoder,
     Encoder,
@@ -62,9 +65,20 @@ SourceFiles = Mapping[str, Identity | None]
 """Every file that has a say in an answer, by its absolute path; None where there was no file."""
 
 # Another version of these may make other bytes of the same values.
-_MAKERS = tuple(
-    version_of_distribution(name) for name in ("asgihive", "h5py", "msgpack", "numpy", "orjson")
-)
+_MAKERS: tuple[str, ...] = ()
+for _name in (
+    "asgihive",
+    "cmap",
+    "h5py",
+    "isal",
+    "msgpack",
+    "numpy",
+    "orjson",
+    "pillow",
+    "pyarrow",
+):
+    with contextlib.suppress(PackageNotFoundError):
+        _MAKERS = (*_MAKERS, version_of_distribution(_name))
 
 _TAG_BYTES = 16
 
@@ -78,6 +92,9 @@ _INLINE_BYTES = 1 << 14
 # Runs work where it does not block the event loop.
 Run = Callable[[Callable[[], bytes]], Awaitable[bytes]]
 
+# The formats of the routes that make pictures; the first is the default.
+_PICTURES = {"image": tuple(IMAGE_FORMATS.values()), "plot": (SVG,)}
+
 # Requests whose parameters are kept, and the longest query among them: 4 MiB in all.
 _KEPT_REQUESTS, _LONGEST_KEPT = 1024, 2048
 
@@ -89,8 +106,8 @@ class ReadRequest:
     route: str
     values: Mapping[str, Any]
     """The values of the parameters by name."""
-    encoder: Encoder | DocumentEncoder
-    """The format: by `format`, else by `Accept`, else JSON."""
+    encoder: Encoder | DocumentEncoder | PictureFormat
+    """The format: by `format`, else by `Accept`, else JSON or that of pictures."""
     has_format: bool
     """Whether the query names the format, so that `Accept` has no say in it."""
     canonical: tuple[object, ...]
@@ -132,21 +149,17 @@ def _parse_request(
     route: str, raw: bytes, accept: bytes, mode: bytes, _formats: int
 ) -> ReadRequest:
     values = parse_parameters(route, parse_query(raw))
-    encoder = values.pop("format")
+    encoder = values.pop("format", None)
+    default: PictureFormat | Encoder = next(iter(_PICTURES.get(route, ())), json.ENCODER)
     by_name, has_header = values.pop("compound", False), values.pop("header", False)
-    has_format, is_page = encoder is not None, False
+    # A plot has one format, which no header chooses.
+    has_format, is_page = encoder is not None or len(_PICTURES.get(route, "  ")) == 1, False
     if encoder is None:
-        encoder = json.ENCODER
+        encoder = default
     if accept:
         text = accept.decode("latin-1")
         if not has_format:
-            offered = map_accepted_types()
-            if route != "data":
-                known = list_document_encoders()
-                offered = {name: each for name, each in offered.items() if each.name in known}
-            # JSON first: it is what any type (`*/*`) means.
-            chosen = choose_media_type(text, (json.ENCODER.media_type, *offered))
-            encoder = encoder if chosen is None else offered[chosen]
+            encoder = _choose_accepted(route, text, default)
         if "text/html" in text:
             is_page = is_navigation(text, mode.decode("latin-1").strip().lower() or None)
     # Of one format, each form is an encoder of its own.
@@ -162,7 +175,9 @@ def _parse_request(
         points, shape, method = values.pop("max_points"), values.pop("shape"), values.pop("method")
         if points or shape or method:
             view = make_view_request(points, shape, method)
-    told = {**values, "selection": "".join((values.get("selection") or "").split())}
+    path, selection = values.get("path", ""), values.get("selection") or ""
+    is_several = isinstance(selection, tuple)
+    told = {**values, "selection": selection if is_several else "".join(selection.split())}
     canonical = (route, encoder.name, has_form, *told.values(), view)
     return ReadRequest(
         route=route,
@@ -174,8 +189,21 @@ def _parse_request(
         view=view,
         is_navigation=is_page,
         file=values.get("file", ""),
-        path=values.get("path", ""),
+        path=path if isinstance(path, str) else next(iter(path), "/"),
     )
+
+
+def _choose_accepted(route: str, accept: str, default: Any) -> Any:
+    """Return the format that an `Accept` header chooses; the default where it refuses all."""
+    offered: Mapping[str, Any] = map_accepted_types()
+    if route in _PICTURES:
+        offered = {each.media_type: each for each in _PICTURES[route]}
+    elif route != "data":
+        known = list_document_encoders()
+        offered = {name: each for name, each in offered.items() if each.name in known}
+    # The default first: it is what any type (`*/*`) means.
+    chosen = choose_media_type(accept, (default.media_type, *offered))
+    return default if chosen is None else offered[chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +269,8 @@ def parse_parameters(route: str, query: Mapping[str, list[str]]) -> dict[str, An
         name = parameter.name
         texts = query.get(name)
         if parameter.is_repeated:
-            values[name] = tuple(texts or ())
+            given = filter(None, texts or ()) if parameter.is_empty_absent else texts or ()
+            values[name] = tuple(given)
             continue
         text = texts[0] if texts else None
         if text is None or (not text and parameter.is_empty_absent):
@@ -344,10 +373,9 @@ def make_version(
         if each.place.asked == each.place.real:
             names.add(each.place.asked)
     for path, identity in files.items():
-        # Without the device: machines that share a network file system number it as they like.
         content: tuple[int, ...] = ()
         if identity is not None:
-            content = (identity.inode, identity.size, identity.mtime_ns, identity.ctime_ns)
+            content = identity.shared
             dated.append((identity.mtime_ns, identity.ctime_ns))
         # A symbolic link may lead to an older file from now on, and what was missing may turn up
         # with an old date: then the dates do not tell of every change.

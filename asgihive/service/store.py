@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import thread_time
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 import numpy as np
@@ -36,13 +36,16 @@ from asgihive.hdf5.buffers import (
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
+from asgihive.hdf5.directory import Listing, ListingRequest
 from asgihive.hdf5.file_bytes import without_waiting
 from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
 from asgihive.hdf5.sandbox import Sandbox, fit_open_files
 from asgihive.hdf5.virtual_sources import SourcesFound
+from asgihive.object_stores.locations import is_url
 from asgihive.padding import has_padding, zero_padding
+from asgihive.service.cluster import Cluster
 from asgihive.service.requests import (
     ReadRequest,
     SourceFiles,
@@ -54,6 +57,9 @@ from asgihive.service.requests import (
 )
 from asgihive.settings import H5Settings
 from asgihive.tasks import InFlight
+
+if TYPE_CHECKING:
+    from asgihive.object_stores.sandbox import ObjectSandbox
 
 T = TypeVar("T")
 
@@ -80,6 +86,9 @@ _MOST_FILES_ON_LOOP = 256
 # What an entry takes beside bodies, names and keys: records, a file's identity, a header.
 _FILE_BYTES = 200
 _RESPONSE_BYTES = 1024
+
+# What is kept of Zarr chunks that were never written, many of which are the same.
+_FILLS_BYTES = 4 << 20
 
 Key = tuple[object, ...]
 """What is asked for, in one form, and all else that has a say in the answer."""
@@ -283,7 +292,7 @@ class Store:
     """Everything that requests share.
 
     Args:
-        root: the served directory.
+        root: the served directory, or the URL of a prefix in an object store.
         settings: bounds and policies.
 
     Raises:
@@ -295,7 +304,7 @@ class Store:
         self.settings = settings
         self._root_problem: str | None = None
         self._is_noted_by_health = False
-        self.sandbox = Sandbox(root, follow_symlinks=settings.follow_symlinks)
+        self.sandbox = _make_sandbox(root, settings)
         self.pool = FilePool(
             self.sandbox,
             max_open=fit_open_files(settings.max_open_files),
@@ -311,6 +320,11 @@ class Store:
             settings.read_timeout_seconds,
         )
         self.answers = AnswerCache(settings.answer_cache_bytes, self.pool, self.lanes.decode)
+        self.zarr_chunks = AnswerCache(settings.zarr_cache_bytes, self.pool, self.lanes.decode)
+        self.zarr_fills: BytesCache[Key, bytes] = BytesCache(_FILLS_BYTES)
+        self.cluster = None
+        if settings.compute is not None:
+            self.cluster = Cluster(settings, self.sandbox.root)
         self._seed = make_seed(settings)
 
     async def read(self, work: Callable[[Lease], Awaitable[T]]) -> tuple[T, Lease]:
@@ -349,6 +363,14 @@ class Store:
                 if self._root_problem is not None and not self._is_noted_by_health:
                     self.note_root(None)
                 return result, lease
+
+    def make_listing(self, asked: ListingRequest) -> Listing:
+        """Return what lists a directory of the service."""
+        if not is_url(self.sandbox.root):
+            return Listing(self.sandbox, asked)
+        from asgihive.object_stores.listing import ObjectListing  # noqa: PLC0415  # as the sandbox
+
+        return ObjectListing(cast("ObjectSandbox", self.sandbox), asked)
 
     async def check_root(self) -> None:
         """Ask, after a file was not found, whether that is because its directory is gone.
@@ -431,6 +453,8 @@ class Store:
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
                     await self.lanes.library.run(self.pool.close, patient=True)
+                    if self.cluster is not None:
+                        await self.cluster.close()
 
     async def _close_idle_files(self) -> None:
         while True:
@@ -443,6 +467,25 @@ class Store:
         while True:
             await anyio.sleep(TRIM_MEMORY_SECONDS)
             await anyio.to_thread.run_sync(trim_freed_memory)
+
+
+def _make_sandbox(root: str | os.PathLike[str], settings: H5Settings) -> Sandbox:
+    if not is_url(root):
+        return Sandbox(root, follow_symlinks=settings.follow_symlinks)
+    if settings.isolation == "process":
+        raise ValueError('isolation="process" reads directories alone, not object stores')
+    from asgihive.object_stores.sandbox import ObjectSandbox  # noqa: PLC0415  # it imports obstore
+
+    return ObjectSandbox(os.fspath(root), settings)
+
+
+def check_store(url: str, settings: H5Settings) -> None:
+    """Make sure that an object store could be served, as far as that is known without asking it.
+
+    Raises:
+        ValueError, ExtraMissing: it cannot.
+    """
+    _make_sandbox(url, settings)
 
 
 def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
