@@ -5,7 +5,7 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from asgihive import __version__
 from asgihive.cli.console import OutputFailed, Parser, interrupting_signals, tell
@@ -18,10 +18,15 @@ __all__ = ["main"]
 COMMANDS = {
     "serve": ("Serve the HDF5 files of a directory.", "serve:add_serve"),
     "demo": ("Serve sample files, and print URLs to open.", "serve:add_demo"),
-    "inspect": ("Show how data are stored, and how they are read.", "inspect:add_inspect"),
+    "inspect": ("Show what files hold, and how it is stored and read.", "inspect:add_inspect"),
+    "viewer": ("Build the page in the browser, in a clone.", "viewer:add_viewer"),
+    "zarr": ("Show a file as Zarr clients will see it.", "zarr:add_zarr"),
+    "image": ("Make a picture of an image in a file.", "pictures:add_image"),
+    "plot": ("Make a plot of curves in a file.", "pictures:add_plot"),
     "new": ("Write a small service to begin with.", "new:add_new"),
     "routes": ("List the routes of a service.", "hives:add_routes"),
     "graph": ("Show what a hive starts, in which order, and why.", "hives:add_graph"),
+    "completion": ("Write a script for a shell to complete by.", "completion:add_completion"),
 }
 _GLOBAL_OPTIONS = frozenset({"-h", "--help", "--version"})
 
@@ -31,10 +36,14 @@ examples:
   asgihive serve /data                            http://127.0.0.1:8000, for this machine only
   asgihive serve /data --host 0.0.0.0 --workers 4 for the network, with four processes
   asgihive serve --help                           every option and setting
-  asgihive inspect scan.nxs /entry                how data are stored, and how they are read
+  asgihive inspect scan.nxs                       what it holds: a tree with shapes and attributes
+  asgihive inspect scan.nxs /entry/data           how data are stored, and how they are read
+  asgihive zarr scan.nxs                          its URL and tree for xarray and other Zarr clients
+  asgihive image scan.nxs -o scan.png             its default image; plot -o scan.svg for curves
   asgihive new notes                              a service of your own to begin with
   asgihive routes main:app                        what it answers, and where that is written
   asgihive graph main:app                         what it starts, in which order, and why
+  eval "$(asgihive completion bash)"              completion for this shell; also zsh and fish
 """
 
 
@@ -104,16 +113,28 @@ def parse_arguments(arguments: list[str], parser: Parser | None = None) -> argpa
             word = "serve" if os.path.isdir(command) else "inspect"
             meant = f" (did you mean asgihive {word} {command}?)"
         parser.error(f"there is no command {command!r}{meant}; there is: {', '.join(COMMANDS)}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, (text, place) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=text)
-        if name == command:
-            module, _, function = place.partition(":")
-            getattr(importlib.import_module(f"asgihive.cli.{module}"), function)(subparser)
+    _add_commands(parser, {command})
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         getattr(options, "parser", parser).refuse_unknown(unknown)
     return options
+
+
+def _add_commands(parser: Parser, wanted: Collection[str]) -> None:
+    """Let a parser know all commands, and take the arguments of those that are wanted."""
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (text, place) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=text)
+        if name in wanted:
+            module, _, function = place.partition(":")
+            getattr(importlib.import_module(f"asgihive.cli.{module}"), function)(subparser)
+
+
+def make_whole_parser() -> Parser:
+    """Return the parser of the program with the arguments of all commands."""
+    parser = _make_parser()
+    _add_commands(parser, COMMANDS)
+    return parser
 
 
 class _TellVersions(argparse.Action):

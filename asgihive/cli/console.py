@@ -64,6 +64,14 @@ class Parser(argparse.ArgumentParser):
         self.complain(message)
         self.exit(FAILURE)
 
+    def fail_with_lines(self, message: str) -> NoReturn:
+        """End as `fail` does, with further lines below the first one."""
+        first, _, rest = message.partition("\n")
+        self.complain(first)
+        if rest:
+            self._print_message(f"{rest}\n", sys.stderr)
+        self.exit(FAILURE)
+
     def complain(self, message: str) -> None:
         """Write one line to stderr, and go on."""
         self._print_message(f"{self.prog}: error: {' '.join(message.split())}\n", sys.stderr)
@@ -98,6 +106,20 @@ def tell(text: str) -> None:
     """
     # The command's output, for people and pipes.
     _write_output(lambda: print(text, flush=True))  # noqa: T201
+
+
+def tell_bytes(content: bytes) -> None:
+    """Write bytes to stdout, at once.
+
+    Raises:
+        OutputFailed: it cannot be written.
+    """
+
+    def write() -> None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+
+    _write_output(write)
 
 
 def _write_output(write: Callable[[], None]) -> None:

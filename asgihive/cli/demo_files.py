@@ -10,6 +10,8 @@ from urllib.parse import urlencode
 import h5py
 import numpy as np
 
+from asgihive.service.parameters import VIEW_PREFIX
+
 MAIN_FILE = "demo.nxs"
 SCAN_FILES = ("scan_1.h5", "scan_2.h5")
 DETECTOR_FILE = "detector.h5"
@@ -199,17 +201,25 @@ _REQUESTS: tuple[tuple[str, str, dict[str, str], str], ...] = (
 )
 
 
-def list_invitations(base: str) -> Iterator[str]:
+def make_page_url(base: str) -> str:
+    """Return the URL of the page that shows the main sample file."""
+    return f"{base}{VIEW_PREFIX}?{urlencode({'file': MAIN_FILE})}"
+
+
+def list_invitations(base: str, *, has_page: bool) -> Iterator[str]:
     """Yield lines for people: URLs to open in a browser, then commands to paste into a shell.
 
     Args:
         base: the URL of the service over the sample files, without a slash at its end.
+        has_page: whether there is a page that shows them.
     """
+    if has_page:
+        yield f"\nSee them in a browser:\n  {make_page_url(base)}"
     urls = [
         f"{base}{route}?{urlencode({'file': MAIN_FILE, **parameters}, safe='/:,')}"
         for _, route, parameters, _ in _REQUESTS
     ]
-    yield "\nOpen in a browser:"
+    yield "\nAsk for parts of them, in a browser, too:"
     for url, (_, _, _, saved_as) in zip(urls, _REQUESTS, strict=True):
         if not saved_as:
             yield f"  {url}"

@@ -1,4 +1,4 @@
-"""`asgihive inspect FILE… [PATH]`: how values in files are stored, and how they are read."""
+"""`asgihive inspect FILE… [PATH]`: what files hold, how it is stored, and how it is read."""
 
 import argparse
 import dataclasses
@@ -7,26 +7,40 @@ import math
 import os
 import shutil
 import sys
-import textwrap
 import time
-import unicodedata
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
-from h5py import h5t
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from asgihive.cli.console import Parser, tell
+from asgihive.cli.formatting import (
+    LONGEST_LINE,
+    LONGEST_NAME,
+    describe_target,
+    describe_type_briefly,
+    format_table,
+    human_size,
+    join_dimensions,
+    printable,
+)
 from asgihive.cli.logs import hold_log
+from asgihive.cli.terminal import paint_lines
+from asgihive.cli.tree import format_tree
 from asgihive.errors import AsgihiveError, EntityMissing, FileChanged, FileMissing
-from asgihive.hdf5.inspection import Inspection, LinkReport, StorageReport, inspect_path
+from asgihive.hdf5.contents import MAX_DEPTH, ContentsBounds, ContentsNode, read_contents
+from asgihive.hdf5.inspection import Inspection, StorageReport, inspect_path
+from asgihive.hdf5.links import LinkResolution, Resolved, walk
 from asgihive.hdf5.open_file import Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.sandbox import Sandbox
 from asgihive.settings import ENVIRONMENT_PREFIX, H5Settings
 
-# Bounds of what a terminal is shown, since a name in a file may have any length.
-_LONGEST_LINE, _LONGEST_NAME, _LONGEST_TYPE, _MOST_ROWS = 1000, 60, 2000, 100
+T = TypeVar("T")
+
+# Bounds of what a terminal is shown: characters of a type, rows of a table.
+_LONGEST_TYPE, _MOST_ROWS = 2000, 100
+
+# Of --depth and --rows.
+_MOST_COUNTED = 1_000_000
 
 _WAYS = {
     "engine": "chunks are read and decoded past libhdf5, several at a time",
@@ -65,7 +79,9 @@ on stderr, and the exit code is 1. The last argument is PATH unless it is a file
 
 examples:
   asgihive inspect scan.nxs
-  asgihive inspect *.nxs /entry/data
+  asgihive inspect scan.nxs /entry --depth 2
+  asgihive inspect *.nxs /entry --storage
+  asgihive inspect scan.nxs /entry/images/data --preview --selection 5,:,:
   asgihive inspect scan.nxs /entry/data
   asgihive inspect /data/run7/scan.nxs /entry --root /data --json
 """
@@ -75,54 +91,160 @@ examples:
 def add_inspect(parser: argparse.ArgumentParser) -> None:
     """Let the command take its arguments."""
     parser.description = (
-        "Show what lies at PATH of an HDF5 file: the children of a group in a table, a\n"
-        "dataset in detail: layout, chunks, filters, sizes, links, the way that a read takes."
+        "Show what lies at PATH of an HDF5 file: a group as a tree with shapes, types, links and\n"
+        "attributes; a dataset in detail: layout, chunks, filters, sizes, the way of a read."
     )
     parser.epilog = _HELP
-    parser.usage = "%(prog)s [-h] [--root DIR] [--json] FILE [FILE ...] [PATH]"
+    add_files(
+        parser,
+        _inspect,
+        "Name HDF5 files, and a path in each of them (default: /).",
+        "Let no link leave this directory (default: the one FILE is in).",
+    )
+    usual = ContentsBounds()
+    for name, default, words in (
+        ("depth", usual.depth, "Look into so many groups within each other"),
+        ("rows", usual.rows, "Show so many objects and attributes, of one group half of them"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=_parse_count,
+            default=default,
+            metavar="N",
+            help=f"{words} (default: {default}).",
+        )
+    parser.add_argument("--all", action="store_true", help="Show the whole tree.")
     parser.add_argument(
-        "words",
-        metavar="FILE [PATH]",
-        nargs="+",
-        help="Name HDF5 files, and a path in each of them (default: /).",
+        "--storage",
+        action="store_true",
+        help="Show how each child of a group is stored, in a table instead of a tree.",
     )
     parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="Let no link leave this directory (default: the one FILE is in).",
+        "--preview",
+        action="store_true",
+        help="Show a picture in characters: of a dataset, or of the NeXus default of a group.",
     )
+    parser.add_argument(
+        "--selection",
+        metavar="TEXT",
+        help="Of the picture, as in a request: 5,:,: (with --preview).",
+    )
+
+
+def add_files(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    words: str,
+    root: str,
+) -> None:
+    """Let a command take what `show_files` shows.
+
+    Args:
+        parser: of the command.
+        run: runs it, and returns the exit code.
+        words: help about the files and the path in them.
+        root: help about `--root`.
+    """
+    parser.usage = "%(prog)s [OPTION ...] FILE [FILE ...] [PATH]"
+    parser.add_argument("words", metavar="FILE [PATH]", nargs="+", help=words)
+    parser.add_argument("--root", metavar="DIR", help=root)
     parser.add_argument("--json", action="store_true", help="Write JSON, for programs.")
-    parser.set_defaults(run=_inspect, parser=parser)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if options.preview:
+        return _preview(options)
+    if options.selection is not None:
+        options.parser.error("argument --selection: it is for --preview")
+    bounds = _choose_bounds(options)
+
+    def read(lease: Lease, name: str, path: str, _: H5Settings) -> Inspection | ContentsNode:
+        file = lease.open_asked(name)
+        if not options.json and not options.storage:
+            found = walk(lease, file, path, LinkResolution.ONLY_VALID)
+            if isinstance(found, Resolved) and found.object.kind == "group":
+                return read_contents(lease, file, found, bounds)
+        return inspect_path(lease, file, path)
+
+    return show_files(options, read, lambda _, found: dataclasses.asdict(found), _format)
+
+
+def _preview(options: argparse.Namespace) -> int:
+    # Which makes pictures, and is loaded for them alone.
+    from asgihive.cli.preview import Preview, make_preview  # noqa: PLC0415
+
+    if options.json or options.storage:
+        options.parser.error("argument --preview: it is for people, without --json and --storage")
+
+    def read(lease: Lease, name: str, path: str, settings: H5Settings) -> Preview:
+        return make_preview(lease, name, path, options.selection, settings)
+
+    def form(file: str, shown: Preview, _: int | None) -> Iterator[str]:
+        yield f"{shown.title} of {printable(file)}"
+        yield from shown.lines
+        yield shown.caption
+
+    return show_files(options, read, lambda _, shown: shown.caption, form)
+
+
+def _choose_bounds(options: argparse.Namespace) -> ContentsBounds:
+    if options.all:
+        return ContentsBounds(MAX_DEPTH, None)
+    return ContentsBounds(options.depth, options.rows)
+
+
+def _parse_count(text: str) -> int:
+    """Return a number of levels or rows."""
+    number = int(text) if text.isascii() and text.isdecimal() else 0
+    if not 0 < number <= _MOST_COUNTED:
+        message = f"{printable(text)!r}: a number from 1 to {_MOST_COUNTED:,} is accepted"
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
+def show_files(
+    options: argparse.Namespace,
+    read: Callable[[Lease, str, str, H5Settings], T],
+    describe: Callable[[str, T], Any],
+    form: Callable[[str, T, int | None], Iterable[str]],
+) -> int:
+    """Show what is read of one file or of several, and tell what cannot be.
+
+    Args:
+        options: `words`, `root`, `json` and `parser` of a command.
+        read: reads a file under a lease, by its name below the root, at a path in it.
+        describe: makes the JSON of what was read of a file.
+        form: makes the lines for people, which fit into a width where that is possible.
+
+    Returns:
+        The exit code.
+    """
     parser: Parser = options.parser
     try:
         settings = H5Settings.from_environment()
-        if options.root is not None and not os.path.isdir(options.root):
-            message = f"argument --root: {options.root!r}: no such directory"
-            raise ValueError(message)  # noqa: TRY301  # told as the others are
+        check_root(options.root)
         files, path = _split_words(options.words)
     except ValueError as error:
-        parser.error(printable(str(error), _LONGEST_LINE))
-    found: list[tuple[str, Inspection]] = []
+        parser.error(printable(str(error), LONGEST_LINE))
+    found: list[tuple[str, T]] = []
     problems: list[str] = []
     with hold_log():  # the output itself says which sources are refused
         for file in files:
             try:
-                found.append((file, _read(file, path, options.root, settings)))
+                found.append((file, _read(file, path, options.root, settings, read)))
             except (AsgihiveError, OSError, ValueError) as error:
                 problem = str(error)
                 if isinstance(error, EntityMissing) and not path.startswith("/"):
                     problem = f"{path!r} is neither a file nor a path in {file}"
-                problem = printable(problem, _LONGEST_LINE)
+                problem = printable(problem, LONGEST_LINE)
                 problems.append(problem if len(files) == 1 else f"{printable(file)}: {problem}")
     if found and options.json:
-        documents = [dataclasses.asdict(each) for _, each in found]
+        documents = [describe(file, each) for file, each in found]
         tell(json.dumps(documents if len(files) > 1 else documents[0], indent=2))
     elif found:
         width = shutil.get_terminal_size((0, 0)).columns or None
-        shown = "\n\n".join("\n".join(_format(file, each, width)) for file, each in found)
+        shown = "\n\n".join("\n".join(form(file, each, width)) for file, each in found)
         # Names are anything; a terminal that lacks a character shall not end the command.
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         tell(shown.encode(encoding, "backslashreplace").decode(encoding))
@@ -143,24 +265,39 @@ def _split_words(words: list[str]) -> tuple[list[str], str]:
     if len(words) > 1 and not os.path.isfile(words[-1]):
         path = files.pop()
     for file in files:
-        problem = None
-        if os.path.isdir(file):
-            problem = f"{file!r} is a directory: name the files in it"
-        elif not os.path.exists(file):
-            problem = f"{file!r}: no such file"
-        elif not os.path.isfile(file):
-            problem = f"{file!r} is not a file"
-        if problem:
-            raise ValueError(problem)
+        check_file(file)
     return files, path
 
 
-def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspection:
-    """Return what lies at `path`, of one content of the file."""
+def check_file(file: str) -> None:
+    """Make sure that an argument is a file. Raises ValueError."""
+    problem = None
+    if os.path.isdir(file):
+        problem = f"{file!r} is a directory: name the files in it"
+    elif not os.path.exists(file):
+        problem = f"{file!r}: no such file"
+    elif not os.path.isfile(file):
+        problem = f"{file!r} is not a file"
+    if problem:
+        raise ValueError(problem)
 
-    folder = os.path.dirname(os.path.abspath(file))
-    sandbox = Sandbox(root or folder, follow_symlinks=settings.follow_symlinks)
-    name = _name_below(sandbox.root, file)
+
+def check_root(root: str | None) -> None:
+    """Make sure that `--root` is a directory, where it is given. Raises ValueError."""
+    if root is not None and not os.path.isdir(root):
+        message = f"argument --root: {root!r}: no such directory"
+        raise ValueError(message)
+
+
+def _read(
+    file: str,
+    path: str,
+    root: str | None,
+    settings: H5Settings,
+    read: Callable[[Lease, str, str, H5Settings], T],
+) -> T:
+    """Return what is read of one content of the file."""
+    sandbox, name = find_sandbox(file, root, settings)
     pool = FilePool(
         sandbox,
         max_open=settings.max_open_files,
@@ -173,16 +310,11 @@ def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspe
         while True:
             lease = Lease(pool)
             try:
-                found = inspect_path(lease, lease.open_asked(name), path)
+                found = read(lease, name, path, settings)
                 lease.check()
             except FileMissing as missing:
                 # The file was there a moment ago, see `_split_words`.
-                target = os.path.realpath(os.path.join(sandbox.root, name))
-                message = (
-                    f"{name} leads out of {sandbox.root}, to {target}: name that file, or with "
-                    "--root a directory that holds both"
-                )
-                raise ValueError(message) from missing
+                raise ValueError(explain_outside(sandbox, name)) from missing
             except (FileChanged, Unsettled) as error:
                 time.sleep(retries.find_pause(error))
             else:
@@ -191,6 +323,30 @@ def _read(file: str, path: str, root: str | None, settings: H5Settings) -> Inspe
                 lease.release()
     finally:
         pool.close()
+
+
+def find_sandbox(file: str, root: str | None, settings: H5Settings) -> tuple[Sandbox, str]:
+    """Return where the links of a file may lead, and its name there.
+
+    Args:
+        file: that is there.
+        root: a directory above it; None = the one it is in.
+
+    Raises:
+        ValueError: it does not lie below; the message says so.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    sandbox = Sandbox(root or folder, follow_symlinks=settings.follow_symlinks)
+    return sandbox, _name_below(sandbox.root, file)
+
+
+def explain_outside(sandbox: Sandbox, name: str) -> str:
+    """Return why a file that is there is not found in a sandbox."""
+    target = os.path.realpath(os.path.join(sandbox.root, name))
+    return (
+        f"{name} leads out of {sandbox.root}, to {target}: name that file, or with --root a "
+        "directory that holds both"
+    )
 
 
 def _name_below(root: str, file: str) -> str:
@@ -210,8 +366,11 @@ def _name_below(root: str, file: str) -> str:
     raise ValueError(message)
 
 
-def _format(file: str, found: Inspection, width: int | None) -> Iterator[str]:
-    """Yield the lines for people; tables fit into `width` columns where that is possible."""
+def _format(file: str, found: Inspection | ContentsNode, width: int | None) -> Iterator[str]:
+    """Yield the lines for people; they fit into `width` columns where that is possible."""
+    if isinstance(found, ContentsNode):
+        yield from paint_lines(format_tree(file, found), width)
+        return
     yield f"{printable(found.path)} of {printable(file)}"
     for name, value in _list_facts(found):
         yield f"  {name:<10}  {value}".rstrip()
@@ -227,7 +386,7 @@ def _format(file: str, found: Inspection, width: int | None) -> Iterator[str]:
 def _list_facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "kind", found.kind.replace("_", " ")
     for index, link in enumerate(found.links):
-        yield "" if index else "links", f"{printable(link.path)} {_describe_target(link)}"
+        yield "" if index else "links", f"{printable(link.path)} {describe_target(link)}"
     if found.links and found.file is not None:
         place = printable(found.object_path or "an object without a path")
         yield "lies at", f"{place} of {printable(found.file)}"
@@ -239,7 +398,7 @@ def _list_facts(found: Inspection) -> Iterator[tuple[str, str]]:
     if storage is not None:
         shape = _format_shape(storage)
         if storage.maxshape not in {None, storage.shape}:
-            shape += f", at most {_join_dimensions(storage.maxshape or ())}"
+            shape += f", at most {join_dimensions(storage.maxshape or ())}"
         yield "shape", shape
     if found.type is not None:
         yield "type", printable(describe_type_briefly(found.type), _LONGEST_TYPE)
@@ -251,7 +410,7 @@ def _list_storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
     yield "layout", storage.layout
     chunks = storage.chunks
     if chunks is not None:
-        yield "chunk", f"{_join_dimensions(chunks.shape)}, {human_size(chunks.raw_bytes)} raw"
+        yield "chunk", f"{join_dimensions(chunks.shape)}, {human_size(chunks.raw_bytes)} raw"
         yield "chunks", f"{chunks.stored:,} stored of {chunks.in_grid:,}"
         if chunks.smallest is not None and chunks.median is not None and chunks.largest is not None:
             three = map(human_size, (chunks.smallest, chunks.median, chunks.largest))
@@ -280,15 +439,15 @@ def _list_storage_facts(storage: StorageReport) -> Iterator[tuple[str, str]]:
 def _list_cells(child: Inspection) -> list[str]:
     """Return the row of a child; its note says where it leads, why it is slow, and its problem."""
     storage, kind = child.storage, child.kind.replace("_", " ")
-    notes = [_describe_target(link) for link in child.links]
+    notes = [describe_target(link) for link in child.links]
     if child.problem is not None and not _is_dangling(child):
         notes.append(printable(child.problem))
     if storage is not None and storage.reason is not None:
         notes.append(printable(storage.reason))
-    name = printable(child.name, _LONGEST_NAME) + ("/" if child.kind == "group" else "")
+    name = printable(child.name, LONGEST_NAME) + ("/" if child.kind == "group" else "")
     shape = "" if child.members is None else f"{child.members:,} members"
     brief = "" if child.type is None else describe_type_briefly(child.type)
-    if child.type is not None and child.type["class"] == h5t.COMPOUND:
+    if child.type is not None and brief.startswith("compound"):
         brief = f"compound ({len(child.type['members'])} members)"
     cells = [""] * 8
     if storage is not None:
@@ -296,7 +455,7 @@ def _list_cells(child: Inspection) -> list[str]:
         shape = _format_shape(storage)
         cells = [
             storage.layout,
-            _join_dimensions(chunks.shape) if chunks else "",
+            join_dimensions(chunks.shape) if chunks else "",
             f"{chunks.stored:,}/{chunks.in_grid:,}" if chunks else "",
             "+".join(map(_name_filter, storage.filters)),
             "" if storage.stored_bytes is None else human_size(storage.stored_bytes),
@@ -304,7 +463,7 @@ def _list_cells(child: Inspection) -> list[str]:
             "" if storage.ratio is None else f"{storage.ratio:.3g}",
             storage.way or "none",
         ]
-    return [name, kind, shape, printable(brief, _LONGEST_NAME), *cells, "; ".join(notes)]
+    return [name, kind, shape, printable(brief, LONGEST_NAME), *cells, "; ".join(notes)]
 
 
 def _records_table(records: Sequence[Any] | None) -> list[Sequence[str]]:
@@ -324,12 +483,6 @@ def _format_value(value: object) -> str:
     return "" if value is None else printable(str(value))
 
 
-def _describe_target(link: LinkReport) -> str:
-    file = "" if link.target_file is None else f"{printable(link.target_file)}:"
-    broken = "" if link.problem is None else f", does not resolve: {printable(link.problem)}"
-    return f"-> {file}{printable(link.target_path)}{broken}"
-
-
 def _is_dangling(found: Inspection) -> bool:
     """Tell whether its problem is that of its link, which tells it."""
     return bool(found.links) and not found.links[-1].resolves
@@ -338,106 +491,16 @@ def _is_dangling(found: Inspection) -> bool:
 def _name_filter(each: Any) -> str:
     """Return the beginning of its name, as files say it at length, or not at all."""
     name = each.name.split(";")[0].split(":")[0].strip()
-    return printable(name, _LONGEST_NAME) or f"filter {each.id}"
+    return printable(name, LONGEST_NAME) or f"filter {each.id}"
 
 
 def _format_shape(storage: StorageReport) -> str:
     if storage.dataspace != "simple" or storage.shape is None:
         return storage.dataspace
-    return _join_dimensions(storage.shape)
-
-
-def _join_dimensions(shape: Sequence[int | None]) -> str:
-    return " x ".join("unlimited" if extent is None else str(extent) for extent in shape)
-
-
-def describe_type_briefly(described: dict[str, Any]) -> str:
-    """Return a type, described as `/meta` does, in a few words."""
-
-    size = f"({described['size']} bytes)"
-    dtype = described.get("dtype")
-    match described["class"]:
-        case h5t.STRING:
-            shown = "string (variable)" if described["vlen"] else f"string {size}"
-        case h5t.COMPOUND:
-            members = (f"{e['name']} {describe_type_briefly(e)}" for e in described["members"])
-            shown = f"compound ({', '.join(members)})"
-        case h5t.ARRAY:
-            base = describe_type_briefly(described["base"])
-            shown = f"{_join_dimensions(described['dims'])} of {base}"
-        # h5py's booleans are enumerations.
-        case h5t.VLEN | h5t.ENUM as kind if dtype != "|b1":
-            word = "sequence" if kind == h5t.VLEN else "enum"
-            shown = f"{word} of {describe_type_briefly(described['base'])}"
-        case h5t.REFERENCE:
-            shown = "reference"
-        case h5t.OPAQUE | h5t.BITFIELD as kind:
-            shown = f"{'opaque' if kind == h5t.OPAQUE else 'bit field'} {size}"
-        case _ if not isinstance(dtype, str) or dtype.startswith("|V"):
-            shown = f"without NumPy equivalent {size}"
-        case _:
-            number = np.dtype(dtype)
-            shown = f"{number.name} big-endian" if number.byteorder == ">" else number.name
-    return shown
+    return join_dimensions(storage.shape)
 
 
 _TITLES = (
     *("name", "kind", "shape", "type", "layout", "chunk", "chunks", "filters"),
     *("stored", "raw", "ratio", "way", "note"),
 )
-
-# Titles of columns of numbers, which end below each other.
-_NUMBERS = frozenset(("chunks", "stored", "raw", "ratio", "offset", "bytes"))
-
-
-def format_table(rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """Return the lines of a table without its empty columns.
-
-    Args:
-        rows: the titles, then the rows; one that is shorter is a line by itself.
-        width: where a line is longer, the cells of each row are wrapped; None = never.
-    """
-    titles, *below = rows
-    full = [row for row in below if len(row) == len(titles)]
-    kept = [at for at in range(len(titles)) if any(row[at] for row in full)]
-    cells = [[row[at] for at in kept] for row in (titles, *full)]
-    widths = [max(map(width_of, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for row in cells:
-        aligned = []
-        for title, cell, most in zip(cells[0], row, widths, strict=True):
-            blanks = " " * (most - width_of(cell))
-            aligned.append(blanks + cell if title in _NUMBERS else cell + blanks)
-        lines.append("  ".join(aligned).rstrip())
-    if width is not None and max(map(width_of, lines), default=0) > width:
-        texts = ("  ".join(filter(None, row)) for row in cells)
-        lines = [
-            line for text in texts for line in textwrap.wrap(text, width, subsequent_indent="    ")
-        ]
-    return lines + ["".join(row) for row in below if len(row) < len(titles)]
-
-
-def width_of(cell: str) -> int:
-    """Return how many columns of a terminal a text takes (Unicode Standard Annex #11)."""
-    return sum(
-        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF")
-        for each in cell
-    )
-
-
-def printable(name: str, most: int = 200) -> str:
-    """Return a name in one line, without control characters, not too long for a terminal."""
-    shown = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in name[: most + 1]
-    )
-    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
-
-
-def human_size(size: int) -> str:
-    """Return a size in three digits and a unit, by powers of 1024."""
-    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-    # What would be rounded to four digits is told in the next unit.
-    while value >= 999.5 and len(units) > 1:
-        value, _ = value / 1024, units.pop(0)
-    return f"{value:.3g} {units[0]}"

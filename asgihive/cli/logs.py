@@ -2,18 +2,23 @@
 
 import io
 import logging
+import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from asgihive.service.access_log import JSONFormatter
+from asgihive.cli.formatting import LONGEST_LINE, LONGEST_NAME, human_size, printable
+from asgihive.cli.terminal import Painter, clip_line, is_terminal
+from asgihive.service.access_log import AccessEntry, JSONFormatter
 
 _logger = logging.getLogger("asgihive.cli")
 
 _HANDLER = "asgihive.cli.logs.LineHandler"
 _JSON = "asgihive.service.access_log.JSONFormatter"
+_SHORT = "asgihive.cli.logs.TerminalFormatter"
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -37,20 +42,56 @@ class LineHandler(logging.StreamHandler[TextIO]):
             _logger.warning("Lines of the log are lost, as they cannot be written: %s", error)
 
 
+class TerminalFormatter(logging.Formatter):
+    """Writes a request as a short line that fits the terminal, with a colour for its status.
+
+    What it is about stands last, so that it is what is clipped. The parts of an `AccessEntry` are
+    printable ASCII, and no token is in them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._painter = Painter(sys.stdout)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record of `asgihive.access`."""
+        entry = record.__dict__.get("access")
+        if not isinstance(entry, AccessEntry):
+            return printable(record.getMessage(), LONGEST_LINE)
+        target = f"{entry.path}?{entry.query}" if entry.query else entry.path
+        line = [
+            (time.strftime("%H:%M:%S", time.localtime(record.created)), "dim"),
+            (f" {entry.status}", _choose_style(entry)),
+            (f" {entry.seconds * 1000:7.1f} ms {human_size(entry.sent_bytes):>9} ", "dim"),
+            (f"{printable(entry.client, LONGEST_NAME)} ", "dim"),
+            (f"{printable(entry.method, LONGEST_NAME)} {printable(target, LONGEST_LINE)}", ""),
+        ]
+        if not entry.is_complete:
+            line.insert(-1, ("incomplete ", "yellow"))
+        return self._painter.paint(clip_line(line, shutil.get_terminal_size().columns))
+
+
+def _choose_style(entry: AccessEntry) -> str:
+    """Return the colour of a status: what is the server's fault stands out most."""
+    return {2: "green", 3: "cyan", 4: "yellow", 5: "bold red"}.get(entry.status // 100, "")
+
+
 def make_log_config(level: str, access_log: str) -> dict[str, Any]:
     """Return the argument of `logging.config.dictConfig` in every worker process.
 
     Args:
         level: the least one on stderr.
         access_log: `text` or `json` for a line a request, in the latter case with all others
-            in JSON too; `off` for none.
+            in JSON too; `off` for none; `auto` for short ones where stdout is a terminal.
     """
     is_json = access_log == "json"
-    streams = {"errors": ("stderr", "text"), "access": ("stdout", "line")}
+    is_short = access_log == "auto" and is_terminal(sys.stdout)
+    is_off = access_log == "off" or (access_log == "auto" and not is_short)
+    streams = {"errors": ("stderr", "text"), "access": ("stdout", "short" if is_short else "line")}
     levels = {
         "uvicorn": ("errors", level.upper()),
         "asgihive": ("errors", level.upper()),
-        "asgihive.access": ("access", logging.CRITICAL + 1 if access_log == "off" else "INFO"),
+        "asgihive.access": ("access", logging.CRITICAL + 1 if is_off else "INFO"),
     }
     return {
         "version": 1,
@@ -59,6 +100,8 @@ def make_log_config(level: str, access_log: str) -> dict[str, Any]:
             "text": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"},
             "line": {"format": "%(asctime)s %(message)s"},
             "json": {"()": _JSON},
+            # It loads what makes colours.
+            **({"short": {"()": _SHORT}} if is_short else {}),
         },
         "handlers": {
             name: {

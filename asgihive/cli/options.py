@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from asgihive.cli.logs import hold_log
 from asgihive.errors import suggest_name
+from asgihive.object_stores.locations import is_url, parse_url
 from asgihive.settings import (
     ENVIRONMENT_PREFIX,
     H5Settings,
@@ -77,6 +78,7 @@ class ServerOptions(Settings, frozen=True, kw_only=True):
         Meta(description="Put this path before every route."),
         Reading(normalize=_parse_prefix, metavar="/PATH"),
     ] = ""
+    open: Annotated[bool, Meta(description="Open the page in the browser of this machine.")] = False
     workers: Annotated[
         int,
         Meta(ge=1, le=1024, description="Serve with so many processes, replaced when they crash."),
@@ -86,12 +88,12 @@ class ServerOptions(Settings, frozen=True, kw_only=True):
         Meta(ge=0, le=86400, description="Give answers under way so long once told to stop."),
     ] = 25
     access_log: Annotated[
-        Literal["text", "json", "off"],
+        Literal["auto", "text", "json", "off"],
         Meta(
-            description="Write a line to stdout for every request; with json, every line of the "
-            "log is JSON."
+            description="Write a line to stdout for every request: auto, a short one in colours "
+            "where stdout is a terminal, else none; with json, every line of the log is JSON."
         ),
-    ] = "off"
+    ] = "auto"
     log_level: Annotated[
         Literal["critical", "error", "warning", "info", "debug"],
         Meta(description="Write messages of this level and above to stderr."),
@@ -99,11 +101,13 @@ class ServerOptions(Settings, frozen=True, kw_only=True):
 
 
 def parse_directory(text: str) -> str:
-    """Return the absolute path of a directory.
+    """Return the absolute path of a directory, or the URL of a prefix in an object store.
 
     Raises:
         ValueError: it is none, or cannot be read; the message says so without its name.
     """
+    if is_url(text):
+        return parse_url(text)
     if not os.path.exists(text):
         problem = "no such directory"
     elif not os.path.isdir(text):
@@ -279,4 +283,5 @@ def _read_value(setting: Setting, value: object, folder: str) -> Any:
     # A text is read as it is elsewhere; TOML's other types say themselves what they are.
     if not isinstance(value, str) or setting.base in {bool, tuple}:
         return setting.check(value)
-    return setting.read(os.path.join(folder, value) if setting.reading.is_path else value)
+    is_relative = setting.reading.is_path and not is_url(value)
+    return setting.read(os.path.join(folder, value) if is_relative else value)

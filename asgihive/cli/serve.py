@@ -6,6 +6,8 @@ import logging
 import logging.config
 import socket
 import tempfile
+import threading
+import webbrowser
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import NoReturn
@@ -14,7 +16,7 @@ from msgspec import structs
 
 from asgihive import __version__
 from asgihive.cli.console import USAGE, Parser, tell
-from asgihive.cli.demo_files import list_invitations, write_demo
+from asgihive.cli.demo_files import list_invitations, make_page_url, write_demo
 from asgihive.cli.logs import format_json_line, log_held, make_log_config
 from asgihive.cli.options import (
     SETTINGS_HELP,
@@ -33,7 +35,11 @@ from asgihive.cli.server import (
     listening_at_path,
     run_server,
 )
+from asgihive.errors import ExtraMissing
+from asgihive.object_stores.locations import is_url
+from asgihive.service.store import check_store
 from asgihive.settings import ENVIRONMENT_PREFIX
+from asgihive.viewer.page import NOT_BUILT, find_dist
 
 _logger = logging.getLogger("asgihive.cli")
 
@@ -42,6 +48,7 @@ examples:
   asgihive serve /data --port 8080 --prefix /h5
   asgihive serve /data --cors https://viewer.example.org --chunk-cache-bytes 2GiB
   asgihive serve /data --uds /run/asgihive/socket --workers 4 --access-log json
+  asgihive serve s3://bucket/prefix
   asgihive serve --config /etc/asgihive.toml
   {ENVIRONMENT_PREFIX}DECODE_LANES=8 asgihive serve /data
 """
@@ -50,14 +57,15 @@ examples:
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """Let the command `serve` take its arguments."""
     parser.description = (
-        "Serve every HDF5 file below DIR over HTTP, read-only, to h5web and others."
+        "Serve every HDF5 file below DIR over HTTP, read-only, to h5web and others. DIR may be\n"
+        "a prefix in an object store, such as s3://bucket/prefix: see docs/object-stores.md."
     )
     parser.epilog = SETTINGS_HELP + _EXAMPLES
     parser.add_argument(
         "directory",
         metavar="DIR",
         nargs="?",
-        help="Serve this directory, if the file of --config has no `directory`.",
+        help="Serve this directory or URL, if the file of --config has no `directory`.",
     )
     parser.set_defaults(run=_serve, parser=parser)
     add_server_options(parser, has_directory=True)
@@ -81,11 +89,20 @@ def _serve(options: argparse.Namespace) -> int:
         try:
             options.directory = parse_directory(options.directory)
         except ValueError as error:
-            parser.error(f"DIR is {options.directory!r}: {error}")
+            # A URL is not shown again: it may hold a password.
+            shown = "a URL that is not served" if is_url(options.directory) else options.directory
+            parser.error(f"DIR is {shown!r}: {error}")
     given = read_options(options)
     server, directory = given.server, given.directory
     if directory is None:
         parser.error("DIR is missing: the directory to serve")
+    if server.open and server.uds is not None:
+        parser.error("--open needs a port: no browser opens the socket of --uds")
+    if is_url(directory):
+        try:
+            check_store(directory, given.settings)
+        except (ValueError, ExtraMissing) as error:
+            _refuse(parser, server, f"DIR is {directory}: {error}")
     _check_certificate(parser, server)
     with ExitStack() as stack:
         try:
@@ -101,7 +118,7 @@ def _serve(options: argparse.Namespace) -> int:
             places = " or, on this machine, ".join(f"{each}/" for each in urls)
             return f"Serving {directory} at {at}{places} (Ctrl+C stops)"
 
-        return _run(given, directory, listener, write_text)
+        return _run(given, directory, listener, write_text, lambda base: f"{base}/")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -129,10 +146,14 @@ def _demo(options: argparse.Namespace) -> int:
             parser.fail(f"the sample files cannot be written: {error}")
         notes.append(f"Sample files are in {directory}, until Ctrl+C stops the server.")
 
-        def write_text(urls: Sequence[str]) -> str:
-            return "\n".join([*notes, *list_invitations(urls[0])])
+        has_page = given.settings.viewer and find_dist() is not None
+        if given.settings.viewer and not has_page:
+            notes.append(f"{NOT_BUILT}.")
 
-        return _run(given, directory, listener, write_text)
+        def write_text(urls: Sequence[str]) -> str:
+            return "\n".join([*notes, *list_invitations(urls[0], has_page=has_page)])
+
+        return _run(given, directory, listener, write_text, make_page_url)
 
 
 def _check_certificate(parser: Parser, options: ServerOptions) -> None:
@@ -157,6 +178,7 @@ def _run(
     root: str,
     listener: socket.socket,
     write_text: Callable[[Sequence[str]], str],
+    make_page_url: Callable[[str], str],
 ) -> int:
     """Say which directory is served where, warn if it is open to a network, and serve it.
 
@@ -167,6 +189,7 @@ def _run(
         root: the served directory.
         listener: where it is served.
         write_text: makes the text for people of the URLs that `list_urls` gives.
+        make_page_url: makes the URL that `--open` opens of the last of them.
 
     Returns:
         The exit code.
@@ -194,4 +217,19 @@ def _run(
             listener.getsockname()[1],
             root,
         )
+    if options.open:
+        _open_browser(make_page_url(urls[-1]))
     return run_server(options, root, settings, listener)
+
+
+def _open_browser(url: str) -> None:
+    """Open a URL in the browser of this machine, whose first request waits at the socket.
+
+    It is opened beside the server: some browsers return only when they are closed.
+    """
+
+    def open_page() -> None:
+        if not webbrowser.open(url):
+            _logger.warning("There is no browser here: open %s in one", url)
+
+    threading.Thread(target=open_page, name="browser", daemon=True).start()
