@@ -16,6 +16,29 @@ FILES, FRAMES = 4, 16
 """Of each kind of frames."""
 
 
+LARGE_SHAPE = (4096, 4096)
+LARGE_FRAMES = 8
+
+
+def large_frames(data: DataFolder) -> Sequence[Place]:
+    """Make frames of 4096x4096 uint16, each one gzip+shuffle chunk of 32 MiB."""
+
+    def write(folder: Path, random: np.random.Generator) -> None:
+        with h5py.File(folder / "0.h5", "w") as file:
+            stack = file.create_dataset(
+                "stack",
+                (LARGE_FRAMES, *LARGE_SHAPE),
+                np.uint16,
+                chunks=(1, *LARGE_SHAPE),
+                compression="gzip",
+                shuffle=True,
+            )
+            repeat_frames(stack, random, 2, counts=8)
+
+    data.require("large_frames", write)
+    return [Place("large_frames/0.h5", "/stack", (frame,)) for frame in range(LARGE_FRAMES)]
+
+
 def contiguous_4m(data: DataFolder) -> Sequence[Place]:
     """Make frames of 4 MiB (uint32) in contiguous stacks."""
 
@@ -45,6 +68,18 @@ def zstd_frames(data: DataFolder) -> Sequence[Place]:
     return _compressed(data, "zstd_frames", lambda: _plugin("Zstd"))
 
 
+def zarr_stored(data: DataFolder) -> Sequence[Place]:
+    """Make the same as zstd, once more, whose stored chunks are also plain files."""
+    return _compressed(data, "zarr_stored", lambda: _plugin("Zstd"))
+
+
+def read_stored_chunk(data: DataFolder, place: Place) -> bytes:
+    """Return the chunk of a frame as it is stored."""
+    with h5py.File(data.file(place), "r") as file:
+        stored: bytes = file[place.path].id.read_direct_chunk((*place.selection, 0, 0))[1]
+        return stored
+
+
 def write_plain_frames(data: DataFolder, places: Sequence[Place]) -> None:
     """Write the stacks of `places` once more, contiguous and without filters."""
     kind = locate_plain_frame(places[0]).file.partition("/")[0]
@@ -72,10 +107,12 @@ def make_frame_stack(file: h5py.File, frames: int, **filters: Any) -> h5py.Datas
     return file.create_dataset("stack", shape, np.uint16, chunks=(1, *SHAPE), **filters)
 
 
-def make_detector_frame(random: np.random.Generator, counts: float) -> np.ndarray:
+def make_detector_frame(
+    random: np.random.Generator, counts: float, shape: tuple[int, int] = SHAPE
+) -> np.ndarray:
     """Make counting noise on a background that falls off from `counts` to the sides."""
-    rows = np.linspace(-1, 1, SHAPE[0])[:, None]
-    columns = np.linspace(-1, 1, SHAPE[1])
+    rows = np.linspace(-1, 1, shape[0])[:, None]
+    columns = np.linspace(-1, 1, shape[1])
     return random.poisson(counts * np.exp(-(rows**2) - columns**2)).astype(np.uint16)
 
 
@@ -84,7 +121,7 @@ def repeat_frames(
 ) -> None:
     """Fill a long stack with few different frames in random order: each is compressed once."""
     for frame in range(different):
-        stack[frame] = make_detector_frame(random, counts)
+        stack[frame] = make_detector_frame(random, counts, stack.shape[1:])
     chunks = [stack.id.read_direct_chunk((frame, 0, 0)) for frame in range(different)]
     for frame in range(different, len(stack)):
         mask, stored = chunks[int(random.integers(different))]

@@ -4,7 +4,7 @@ import grp
 import os
 import pwd
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,14 +43,17 @@ http {{
 """
 
 
-def write_files(data: DataFolder, places: Sequence[Place]) -> None:
-    """Write a plain file for each place, with the bytes that are in the HDF5 file."""
+def write_files(
+    data: DataFolder, places: Sequence[Place], read: Callable[[Place], bytes] | None = None
+) -> None:
+    """Write a plain file for each place, with the bytes of its values, or with those of `read`."""
+    read = read or (lambda place: data.read(place).tobytes())
 
     def write(folder: Path, _: np.random.Generator) -> None:
         for place in places:
             file = folder / _name(place)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data.read(place).tobytes())
+            file.write_bytes(read(place))
 
     data.require(_kind(places[0]), write)
 
@@ -66,14 +69,15 @@ def launch(name: str, directory: Path, _environment: Mapping[str, str]) -> Itera
     port = programs.find_free_port()
     with tempfile.TemporaryDirectory(prefix="asgihive-nginx-") as folder:
         configuration = Path(folder, "nginx.conf")
-        text = _CONFIGURATION.format(folder=folder, root=directory, port=port, user=_user())
+        text = _CONFIGURATION.format(folder=folder, root=directory, port=port, user=find_user())
         configuration.write_text(text)
         command = [programs.installed("nginx"), "-p", folder, "-e", "stderr"]
         with process([*command, "-c", str(configuration)], {}) as started:
             yield wait_until_answering(name, started, port)
 
 
-def _user() -> str:
+def find_user() -> str:
+    """Return the directive that lets workers read what belongs to whoever started nginx."""
     # A worker that root starts changes to a user who may not read a temporary folder.
     if os.geteuid() != 0:
         return ""
