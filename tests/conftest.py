@@ -1,5 +1,6 @@
 """Fixtures of every room: both event loops, and a guard against whatever blocks them."""
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from tests.gates import Gate
 # No deadline: first uses build tables, and machines are shared. The gate always tries the same
 # examples, so that it says the same of the same commit; runs by hand look for new ones.
 # Only `--hypothesis-profile=thorough` tries as many as Hypothesis itself would.
-FEW, MANY = 30, 100
+FEW, MANY = 20, 100
 for name, examples in {"asgihive": FEW, "thorough": MANY}.items():
     settings.register_profile(
         name, deadline=None, derandomize="CI" in os.environ, max_examples=examples
     )
 settings.load_profile("asgihive")
+
+EVENT_LOOPS = ("asyncio", "trio")
 
 # How long a thread may take that was told to end.
 ENDING_SECONDS = 10.0
@@ -27,12 +30,46 @@ ENDING_SECONDS = 10.0
 
 @pytest.hookimpl(tryfirst=True)  # before what is slow is left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what is `slow_on_trio` be slow there, and fast on asyncio."""
+    """Let what is `slow_on_trio` be slow there, and each of several cases fast on one event loop.
+
+    The cases of a test take turns, so that each test is tried on asyncio and on trio.
+    """
+    tests: dict[tuple[object, str], dict[tuple[str, ...], list[pytest.Function]]] = {}
     for item in items:
-        if item.get_closest_marker("slow_on_trio") and isinstance(item, pytest.Function):
-            backend = item.callspec.params.get("anyio_backend")
-            if isinstance(backend, tuple) and backend[0] == "trio":
-                item.add_marker(pytest.mark.slow)
+        if isinstance(item, pytest.Function) and (event_loop := _find_event_loop(item)):
+            if item.get_closest_marker("slow_on_trio"):
+                if event_loop == "trio":
+                    item.add_marker(pytest.mark.slow)
+            elif not item.get_closest_marker("slow"):
+                case = tuple(each for each in item.callspec.id.split("-") if each != event_loop)
+                cases = tests.setdefault((item.parent, item.originalname), {})
+                cases.setdefault(case, []).append(item)
+    for cases in tests.values():
+        on_both = [each for each in cases.values() if len(each) == len(EVENT_LOOPS)]
+        for number, functions in enumerate(on_both if len(on_both) > 1 else ()):
+            for function in functions:
+                if _find_event_loop(function) != EVENT_LOOPS[number % len(EVENT_LOOPS)]:
+                    function.add_marker(pytest.mark.slow)
+
+
+def _find_event_loop(item: pytest.Function) -> str | None:
+    """Return `asyncio` or `trio` of a test that is tried on both."""
+    backend = item.callspec.params.get("anyio_backend") if hasattr(item, "callspec") else None
+    return backend[0] if isinstance(backend, tuple) else None
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Let the garbage collector pass over the tests themselves, which live as long as the process.
+
+    Else each full collection looks at half a million objects of theirs, which takes 0.2 s.
+    """
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,7 +114,7 @@ def no_threads_left() -> Iterator[None]:
             assert not thread.is_alive(), f"{thread} still runs"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # it takes a millisecond to be there
 def blockbuster() -> Iterator[BlockBuster]:
     """Fail whatever blocks an asyncio event loop inside asgihive."""
     with blockbuster_ctx("asgihive") as guard:
@@ -90,6 +127,8 @@ def blockbuster() -> Iterator[BlockBuster]:
         # An application is built before it serves; the command line asks for the rest.
         at_rest = {"__init__", "graph", "route_records"}
         for function in guard.functions.values():
+            # The event loop of a client, whose thread is there to be blocked.
+            function.can_block_in("asgihive/tasks.py", {"_run"})
             function.can_block_in("asgihive/service/app.py", {"__init__"})
             function.can_block_in("asgihive/hive/hive.py", at_rest)
         yield guard

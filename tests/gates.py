@@ -1,10 +1,21 @@
-"""A gate that holds up a thread for as long as a test needs."""
+"""Gates that hold up a thread for as long as a test needs, and waiting for other processes."""
 
 import threading
+from collections.abc import Callable
 
+import anyio
 import anyio.to_thread
 
 WAIT_SECONDS = 30.0  # until a test that hangs fails instead
+
+# Who asks all the time takes the processor from the process that is waited for.
+AGAIN_SECONDS = 0.005
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    """Wait until something is so that no event tells of, as what another process does."""
+    while not is_so():  # noqa: ASYNC110  # which event there is not
+        await anyio.sleep(AGAIN_SECONDS)
 
 
 class Gate:

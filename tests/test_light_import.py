@@ -48,10 +48,11 @@ def run(code: str, folder: Path | None = None) -> str:
 @pytest.mark.parametrize("statement", LIGHT)
 def test_a_hive_needs_neither_h5py_nor_numpy_nor_codecs(statement: str) -> None:
     code = f"import sys\n{statement}\nprint(*sys.modules)"
-    loaded = {name.partition(".")[0] for name in run(code).split()}
+    modules = run(code).split()
+    loaded = {name.partition(".")[0] for name in modules}
     heavy = "h5py numpy msgpack tifffile zstandard isal imagecodecs hdf5plugin bitshuffle blosc2"
     assert not loaded & {*heavy.split(), "uvicorn", "multiprocessing"}
-    own = {name for name in run(code).split() if name.startswith("asgihive.")}
+    own = {name for name in modules if name.startswith("asgihive.")}
     assert not {name for name in own if name.split(".")[1] in {"hdf5", "service", "encoders"}}
 
 
@@ -135,3 +136,27 @@ def test_the_service_says_that_it_needs_posix() -> None:
     """
     sentence = "The HDF5 service (H5App) needs a POSIX system: Linux or macOS\n"
     assert run(textwrap.dedent(AS_ON_WINDOWS) + textwrap.dedent(code)) == sentence * 2
+
+
+def test_a_service_loads_what_makes_pictures_with_the_first_one(tmp_path: Path) -> None:
+    code = f"""
+        import sys
+        from asgihive import H5App
+        H5App({str(tmp_path)!r})
+        print(*sys.modules)
+    """
+    loaded = {name.partition(".")[0] for name in run(code).split()}
+    assert not loaded & {"PIL", "cmap", "matplotlib", "rich"}
+
+
+def test_a_service_loads_the_client_of_a_cluster_with_the_first_large_dataset(
+    tmp_path: Path,
+) -> None:
+    code = f"""
+        import sys
+        from asgihive import H5App, H5Settings
+        H5App({str(tmp_path)!r}, H5Settings(compute="dask://localhost:8786"))
+        print(*sys.modules)
+    """
+    loaded = {name.partition(".")[0] for name in run(code).split()}
+    assert not loaded & {"dask", "distributed", "tornado"}

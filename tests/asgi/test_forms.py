@@ -372,6 +372,7 @@ def test_forms_are_documented() -> None:
     assert properties["count"]["exclusiveMinimum"] == 0
 
 
+@pytest.mark.slow_on_trio
 async def test_no_form_makes_a_server_error() -> None:
     whole = io.BytesIO()
     request = httpx.Request(

@@ -46,6 +46,26 @@ async def test_guards_protect_applications_mounts_and_websockets() -> None:
     assert refused.types == ["websocket.close"]
 
 
+def test_an_override_by_name_is_refused() -> None:
+    """It would do nothing, and the test would ask the real dependency."""
+
+    async def real() -> str:
+        return "real"
+
+    router = Router()
+    with pytest.raises(TypeError, match=r"'real' is no function; write overrides\[f\] = g"):
+        router.overrides["real"] = real  # type: ignore[index]
+    with pytest.raises(TypeError, match="'fake' is no function"):
+        router.overrides[real] = "fake"  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="'real' is no function"):
+        router.overrides.update({"real": real})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="'real' is no function"):
+        router.overrides |= {"real": real}  # type: ignore[dict-item]
+    assert not router.overrides
+    router.overrides |= {real: real}
+    assert router.overrides == {real: real}
+
+
 async def test_overrides_replace_dependencies_here_and_in_what_includes() -> None:
     log = list[str]()
 

@@ -1,6 +1,7 @@
 """The OpenAPI document: valid, complete, and free of clashes."""
 
 import enum
+import json
 import math
 import uuid
 from collections.abc import AsyncIterator
@@ -304,13 +305,49 @@ def test_defaults_that_json_cannot_say_are_left_out() -> None:
 
     @router.get("/")
     async def handler(
-        colour: Colour = Colour.RED, key: uuid.UUID = _KEY, ratio: float = math.inf
+        colour: Colour = Colour.RED,
+        key: uuid.UUID = _KEY,
+        ratio: float = math.inf,
+        ratios: Annotated[tuple[float, ...], Query()] = (1.0, math.nan),
     ) -> None: ...
 
-    colour, key, ratio = _document(router)["paths"]["/"]["get"]["parameters"]
+    colour, key, ratio, ratios = _document(router)["paths"]["/"]["get"]["parameters"]
     assert colour["schema"]["default"] == "red"
     assert key["schema"]["default"] == str(_KEY)
     assert "default" not in ratio["schema"]
+    assert "default" not in ratios["schema"]
+
+
+class Gauge(msgspec.Struct):
+    value: float = math.nan
+    range: tuple[float, float] = (0.0, math.inf)
+    default: float = -math.inf
+    properties: int = 3
+
+
+class GaugeModel(pydantic.BaseModel):
+    value: float = math.nan
+    default: float = math.inf
+
+
+@pytest.mark.parametrize("kind", [Gauge, GaugeModel])
+def test_defaults_of_fields_that_json_cannot_say_are_left_out(kind: type) -> None:
+    router = Router()
+
+    async def handler(gauge: Any) -> list[Any]:
+        return [gauge]
+
+    handler.__annotations__ |= {"gauge": kind, "return": list[kind]}  # type: ignore[valid-type]
+    router.post("/")(handler)
+    document = _document(router)
+    properties = document["components"]["schemas"][kind.__name__]["properties"]
+    for name in ("value", "range", "default"):
+        assert "default" not in properties.get(name, {})
+    assert "default" in properties
+    if kind is Gauge:
+        assert properties["properties"]["default"] == 3
+    made = make_openapi_document(list_routes(router), title="Test", version="1.2")
+    json.dumps(made, allow_nan=False)
 
 
 def _make_page(item: Any) -> Any:

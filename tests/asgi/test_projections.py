@@ -1,5 +1,6 @@
 """The return annotation is applied: what it does not name is never sent."""
 
+import abc
 import datetime as dt
 import decimal
 import enum
@@ -599,9 +600,26 @@ class StoredNameless(Nameless):
     password: str = SECRET
 
 
+class Abstract(abc.ABC):
+    """It has no fields, and says nothing of its objects."""
+
+    @abc.abstractmethod
+    def look(self) -> None: ...
+
+
+@dataclass
+class StoredAbstract(Abstract):
+    password: str = SECRET
+
+    def look(self) -> None: ...
+
+
 async def test_a_class_that_names_no_fields_sends_none() -> None:
-    for annotation in (Nameless, list[Nameless]):
-        assert (await _ask(annotation, StoredNameless())).status == 500
+    for annotation in (Abstract, list[Abstract]):
+        assert (await _ask(annotation, StoredAbstract())).status == 500
+    for nameless in (Nameless, list[Nameless], dict[str, Nameless | None], Iterator[Nameless]):
+        with pytest.raises(HandlerError, match=r"Nameless names no fields, .*; write a Struct"):
+            _returning(nameless, StoredNameless())
     assert (await _ask(NoReturn, {"password": SECRET})).status == 500
     with pytest.raises(HandlerError, match="does not say which fields are sent"):
         _returning(dict[str, typing.ClassVar], {})

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 
 from asgihive.asgi import Router
 from tests.asgi.exchange import Exchange, answer, http, run
+from tests.zoo.arrow_tables import IS_INSTALLED, is_same_table, read_table
 
 pytestmark = pytest.mark.anyio
 
@@ -145,6 +146,9 @@ async def test_arrays_come_in_the_format_that_accept_asks_for() -> None:
     assert got.body == array.tobytes()
     got = await _ask(np.array(["a"], object), "application/octet-stream")  # does not fit
     assert got.headers["content-type"] == JSON
+    if IS_INSTALLED:
+        got = await _ask(array, "application/vnd.apache.arrow.stream")
+        assert is_same_table(read_table(got.body), array, "data")
     inside = await _ask({"array": array}, MSGPACK)
     assert np.array_equal(msgpack_numpy.decode(msgpack.unpackb(inside.body)["array"]), array)
 

@@ -94,6 +94,56 @@ def test_parameters_that_no_websocket_can_give(annotation: Any, reason: str) -> 
         Router().websocket("/")(_handler(annotation))
 
 
+_OBJECT_AS_EXAMPLE = msgspec.Meta(examples=[object()])
+
+
+class WithExample(msgspec.Struct):
+    size: Annotated[int, _OBJECT_AS_EXAMPLE]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "place"),
+    [
+        (Annotated[int, _OBJECT_AS_EXAMPLE], ""),
+        (list[Annotated[int, _OBJECT_AS_EXAMPLE]], ""),
+        (Annotated[int, msgspec.Meta(extra_json_schema={"x": object()})], ""),
+        (WithExample, " of the field 'size' of WithExample"),
+        (dict[str, list[WithExample]], " of the field 'size' of WithExample"),
+    ],
+)
+def test_examples_that_json_cannot_say(annotation: Any, place: str) -> None:
+    """They broke the OpenAPI document, when somebody asked for it."""
+    reason = rf"=.*<object object at \w+>.*{place} cannot be written as JSON"
+    with pytest.raises(HandlerError, match=rf"parameter 'x': .*{reason}"):
+        Router().post("/")(_handler(Annotated[annotation, Body()]))
+
+    async def handler() -> Any: ...
+
+    handler.__annotations__["return"] = annotation
+    with pytest.raises(HandlerError, match=reason):
+        Router().get("/")(handler)
+
+
+@pytest.mark.parametrize("marker", [Query, Header, Cookie, Form])
+def test_two_parameters_of_one_field(marker: Any) -> None:
+    async def handler(
+        first: Annotated[int, marker("field-x")], second: Annotated[str, marker("field-x")] = "y"
+    ) -> None: ...
+
+    with pytest.raises(HandlerError, match=r"reads the .* parameter 'field-x', as 'first' does"):
+        Router().post("/")(handler)
+
+
+def test_a_handler_and_its_guard_may_read_one_field() -> None:
+    async def guard(token: Annotated[str, Header("x-token")]) -> None: ...
+
+    async def handler(
+        token: Annotated[str, Header("x-token")], query: Annotated[str, Query("x-token")]
+    ) -> None: ...
+
+    Router(dependencies=[Depends(guard)]).get("/")(handler)
+
+
 @pytest.mark.parametrize(
     ("path", "annotation"),
     [("/{x:int}", str), ("/{x:float}", int), ("/{x:uuid}", int), ("/{x}", Note), ("/{x}", Foreign)],

@@ -109,7 +109,7 @@ def test_a_load_without_any_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         AsyncioLoad().requests_per_second(port, [make_request("/")], 1, 0)
 
 
-@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("connections", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_load_has_as_many_connections_as_asked_for(connections: int) -> None:
     seen = []
 

@@ -1,6 +1,7 @@
 """What is asked for, the seeded data, and which turns and rows a run has."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -104,10 +105,26 @@ def test_names_of_questions_differ() -> None:
     assert len({each.name for each in QUESTIONS}) == len(QUESTIONS)
 
 
-def test_each_turn_of_a_session_has_files_of_its_own(tmp_path: Path) -> None:
-    data = DataFolder(tmp_path)
-    sessions = nexus.make_nexus_files(data)
-    assert len({root.file for roots in sessions for root in roots}) == nexus.SESSIONS * nexus.FILES
+Sessions = Sequence[Sequence[Place]]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+    return DataFolder(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def sessions(data: DataFolder) -> Sessions:
+    """The files of each turn of a session, of which all would take seconds to make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nexus, "SESSIONS", 2)
+        patch.setattr(nexus, "FILES", 3)
+        return nexus.make_nexus_files(data)
+
+
+def test_each_turn_of_a_session_has_files_of_its_own(data: DataFolder, sessions: Sessions) -> None:
+    assert [len(roots) for roots in sessions] == [3, 3]
+    assert len({root.file for roots in sessions for root in roots}) == 2 * 3
     assert FULL.turns + 1 == nexus.SESSIONS
     for root in sessions[0]:
         requests = session.list_requests(data, root)
@@ -119,8 +136,9 @@ def test_each_turn_of_a_session_has_files_of_its_own(tmp_path: Path) -> None:
         assert {request.is_json for request in requests} == {False, True}
 
 
-def test_nexus_files_hold_each_kind_of_storage_and_text(tmp_path: Path) -> None:
-    data = DataFolder(tmp_path)
+def test_nexus_files_hold_each_kind_of_storage_and_text(
+    data: DataFolder, sessions: Sessions
+) -> None:
     found = set()
 
     def add(_: str, entity: h5py.Group | h5py.Dataset) -> None:
@@ -129,7 +147,7 @@ def test_nexus_files_hold_each_kind_of_storage_and_text(tmp_path: Path) -> None:
         else:
             found.add((entity.dtype.kind, entity.ndim > 0, entity.compression))
 
-    with h5py.File(data.file(nexus.make_nexus_files(data)[0][0]), "r") as file:
+    with h5py.File(data.file(sessions[0][0]), "r") as file:
         file.visititems(add)
     assert {"S", "O", ("f", True, None), ("i", True, "gzip"), ("O", False, None)} <= found
 

@@ -21,6 +21,13 @@ def no_settings_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tests are run in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "__stdout__", None)
+
+
+@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     directory = tmp_path / "data"
     directory.mkdir()

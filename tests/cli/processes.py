@@ -73,13 +73,22 @@ def _command_line(pid: str) -> bytes:
 
 
 @contextmanager
-def running(*arguments: str, module: str = "asgihive") -> Iterator[Server]:
+def running(
+    *arguments: str,
+    module: str = "asgihive",
+    patience: float = PATIENCE,
+    python: str = sys.executable,
+) -> Iterator[Server]:
     """A server that `python -m module` runs, until the end of the context.
 
     The log of another module than asgihive, which is on stderr, is among its lines.
+
+    Args:
+        patience: seconds until it is ended that is still there.
+        python: the program that runs it.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [python, "-m", module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if module == "asgihive" else subprocess.STDOUT,
         text=True,
@@ -87,8 +96,8 @@ def running(*arguments: str, module: str = "asgihive") -> Iterator[Server]:
     ) as process:
         # Worker processes end when the parent is asked to; a hung parent is killed.
         guards = (
-            threading.Timer(PATIENCE, process.terminate),
-            threading.Timer(PATIENCE + 10, process.kill),
+            threading.Timer(patience, process.terminate),
+            threading.Timer(patience + 10, process.kill),
         )
         for guard in guards:
             guard.start()

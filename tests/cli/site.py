@@ -1,6 +1,7 @@
 """The nginx site of examples/deployment, run as it is but for its paths and addresses."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,15 +30,32 @@ def at_socket(path: Path) -> httpx.Client:
     return httpx.Client(transport=transport, base_url="http://localhost", timeout=PATIENCE)
 
 
-def written_site(folder: Path, replica: str) -> Path:
-    """The site of the example in a whole configuration, everything below `folder`."""
+REPLICAS = ("unix:/run/asgihive/socket", "10.0.0.2:8000", "10.0.0.3:8000")
+"""Those of the example, each named twice."""
+
+
+def written_site(folder: Path, *others: str, first: str = "", port: int | None = None) -> Path:
+    """The site of the example in a whole configuration, everything below `folder`.
+
+    Args:
+        folder: nginx listens at the socket `nginx` in it.
+        others: addresses of the other replicas; of fewer than in the example, the rest is left out.
+        port: of 127.0.0.1, where it listens too.
+        first: address of the first replica; by default the socket `replica` in the folder.
+    """
     site = read("nginx.conf")
+    for place, before in enumerate(REPLICAS):
+        assert site.count(f"server {before} ") == 2
+        here = (first or f"unix:{folder}/replica", *others)
+        if place < len(here):
+            site = site.replace(before, here[place])
+        else:
+            site = re.sub(rf"^ *server {re.escape(before)} .*\n", "", site, flags=re.MULTILINE)
+    too = "" if port is None else f" listen 127.0.0.1:{port};"
     for before, after in (
-        ("unix:/run/asgihive/socket", f"unix:{folder}/replica"),
-        ("10.0.0.2:8000", replica),
         ("/var/cache/nginx", f"{folder}/cache"),
         ("/var/log/nginx", str(folder)),
-        ("listen 80;", f"listen unix:{folder}/nginx;"),
+        ("listen 80;", f"listen unix:{folder}/nginx;{too}"),
     ):
         assert site.count(before) == 1
         site = site.replace(before, after)

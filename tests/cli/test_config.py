@@ -89,7 +89,7 @@ def test_a_switch_of_the_file_can_be_turned_off(file: Path, directory: Path) -> 
         ("cors = ['a']", "cors is 'a': an origin such as"),
         ("cors = ['https://a.example/']", "cors is 'https://a.example/': an origin such as"),
         ("metrics = 1", "metrics is 1: true or false is accepted"),
-        ("access-log = 'xml'", "access-log is 'xml': one of text, json, off is accepted"),
+        ("access-log = 'xml'", "access-log is 'xml': one of auto, text, json, off is accepted"),
         ("max-open-files = 1.5", "max-open-files is 1.5: a whole number from"),
         ("max-open-files = 0", "max-open-files is 0: a whole number from 1"),
         ("read-timeout-seconds = 'long'", "read-timeout-seconds is 'long': a number is accepted"),

@@ -1,5 +1,6 @@
 """`asgihive demo`: every URL and command that it invites to works."""
 
+import os
 import re
 import shlex
 import shutil
@@ -12,7 +13,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.cli.processes import PATIENCE, Server, running, taken_port
+from asgihive.viewer.page import find_dist
+from tests.cli.processes import PATIENCE, Server, complaint, running, taken_port
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +25,23 @@ def demo() -> Iterator[Server]:
         yield server
 
 
+def urls_to_open(server: Server) -> list[str]:
+    return [line.strip() for line in server.lines if line.startswith("  http")]
+
+
 def test_the_first_url_of_the_demo_works_in_a_browser(demo: Server) -> None:
     answer = httpx.get(demo.url)
     assert answer.status_code == 200
-    assert answer.json()["kind"] == "group"
+    if find_dist() is None:
+        assert "asgihive viewer build" in "".join(demo.lines)
+        assert answer.json()["kind"] == "group"
+    else:
+        assert demo.url.endswith("/view/?file=demo.nxs")
+        assert answer.headers["content-type"].startswith("text/html")
 
 
 def test_every_url_to_open_answers(demo: Server) -> None:
-    urls = [line.strip() for line in demo.lines if line.startswith("  http")]
+    urls = [each for each in urls_to_open(demo) if "/view/" not in each]
     assert len(urls) >= 3
     for url in urls:
         assert httpx.get(url).raise_for_status().json()
@@ -97,3 +108,24 @@ def test_the_demo_takes_a_free_port_when_the_one_asked_for_is_taken() -> None:
     with taken_port() as port, running("demo", "--port", str(port)) as server:
         assert f"Port {port} is taken" in server.lines[0]
         assert httpx.get(server.url).status_code == 200
+
+
+def test_the_browser_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = tmp_path / "opened"
+    os.mkfifo(opened)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {shlex.quote(str(opened))}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with running("demo", "--port", "0", "--open") as server:
+        url = opened.read_text()  # waits for the browser
+        base = server.url[: server.url.index("/", 8)]
+        assert url == f"{base}/view/?file=demo.nxs"
+        assert httpx.get(f"{base}/").text == "ok"
+
+
+def test_a_socket_is_opened_by_no_browser(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(capsys, ["serve", str(directory), "--uds", "x.socket", "--open"])
+    assert "--open needs a port" in line

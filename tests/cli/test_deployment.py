@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from time import monotonic
 
@@ -273,7 +274,13 @@ def fronting(app: H5App | Permitting) -> Iterator[httpx.Client]:
 
 @needs_nginx
 @pytest.mark.parametrize("name", [pytest.param("cookie", marks=pytest.mark.slow), "x-user"])
-@pytest.mark.parametrize("cache_control", ["no-cache", "public, max-age=60", ""])
+@pytest.mark.parametrize(
+    "cache_control",
+    [
+        "public, max-age=60",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("no-cache", "")),
+    ],
+)
 def test_what_one_user_may_have_is_for_nobody_else(
     directory: Path, name: str, cache_control: str
 ) -> None:
@@ -319,6 +326,34 @@ def test_the_cache_keeps_what_it_may(directory: Path, cache_control: str, is_kep
             assert monotonic() < end
         states = {client.get(META).headers["x-cache"] for _ in range(5)}
         assert states == {"MISS"} if not is_kept else "HIT" in states
+
+
+def read_event(lines: Iterator[str]) -> dict[str, str]:
+    """Return the fields up to the next empty line."""
+    fields = takewhile(bool, (line for line in lines if not line.startswith(":")))
+    return dict(field.split(": ", 1) for field in fields)
+
+
+@needs_nginx
+@pytest.mark.parametrize("route", ["/events", "/events/"])
+def test_events_arrive_at_once_whoever_else_listens(directory: Path, route: str) -> None:
+    settings = H5Settings(poll_seconds=0.05)
+    with fronting(H5App(directory, settings)) as client, ExitStack() as stack:
+        # Less than the 5 s that nginx lets the second one wait where one answer is for both.
+        url, timeout = f"{route}?file=x.h5&path=/values", 4.0
+        listeners = []
+        for _ in range(3):
+            answer = stack.enter_context(client.stream("GET", url, timeout=timeout))
+            assert answer.headers["content-type"] == "text/event-stream"
+            assert "x-cache" not in answer.headers
+            listeners.append(answer.iter_lines())
+            assert read_event(listeners[-1])["retry"]
+        with h5py.File(directory / "new.h5", "w") as file:
+            file["values"] = np.arange(7)
+        (directory / "new.h5").replace(directory / "x.h5")
+        for lines in listeners:
+            assert read_event(lines)["event"] == "changed"
+            assert json.loads(read_event(lines)["data"]) == {"path": "/values", "shape": [7]}
 
 
 @needs_nginx

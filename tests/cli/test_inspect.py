@@ -14,17 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgihive.cli import main
-from asgihive.cli.inspect import format_table, human_size, printable, width_of
+from asgihive.cli.formatting import format_table, human_size, printable, width_of
 from tests.cli.processes import complaint
 
 Output = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(autouse=True)
-def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the tests are run in."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setattr(sys, "__stdout__", None)
+pytestmark = pytest.mark.usefixtures("no_terminal")
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ def test_only_compounds_have_members_in_a_table(tmp_path: Path, capsys: Output) 
         file["flags"] = np.array([True, False])
         file.create_dataset("states", data=[1, 2], dtype=h5py.enum_dtype({"on": 1, "off": 2}, "i4"))
         file["rows"] = np.zeros(3, [("a", "i4"), ("b", "f8")])
-    _, body = shown(capsys, tmp_path / "x.h5").split("\n\n")
+    _, body = shown(capsys, tmp_path / "x.h5", "--storage").split("\n\n")
     title, *rows = body.splitlines()
     column = slice(title.index("type"), title.index("layout"))
     types = {row.split()[0]: row[column].strip() for row in rows}
@@ -88,8 +84,8 @@ def test_only_compounds_have_members_in_a_table(tmp_path: Path, capsys: Output) 
     }
 
 
-def test_a_group_is_a_table(scan: Path, capsys: Output) -> None:
-    text = shown(capsys, scan, "/entry")
+def test_how_the_children_of_a_group_are_stored(scan: Path, capsys: Output) -> None:
+    text = shown(capsys, scan, "/entry", "--storage")
     head, body = text.split("\n\n")
     assert head.splitlines()[0] == f"/entry of {scan}"
     title, *rows = body.splitlines()
@@ -205,9 +201,9 @@ def test_for_programs(scan: Path, capsys: Output, monkeypatch: pytest.MonkeyPatc
 def test_a_terminal_is_not_overflown(
     scan: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide = shown(capsys, scan, "/entry")
+    wide = shown(capsys, scan, "/entry", "--storage")
     monkeypatch.setenv("COLUMNS", "60")
-    lines = shown(capsys, scan, "/entry").split("\n\n")[1].splitlines()
+    lines = shown(capsys, scan, "/entry", "--storage").split("\n\n")[1].splitlines()
     assert len(lines) > len(wide.split("\n\n")[1].splitlines())
     at = lines.index(next(line for line in lines if line.startswith("data ")))
     assert lines[at + 1].startswith("    ")
@@ -220,7 +216,7 @@ def test_names_cannot_do_anything_to_a_terminal(directory: Path, capsys: Output)
         file["x" * 10_000] = 1
         file["日本"] = 1
         file["link"] = h5py.SoftLink("\x1b]0;title\x07")
-    text = shown(capsys, directory / "odd.h5")
+    text = shown(capsys, directory / "odd.h5", "--storage")
     assert "\x1b" not in text
     assert "\x07" not in text
     assert r"red \x1b[31m\n" in text
@@ -269,9 +265,9 @@ def test_a_symbolic_link_out_of_the_directory(
     (other / "alias.h5").symlink_to(scan)
     line = complaint(capsys, ["inspect", str(other / "alias.h5")], 1)
     assert f"leads out of {other}, to {scan}: name that file, or with --root" in line
-    assert "members" in shown(capsys, other / "alias.h5", "--root", other.parent)
+    assert "entry/" in shown(capsys, other / "alias.h5", "--root", other.parent)
     monkeypatch.setenv("ASGIHIVE_FOLLOW_SYMLINKS", "yes")
-    assert "members" in shown(capsys, other / "alias.h5")
+    assert "entry/" in shown(capsys, other / "alias.h5")
 
 
 @pytest.mark.parametrize(

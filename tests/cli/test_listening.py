@@ -76,6 +76,7 @@ def test_a_path_where_no_socket_can_be(
     assert words in complaint(capsys, ["serve", ".", "--uds", str(tmp_path / name)])
 
 
+@pytest.mark.slow
 def test_a_socket_that_somebody_replaced_stays(directory: Path, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with running("serve", str(directory), "--uds", str(path)) as server:

@@ -22,14 +22,21 @@ SAMPLES: dict[object, tuple[str, object]] = {
     float: ("2.5", 2.5),
     str: ("private", "private"),
     "cors_origins": ("https://a.example", ("https://a.example",)),
+    "frame_origins": ("https://a.example", ("https://a.example",)),
     "allowed_hosts": ("data.example.org", ("data.example.org",)),
     "max_in_flight_bytes": ("1MiB", 1 << 20),
+    "compute": ("dask://127.0.0.1:8786", "dask://127.0.0.1:8786"),
+    "compute_root": ("/data", "/data"),
 }
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_is_an_option(name: str) -> None:
-    singular = {"cors_origins": "cors", "allowed_hosts": "allowed-host"}
+    singular = {
+        "cors_origins": "cors",
+        "allowed_hosts": "allowed-host",
+        "frame_origins": "frame-origin",
+    }
     option = "--" + singular.get(name, name).replace("_", "-")
     if FIELDS[name].base is bool:
         assert getattr(parsed(option), name) is True

@@ -24,7 +24,9 @@ from asgihive.cli.server import is_loopback, list_urls, listen
 from tests.cli.processes import PATIENCE, complaint, running, taken_port
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_serves_a_directory_until_it_is_asked_to_stop(
     directory: Path, number: signal.Signals
 ) -> None:
@@ -143,12 +145,6 @@ def supervising(*workers: Process) -> "serving.WorkerSupervisor":
     return supervisor
 
 
-def test_the_access_log_is_there_on_demand(directory: Path) -> None:
-    with running("serve", str(directory), "--port", "0", "--access-log", "text") as server:
-        httpx.get(server.url)
-        assert '"GET / HTTP/1.1" 200' in server.read_until("GET").string
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_the_url_of_one_address_is_that(host: str) -> None:
     with listen(host, 0) as listener:
@@ -183,19 +179,25 @@ def test_a_machine_without_a_network_is_shown_to_itself(monkeypatch: pytest.Monk
         assert list_urls(ServerOptions(host="0.0.0.0"), listener) == [f"http://127.0.0.1:{port}"]
 
 
-def test_whoever_serves_others_without_a_token_is_warned(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = ("--host", "0.0.0.0", "--port", "0")
-    with running("serve", str(directory), *options) as server:
+SERVING_OTHERS = ("--host", "0.0.0.0", "--port", "0")
+
+
+def test_whoever_serves_others_without_a_token_is_warned(directory: Path) -> None:
+    with running("serve", str(directory), *SERVING_OTHERS) as server:
         assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
         assert "0.0.0.0" not in server.lines[0]
         code, said = server.stop()
     assert code == 0
     assert said.count("\n") == 1
     assert f"may read every file of {directory}: set ASGIHIVE_TOKEN" in said
+
+
+@pytest.mark.slow
+def test_whoever_serves_others_with_a_token_is_not(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ASGIHIVE_TOKEN", "open-sesame")
-    with running("serve", str(directory), *options) as server:
+    with running("serve", str(directory), *SERVING_OTHERS) as server:
         assert httpx.get(server.url, timeout=PATIENCE).text == "ok"
         assert server.stop() == (0, "")
 

@@ -1,5 +1,6 @@
 """Runs the commands of a page as somebody would who types them in."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -48,6 +49,8 @@ def _printed(program: str, arguments: list[str]) -> str:
         [sys.executable, "-W", "error", "-W", _OTHER_CLIENT, *module, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # Without what readline, which pytest imports, has put into the process's own: COLUMNS.
+        env=dict(os.environ),
         text=True,
         timeout=PATIENCE,
         check=False,

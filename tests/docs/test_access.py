@@ -14,7 +14,16 @@ from tests.docs.sessions import run_session
 ACCESS = Page("docs/access.md", ("python", "console"))
 
 
-@pytest.mark.parametrize("session", ACCESS.sessions(), ids=["token", "permission"])
+TOKEN, PERMITTED = ACCESS.sessions()
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        pytest.param(TOKEN, id="token", marks=pytest.mark.slow),
+        pytest.param(PERMITTED, id="permission"),
+    ],
+)
 def test_commands_print_what_the_page_says(
     session: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

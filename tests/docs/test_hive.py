@@ -16,8 +16,12 @@ from tests.docs.sessions import run_session
 from tests.hive.services import config, write
 from tests.hive.test_visibility import TABLE
 
+# Of each page, in the fast tests: each command starts a process.
+FEW = 3
 SESSIONS = [
-    pytest.param(page, session, id=f"{page.name}-{number}")
+    pytest.param(
+        page, session, id=f"{page.name}-{number}", marks=pytest.mark.slow if number >= FEW else ()
+    )
     for page in (README, HIVE)
     for number, session in enumerate(page.sessions())
 ]

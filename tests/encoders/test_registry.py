@@ -55,7 +55,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 def test_the_formats_of_the_contract() -> None:
-    assert set(list_encoders()) == {"json", "bin", "npy", "csv", "tiff", "msgpack"}
+    assert set(list_encoders()) == {"arrow", "json", "bin", "npy", "csv", "tiff", "msgpack"}
     assert {(e.name, e.media_type, e.extension) for e in list_encoders().values()} == {
         ("json", "application/json", None),
         ("bin", "application/octet-stream", None),
@@ -63,6 +63,7 @@ def test_the_formats_of_the_contract() -> None:
         ("csv", "text/csv", "csv"),
         ("tiff", "image/tiff", "tiff"),
         ("msgpack", "application/vnd.msgpack", None),
+        ("arrow", "application/vnd.apache.arrow.stream", "arrows"),
     }
 
 
@@ -71,6 +72,7 @@ def test_bin_wins_over_npy() -> None:
     assert chosen == {
         "application/json": "json",
         "application/octet-stream": "bin",
+        "application/vnd.apache.arrow.stream": "arrow",
         "application/vnd.msgpack": "msgpack",
         "text/csv": "csv",
         "image/tiff": "tiff",

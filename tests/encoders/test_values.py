@@ -60,7 +60,7 @@ def test_bin_does_not_copy() -> None:
     assert np.shares_memory(np.frombuffer(block, np.uint8), array)
 
 
-@pytest.mark.parametrize("name", ["bin", "npy", "csv", "tiff", "msgpack"])
+@pytest.mark.parametrize("name", ["arrow", "bin", "npy", "csv", "tiff", "msgpack"])
 @pytest.mark.parametrize("dtype", [object, [("a", int), ("b", object)]])
 def test_objects_are_never_sent_as_memory(name: str, dtype: Any) -> None:
     assert find_encoder(name).refusal(Values("", (2, 2), np.dtype(dtype)))
@@ -118,9 +118,17 @@ def assert_same_members(first: Array, second: Array) -> None:
         assert_same_members(first[name], second[name])
 
 
-@pytest.mark.parametrize("count", [1, 5000])
 @pytest.mark.parametrize("letter", ["a", "é", "μ"])
-@pytest.mark.parametrize("shape", [(), (2,), (3, 4)])
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        ((), 1),
+        ((2,), 1),
+        ((3, 4), 1),
+        ((), 5000),
+        pytest.param((3, 4), 5000, marks=pytest.mark.slow),
+    ],
+)
 def test_npy_headers_of_every_version(count: int, letter: str, shape: tuple[int, ...]) -> None:
     array = np.zeros(shape, [(f"{letter}{i}", "<i4") for i in range(count)])
     body = whole(find_encoder("npy"), array)

@@ -30,7 +30,7 @@ def _environment(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'notes.db'}")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _allowed_to_block(blockbuster: BlockBuster) -> None:
     """A hive looks for its components when it is built; the command line asks for the rest."""
     for function in blockbuster.functions.values():

@@ -101,6 +101,7 @@ async def test_the_model_is_served(service_without_db: Hive) -> None:
         assert answer.json()["median_house_value"] == pytest.approx(100_000 * value, rel=1e-12)
 
 
+@pytest.mark.slow_on_trio
 async def test_openapi(service_without_db: Hive) -> None:
     async with started(service_without_db) as client:
         document = (await client.get("/openapi.json")).json()

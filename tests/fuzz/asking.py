@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import resource
 import sys
 import time
@@ -33,7 +34,14 @@ from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
 from tests.fuzz.judging import complaint
 from tests.fuzz.mutations import Mutant, Source, mutant, source
-from tests.fuzz.questions import Question, about_all, about_entities, about_values, opening
+from tests.fuzz.questions import (
+    Question,
+    about_all,
+    about_entities,
+    about_store,
+    about_values,
+    opening,
+)
 from tests.zoo import FILES, awkward, streams
 
 # Of the process: far beyond any sound answer. Damage to a heap may ask for memory for ever.
@@ -46,7 +54,13 @@ _BATCH = 20
 # Requests about a file that does not even say what is in it.
 _UNREADABLE = 6
 
+# For as many of the others, one request about a file as a Zarr store.
+_OF_A_STORE = 4
+
 _TICK_SECONDS = 0.1
+
+_VERSION = re.compile(rb'"_asgihive_version":"[0-9a-f]+"')
+"""What the metadata of a Zarr store say of the file's inode and times."""
 
 
 def sources(root: Path) -> list[Source]:
@@ -71,7 +85,7 @@ def name_of(seed: int) -> str:
 class Effort:
     """How much is asked.
 
-    requests: about one file, at most, beside its directory and a batch.
+    requests: about one file, at most, beside its directory, a batch, and the store that it is.
     seconds: how long a request may take.
     isolation: the setting.
     about: `files`: whatever can be asked about one; `values`: what shows values, each question
@@ -195,6 +209,8 @@ class Asker:
             await self._ask(mutant, question, statuses)
         for question in about_all(file, paths, chance):
             await self._ask(mutant, question, statuses)
+        for question in about_store(file, paths, chance, max(2, most // _OF_A_STORE)):
+            await self._ask(mutant, question, statuses)
         self._say(done=mutant.seed, statuses=statuses, seconds=time.monotonic() - began)
 
     async def _ask_twice(
@@ -206,7 +222,13 @@ class Asker:
         statuses: Counter[str],
     ) -> None:
         """What shows values; the second time perhaps from what is kept of the first."""
-        for question in about_values(file, paths, chance, self._effort.requests):
+        most = self._effort.requests
+        # But not about the version of the file, which the first one tells.
+        questions = [
+            *about_values(file, paths, chance, most),
+            *about_store(file, paths, chance, max(3, most // _OF_A_STORE))[1:],
+        ]
+        for question in questions:
             for _ in range(2):
                 answer = await self._ask(mutant, question, statuses)
                 self._say(**_told(answer))
@@ -240,7 +262,9 @@ def _told(answer: Exchange | None) -> dict[str, Any]:
     """What an answer was, for who compares it; its headers tell the time."""
     if answer is None:
         return {"answer": "none", "status": 0}
-    digest = hashlib.blake2b(answer.body, digest_size=12).hexdigest()
+    # Each process asks for a copy of its own.
+    body = _VERSION.sub(b"", answer.body)
+    digest = hashlib.blake2b(body, digest_size=12).hexdigest()
     return {"answer": digest, "status": answer.status}
 
 

@@ -11,12 +11,16 @@ from tests.asgi.exchange import Exchange
 
 # Nothing changes while it is asked about, and nothing else is asked meanwhile: no 503.
 _ERRORS = {403, 404, 413, 422, 500, 501, 504}
+
+# Of a chunk of Zarr: 404 would be fill values to its client.
+_ERRORS_OF_CHUNKS = _ERRORS - {404} | {410}
 _CRASHED = "crashed the reader"  # in a worker process
 _JSON = "application/json"
 
 # Looked for on the disk once, here.
 _MEDIA_TYPES = {name: each.media_type for name, each in list_encoders().items()} | {
-    "file": MEDIA_TYPE
+    "file": MEDIA_TYPE,
+    "chunk": "application/octet-stream",
 }
 
 
@@ -26,7 +30,8 @@ def complaint(
     """What is wrong with an answer; None when nothing is.
 
     Args:
-        format_: of the body; `file` = an HDF5 file as it is, `batch` = a list of answers.
+        format_: of the body; `file` = an HDF5 file as it is, `chunk` = a chunk of Zarr, `batch` =
+            a list of answers.
         error: what the application let escape, so that the server aborts the connection.
         members: how many requests were in the batch.
     """
@@ -40,7 +45,7 @@ def complaint(
     if length is not None and int(length) != len(exchange.body):
         return f"Content-Length is {length}, and the body has {len(exchange.body)} bytes"
     if exchange.status != 200:
-        return _refused(exchange)
+        return _refused(exchange, _ERRORS_OF_CHUNKS if format_ == "chunk" else _ERRORS)
     if format_ == "batch":
         return _good(exchange, "json") or _batch(exchange, members)
     return _good(exchange, format_)
@@ -69,14 +74,14 @@ def _batch(exchange: Exchange, members: int) -> str | None:
     return None
 
 
-def _refused(exchange: Exchange) -> str | None:
+def _refused(exchange: Exchange, statuses: set[int]) -> str | None:
     if exchange.headers["content-type"] != _JSON:
         return f"an error is {exchange.headers['content-type']}: {exchange.body[:300]!r}"
-    return _not_json(exchange) or _refusal(exchange.status, exchange.json)
+    return _not_json(exchange) or _refusal(exchange.status, exchange.json, statuses)
 
 
-def _refusal(status: int, said: Any) -> str | None:
-    if status not in _ERRORS:
+def _refusal(status: int, said: Any, statuses: set[int] = _ERRORS) -> str | None:
+    if status not in statuses:
         return f"the status is {status}: {said!r}"
     if not isinstance(said, dict) or said.keys() - {"errors"} != {"message"}:
         return f"an error without its message: {said!r}"

@@ -1,15 +1,20 @@
 """What is asked about a damaged file, drawn by its seed."""
 
+import itertools
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import orjson
 
-_FORMATS = ("json", "json", "json", "bin", "bin", "npy", "csv", "tiff", "msgpack")
+_FORMATS = ("json", "json", "json", "bin", "bin", "npy", "csv", "tiff", "msgpack", "arrow")
 _SELECTIONS = ("", "", "", "0", "...", "1:3", ":,1", "-1", "::2", "0:99999999")
 _VIEWS: tuple[dict[str, str], ...] = ({}, {}, {}, {"max_points": "10"}, {"shape": "2,2"})
+
+# Of the compounds of the zoo, and of none of them.
+_FIELDS = (*[""] * 16, "large,small", "large", "point.x,z", "b", "ratio,id", "a,,b")
 
 # Requests in a batch beside those that are in each.
 _IN_A_BATCH = 2
@@ -19,8 +24,8 @@ _IN_A_BATCH = 2
 class Question:
     """One request.
 
-    format_: of the answer's body: that of an encoder, `file` = an HDF5 file as it is, `batch` =
-        a list of answers.
+    format_: of the answer's body: that of an encoder, `file` = an HDF5 file as it is, `chunk` = a
+        chunk of Zarr, `batch` = a list of answers.
     members: of a batch.
     """
 
@@ -68,9 +73,11 @@ def about_entities(
             query |= {"format": format_, **chance.choice(_VIEWS)}
         if route not in {"/meta", "/attr"}:
             query["selection"] = chance.choice(_SELECTIONS)
+            query["fields"] = chance.choice(_FIELDS)
         yield Question(route, query, format_)
 
 
+_TABLE_FIELDS = ("value", "id,ratio", "name,value", "ratio")
 _PARTS = ("", "::3", "5:450:7", "1:90")
 _REDUCTIONS: tuple[dict[str, str], ...] = (
     *({"max_points": "20", "method": method} for method in ("mean", "minmax", "nearest")),
@@ -92,10 +99,31 @@ def about_values(
                 # The whole is what caches keep, and bytes are what may show something.
                 often = 3 if format_ == "bin" else 1
                 asked += [Question("/data", question, format_)] * often
+        if path == "/table":
+            for format_, fields in itertools.product(dict.fromkeys(_FORMATS), _TABLE_FIELDS):
+                question = {**at, "format": format_, "fields": fields}
+                asked += [Question("/data", question, format_)]
+            asked += [Question("/stats", {**at, "fields": each}) for each in _TABLE_FIELDS]
         for part in _PARTS:
             asked += [Question("/stats", {**at, "selection": part})]
             asked += [Question("/histogram", {**at, "selection": part})]
     yield from asked if len(asked) <= most else chance.sample(asked, most)
+
+
+# Of names, what stands for something else in a URL; and keys, for up to three dimensions.
+_UNFIT = re.compile(r"[#?%\\:\x00-\x1f\x7f]|(?<=/)\.+(?=/|$)")
+_KEYS = ("zarr.json", "c", "c/0", "c/0/0", "c/0/0/0", "c/1", "c/1/0", "c/0/1/0")
+
+
+def about_store(file: str, paths: list[str], chance: random.Random, most: int) -> list[Question]:
+    """Questions about the Zarr store that a file is: metadata, and chunks of each path."""
+    asked = [Question(f"/zarr/{file}/zarr.json")]
+    for path in filter(_is_text, dict.fromkeys(paths)):
+        node = _UNFIT.sub("_", path).rstrip("/")
+        for key in _KEYS:
+            format_ = "json" if key == "zarr.json" else "chunk"
+            asked.append(Question(f"/zarr/{file}{node}/{key}", {}, format_))
+    return asked if len(asked) <= most else [asked[0], *chance.sample(asked[1:], most - 1)]
 
 
 def about_all(file: str, paths: list[str], chance: random.Random) -> list[Question]:

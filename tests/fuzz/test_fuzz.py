@@ -3,7 +3,8 @@
 A file may crash libhdf5, and so the process that reads it. That is not the service's fault, is
 counted, and printed with the seed; with isolation not even that reaches a client.
 
-`ASGIHIVE_FUZZ_MUTANTS` is how many the long run makes, `ASGIHIVE_FUZZ_SEED` the first seed.
+`ASGIHIVE_FUZZ_MUTANTS` is how many the long run makes, and those over sockets a quarter of;
+`ASGIHIVE_FUZZ_SEED` is the first seed.
 """
 
 import os
@@ -27,7 +28,9 @@ from tests.fuzz.wire import Wire
 
 MANY = int(os.environ.get("ASGIHIVE_FUZZ_MUTANTS", "2000"))
 SEED = int(os.environ.get("ASGIHIVE_FUZZ_SEED", "0"))
-FEW = 200
+FEW = 40
+# What damage does is seen in one process; that processes and sockets pass it on, in fewer.
+SOME = MANY // 4
 
 SERVER_PATIENCE = 1000.0
 
@@ -72,8 +75,8 @@ def test_what_was_wrong_once(root: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_not_even_a_crash_reaches_a_client_in_isolation(root: Path) -> None:
-    report = fuzz(root, SEED, MANY, Effort(requests=20, isolation="process"), jobs=2)
-    _judge(report, MANY)
+    report = fuzz(root, SEED, SOME, Effort(requests=20, isolation="process"), jobs=2)
+    _judge(report, SOME)
     assert not report.deaths, str(report)
 
 
@@ -93,7 +96,7 @@ def test_over_a_socket(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         wire = Wire(server.url, effort.patience)
         report = _ask_over(wire, root, effort)
-    _judge(report, MANY)
+    _judge(report, SOME)
     aborted = report.statuses["aborted"]
     assert len(wire.connections) <= 1 + aborted
     # An abort is the end of an answer that turned out to be damaged, and of no other.
@@ -115,7 +118,7 @@ def _ask_over(wire: Wire, root: Path, effort: Effort) -> Report:
 
     async def ask() -> None:
         async with asker.running():
-            await ask_about_all(root, known, asker, SEED, MANY)
+            await ask_about_all(root, known, asker, SEED, SOME)
             # And what is sound is still served.
             assert (await run(wire, http("/meta?file=latest.h5"))).status == 200
 

@@ -56,12 +56,12 @@ def test_a_repair_changes_only_what_is_wrong(root: Path) -> None:
 
 
 def test_the_same_seed_does_the_same_damage(sound: Source) -> None:
-    mutants = [mutate(sound, seed) for seed in range(300)]
-    assert mutants == [mutate(sound, seed) for seed in range(300)]
+    mutants = [mutate(sound, seed) for seed in range(100)]
+    assert mutants == [mutate(sound, seed) for seed in range(100)]
     contents = {each.content for each in mutants}
     # Some fields have the value already that they are set to.
-    assert len(contents) > 200
-    assert sum(each.content != sound.content for each in mutants) > 240
+    assert len(contents) > 65
+    assert sum(each.content != sound.content for each in mutants) > 80
 
 
 def test_every_kind_of_damage_is_done(sound: Source) -> None:

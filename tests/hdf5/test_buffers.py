@@ -5,12 +5,14 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from asgihive.hdf5.buffers import find_bytes
+from asgihive.hdf5 import buffers
+from asgihive.hdf5.buffers import find_bytes, read_cached_bytes
 
 # Threads that all hold memory at once; then glibc tells of its arenas.
 PROGRAM = """
@@ -42,7 +44,11 @@ libc.fflush(ctypes.c_void_p(stdout))
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
 @pytest.mark.parametrize(
     ("how", "environment", "is_one"),
-    [("own", {}, False), ("shared", {}, True), ("shared", {"MALLOC_ARENA_MAX": "3"}, False)],
+    [
+        pytest.param("own", {}, False, marks=pytest.mark.slow),
+        ("shared", {}, True),
+        ("shared", {"MALLOC_ARENA_MAX": "3"}, False),
+    ],
 )
 def test_threads_share_one_arena(how: str, environment: dict[str, str], is_one: bool) -> None:
     told = {name: text for name, text in os.environ.items() if name != "MALLOC_ARENA_MAX"}
@@ -111,3 +117,28 @@ RAW = bytes(range(100))
 )
 def test_the_bytes_object_that_is_shown(view: Any, is_all: bool) -> None:
     assert find_bytes(view) is (RAW if is_all else None)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="preadv2(2) of Linux")
+@pytest.mark.parametrize("can_fill", [True, False])
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 100_000])
+def test_bytes_in_memory_are_those_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, *, can_fill: bool
+) -> None:
+    if not can_fill:
+        monkeypatch.setattr(buffers, "_CAN_FILL_BYTES", False)
+    content = np.random.default_rng(size).bytes(120_000)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for offset in (0, 7, 50_000, 119_000, 130_000):
+            read = [read_cached_bytes(descriptor, size, offset) for _ in range(3)]
+            # Now and then the kernel has a page in memory, and does not give it without waiting.
+            for each in filter(lambda each: each is not None, read):
+                assert type(each) is bytes
+                assert each == content[offset : offset + size]
+                assert hash(each) == hash(content[offset : offset + size])
+        assert any(each is not None for each in read)
+    finally:
+        os.close(descriptor)

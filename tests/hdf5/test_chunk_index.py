@@ -176,7 +176,7 @@ def looking(patch: pytest.MonkeyPatch, way: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("libver", "sizes"),
     [
-        pytest.param(libver, sizes, marks=[pytest.mark.slow] * ((row + column) % 2))
+        pytest.param(libver, sizes, marks=[pytest.mark.slow] * (row != column))
         for row, libver in enumerate(FORMATS)
         for column, sizes in enumerate(SIZES)
     ],
@@ -203,7 +203,9 @@ def test_every_index_and_combination_of_axes(
     assert kinds == trees | arrays
 
 
-@pytest.mark.parametrize("libver", FORMATS)
+@pytest.mark.parametrize(
+    "libver", ["earliest", pytest.param("v110", marks=pytest.mark.slow), "latest"]
+)
 def test_by_libhdf5_it_is_the_same(
     root: Path, monkeypatch: pytest.MonkeyPatch, libver: str
 ) -> None:
@@ -248,7 +250,9 @@ LARGE = {
 }
 
 
-@pytest.fixture(scope="module", params=["earliest", "v110", "latest"])
+@pytest.fixture(
+    scope="module", params=["earliest", pytest.param("v110", marks=pytest.mark.slow), "latest"]
+)
 def large(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:

@@ -140,8 +140,15 @@ def test_wide_integers_are_exact(data: st.DataObject, wide: Any, bins: int) -> N
     assert all(-(2**63) <= edge < 2**64 for edge in edges)
 
 
-@pytest.mark.parametrize("bins", [1, 7, 256, 1000])
-@pytest.mark.parametrize("kind", ["floats", "f4", "whole floats", "i4", "u2", "i8 timestamps"])
+@pytest.mark.parametrize(
+    ("kind", "bins"),
+    [
+        # Each kind with two of the numbers, and each number with three of the kinds.
+        pytest.param(kind, bins, marks=[pytest.mark.slow] * ((row + column) % 2))
+        for row, kind in enumerate(("floats", "f4", "whole floats", "i4", "u2", "i8 timestamps"))
+        for column, bins in enumerate((1, 7, 256, 1000))
+    ],
+)
 def test_several_runs(kind: str, bins: int) -> None:
     rng = np.random.default_rng(bins)
     normal = rng.normal(size=RUN_ELEMENTS + 4321)

@@ -14,6 +14,7 @@ from asgihive.hdf5.opening import find_dataset
 from tests import zoo
 from tests.hdf5.serving import forge, leased
 from tests.zoo import awkward
+from tests.zoo.findings import each_sync_content
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def opened(group: h5py.Group, name: str) -> Any:
         return None
 
 
-@pytest.mark.parametrize("file", zoo.FILES)
+@each_sync_content
 def test_groups_are_what_h5py_says(animals: Path, file: str) -> None:
     seen = 0
     found = groups(animals, file)
@@ -133,7 +134,7 @@ def datasets(root: Path, file: str) -> list[str]:
     return paths
 
 
-@pytest.mark.parametrize("file", zoo.FILES)
+@each_sync_content
 def test_the_way_is_the_one_that_a_read_takes(animals: Path, file: str) -> None:
     for path in datasets(animals, file):
         storage = storage_of(animals, file, path)

@@ -78,7 +78,7 @@ def test_a_file_that_is_cut_off_is_not_readable(file: Path) -> None:
     assert _read(file.parent) == "FileUnreadable"
 
 
-@pytest.mark.parametrize("is_written", [False, True])
+@pytest.mark.parametrize("is_written", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_wrong_checksum_is_damage_soon(file: Path, is_written: bool) -> None:
     assert _read(file.parent) == "41"
     _damage(file, is_written=is_written)

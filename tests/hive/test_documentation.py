@@ -56,6 +56,7 @@ def make_router() -> Router:
     return router
 
 
+@pytest.mark.slow_on_trio
 async def test_the_hdf5_service_as_an_endpoint_is_in_both(tmp_path: Path) -> None:
     files = H5App(tmp_path)
     hive = make_hive(files=files, plain=make_router())

@@ -382,7 +382,61 @@ async def test_a_route_of_fastapi_asks_by_type(kind: type[Any]) -> None:
         assert (await asks.post("/e/x/", json={"number": 666})).json() == [1, True]
 
 
-@pytest.mark.parametrize("where", ["parameter", "default", "dependency", "application", "alias"])
+class Unprovided:
+    """What no cornerstone provides."""
+
+
+@pytest.mark.parametrize("where", ["router", "dependency", "guard", "application", "websocket"])
+async def test_what_no_cornerstone_provides_to_fastapi_ends_the_start(where: str) -> None:
+    def ask(missing: asgihive.FromHive[Unprovided]) -> None: ...
+    def outer(found: Annotated[None, Depends(ask)]) -> None: ...
+
+    router, app = APIRouter(), FastAPI()
+    match where:
+        case "router":
+            router.get("/{missing_or_not}")(ask)
+        case "dependency":
+            router.get("/")(outer)
+        case "guard":
+            router.get("/", dependencies=[Depends(outer)])(lambda: None)
+        case "application":
+            app.get("/")(ask)
+        case "websocket":
+            router.websocket("/")(ask)
+    hive = _provided_to(router, app=app)
+    told = r"ask \(.*test_fastapi_routers.py:\d+\).*'missing' asks for Unprovided, which no corner"
+    with pytest.raises(ComponentError, match=told):
+        async with hive.running():
+            pass
+    app.dependency_overrides[ask] = Unprovided
+    app.dependency_overrides[ProvidedReader(Unprovided)] = Unprovided
+    async with _provided_to(router, app=app).running():
+        """What tests replace is not asked for."""
+
+
+async def test_what_is_provided_for_http_only_is_not_there_for_websockets_of_fastapi() -> None:
+    @asynccontextmanager
+    async def request(context: Any) -> AsyncIterator[None]:
+        context.provide(Unprovided, Unprovided())
+        yield
+
+    def ask(websocket: WebSocket, missing: asgihive.FromHive[Unprovided]) -> None: ...
+
+    router = APIRouter()
+    router.websocket("/")(ask)
+    module = ModuleHooks(request=request, provides=(Unprovided,))
+    late = Component(kind="cornerstone", container="c", name="late", modules=(module,))
+    endpoint = Component(kind="endpoint", container="e", name="x", router=router)
+    none = HiveConfig(cornerstone_package_path=())
+    hive = Hive(none, cornerstones=[late], endpoints=[endpoint], entry_points=False)
+    with pytest.raises(ComponentError, match=r"c\.late provides for http only"):
+        async with hive.running():
+            pass
+
+
+@pytest.mark.parametrize(
+    "where", ["parameter", "default", "dependency", "application", "alias", "websocket"]
+)
 async def test_a_marker_of_asgihive_in_a_route_of_fastapi_ends_the_start(where: str) -> None:
     def guard(item: Annotated[Item, asgihive.Depends(find_user)]) -> None: ...
     def by_default(item: str = asgihive.Depends(find_user)) -> None: ...
@@ -392,7 +446,8 @@ async def test_a_marker_of_asgihive_in_a_route_of_fastapi_ends_the_start(where: 
     handlers = {"default": by_default, "dependency": outer, "alias": alias}
     router, app = APIRouter(), FastAPI()
     asked: Any = app if where == "application" else router
-    asked.post("/")(handlers.get(where, guard))
+    add = asked.websocket if where == "websocket" else asked.post
+    add("/")(handlers.get(where, guard))
     hive = _provided_to(router, app=app)
     told = "import fastapi before" if where == "alias" else "write fastapi.Depends"
     with pytest.raises(ComponentError, match=rf"'item': .*{told}"):

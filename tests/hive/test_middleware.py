@@ -160,3 +160,38 @@ async def test_what_is_no_middleware_ends_the_start() -> None:
     with pytest.raises(ConfigurationError, match=r"middleware .*Noting.* failed with TypeError"):
         async with hive.running():
             pytest.fail("it cannot start")
+
+
+class Replacing:
+    """A middleware that makes another status of what passes it, as caches and proxies do."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def replace(message: Any) -> None:
+            replaced = {"status": 299} if "status" in message else {}
+            await send({**message, **replaced})
+
+        await self.app(scope, receive, replace)
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+async def test_hooks_see_the_status_that_the_endpoint_sent(with_middleware: bool) -> None:
+    seen: list[int | None] = []
+
+    class Looking(CornerstoneHooks):
+        websockets = True
+
+        async def post_endpoint_call(self) -> None:
+            seen.append(self.status)
+
+    middleware = [Middleware(Replacing)] if with_middleware else []
+    hive = make_hive([], Looking, middleware=middleware)
+    async with hive.running():
+        for path, status in (("", 200), ("refused", 409), ("broken", 500), ("nothing", 404)):
+            answer = await run(hive, http(f"/e/x/{path}"))
+            assert answer.status == (299 if with_middleware else status)
+        await run(hive, websocket("/e/x/live"))
+        await run(hive, websocket("/e/x/nothing"))
+    assert seen == [200, 409, 500, 404, 101, 403]

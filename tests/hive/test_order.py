@@ -111,8 +111,14 @@ def _owner(call: str) -> str:
     return call.rpartition(".")[0]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each hive imports it anew; Python compiles it once."""
+    return recording_service(tmp_path_factory.mktemp("recording"))
+
+
 @pytest.fixture
-def hive(tmp_path: Path) -> RecordingHive:
+def hive(folder: Path) -> RecordingHive:
     noting: dict[str, Any] = {}
 
     def external(name: str) -> Any:
@@ -127,7 +133,7 @@ def hive(tmp_path: Path) -> RecordingHive:
     for step in ("pre_endpoint_setup", "post_endpoint_setup"):
         for name in (step, step.replace("setup", "teardown")):
             noting |= {each: external(each) for each in (name, f"async_{name}")}
-    found = RecordingHive(config(**noting), base=recording_service(tmp_path))
+    found = RecordingHive(config(**noting), base=folder)
     found.include_router(_routes(found))
     return found
 

@@ -83,6 +83,31 @@ async def test_context_variables_reach_the_endpoint_and_what_follows() -> None:
     assert seen == [("ada", "ada's")] * 2
 
 
+async def test_a_hooks_class_may_refuse_assignments_and_have_hooks_that_are_no_methods() -> None:
+    seen: list[str] = []
+
+    class Frozen(CornerstoneHooks):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AssertionError(name)
+
+        async def pre_endpoint_call(self) -> None:
+            seen.append(self.request.url.path)
+
+        @staticmethod
+        async def post_endpoint_call() -> None:
+            seen.append("static")
+
+    class OfItsClass(CornerstoneHooks):
+        @classmethod
+        async def pre_endpoint_call(cls) -> None:
+            seen.append(cls.__name__)
+
+    hive = build(plain_router(), Frozen, OfItsClass)
+    async with hive.running():
+        assert (await run(hive, http())).status == 200
+    assert seen == ["/", "OfItsClass", "static"]
+
+
 @pytest.mark.slow_on_trio
 async def test_a_thousand_requests_at_once_keep_their_states_apart() -> None:
     class Marking(CornerstoneHooks):

@@ -26,6 +26,8 @@ BLOCK = 512
 GATE = "gate"  # a FIFO in the served directory, where one tells that it waits
 RELEASED = "released"  # another one, which hears of each lease that is given back
 
+STATUS_SECONDS = 0.1  # tests wait for what a process says of itself
+
 VALUES = np.arange(100_000, dtype="<i4")  # more than is read anywhere but in a decode lane
 
 
@@ -78,6 +80,7 @@ def _install() -> None:
 
     def faulty_read(self: Dataset, lease: Lease, *arguments: Any, **options: Any) -> Any:
         file: OpenFile = self.file
+        assert isinstance(file.descriptor, int)
         act = AT_READING.get(_fault(file.descriptor))
         if act is not None:
             with self.diagnosed(lease, ()):
@@ -96,6 +99,8 @@ def _install() -> None:
     dataset: Any = Dataset
     lease: Any = Lease
     pool.open_handle, dataset.read, lease.release = faulty_open, faulty_read, noted_release
+    of_reader: Any = reader
+    of_reader.STATUS_SECONDS = STATUS_SECONDS
 
 
 if __name__ == "__main__":

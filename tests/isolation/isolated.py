@@ -4,13 +4,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import anyio
-import anyio.lowlevel
 import numpy as np
 import pytest
 
 from asgihive.isolation.readers import Readers
 from asgihive.service import H5App
 from tests.asgi.exchange import Exchange, http, run
+from tests.gates import until
 from tests.isolation import doubles
 from tests.service import servers
 
@@ -38,8 +38,7 @@ def close(app: H5App) -> None:
 async def wait_for_spare(app: H5App) -> None:
     """Wait until a process that has no request serves, beside the one that serves now."""
     with anyio.fail_after(4 * servers.PATIENCE):
-        while not any(each.ready.is_set() for each in list(readers(app).spare)):
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: any(each.ready.is_set() for each in list(readers(app).spare)))
 
 
 async def ask(app: H5App, route: str, file: str = "good.h5", /, **query: str) -> Exchange:

@@ -12,10 +12,12 @@ import pytest
 
 from asgihive.hdf5.pool import FilePool
 from asgihive.service import H5App
+from asgihive.service.gate import PERMISSION, RequestedEntity
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import http, run
 from tests.isolation.isolated import close
 from tests.service import servers
+from tests.zoo.arrow_tables import ARROW
 from tests.zoo.client import client
 
 ROUND = np.arange(300_000, dtype="<f8").reshape(300, 1000)
@@ -68,11 +70,16 @@ async def test_they_are_the_same(plain: H5App, isolated: H5App) -> None:
         ("GET", "/data?file=x.h5&path=large", {"headers": {"accept-encoding": "gzip"}}),
         *(
             ("GET", f"/data?file=x.h5&path=large&format={each}", {})
-            for each in ("json", "bin", "npy", "csv", "tiff", "msgpack")
+            for each in ("json", "bin", "npy", "csv", "tiff", "msgpack", *ARROW)
         ),
         ("HEAD", "/data?file=x.h5&path=large&format=bin", {}),
         ("GET", "/data?file=x.h5&path=large&format=bin", {"headers": {"range": "bytes=7-99999"}}),
         ("GET", "/file?file=x.h5", {"headers": {"range": "bytes=-100"}}),
+        ("GET", "/image?file=x.h5", {}),
+        ("HEAD", "/image?file=x.h5", {}),
+        ("GET", "/image?file=x.h5&path=large&shape=64,64&format=webp", {}),
+        ("GET", "/image?file=x.h5&cmap=virids", {}),
+        ("GET", "/plot?file=x.h5&path=large&path=small", {}),
         ("GET", "/files", {}),
         ("POST", "/batch", {"json": batch}),
         ("POST", "/batch", {"content": b"x" * (2 << 20)}),
@@ -125,7 +132,7 @@ async def test_an_own_permission_is_asked_here(isolated: H5App) -> None:
     [
         pytest.param(
             server,
-            marks=[pytest.mark.slow] * (server not in {"uvicorn-httptools", "hypercorn-trio"}),
+            marks=[pytest.mark.slow] * (server != "uvicorn-httptools"),
         )
         for server in servers.SERVERS
     ],
@@ -145,3 +152,18 @@ def test_over_real_servers(root: Path, server: str, monkeypatch: pytest.MonkeyPa
         )
         assert asker.post("/batch", json=[{"route": "meta", "params": {"file": "x.h5"}}]).json()
         assert asker.get("/meta?file=gone.h5").status_code == 404
+
+
+@pytest.mark.anyio
+async def test_a_permission_is_asked_for_what_a_picture_shows(isolated: H5App) -> None:
+    """Only the reader process finds out which dataset that is."""
+    for route, status in {"/image?file=x.h5": 403, "/plot?file=x.h5&path=small": 200}.items():
+        asked: list[str] = []
+
+        def permission(entity: RequestedEntity, asked: list[str] = asked) -> bool:
+            asked.append(entity.path)
+            return entity.path != "/large"
+
+        answer = await run(isolated, http(route, state={PERMISSION: permission}))
+        assert answer.status == status
+        assert asked[-1] == ("/large" if status == 403 else "/small")

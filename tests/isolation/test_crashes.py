@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import h5py
 import numpy as np
 import pytest
 
 from asgihive.service import H5App
 from tests.asgi.exchange import http, run
+from tests.gates import until
 from tests.isolation import doubles
 from tests.isolation.isolated import (
     ask,
@@ -77,8 +77,7 @@ async def test_a_file_that_hangs_its_reader_twice_is_refused(
             tasks.start_soon(keep, "bad.h5", "/meta")
             tasks.start_soon(keep, "good.h5", "/meta")  # which waits behind it
         assert (answers["bad.h5"].status, answers["good.h5"].status) == (504, 200)
-        while not before - pids(app):
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: before - pids(app))
         await wait_for_spare(app)
         while (again := await ask(app, "/meta", "bad.h5")).status == 504:
             await wait_for_spare(app)  # one that has to start first may come too late
@@ -144,6 +143,7 @@ async def test_of_several_in_the_lanes_only_the_guilty_one_is_refused(
     assert pids(app) == before
 
 
+@pytest.mark.slow
 async def test_the_file_with_the_link_is_the_one_that_is_refused(app: H5App, root: Path) -> None:
     doubles.write(root / "bad.h5", "abort")
     with h5py.File(root / "links.h5", "w") as file:
@@ -219,8 +219,7 @@ async def test_what_a_reader_logs_is_logged_here(
     answer = await ask(app, "/meta", "odd.h5")
     assert (answer.status, answer.message) == (500, "Internal server error")
     with anyio.fail_after(servers.PATIENCE):
-        while not caplog.records:  # it comes through another socket than the answer
-            await anyio.lowlevel.checkpoint()
+        await until(lambda: caplog.records)  # it comes through another socket than the answer
     [record] = [each for each in caplog.records if each.name.startswith("asgihive.asgi")]
     assert record.levelname == "ERROR"
     assert "ZeroDivisionError" in record.getMessage()

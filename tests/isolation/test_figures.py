@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
 
+from asgihive.isolation.process import ReaderProcess
 from asgihive.service import H5App
 from asgihive.service.operations import Figures
+from tests.gates import until
 from tests.isolation import doubles
 from tests.isolation.isolated import ask, check_good, pids, readers, refused
 from tests.service import servers
@@ -16,14 +17,17 @@ from tests.service.test_metrics import Numbers, client, numbers, of
 pytestmark = pytest.mark.anyio
 
 
+async def next_status(reader: ReaderProcess) -> None:
+    status = reader.status
+    await until(lambda: reader.status is not status)
+
+
 async def metrics(app: H5App) -> Numbers:
     """Return what is told once each process has said what it has come to by now."""
     for reader in list(readers(app).all):
         for _ in range(2):  # the first one may have been on its way
-            status = reader.status
             with anyio.fail_after(servers.PATIENCE):
-                while reader.status is status:
-                    await anyio.lowlevel.checkpoint()
+                await next_status(reader)
     async with client(app) as http:
         return numbers(await http.get("/metrics"))
 

@@ -8,12 +8,12 @@ import textwrap
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
+from tests.gates import until
 from tests.isolation import doubles
 from tests.isolation.isolated import ask, check_good, limited, pids, readers, wait_for_spare
 from tests.service import servers
@@ -55,6 +55,7 @@ async def test_a_lifespan_ends_what_it_began(app: H5App) -> None:
     assert descriptors() <= before
 
 
+@pytest.mark.slow  # so does the one that serves while another is held up
 async def test_there_is_a_spare_one(app: H5App) -> None:
     with anyio.fail_after(4 * servers.PATIENCE):
         async with app.running():
@@ -77,8 +78,7 @@ async def test_a_spare_one_that_ends_is_replaced_though_no_request_comes(app: H5
             [spare] = [each.pid for each in readers(app).spare]
             os.kill(spare, signal.SIGKILL)
             # A zombie, which has ended and was not waited for, is still there.
-            while is_alive(spare) or not readers(app).spare:
-                await anyio.lowlevel.checkpoint()
+            await until(lambda: not is_alive(spare) and readers(app).spare)
             assert spare not in pids(app)
             assert serving(app) == at_work
             await check_good(app)
@@ -99,8 +99,7 @@ async def test_a_spare_one_serves_while_the_other_is_held_up(
             assert held_up is not None
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, app, "/meta", "bad.h5")
-                while not held_up.waiting:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: held_up.waiting)
                 # One that waits behind it, and then one that comes later.
                 assert (await ask(app, "/meta")).status == 200
                 assert (await ask(app, "/meta", path="values")).status == 200
@@ -121,11 +120,9 @@ async def test_one_that_hangs_is_ended_though_its_client_has_gone(app: H5App, ro
             assert hung is not None
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask, app, "/meta", "bad.h5")
-                while not hung.waiting:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: hung.waiting)
                 tasks.cancel_scope.cancel()
-            while is_alive(hung.pid):
-                await anyio.lowlevel.checkpoint()
+            await until(lambda: not is_alive(hung.pid))
             await wait_for_spare(app)
             await check_good(app)
 

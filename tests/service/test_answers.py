@@ -131,6 +131,7 @@ async def test_a_slow_answer_in_a_thread_tells_nothing(
         guard.find_identity(str(tmp_path / path))
 
 
+@pytest.mark.slow_on_trio
 async def test_the_bound_of_the_cache_is_one(app: H5App, tmp_path: Path) -> None:
     most = 50_000
     app = H5App(tmp_path, H5Settings(answer_cache_bytes=most))

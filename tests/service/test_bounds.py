@@ -52,7 +52,7 @@ async def test_decoded_chunks_in_memory(root: Path, most: int) -> None:
     assert held == 0 if most == 0 else 10 <= held < CHUNKS // 2
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.slow_on_trio
 async def test_threads_that_decode(
     root: Path, monkeypatch: pytest.MonkeyPatch, threads: int

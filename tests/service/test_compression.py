@@ -18,13 +18,14 @@ import zstandard
 from asgihive.asgi import Coding
 from asgihive.concurrency import Lane
 from asgihive.encoders.json import Json
-from asgihive.service import H5App, data, reductions, routes
+from asgihive.service import H5App, answering, data, reductions
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http
 from tests.service import versions
 from tests.service.asking import ask, held
 from tests.service.bounds import bounded
 from tests.service.servers import PATIENCE, serving
+from tests.zoo.arrow_tables import ARROW
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +72,7 @@ REQUESTS: dict[str, tuple[str, dict[str, str]]] = {
     "large msgpack": ("/data", {"path": "large", "format": "msgpack"}),
     "streamed view": ("/data", {"path": "large", "max_points": "100000"}),
 }
-ARRAYS = ("bin", "npy", "tiff")
+ARRAYS = ("bin", "npy", "tiff", *ARROW)
 each_coding = pytest.mark.parametrize("coding", ["gzip", "zstd"])
 
 
@@ -159,7 +160,7 @@ async def test_arrays_are_compressed_by_setting(
     assert "accept-ranges" not in coded.headers
     fields = {**accepting(coding), "range": "bytes=0-9"}
     assert (await ask(app, "/data", fields, **query)).status == 200
-    if form != "tiff":
+    if form in {"bin", "npy"}:
         part = await ask(app, "/data", {"range": "bytes=0-9"}, **query)
         assert (part.status, part.body) == (206, plain.body[:10])
     app.store.pool.close()
@@ -200,7 +201,7 @@ async def test_how_small_is_a_bound(
 ) -> None:
     size = len((await ask(H5App(root), route, path="words")).body)
     for most, coded in ((size - 1, True), (size, False)):
-        for module in (data, routes, reductions):
+        for module in (data, answering, reductions):
             monkeypatch.setattr(module, "COMPRESS_OVER_BYTES", most)
         app = H5App(root)
         answer = await ask(app, route, accepting("gzip"), path="words")

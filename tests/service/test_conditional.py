@@ -21,13 +21,14 @@ from asgihive.settings import H5Settings
 from tests.service import versions
 from tests.service.asking import ask, held
 from tests.service.bounds import bounded
+from tests.zoo.arrow_tables import ARROW
 
 pytestmark = pytest.mark.anyio
 
 OLD = 1_000_000_000  # seconds since 1970
 LARGE = 70_000  # elements, more than are encoded in one piece of text
 
-FORMATS = ("json", "bin", "npy", "csv", "tiff", "msgpack")
+FORMATS = ("json", "bin", "npy", "csv", "tiff", "msgpack", *ARROW)
 REQUESTS: dict[str, tuple[str, dict[str, str]]] = {
     "meta": ("/meta", {}),
     "meta as msgpack": ("/meta", {"format": "msgpack"}),

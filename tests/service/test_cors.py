@@ -136,6 +136,8 @@ async def test_a_page_may_read_every_header_that_is_for_it(app: H5App, root: Pat
         layout = h5py.VirtualLayout((3,), "i4")
         layout[:] = h5py.VirtualSource("missing.h5", "values", (3,))
         file.create_virtual_dataset("values", layout)
+    with h5py.File(root / "image.h5", "w") as file:
+        file["values"] = [[1, 2], [3, 4]]
     token = {"authorization": "Bearer open-sesame"}
     data = "/data?file=x.h5&path=/values&format=npy"
     sent: set[str] = set()
@@ -150,8 +152,9 @@ async def test_a_page_may_read_every_header_that_is_for_it(app: H5App, root: Pat
             await asker.post("/meta?file=x.h5", headers=token),
             await asker.get("/data?file=x.h5&path=/values&max_points=2", headers=token),
             await asker.get("/data?file=virtual.h5&path=/values", headers=token),
+            await asker.get("/image?file=image.h5", headers=token),
         ]
-    assert [each.status_code for each in answers] == [401, 200, 206, 200, 200, 405, 200, 200]
+    assert [each.status_code for each in answers] == [401, 200, 206, 200, 200, 405] + 3 * [200]
     for answer in answers:
         exposed = set(answer.headers["access-control-expose-headers"].split(", "))
         assert exposed == set(EXPOSED_HEADERS)

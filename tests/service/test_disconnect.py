@@ -39,7 +39,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     with h5py.File(root / "x.h5", "w") as file:
         shape, chunks = (BLOCKS, 2048, 2048), (1, 2048, 2048)
-        large = file.create_dataset("large", shape, "u1", chunks=chunks, compression="gzip")
+        options = {"compression": "gzip", "compression_opts": 1}
+        large = file.create_dataset("large", shape, "u1", chunks=chunks, **options)
         for number in range(BLOCKS):
             large[number] = number
         file["small"] = np.arange(5)

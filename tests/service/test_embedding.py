@@ -29,7 +29,7 @@ from tests.service import servers
 from tests.zoo.client import client as in_process
 
 SMALL = np.arange(24, dtype="<i4").reshape(4, 6)
-LARGE = np.arange(3 << 20, dtype="<u2").reshape(3, 1024, 1024)
+LARGE = np.arange(3 << 18, dtype="<u2").reshape(3, 512, 512)
 ORIGIN = "http://viewer.example"
 
 Embedding = Callable[[H5App], Any]
@@ -42,7 +42,8 @@ def root(tmp_path: Path) -> Path:
     with h5py.File(root / "x.h5", "w") as file:
         file["small"] = SMALL
         file["small"].attrs["unit"] = "counts"
-        file.create_dataset("large", data=LARGE, chunks=(1, 1024, 1024), compression="gzip")
+        options = {"compression": "gzip", "compression_opts": 1}
+        file.create_dataset("large", data=LARGE, chunks=(1, 512, 512), **options)
     return root
 
 
@@ -241,7 +242,7 @@ async def test_idle_files_are_closed_in_time(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("isolation", ["none", "process"])
+@pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
 @pytest.mark.slow_on_trio
 async def test_freed_memory_is_given_back_in_time(
     root: Path,

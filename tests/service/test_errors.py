@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from h5py import h5p, h5t, h5z
 
+from tests.zoo.arrow_tables import ARROW
 from tests.zoo.client import client
 from tests.zoo.low_level import create_dataset
 
@@ -266,7 +267,7 @@ async def test_filter_that_is_not_installed(app: Any, format_: str) -> None:
 async def test_answer_over_the_limit(root: Path) -> None:
     limited = service.H5App(root, service_settings(max_response_bytes=1000))
     given = {"file": "good.h5", "path": "/values"}
-    for format_ in ("json", "bin", "npy", "csv", "msgpack", "tiff"):
+    for format_ in ("json", "bin", "npy", "csv", "msgpack", "tiff", *ARROW):
         message = await _refused(limited, 413, "/data", **given, format=format_)
         assert "2000" in message
         assert "1000" in message
@@ -318,7 +319,7 @@ _ANSWERED: list[tuple[str, dict[str, str]]] = [
     ("/meta", {"file": "good.h5"}),
     ("/attr", {"file": "good.h5", "path": "/group"}),
     *(("/data", {"file": "good.h5", "path": "/values", "format": each})
-      for each in ("json", "bin", "npy", "csv", "tiff", "msgpack")),
+      for each in ("json", "bin", "npy", "csv", "tiff", "msgpack", *ARROW)),
     ("/data", {"file": "good.h5", "path": "/scalar", "selection": "...", "flatten": "true"}),
     ("/stats", {"file": "good.h5", "path": "/values"}),
     ("/paths", {"file": "good.h5"}),

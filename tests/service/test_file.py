@@ -137,6 +137,7 @@ async def test_names_that_are_no_headers(
 
 @given(first=st.integers(0, 700_000), last=st.none() | st.integers(0, 800_000))
 @settings(max_examples=at_most(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow_on_trio
 async def test_any_range_is_that_part_of_the_file(
     app: H5App, whole: bytes, first: int, last: int | None
 ) -> None:

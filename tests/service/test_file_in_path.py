@@ -226,7 +226,7 @@ async def test_listings_say_what_stands_in_the_url(app: H5App) -> None:
                 assert got.status_code == 200, entry
 
 
-@pytest.mark.slow_on_trio
+@pytest.mark.slow
 async def test_in_a_process_of_its_own(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process"))
     async with app.running():

@@ -179,6 +179,7 @@ async def test_attributes_and_batches_by_name(app: H5App) -> None:
         assert refused.status_code == 422
 
 
+@pytest.mark.slow_on_trio
 async def test_text(app: H5App) -> None:
     words = [["a", "b,c"], ['say "x"', "é\n"], ["", "="]]
     assert rows_of(await get(app, "words", format="csv")) == words

@@ -11,7 +11,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from asgihive.service import H5App
 from asgihive.settings import H5Settings
-from tests.zoo.client import client
+from tests.zoo.client import Asker, client
 
 pytestmark = pytest.mark.anyio
 
@@ -105,18 +105,18 @@ WAYS = (
 async def test_bytes_have_zeros_as_their_padding(root: Path, name: str, cache: int) -> None:
     size = TYPES[name].itemsize
     expected = _expected(_stored(TYPES[name])).view("u1").reshape(COUNT, size)
-    async with client(H5App(root, H5Settings(chunk_cache_bytes=cache))) as http:
-        for way in WAYS:
-            for selection in SELECTIONS:
-                query = {"file": "x.h5", "path": f"/{name}/{way}", "format": "bin"}
-                query["selection"] = selection
-                index = eval(f"np.s_[{selection}]") if selection else ...
-                for _ in range(3):  # of the file, of the cache, of the answer that is kept
-                    answer = await http.get("/data", params=query)
-                    assert answer.status_code == 200, (way, answer.text)
-                    found = np.frombuffer(answer.content, "u1").reshape(-1, size)
-                    wanted = expected[index].reshape(-1, size)
-                    np.testing.assert_array_equal(found, wanted, f"{way} {selection}")
+    asker = Asker(H5App(root, H5Settings(chunk_cache_bytes=cache)))
+    for way in WAYS:
+        for selection in SELECTIONS:
+            query = {"file": "x.h5", "path": f"/{name}/{way}", "format": "bin"}
+            query["selection"] = selection
+            index = eval(f"np.s_[{selection}]") if selection else ...
+            for _ in range(3):  # of the file, of the cache, of the answer that is kept
+                answer = await asker.get("/data", params=query)
+                assert answer.status_code == 200, (way, answer.text)
+                found = np.frombuffer(answer.content, "u1").reshape(-1, size)
+                wanted = expected[index].reshape(-1, size)
+                np.testing.assert_array_equal(found, wanted, f"{way} {selection}")
 
 
 @pytest.mark.parametrize("way", ["contiguous", "deflate"])

@@ -119,7 +119,7 @@ async def test_a_view_may_be_too_large(root: Path, monkeypatch: pytest.MonkeyPat
         assert answer.status_code == status
 
 
-@pytest.mark.slow_on_trio
+@pytest.mark.slow
 async def test_in_a_process_of_its_own(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process"))
     async with app.running():

@@ -15,9 +15,9 @@ import trio.testing
 
 from asgihive.errors import ReadTimeout
 from asgihive.hdf5.datasets import Dataset
-from asgihive.hdf5.directory import WholeFile
+from asgihive.hdf5.directory import Listing, WholeFile
 from asgihive.hdf5.file_bytes import allow_waiting
-from asgihive.service import H5App, files
+from asgihive.service import H5App
 from asgihive.service.routes import TimedRoute
 from asgihive.settings import H5Settings
 from tests.asgi.exchange import Exchange, http, run
@@ -76,7 +76,7 @@ async def test_whoever_waits_for_the_library(root: Path, gate: Gate, url: str) -
 @pytest.mark.parametrize(
     ("url", "owner", "name"),
     [
-        ("/files", files, "list_directory"),
+        ("/files", Listing, "add"),
         ("/file?file=x.h5", WholeFile, "open"),
         ("/file?file=x.h5", WholeFile, "read"),
         *((url, Dataset, "read") for url in LIBRARY_ROUTES[3:]),

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.efforts import at_most
-from tests.zoo.client import client
+from tests.zoo.arrow_tables import ARROW
+from tests.zoo.client import Asker, client
 from tests.zoo.hostile import FILL, INSIDE, MARKER, Hostile, build
 
 service = pytest.importorskip("asgihive.service")
@@ -70,16 +71,17 @@ def _numbers(document: Any) -> list[float]:
 
 async def _all_answers(app: Any, file: str, path: str) -> list[httpx.Response]:
     requests: list[tuple[str, dict[str, str]]] = [(route, {}) for route in ROUTES]
-    requests += [("/data", {"format": each}) for each in ("bin", "npy", "csv", "tiff", "msgpack")]
+    formats = ("bin", "npy", "csv", "tiff", "msgpack", *ARROW)
+    requests += [("/data", {"format": each}) for each in formats]
     requests += [("/data", {"selection": "3:", "format": "bin"})]
     requests += [(route, {"resolve_links": "all"}) for route in ("/meta", "/paths")]
     requests += [(route, {"resolve_links": "none"}) for route in ("/meta", "/paths")]
     with anyio.fail_after(PATIENCE_SECONDS):
-        async with client(app) as asker:
-            return [
-                await asker.get(route, params={"file": file, "path": path, **more})
-                for route, more in requests
-            ]
+        asker = Asker(app)
+        return [
+            await asker.get(route, params={"file": file, "path": path, **more})
+            for route, more in requests
+        ]
 
 
 @pytest.mark.slow_on_trio
@@ -183,15 +185,15 @@ NAMES_OUTSIDE = (
 @pytest.mark.slow_on_trio
 async def test_names_that_lead_out(app: Any, hostile: Hostile, route: str) -> None:
     names = [*NAMES_OUTSIDE, str(hostile.outside / "secret.h5"), f"/{hostile.outside}/secret.h5"]
-    for name in names:
-        for encoded in {quote(name, safe="", errors="surrogateescape"), _every_byte(name)}:
-            with anyio.fail_after(PATIENCE_SECONDS):
-                async with client(app) as asker:
+    async with client(app) as asker:
+        for name in names:
+            for encoded in {quote(name, safe="", errors="surrogateescape"), _every_byte(name)}:
+                with anyio.fail_after(PATIENCE_SECONDS):
                     answer = await asker.get(f"{route}?file={encoded}")
-            assert_no_secret(answer)
-            assert answer.status_code in {404, 422}, (name, answer.status_code, answer.text)
-            if answer.status_code == 404:
-                assert "File not found" in answer.json()["message"], name
+                assert_no_secret(answer)
+                assert answer.status_code in {404, 422}, (name, answer.status_code, answer.text)
+                if answer.status_code == 404:
+                    assert "File not found" in answer.json()["message"], name
 
 
 def _every_byte(name: str) -> str:
@@ -228,10 +230,10 @@ async def test_symbolic_links_may_be_allowed(hostile: Hostile) -> None:
             with anyio.fail_after(PATIENCE_SECONDS):
                 answer = await asker.get("/meta", params={"file": name})
             assert answer.status_code == 404, name
-    for file, path in hostile.escapes:
-        if "symlink" not in path:
-            for answer in await _all_answers(following, file, path):
-                assert_no_secret(answer)
+    # One of each three, since all were tried without the setting.
+    for file, path in [each for each in hostile.escapes if "symlink" not in each[1]][::3]:
+        for answer in await _all_answers(following, file, path):
+            assert_no_secret(answer)
 
 
 async def test_a_root_that_is_a_symbolic_link(hostile: Hostile) -> None:

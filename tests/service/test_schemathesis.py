@@ -21,14 +21,16 @@ from asgihive.service import H5App
 from asgihive.settings import H5Settings
 from tests.service.servers import client, serving
 
-FEW = 5
+FEW = 2
 ENOUGH = 12  # for an answer that is likely
 MANY = int(os.environ.get("ASGIHIVE_SCHEMATHESIS_EXAMPLES", "150"))
 
 WITHOUT_PARAMETERS = ("/", "/health", "/metrics")
+ENDLESS = ("/events",)  # which `tests/viewer/test_events.py` asks
 WITH_PARAMETERS = (
     *("/meta", "/attr", "/paths", "/data", "/stats", "/histogram", "/files", "/file"),
-    *("/file/{path}", "/batch"),
+    *("/image", "/plot"),
+    *("/file/{path}", "/zarr/{path}", "/batch"),
 )
 
 # Any text may be the rest of a path.
@@ -52,8 +54,18 @@ LIKELY: dict[str, list[Any]] = {
     "path": ["/", "contiguous", "/chunked_edges", "/growing", "/spaces/shape_3x4x5", "/no"],
     "selection": ["", "0", "...", "1:3,:", ":,0,::2", "-1", "99", "x"],
     "range": [[0, 1000], [-1.5, 2]],
+    "cmap": ["gray", "inferno_r", "virids"],
+    "nan": ["red", "#10203040"],
     "max_points": [1, 10, 1000],
+    "fields": [[], ["a"], ["a,b", "c"]],
     "dir": ["", "sources", "no"],
+    "zarr": [
+        f"{file}{node}/{key}"
+        for file in ("layouts.h5", "earliest.h5", "links.h5.zarr", "no.h5")
+        for node in ("", "/contiguous", "/growing", "/spaces/shape_3x4x5", "/no")
+        for key in ("zarr.json", ".zgroup", "c/0", "c/0/0", "c/0/0/0", "c/9/9", "c/x")
+    ],
+    "v": ["0" * 32],
     "after": ["", "bGlua3MuaDU", "?"],
     "If-Match": ["*"],
     "If-Unmodified-Since": ["Fri, 31 Dec 2100 23:59:59 GMT"],
@@ -80,16 +92,20 @@ def document(url: str) -> Any:
 def _narrowed(document: Any) -> Any:
     """As if the document knew what is there."""
     narrowed = copy.deepcopy(document)
-    for item in narrowed["paths"].values():
+    for path, item in narrowed["paths"].items():
         for operation in item.values():
             given = operation["parameters"]
             given[:] = [each for each in given if each["name"] not in UNLIKELY]
             for parameter in given:
-                likely = "file" if parameter["in"] == "path" else parameter["name"]
+                likely = parameter["name"]
+                if parameter["in"] == "path":
+                    likely = "zarr" if path.startswith("/zarr") else "file"
                 if likely in LIKELY:
                     # Its type says how a list is written.
-                    kind = parameter["schema"].get("type", "string")
-                    parameter["schema"] = {"type": kind, "enum": LIKELY[likely]}
+                    kind, values = parameter["schema"].get("type", "string"), LIKELY[likely]
+                    if kind == "array" and not isinstance(values[0], list):
+                        values = [[each] for each in values]
+                    parameter["schema"] = {"type": kind, "enum": values}
                 if parameter["name"] == "path":
                     parameter["required"] = True
     return narrowed
@@ -138,7 +154,7 @@ def test_many_requests(url: str, document: Any, path: str) -> None:
 
 
 def test_every_path_is_asked(document: Any) -> None:
-    assert document["paths"].keys() == {*WITHOUT_PARAMETERS, *WITH_PARAMETERS}
+    assert document["paths"].keys() == {*WITHOUT_PARAMETERS, *WITH_PARAMETERS, *ENDLESS}
 
 
 def test_an_answer_that_is_not_described_is_found(url: str, document: Any) -> None:

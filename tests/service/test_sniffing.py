@@ -95,7 +95,7 @@ async def test_mounted(root: Path, outer: type[Any]) -> None:
         assert nosniff(await asking.get("/h5/nothing"))
 
 
-@pytest.mark.slow_on_trio
+@pytest.mark.slow
 async def test_a_response_from_a_reader_process_says_it_once(root: Path) -> None:
     app = H5App(root, H5Settings(isolation="process", decode_lanes=1))
     async with app.running(), client(app) as asking:

@@ -22,7 +22,7 @@ from asgihive.service import H5App
 from tests.hdf5.serving import leased
 from tests.service.test_sandbox_http import ROUTES, assert_no_secret
 from tests.zoo import forged
-from tests.zoo.client import client
+from tests.zoo.client import Asker
 from tests.zoo.hostile import Hostile, build
 
 pytestmark = [
@@ -96,8 +96,7 @@ def files_of(hostile: Hostile, name: str) -> list[str]:
 
 async def paths_of(app: H5App, file: str) -> list[str]:
     """Every path that a listing shows, and some below those."""
-    async with client(app) as asker:
-        listed = await asker.get("/paths", params={"file": file, "resolve_links": "none"})
+    listed = await Asker(app).get("/paths", params={"file": file, "resolve_links": "none"})
     assert listed.status_code == 200, listed.text
     shown = listed.json()
     below = [f"{path.rstrip('/')}/hidden" for path in shown]
@@ -121,16 +120,16 @@ ASKED: tuple[tuple[str, dict[str, str]], ...] = (
 async def test_nothing_outside_is_opened(hostile: Hostile, watch: Watch, name: str) -> None:
     app = H5App(hostile.root)
     with anyio.fail_after(PATIENCE_SECONDS):
-        async with client(app) as asker:
-            for file in files_of(hostile, name):
-                for path in await paths_of(app, file):
-                    for route, more in ASKED:
-                        wanted = {"file": file, "path": path, **more}
-                        assert_no_secret(await asker.get(route, params=wanted))
-                assert watch.opened() == set(), file
-            # The service is alive.
-            answer = await asker.get("/data", params={"file": "inside.h5", "path": "/data"})
-            assert answer.status_code == 200
+        asker = Asker(app)
+        for file in files_of(hostile, name):
+            for path in await paths_of(app, file):
+                for route, more in ASKED:
+                    wanted = {"file": file, "path": path, **more}
+                    assert_no_secret(await asker.get(route, params=wanted))
+            assert watch.opened() == set(), file
+        # The service is alive.
+        answer = await asker.get("/data", params={"file": "inside.h5", "path": "/data"})
+        assert answer.status_code == 200
 
 
 def test_nor_by_an_inspection(hostile: Hostile, watch: Watch) -> None:

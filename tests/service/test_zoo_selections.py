@@ -12,36 +12,38 @@ from hypothesis import strategies as st
 from tests.efforts import at_most
 from tests.zoo import oracle, selections
 from tests.zoo.bodies import same_bin
-from tests.zoo.client import client
-from tests.zoo.findings import Findings, ask, document, each_content, each_storage
+from tests.zoo.client import Asker
+from tests.zoo.findings import Findings, ask, document, each_content, each_storage, one_in
 from tests.zoo.oracle import Entity, same_json
 
 pytestmark = pytest.mark.anyio
 
 
 @each_content
-async def test_selections(zoo: Path, zoo_app: Any, file: str) -> None:
+@one_in(4)
+async def test_selections(zoo: Path, zoo_app: Any, file: str, step: int) -> None:
     findings = Findings(file)
-    seen: set[tuple[int, ...]] = set()
-    async with client(zoo_app) as asker:
-        for entity in oracle.datasets(zoo, file):
-            if entity.shape is None:
-                continue
-            for turn, (selection, index) in enumerate(selections.fitting(entity.shape)):
-                asked = {"path": entity.path, "selection": selection}
-                expected = np.asarray(entity.value, _holder(entity))[index]
-                if turn % 2:
-                    asked["flatten"], expected = "yes", oracle.flattened(expected)
-                answer = await ask(asker, "/data", file, **asked)
-                findings.check(same_json(document(answer), expected), asked, answer, expected)
-            if entity.shape in seen:
-                continue
-            seen.add(entity.shape)
-            for selection in selections.impossible(entity.shape):
-                asked = {"path": entity.path, "selection": selection}
-                answer = await ask(asker, "/data", file, **asked)
-                good = answer.status_code == 422 and "selection" in answer.json()["message"]
-                findings.check(good, asked, answer, 422)
+    asker = Asker(zoo_app)
+    everything = [
+        (entity, turn, *each)
+        for entity in oracle.datasets(zoo, file)
+        if entity.shape is not None
+        for turn, each in enumerate(selections.fitting(entity.shape))
+    ]
+    for entity, turn, selection, index in everything[::step]:
+        asked = {"path": entity.path, "selection": selection}
+        expected = np.asarray(entity.value, _holder(entity))[index]
+        if turn % 2:
+            asked["flatten"], expected = "yes", oracle.flattened(expected)
+        answer = await ask(asker, "/data", file, **asked)
+        findings.check(same_json(document(answer), expected), asked, answer, expected)
+    # One dataset of each shape.
+    for shape, path in {entity.shape: entity.path for entity, *_ in everything}.items():
+        for selection in selections.impossible(shape or ()):
+            asked = {"path": path, "selection": selection}
+            answer = await ask(asker, "/data", file, **asked)
+            good = answer.status_code == 422 and "selection" in answer.json()["message"]
+            findings.check(good, asked, answer, 422)
     findings.report()
 
 
@@ -51,19 +53,23 @@ def _holder(entity: Entity) -> Any:
 
 
 @each_storage
-async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str) -> None:
+@one_in(4)
+async def test_selected_bytes(zoo: Path, zoo_app: Any, file: str, step: int) -> None:
     findings = Findings(file)
-    async with client(zoo_app) as asker:
-        for entity in oracle.datasets(zoo, file):
-            if entity.shape is None or entity.dtype is None or not oracle.is_numeric(entity.dtype):
-                continue
-            for selection, index in selections.fitting(entity.shape):
-                asked = {"path": entity.path, "selection": selection, "format": "bin"}
-                answer = await ask(asker, "/data", file, **asked)
-                # A single element keeps the byte order that NumPy's scalars lose.
-                expected = np.asarray(np.asarray(entity.value)[index], entity.dtype.base)
-                good = answer.status_code == 200 and same_bin(answer, expected)
-                findings.check(good, asked, answer, expected)
+    asker = Asker(zoo_app)
+    everything = [
+        (entity.path, np.asarray(entity.value), entity.dtype.base, *each)
+        for entity in oracle.datasets(zoo, file)
+        if entity.shape is not None and entity.dtype is not None and oracle.is_numeric(entity.dtype)
+        for each in selections.fitting(entity.shape)
+    ]
+    for path, values, dtype, selection, index in everything[::step]:
+        asked = {"path": path, "selection": selection, "format": "bin"}
+        answer = await ask(asker, "/data", file, **asked)
+        # A single element keeps the byte order that NumPy's scalars lose.
+        expected = np.asarray(values[index], dtype)
+        good = answer.status_code == 200 and same_bin(answer, expected)
+        findings.check(good, asked, answer, expected)
     findings.report()
 
 
@@ -106,8 +112,8 @@ async def test_any_selection(
     name = "x".join(map(str, shape)) or "scalar"
     path = f"/{name}_chunked" if chunked and shape else f"/{name}"
     params = {"file": "shapes.h5", "path": path, "selection": text, "flatten": str(flatten)}
-    async with client(shapes_app) as asker:
-        answer = await asker.get("/data", params=params)
+    asker = Asker(shapes_app)
+    answer = await asker.get("/data", params=params)
     try:
         expected = np.arange(np.prod(shape, dtype=int)).reshape(shape)[selections.numpy_index(text)]
     except (ValueError, IndexError):

@@ -11,6 +11,8 @@ import msgpack_numpy
 import numpy as np
 import tifffile
 
+from tests.zoo.arrow_tables import is_same_table, read_table
+
 Array = np.ndarray[Any, Any]
 
 
@@ -147,10 +149,19 @@ def _same_msgpack(answer: httpx.Response, expected: Array) -> bool:
     )
 
 
+def _same_arrow(answer: httpx.Response, expected: Array) -> bool:
+    return (
+        answer.headers["content-type"] == "application/vnd.apache.arrow.stream"
+        and answer.headers["content-disposition"].startswith("attachment")
+        and is_same_table(read_table(answer.content), expected)
+    )
+
+
 SAME: dict[str, Callable[[httpx.Response, Array], bool]] = {
     "bin": same_bin,
     "npy": _same_npy,
     "csv": _same_csv,
     "tiff": _same_tiff,
     "msgpack": _same_msgpack,
+    "arrow": _same_arrow,
 }

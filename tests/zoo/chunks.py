@@ -3,8 +3,9 @@
 import bz2
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,15 @@ def _shuffled(raw: bytes) -> bytes:
     return np.frombuffer(raw, "u1").reshape(-1, ITEM_BYTES).T.tobytes()
 
 
-def crafted() -> list[Crafted]:
+@cache
+def crafted() -> tuple[Crafted, ...]:
     """Those that need nothing beside libhdf5 and this package's own dependencies."""
     deflate = {1: (4,)}
     short = VALUES.tobytes()[: RAW - 512]
     absurd = 1 << 60
     scale_offset = (2, 0, ITEMS, 0, 4, 1, 0, 0, *[0] * 12)
     nbit = (8, 0, ITEMS, 1, 4, 0, 12, 0)
-    return [
+    return (
         Crafted("deflate_short", zlib.compress(short), deflate),
         Crafted("deflate_empty", zlib.compress(b""), deflate),
         Crafted("deflate_cut", zlib.compress(VALUES.tobytes())[:-20], deflate),
@@ -83,14 +85,14 @@ def crafted() -> list[Crafted]:
         Crafted("nbit_short", bytes(16), {5: nbit}),
         Crafted("nbit_few", bytes(ITEMS), {5: (8, 0, ITEMS // 2, 1, 4, 0, 12, 0)}),
         Crafted("twice_short", zlib.compress(zlib.compress(short)), {32015: (3,), 1: (4,)}),
-    ]
+    )
 
 
 _BITSHUFFLE = {32008: (0, 4, 4, 0, 2)}
 _BLOSC = {32001: (2, 2, 4, RAW, 5, 1, 1)}
 
 
-def write(path: Path, cases: list[Crafted]) -> None:
+def write(path: Path, cases: Sequence[Crafted]) -> None:
     """One dataset a case: its first chunk was never written, its second is the bad one.
 
     Beside them `unfiltered_short`, and `whole`, which is not bad at all.

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.zoo import FILES, formats, layouts
+from tests.zoo.client import Asker
 
 # What a file holds has nothing to do with the event loop: every file meets one of the two.
 BACKENDS: tuple[tuple[str, dict[str, object]], ...] = (("asyncio", {}), ("trio", {}))
@@ -29,7 +30,20 @@ def _each_file(slow: Iterable[str]) -> pytest.MarkDecorator:
 # Of each layout and filter, where types and names make no difference.
 each_storage = _each_file(slow=set(FILES) - {*layouts.FILES})
 # What other files have as well, in another version of the format or by another name, is slow.
-each_content = _each_file(slow=set(formats.FILES) - {"earliest.h5"})
+REPEATED = set(formats.FILES) - {"earliest.h5"}
+each_content = _each_file(slow=REPEATED)
+each_sync_content = pytest.mark.parametrize(
+    "file", [pytest.param(file, marks=[pytest.mark.slow] * (file in REPEATED)) for file in FILES]
+)
+
+
+def one_in(number: int) -> pytest.MarkDecorator:
+    """The fast test takes one in so many of all that may be asked of a file, the slow one all.
+
+    Each kind of request is among them where the number and that of the kinds have no divisor.
+    """
+    everything = pytest.param(1, id="all", marks=pytest.mark.slow)
+    return pytest.mark.parametrize("step", [pytest.param(number, id="some"), everything])
 
 
 @dataclass(slots=True)
@@ -50,7 +64,7 @@ class Findings:
         assert not self.lines, f"{len(self.lines)} answers differ:\n{shown}"
 
 
-async def ask(asker: httpx.AsyncClient, route: str, file: str, **more: Any) -> httpx.Response:
+async def ask(asker: Asker, route: str, file: str, **more: Any) -> httpx.Response:
     return await asker.get(route, params={"file": file, **more})
 
 

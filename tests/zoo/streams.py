@@ -46,13 +46,13 @@ def build(root: Path) -> None:
         # The oldest format, whose structures have no checksums.
         with h5py.File(path, "w", libver=("earliest", "v110")) as file:
             write(file)
-    for name, forge in _FORGED.items():
+    for name, forge in FORGED.items():
         forge(root / f"{name}.h5")
 
 
 def find(root: Path) -> list[Streams]:
     """What `build` wrote there."""
-    names = [*(name for name, _ in _files()), *_FORGED]
+    names = [*(name for name, _ in _files()), *FORGED]
     paths = [root / f"{name}.h5" for name in names]
     return [Streams(path.name, tuple(_anchors(path))) for path in paths]
 
@@ -257,7 +257,7 @@ def _write_crafted(path: Path) -> None:
     chunks.write(path, small)
 
 
-_FORGED: dict[str, Callable[[Path], None]] = {
+FORGED: dict[str, Callable[[Path], None]] = {
     "forged_blosc2": _write_blosc2_special,
     "forged_szip": _write_szip_forged,
     "forged_short": _write_short,

@@ -1,0 +1,170 @@
+"""Every entity of many files, opened here and in h5web over h5grove: no more errors here.
+
+`TEST_HDF5_DIRECTORY` names a directory of more files to open, each with all its entities.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import numpy as np
+import pytest
+
+from asgihive.cli.demo_files import write_demo
+from asgihive.service import H5App
+from benchmarks.client import BenchmarkError
+from benchmarks.questions.viewer_first_image import build_bare_page
+from tests import zoo
+from tests.browser.browsing import PATIENCE, Tab
+from tests.browser.entities import Shown, list_entities, open_entities
+from tests.browser.nexus_files import write_nexus
+from tests.service.servers import serving
+
+_DIRECTORY = "TEST_HDF5_DIRECTORY"
+
+FOREIGN = Path(os.environ[_DIRECTORY]) if _DIRECTORY in os.environ else None
+
+# h5web has no way to show these, whatever serves them, and says so.
+_OF_H5WEB = {
+    "Expected number": "a member of a compound that is neither a number nor text",
+    "Abscissas have undefined domain": "a line without points",
+    "signal entity to exist": "NXdata whose signal is not there",
+    "Expected array to have length": "an axis of NXdata that does not fit its signal",
+    "Expected some value": "NXnote without data",
+}
+
+_SUFFIXES = {".h5", ".hdf5", ".nxs", ".nx5"}
+
+Write = Callable[[Path], None]
+
+
+def _list_files(root: Path) -> list[str]:
+    found = (each for each in root.rglob("*") if each.suffix in _SUFFIXES and each.is_file())
+    return sorted(str(each.relative_to(root)) for each in found)
+
+
+def _find_entities(root: Path) -> dict[str, list[str]]:
+    with serving(H5App(root), "uvicorn-httptools") as url:
+        return {file: list_entities(url, file) for file in _list_files(root)}
+
+
+def _open_all(
+    tab: Tab, address: str, entities: dict[str, list[str]]
+) -> dict[tuple[str, str], Shown]:
+    return {
+        (file, path): shown
+        for file, paths in entities.items()
+        for path, shown in open_entities(tab, address, file, paths).items()
+    }
+
+
+@contextmanager
+def _serve_bare(bare: ModuleType, root: Path, copy: Path) -> Iterator[str]:
+    """Serve h5web over h5grove; HDF5 in one process cannot open a file in two ways."""
+    shutil.copytree(root, copy, symlinks=True)
+    try:
+        build_bare_page(copy / "h5web_bare", np.random.default_rng(0))
+    except BenchmarkError as error:
+        pytest.skip(str(error))
+    with serving(bare.create(str(copy)), "uvicorn-httptools") as url:
+        yield f"{url}/view/"
+
+
+def compare(tab: Tab, root: Path, copy: Path) -> tuple[list[str], dict[tuple[str, str], Shown]]:
+    """Return where h5web shows an entity over h5grove and not here, and all that it shows here."""
+    reason = "h5grove is not installed: the extra bench"
+    bare = pytest.importorskip("benchmarks.apps.h5web_bare", reason=reason)
+    entities = _find_entities(root)
+    with serving(H5App(root), "uvicorn-httptools") as url:
+        ours = _open_all(tab, f"{url}/view/", entities)
+    with _serve_bare(bare, root, copy) as address:
+        theirs = _open_all(tab, address, entities)
+    worse = [
+        f"{file} {path}: {shown.boxes or shown}; h5grove: {other.boxes or other}"
+        for (file, path), shown in ours.items()
+        if (other := theirs[file, path])
+        if len(shown.boxes) > len(other.boxes)
+        or (shown.isMissing and not other.isMissing)
+        or (shown.isEmpty and not (other.isEmpty or other.isMissing or other.boxes))
+    ]
+    return worse, ours
+
+
+def _copy_foreign(root: Path) -> None:
+    assert FOREIGN is not None
+    shutil.copytree(FOREIGN, root, symlinks=True, dirs_exist_ok=True)
+
+
+needs_directory = pytest.mark.skipif(FOREIGN is None, reason=f"{_DIRECTORY} names none")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [write_demo, write_nexus, pytest.param(_copy_foreign, marks=needs_directory)],
+    ids=["demo", "nexus", "foreign"],
+)
+def test_each_entity_is_shown_here_if_h5grove_shows_it(
+    tab: Tab, tmp_path: Path, write: Write
+) -> None:
+    root = tmp_path / "files"
+    root.mkdir()
+    write(root)
+    tab.allow(r"status of (4\d\d|5\d\d)|Error")  # what a box says is on the console, too
+    worse, shown = compare(tab, root, tmp_path / "h5grove")
+    assert len(shown) > 20
+    assert not worse, "\n".join(worse)
+
+
+def test_nothing_in_the_sample_files_has_a_box(tab: Tab, url: str, demo: Path) -> None:
+    entities = _find_entities(demo)
+    shown = _open_all(tab, f"{url}/view/", entities)
+    assert {place: each for place, each in shown.items() if each.boxes or each.isMissing} == {}
+
+
+def test_nothing_else_has_a_box_but_what_h5web_cannot_show(tab: Tab, tmp_path: Path) -> None:
+    write_nexus(tmp_path)
+    for words in _OF_H5WEB:
+        tab.allow(words)
+    entities = _find_entities(tmp_path)
+    with serving(H5App(tmp_path), "uvicorn-httptools") as url:
+        shown = _open_all(tab, f"{url}/view/", entities)
+    unexplained = {
+        place: each.boxes
+        for place, each in shown.items()
+        if each.isMissing or any(not _is_explained(box) for box in each.boxes)
+    }
+    assert unexplained == {}
+
+
+@pytest.fixture(scope="module")
+def zoo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root: Path = tmp_path_factory.mktemp("zoo")
+    zoo.build(root)
+    return root
+
+
+@pytest.mark.parametrize("file", ["types.h5", "links.h5", "layouts.h5", "filters.h5"])
+def test_the_zoo_has_boxes_where_the_service_has_no_values(
+    tab: Tab, serve: Callable[..., str], zoo_root: Path, file: str
+) -> None:
+    tab.allow("status of (404|422|500|501) ")  # what a box says then
+    for words in _OF_H5WEB:
+        tab.allow(words)
+    url = serve(zoo_root)
+    wrong = []
+    for path, shown in open_entities(tab, f"{url}/view/", file, list_entities(url, file)).items():
+        asked = {"file": file, "path": path, "format": "json"}
+        answer = httpx.get(f"{url}/data", params=asked, timeout=PATIENCE, trust_env=False)
+        # A group has no values, and no box.
+        is_refused = answer.is_error and "is a group" not in answer.json()["message"]
+        if not is_refused and not all(map(_is_explained, shown.boxes)):
+            wrong.append((path, shown.boxes))
+    assert not wrong
+
+
+def _is_explained(box: str) -> bool:
+    return any(words in box for words in _OF_H5WEB)
