@@ -81,8 +81,7 @@ def test_not_even_a_crash_reaches_a_client_in_isolation(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_over_a_socket(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "PATIENCE", SERVER_PATIENCE)
+def test_over_a_socket(root: Path) -> None:
     effort = Effort(requests=5, isolation="process")
     options = (
         *("--port", "0", "--isolation", effort.isolation, "--log-level", "info"),
@@ -91,7 +90,12 @@ def test_over_a_socket(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with (
         # By this name its log and what libhdf5 prints are among its lines.
-        processes.running("serve", str(root), *options, module="asgihive.__main__") as server,
+        processes.running(
+            *("serve", str(root)),
+            *options,
+            module="asgihive.__main__",
+            patience=SERVER_PATIENCE,
+        ) as server,
         _read_to_the_end(server),
     ):
         wire = Wire(server.url, effort.patience)
