@@ -1,5 +1,6 @@
 """`/meta` that takes long: others are answered meanwhile, and it ends once no client waits."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,18 +35,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Children:
-    """Holds up the descriptions of the tenth and the twentieth child; counts all."""
+    """Holds up the descriptions of the tenth child and of ten further ones; counts all."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tenth, self.twentieth = Gate(), Gate()
+        self.tenth, *self.further = self.gates = [Gate() for _ in range(11)]
         self.described = 0
         describe = Describer.describe_child
 
         def noted(self_: Describer, *arguments: Any) -> Portions[dict[str, Any]]:
             self.described += 1
-            gate = {10: self.tenth, 20: self.twentieth}.get(self.described)
-            if gate is not None:
-                gate()
+            if 0 <= self.described - 10 < len(self.gates):
+                self.gates[self.described - 10]()
             return describe(self_, *arguments)
 
         monkeypatch.setattr(Describer, "describe_child", noted)
@@ -56,7 +56,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
     monkeypatch.setattr(concurrency, "PORTION_SECONDS", 0.0)
     children = Children(monkeypatch)
     yield children
-    for gate in (children.tenth, children.twentieth):
+    for gate in children.gates:
         gate.open()  # a failed test must not leave a thread behind
 
 
@@ -79,14 +79,18 @@ async def test_others_are_answered_while_a_wide_group_is_described(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, app, wide)
             await children.tenth.begun()
-            async with anyio.create_task_group() as others:
-                others.start_soon(run, app, other)
+            tasks.start_soon(run, app, other)
+            await anyio.wait_all_tasks_blocked()
+            assert not other.sent
+            for gate, following in itertools.pairwise(children.gates):
+                # Whatever else the other needs of the lane, it waits for now.
                 await anyio.wait_all_tasks_blocked()
-                assert not other.sent
-                children.tenth.open()
+                gate.open()
+                await following.begun()
+            await anyio.wait_all_tasks_blocked()
             assert other.status == 200
             assert not wide.sent
-            children.twentieth.open()
+            following.open()
     names = [each["name"] for each in wide.json["children"]]
     assert names == [f"{number:03}" for number in range(CHILDREN)]
     assert held(app) == 0
