@@ -241,7 +241,7 @@ class StoreRefused(StoreError):
 
 
 class ReaderCrashed(FileError):
-    """The process that read the file crashed, or hung; only with `isolation="process"`."""
+    """The process that read the file crashed, or hung: one of `isolation`, or of a cluster."""
 
     def __str__(self) -> str:
         named = _shorten(self.file) or "The request"

@@ -29,10 +29,17 @@ WORKERS = 2
 
 
 class Processes:
-    """A scheduler and workers, as an administrator starts them."""
+    """A scheduler and workers, as an administrator starts them.
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    Args:
+        stack: that ends them.
+        folder: their current directory.
+        failures: of workers over a task, after which the scheduler gives it up at the next one.
+    """
+
+    def __init__(self, stack: ExitStack, folder: Path, failures: int) -> None:
         self._stack = stack
+        self._failures = failures
         self._folder = folder
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
         self.scheduler, match = self._start("scheduler", [*options], r"Scheduler at:\s+tcp://(\S+)")
@@ -51,7 +58,11 @@ class Processes:
             subprocess.Popen(
                 command,
                 cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": os.getcwd()},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.getcwd(),
+                    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(self._failures),
+                },
                 stderr=subprocess.PIPE,
                 text=True,
             )
@@ -68,9 +79,14 @@ class Processes:
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
+def failures() -> int:
+    return 3  # dask's default
+
+
+@pytest.fixture
+def processes(tmp_path: Path, failures: int) -> Iterator[Processes]:
     with ExitStack() as stack:
-        yield Processes(stack, tmp_path)
+        yield Processes(stack, tmp_path, failures)
 
 
 @pytest.fixture
@@ -128,6 +144,23 @@ async def test_a_worker_that_ends_has_its_tasks_done_by_another(
     assert worker.wait(PATIENCE) == -signal.SIGKILL
     assert "cluster;dur=" in answer.headers["server-timing"]
     assert not [each for each in caplog.messages if "cluster at" in each]
+
+
+@pytest.mark.parametrize("failures", [0])
+async def test_a_file_that_ends_the_workers_which_read_it(
+    processes: Processes, make_app: Callable[[], H5App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = processes.workers[0]
+    worker.send_signal(signal.SIGSTOP)
+    act_after(monkeypatch, 1, worker.kill)
+    app = make_app()
+    with anyio.fail_after(PATIENCE):
+        async with app.running():
+            answer = await ask(app, "/stats", path="x")
+            # It is not tried here, where it would end the service.
+            assert answer.status == 500
+            assert answer.json["message"].startswith("x.h5 crashed the reader: x: it crashed the")
+            assert (await ask(app, "/meta", path="x")).status == 200
 
 
 async def test_a_scheduler_that_ends_is_done_without(
