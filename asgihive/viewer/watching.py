@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import time_ns
 
 import anyio
 
 from asgihive.concurrency import run_in_worker
 from asgihive.errors import FileMissing
-from asgihive.hdf5.sandbox import Sandbox
+from asgihive.hdf5.sandbox import Identity, Sandbox
 
 Shape = tuple[int, ...]
 
@@ -49,7 +50,8 @@ class WatchedFile:
     Args:
         name: relative to the served directory.
         sandbox: the served directory.
-        ask_shape: is asked once for each path that is listened to, when the file has changed.
+        ask_shape: is asked for each path that is listened to, when the file has changed; once more
+            if it is asked so early that the next change may not show in the file's identity.
         seconds: between two polls.
         is_stopping: whether the server is about to stop, asked at each poll.
     """
@@ -70,6 +72,7 @@ class WatchedFile:
         self._seconds = seconds
         self._is_stopping = is_stopping
         self._sight = Sight(0, None)
+        self._identity: Identity | None = None
         self._is_polled = False
         self._due = -math.inf
         """When the next poll is made, on the clock of the event loop."""
@@ -79,8 +82,11 @@ class WatchedFile:
         self._shapes: dict[str, Shape | None] = {}
         self._problems: dict[str, Exception] = {}
         """Why there is no shape of a path."""
-        self._unknown: set[str] = set()
-        """Paths whose shape could not be told when it was asked for."""
+        self._asked_again: set[str] = set()
+        """Paths whose shape the next poll asks for, although the file is as it was.
+
+        It could not be told, or the file may have grown since then within one tick of its clock.
+        """
 
     def get_shape(self, path: str) -> Shape | None:
         """Return the shape of a dataset that is listened to; None where it is not known."""
@@ -98,7 +104,7 @@ class WatchedFile:
                 del self._listeners[path]
                 self._shapes.pop(path, None)
                 self._problems.pop(path, None)
-                self._unknown.discard(path)
+                self._asked_again.discard(path)
 
     async def look(self, path: str) -> Sight:
         """Return what the file is now, and learn the shape of a dataset that is listened to.
@@ -112,7 +118,7 @@ class WatchedFile:
                 await self._poll()
             if self._sight.version is None:
                 raise FileMissing(self.name)
-            if path not in self._shapes and path not in self._unknown:
+            if path not in self._shapes:
                 await self._learn_shape(path)
         if path in self._problems:
             raise self._problems[path]
@@ -146,20 +152,24 @@ class WatchedFile:
         moved.set()
 
     async def _poll(self) -> None:
-        version = await run_in_worker(self._identify)
+        self._identity = identity = await run_in_worker(self._sandbox.identify, self.name)
         self._due = anyio.current_time() + self._seconds
+        version = None if identity is None else identity.version
         is_changed = version != self._sight.version
-        if not is_changed and not self._unknown:
-            return
-        asked = list(self._listeners if is_changed else self._unknown)
-        for path in asked if version is not None else ():
-            await self._learn_shape(path)
+        has_grown = False
+        for path in list(self._listeners if is_changed else self._asked_again):
+            if version is not None:
+                has_grown |= await self._learn_shape(path)
         # At once, last: what is seen but not told of by then is seen again.
-        self._sight = Sight(self._sight.number + 1, version)
-        self._wake()
+        if is_changed or has_grown:
+            self._sight = Sight(self._sight.number + 1, version)
+            self._wake()
 
-    async def _learn_shape(self, path: str) -> None:
-        shape, problem, is_unknown = self._shapes.get(path), None, False
+    async def _learn_shape(self, path: str) -> bool:
+        """Ask for the shape of a dataset; return whether it is another one than before."""
+        before = shape = self._shapes.get(path)
+        problem, is_unknown = None, False
+        is_early = self._identity is not None and self._identity.settles_in(time_ns()) > 0
         try:
             shape = await self._ask_shape(self.name, path)
         except ShapeUnknown:
@@ -167,16 +177,12 @@ class WatchedFile:
         except Exception as error:  # noqa: BLE001  # raised to whoever begins to listen
             shape, problem = None, error
         if path not in self._listeners:
-            return
+            return False
         self._shapes[path] = shape
-        self._unknown.discard(path)
+        self._asked_again.discard(path)
         self._problems.pop(path, None)
-        if is_unknown:
-            self._unknown.add(path)
+        if is_unknown or is_early:
+            self._asked_again.add(path)
         if problem is not None:
             self._problems[path] = problem
-
-    def _identify(self) -> str | None:
-        """Return what names the content of the file, None where there is none."""
-        identity = self._sandbox.identify(self.name)
-        return None if identity is None else identity.version
+        return shape != before
