@@ -30,13 +30,18 @@ def proxy(s3_port: int) -> Iterator[Proxy]:
 @pytest.fixture
 def s3_environment(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment that services find the server by, through the proxy."""
+    name_server(monkeypatch, proxy.port)
+
+
+def name_server(patch: pytest.MonkeyPatch, port: int) -> None:
+    """Let services find an S3 server by the environment."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "thekey",
         "AWS_SECRET_ACCESS_KEY": "thesecret",
         "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
     }.items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
 
 
 class Bucket:
