@@ -64,10 +64,11 @@ Tabs = Callable[..., Any]
 
 
 @pytest.fixture
-def tabs(chromium: Any) -> Iterator[Tabs]:
+def tabs(chromium: Any, serve: Callable[..., str]) -> Iterator[Tabs]:
     """Makes tabs of browsers that know nothing of each other: `tabs(dark=True)` returns a `Tab`.
 
-    What goes wrong in one, by the console or by an exception, fails the test.
+    What goes wrong in one, by the console or by an exception, fails the test. They are closed
+    before the servers that they listen to.
     """
     with ExitStack() as stack:
         made: list[Tab] = []

@@ -170,7 +170,7 @@ def test_the_last_files_are_remembered(tab: Tab, serve: Serve, scans: Path) -> N
     url = serve(scans) + "/view/"
     for name in ("scan_1.nxs", "older/scan_0.nxs"):
         tab.open(f"{url}?file={name}")
-        tab.page.get_by_text("entry").first.wait_for()
+        tab.page.get_by_role("treeitem", name="entry").first.wait_for()
     tab.open(url)
     recent = tab.page.get_by_role("region", name="Last opened")
     assert recent.get_by_role("link").all_inner_texts() == ["scan_0.nxs", "scan_1.nxs"]
