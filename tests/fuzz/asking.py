@@ -1,14 +1,15 @@
 """A process that asks for damaged files, and says before each request what it asks.
 
-`python -m tests.fuzz.asking ROOT FIRST COUNT REQUESTS SECONDS ISOLATION ABOUT`: the mutants of the
-seeds from FIRST on, each asked for by at most REQUESTS requests, and no request takes longer than
-SECONDS; ISOLATION is the setting, ABOUT as in `Effort`. What it says is one JSON document a line;
-the last line of one that crashed says where.
+`python -m tests.fuzz.asking ROOT FIRST COUNT REQUESTS SECONDS ISOLATION ABOUT URL`: the mutants of
+the seeds from FIRST on, each asked for by at most REQUESTS requests, and no request takes longer
+than SECONDS; ISOLATION is the setting, ABOUT and URL as in `Effort`. What it says is one JSON
+document a line; the last line of one that crashed says where.
 """
 
 import contextlib
 import faulthandler
 import hashlib
+import importlib
 import logging
 import os
 import random
@@ -90,27 +91,31 @@ class Effort:
     isolation: the setting.
     about: `files`: whatever can be asked about one; `values`: what shows values, each question
         twice, and what was answered is told.
+    url: of a prefix of an S3 server, which the environment names, that is served instead of the
+        directory, and has the same files.
     """
 
     requests: int = 30
     seconds: float = 5.0
     isolation: Literal["none", "process"] = "none"
     about: Literal["files", "values"] = "files"
+    url: str = ""
 
     @classmethod
-    def of(cls, requests: str, seconds: str, isolation: str, about: str) -> Self:
+    def of(cls, requests: str, seconds: str, isolation: str, about: str, url: str) -> Self:
         """As the arguments of a process say it."""
         return cls(
             int(requests),
             float(seconds),
             "process" if isolation == "process" else "none",
             "values" if about == "values" else "files",
+            url,
         )
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """What `of` makes it of again."""
-        return (str(self.requests), str(self.seconds), self.isolation, self.about)
+        return (str(self.requests), str(self.seconds), self.isolation, self.about, self.url)
 
     @property
     def patience(self) -> float:
@@ -139,7 +144,43 @@ def service(root: Path, effort: Effort) -> H5App:
         decode_lanes=2,
         isolation=effort.isolation,
     )
-    return H5App(root, settings)
+    return H5App(effort.url or root, settings)
+
+
+class Files(Protocol):
+    """Where a service finds its files."""
+
+    def put(self, name: str, content: bytes) -> None: ...
+
+    def remove(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Files in a directory."""
+
+    root: Path
+
+    def put(self, name: str, content: bytes) -> None:
+        (self.root / name).write_bytes(content)
+
+    def remove(self, name: str) -> None:
+        (self.root / name).unlink()
+
+
+class Prefix:
+    """Objects of an S3 server, below `s3://bucket/prefix`."""
+
+    def __init__(self, url: str) -> None:
+        self._bucket, _, self._prefix = url.removeprefix("s3://").partition("/")
+        self._client = importlib.import_module("boto3").client("s3")
+
+    def put(self, name: str, content: bytes) -> None:
+        key = f"{self._prefix}/{name}"
+        self._client.put_object(Bucket=self._bucket, Key=key, Body=content)
+
+    def remove(self, name: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}")
 
 
 class Asker:
@@ -298,23 +339,23 @@ def _say(**what: Any) -> None:
 async def _main(root: Path, first: int, count: int, effort: Effort) -> None:
     known = sources(root) if effort.about == "files" else stream_sources(root)
     asker = Asker(service(root, effort), root, known, effort, _say)
+    files = Prefix(effort.url) if effort.url else Directory(root)
     async with asker.running():
-        await ask_about_all(root, known, asker, first, count)
+        await ask_about_all(files, known, asker, first, count)
 
 
 async def ask_about_all(
-    root: Path, known: list[Source], asker: Asker, first: int, count: int
+    files: Files, known: list[Source], asker: Asker, first: int, count: int
 ) -> None:
     """Write the mutants of `count` seeds a few at a time, ask about them, and remove them."""
     for start in range(first, first + count, _BATCH):
         seeds = range(start, min(start + _BATCH, first + count))
         batch = [mutant(known, seed, sound_first=asker.tells_answers) for seed in seeds]
-        files = [root / name_of(each.seed) for each in batch]
-        for file, each in zip(files, batch, strict=True):
-            file.write_bytes(each.content)
-        for file, each in zip(files, batch, strict=True):
+        for each in batch:
+            files.put(name_of(each.seed), each.content)
+        for each in batch:
             await asker.ask_about(each)
-            file.unlink()
+            files.remove(name_of(each.seed))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,14 @@ import pytest
 from tests import zoo
 from tests.asgi.exchange import http, run
 from tests.cli import processes
-from tests.fuzz.asking import RESPONSE_BYTES, Asker, Effort, ask_about_all, sources
+from tests.fuzz.asking import (
+    RESPONSE_BYTES,
+    Asker,
+    Directory,
+    Effort,
+    ask_about_all,
+    sources,
+)
 from tests.fuzz.runs import Report, fuzz
 from tests.fuzz.wire import Wire
 
@@ -122,7 +129,7 @@ def _ask_over(wire: Wire, root: Path, effort: Effort) -> Report:
 
     async def ask() -> None:
         async with asker.running():
-            await ask_about_all(root, known, asker, SEED, SOME)
+            await ask_about_all(Directory(root), known, asker, SEED, SOME)
             # And what is sound is still served.
             assert (await run(wire, http("/meta?file=latest.h5"))).status == 200
 

@@ -39,6 +39,7 @@ def name_server(patch: pytest.MonkeyPatch, port: int) -> None:
         "AWS_ACCESS_KEY_ID": "thekey",
         "AWS_SECRET_ACCESS_KEY": "thesecret",
         "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",  # as boto3 names it
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
     }.items():
         patch.setenv(name, value)

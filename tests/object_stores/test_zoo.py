@@ -13,7 +13,9 @@ import pytest
 from asgihive.service import H5App
 from tests import zoo
 from tests.asgi.exchange import Exchange, http, run
+from tests.fuzz.asking import Effort
 from tests.fuzz.questions import Question, about_entities, about_store, opening
+from tests.fuzz.runs import fuzz
 from tests.object_stores.conftest import Bucket, name_server
 from tests.zoo import awkward, forged
 
@@ -26,6 +28,9 @@ ABOUT_EACH = 12
 
 VERSION = re.compile(rb'"_asgihive_version":"[0-9a-f]+"')
 """What the metadata of a Zarr store say of the file's inode and times."""
+
+DAMAGED = 100
+"""Damaged copies of files."""
 
 EXTERNAL = "layouts.h5", "/external_storage"
 """Its values are in a file that it names by an absolute path, and no store has such paths."""
@@ -52,15 +57,21 @@ def forged_files(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.fixture(scope="module")
-def stored(root: Path, forged_files: tuple[str, ...], s3_port: int) -> Iterator[H5App]:
-    """A service over a bucket with the same files."""
+def url(root: Path, forged_files: tuple[str, ...], s3_port: int) -> Iterator[str]:
+    """The URL of a bucket with the same files."""
     with pytest.MonkeyPatch.context() as patch:
         name_server(patch, s3_port)
         bucket = Bucket(s3_port)
         for each in root.rglob("*"):
             if each.is_file():
                 bucket.put(each.relative_to(root).as_posix(), each.read_bytes())
-        yield H5App(bucket.url)
+        yield bucket.url
+
+
+@pytest.fixture(scope="module")
+def stored(url: str) -> H5App:
+    """A service over the bucket."""
+    return H5App(url)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +154,14 @@ async def test_forged_files_are_refused_as_in_a_directory(
     for file in forged_files:
         questions = await anyio.to_thread.run_sync(list_questions, root, file, 100)
         await compare(stored, local, questions)
+
+
+@pytest.mark.slow
+def test_damaged_copies_get_answers_of_the_contract(root: Path, url: str) -> None:
+    report = fuzz(root, 0, DAMAGED, Effort(requests=10, url=url), jobs=2)
+    print(report)
+    assert not report.failures, str(report)
+    assert report.mutants == DAMAGED
+    # They are neither so damaged that nothing is read, nor so little that all is.
+    assert report.statuses["200"] > DAMAGED
+    assert report.statuses["422"] > DAMAGED
