@@ -59,7 +59,7 @@ Launch = Callable[[str, Path, Mapping[str, str]], AbstractContextManager[Server]
 
 def on_uvicorn(app: str) -> Launch:
     """Start uvicorn with one worker, which serves a module of `benchmarks.apps`."""
-    return partial(_uvicorn, app)
+    return partial(start_uvicorn, app)
 
 
 def with_setting(launch: Launch, variable: str, value: str) -> Launch:
@@ -98,10 +98,11 @@ def running(
 
 
 @contextmanager
-def _uvicorn(
-    app: str, name: str, directory: Path, environment: Mapping[str, str]
+def start_uvicorn(
+    app: str, name: str, served: Path | str, environment: Mapping[str, str]
 ) -> Iterator[Server]:
-    command = [sys.executable, "-m", "benchmarks.serve", app, str(directory)]
+    """Start it over a directory, or over the URL of an object store."""
+    command = [sys.executable, "-m", "benchmarks.serve", app, str(served)]
     with process(command, environment) as started:
         assert started.stdout is not None
         line = started.stdout.readline()

@@ -39,6 +39,27 @@ def large_frames(data: DataFolder) -> Sequence[Place]:
     return [Place("large_frames/0.h5", "/stack", (frame,)) for frame in range(LARGE_FRAMES)]
 
 
+LONG_FRAMES = 256
+"""In a file that is larger than the blocks which clients of object stores read at once."""
+
+
+def long_stacks(data: DataFolder) -> Sequence[Place]:
+    """Make two stacks of gzip+shuffle frames of some 120 MiB each."""
+
+    def write(folder: Path, random: np.random.Generator) -> None:
+        for index in range(2):
+            with h5py.File(folder / f"{index}.h5", "w") as file:
+                stack = make_frame_stack(file, LONG_FRAMES, compression="gzip", shuffle=True)
+                repeat_frames(stack, random, 8, counts=8)
+
+    data.require("long_stacks", write)
+    return [
+        Place(f"long_stacks/{index}.h5", "/stack", (frame,))
+        for index in range(2)
+        for frame in range(LONG_FRAMES)
+    ]
+
+
 def contiguous_4m(data: DataFolder) -> Sequence[Place]:
     """Make frames of 4 MiB (uint32) in contiguous stacks."""
 

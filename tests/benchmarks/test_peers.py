@@ -14,6 +14,7 @@ from benchmarks.data import DataFolder, Place
 from benchmarks.kinds import nexus
 from benchmarks.load import AsyncioLoad
 from benchmarks.peers import decoders, hsds, nginx, programs, tiled
+from benchmarks.peers.s3 import ServerOverS3
 from benchmarks.question import HDF5_SERVERS, Turn
 from benchmarks.questions import session
 from benchmarks.servers import (
@@ -70,6 +71,22 @@ def test_peer_sends_what_h5py_reads(
     with running({name: launch}, data.root, {}) as (server,):
         for place, request in zip(PLACES, requests(server, PLACES), strict=True):
             verify.check_bytes([(server, request)], data, place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("app", ["asgihive", "s3fs_h5py"])
+def test_servers_over_s3_send_what_h5py_reads(data: DataFolder, app: str) -> None:
+    pytest.importorskip("s3fs", reason="the extra bench is not installed")
+    if why := programs.missing("nginx"):
+        pytest.skip(why)
+    launch = ServerOverS3(app)
+    with running({app: launch}, data.root, {}) as (server,):
+        for place in PLACES:
+            request = make_request(rate.values(place))
+            verify.check_bytes([(server, request)], data, place)
+        counted = launch.count()
+    assert counted.requests > 0
+    assert counted.sent >= sum(data.file(place).stat().st_size for place in PLACES[::3])
 
 
 def test_decoders_alone_make_what_h5py_reads(data: DataFolder) -> None:
