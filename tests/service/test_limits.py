@@ -224,7 +224,7 @@ async def test_a_first_block_that_takes_too_long(
     await _usable_again(service, gate)
 
 
-@limited(read_timeout_seconds=0.2)
+@limited(read_timeout_seconds=1.0)
 @pytest.mark.parametrize("path", ["values", "chunked"])
 async def test_a_later_block_that_takes_too_long(
     service: H5App, monkeypatch: pytest.MonkeyPatch, gate: Gate, path: str
