@@ -19,7 +19,8 @@
     ├── RootUnreadable          the served directory itself is gone, or its mount
     ├── StoreError              an object store does not give what it has
     │   ├── StoreUnavailable    it does not answer, or not in time, or with its own errors
-    │   └── StoreRefused        it refuses the credentials of the service
+    │   ├── StoreRefused        it refuses the credentials of the service
+    │   └── StoreUnlisted       it does not tell which files it has
     ├── EntityError             concerns one entity of one file
     │   ├── EntityMissing       the path names nothing
     │   │   └── NothingToShow   no dataset that can be pictured is below it
@@ -238,6 +239,13 @@ class StoreRefused(StoreError):
 
     def __str__(self) -> str:
         return f"The object store refuses this service: {self.reason}"
+
+
+class StoreUnlisted(StoreError):
+    """It does not tell which files it has; those whose names are known can be read."""
+
+    def __str__(self) -> str:
+        return f"The object store cannot be listed: {self.reason}"
 
 
 class ReaderCrashed(FileError):

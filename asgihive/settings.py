@@ -487,6 +487,16 @@ class H5Settings(Settings, frozen=True, kw_only=True):
         ),
         Reading(metavar="SECONDS"),
     ] = 1.0
+    store_listing_file: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^/\x00-\x1f]*\Z",
+            max_length=255,
+            description="Look in this file of a web server for the names of its files; empty "
+            "looks for none.",
+        ),
+        Reading(accepted="a name without slashes is"),
+    ] = "asgihive-files.jsonl"
     store_timeout_seconds: Annotated[
         Seconds, Meta(description="Wait so long for one request to an object store.")
     ] = 10.0

@@ -4,11 +4,12 @@ import posixpath
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from asgihive.errors import FileMissing, NeedsThread
+from asgihive.errors import FileMissing, NeedsThread, StoreUnlisted
 from asgihive.hdf5.file_bytes import may_wait
 from asgihive.hdf5.remote import RemoteFile
 from asgihive.hdf5.sandbox import Identity, Place, Sandbox, StatGuard, is_on_loop
@@ -109,12 +110,13 @@ class ObjectSandbox(Sandbox):
         return self.guard
 
     def read_root(self) -> None:
-        """List the prefix.
+        """List the prefix; a web server that lists nothing is asked whether it answers.
 
         Raises:
             StoreUnavailable, StoreRefused
         """
-        self.store.list("")
+        with suppress(StoreUnlisted):
+            self.store.list("")
 
     def root_problem(self) -> str | None:
         """Return None: a store that is away says so by itself."""

@@ -25,9 +25,11 @@ from asgihive.errors import (
     FileMissing,
     StoreRefused,
     StoreUnavailable,
+    StoreUnlisted,
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.sandbox import Identity
+from asgihive.object_stores.listing_file import MAX_LISTING_BYTES, ListingFile
 from asgihive.object_stores.locations import parse_url
 from asgihive.settings import H5Settings
 
@@ -37,6 +39,7 @@ try:
         BaseError,
         NotFoundError,
         NotModifiedError,
+        NotSupportedError,
         PermissionDeniedError,
         PreconditionError,
         UnauthenticatedError,
@@ -110,11 +113,7 @@ class ObjectStore:
         if not is_installed:
             raise ExtraMissing("An object store", "obstore", "s3")
         seconds = settings.store_timeout_seconds
-        # Of buckets, obstore reads endpoint and credentials from the environment by itself.
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-        is_plain = self.url.startswith("http://")
-        if self.url.startswith("s3://"):
-            is_plain = endpoint.startswith("http://")
+        is_plain = _find_endpoint(self.url).startswith("http://")
         options: Any = {
             "client_options": {
                 "timeout": timedelta(seconds=seconds),
@@ -139,6 +138,12 @@ class ObjectStore:
         self._device = _digest(self.url)
         self.blocks: BytesCache[tuple[int, int], bytes] = BytesCache(settings.store_cache_bytes)
         self.blocks_lock = threading.Lock()
+        self._is_web_server = self.url.startswith(("http://", "https://"))
+        self._listing_file: ListingFile | None = None
+        if self._is_web_server and settings.store_listing_file:
+            self._listing_file = ListingFile(
+                settings.store_listing_file, self._fetch_list, settings.store_identity_seconds
+            )
         self._limiter: LoopLocal[anyio.CapacityLimiter] = LoopLocal()
 
     # In threads.
@@ -199,16 +204,38 @@ class ObjectStore:
         """Return the folders and the objects in a folder, as obstore describes them.
 
         Raises:
+            StoreUnlisted: it is a web server that neither speaks WebDAV nor has a list.
             StoreUnavailable, StoreRefused
         """
+        if self._listing_file is not None:
+            listed = self._listing_file.list(folder)
+            if listed is not None:
+                return listed
         try:
             found = obstore.list_with_delimiter(self._store, folder or None)
         except _ERRORS as error:
             translated = _translate(error, folder)
             if isinstance(translated, FileMissing):
                 return [], []
+            if self._is_web_server and _lists_nothing(error):
+                name = (
+                    "" if self._listing_file is None else f", and has no {self._listing_file.key}"
+                )
+                raise StoreUnlisted(f"it does not speak WebDAV{name}") from None
             raise translated from None
         return list(found["common_prefixes"]), list(found["objects"])
+
+    def _fetch_list(self, key: str) -> bytes | None:
+        try:
+            result = obstore.get(self._store, key)
+            if result.meta["size"] > MAX_LISTING_BYTES:
+                raise StoreUnlisted(f"{key} has more than {MAX_LISTING_BYTES >> 20} MiB")
+            return bytes(result.bytes())
+        except _ERRORS as error:
+            translated = _translate(error, key)
+            if isinstance(translated, FileMissing):
+                return None
+            raise translated from None
 
     # On the event loop.
 
@@ -275,6 +302,30 @@ def _digest(text: str) -> int:
     )
 
 
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Variables in which obstore finds another server than the cloud's own, the first one counts."""
+
+
+def _find_endpoint(url: str) -> str:
+    """Return the address that a store is asked at; "" is that of the cloud."""
+    names = _ENDPOINTS.get(url.partition("://")[0])
+    if names is None:
+        return url
+    return next(filter(None, map(os.environ.get, names)), "")
+
+
+def _lists_nothing(error: Exception) -> bool:
+    """Return whether a web server has answered as one that does not know PROPFIND (RFC 4918)."""
+    status = _STATUS.search(str(error))
+    if status is None:
+        return "PROPFIND response" in str(error)  # a page, for one
+    return status[1] in {"400", "405", "501"}
+
+
 def _is_allowed(variable: str) -> bool:
     return os.environ.get(variable, "").lower() in {"1", "true", "yes", "on"}
 
@@ -324,6 +375,8 @@ def _describe(error: Exception) -> str:
         return f"it answers {status[1]}{status[2] or ''}"
     if _TIMED_OUT.search(message):
         return "it does not answer in time"
+    if isinstance(error, NotSupportedError):
+        return "it does not send parts of files (RFC 9110, Range)"
     if "must be specified" in message:
         return "an account must be named by the environment, such as AZURE_STORAGE_ACCOUNT_NAME"
     if "credential" in message.lower():

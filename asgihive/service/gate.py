@@ -51,6 +51,7 @@ STATUSES: dict[type[Exception], int] = {
     errors.RootUnreadable: 503,
     errors.StoreUnavailable: 503,
     errors.StoreRefused: 502,
+    errors.StoreUnlisted: 501,
     errors.ReaderCrashed: 500,
     errors.EntityMissing: 404,
     errors.LinkUnresolved: 404,

@@ -196,7 +196,7 @@ def _list_operations() -> dict[str, _RouteText]:
             "A page of a directory",
             "Or of all below it. Hidden files are left out.",
             refer("Directory"),
-            errors=_FILE,
+            errors=(*_FILE, errors.StoreUnlisted),
         ),
         "/events": _RouteText(
             "What happens to a file from now on",
