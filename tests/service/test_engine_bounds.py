@@ -51,7 +51,7 @@ async def send(message):
         received += len(body)
 
 async def main():
-    app = H5App(root, H5Settings(max_response_bytes=1 << 40))
+    app = H5App(root, H5Settings(max_response_bytes=1 << 40, read_timeout_seconds=600))
     scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [],
              "query_string": query.encode(), "client": None, "server": None}
     await app(scope, receive, send)
