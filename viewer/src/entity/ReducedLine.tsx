@@ -30,7 +30,7 @@ interface Props {
 
 export function ReducedLine({ reader, mapping, length, label, onFactor }: Props) {
   const overview = useLatest(
-    () => reader.readLine(mapping, [0, length]),
+    (signal) => reader.readLine(mapping, [0, length], signal),
     [reader, mapping, length],
   );
   const domain = useMemo(
@@ -103,16 +103,18 @@ function useRefined(
     if (isWhole || isCovered) {
       return undefined;
     }
-    let isCurrent = true;
+    // Reads of places that were left would keep the service from the one that is looked at.
+    const controller = new AbortController();
+    const { signal } = controller;
     const timer = setTimeout(() => {
-      reader.readLine(mapping, [start, stop]).then(
-        (points) => isCurrent && setDetail(points),
+      reader.readLine(mapping, [start, stop], signal).then(
+        (points) => !signal.aborted && setDetail(points),
         // The overview stays: it is not wrong, only coarse.
         () => undefined,
       );
     }, REFINE_AFTER_MS);
     return () => {
-      isCurrent = false;
+      controller.abort();
       clearTimeout(timer);
     };
   }, [reader, mapping, start, stop, isWhole, isCovered]);

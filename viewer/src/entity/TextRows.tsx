@@ -17,7 +17,7 @@ export function TextRows({ reader, shape }: Props) {
   const stop = Math.min(length, first + ROWS_A_PAGE);
   const rows = useLatest(
     // Of further axes the first element: a row is one line of text.
-    () => reader.readRows(shape.map((_, axis) => (axis ? 0 : "x")), [first, stop]),
+    (signal) => reader.readRows(shape.map((_, axis) => (axis ? 0 : "x")), [first, stop], signal),
     [reader, first, stop],
   );
   return (

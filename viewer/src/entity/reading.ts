@@ -32,10 +32,15 @@ export class DatasetReader {
   ) {}
 
   /** Return elements `start` to `stop` of a line as at most 4096 bins of minimum and maximum. */
-  async readLine(mapping: DimensionMapping, [start, stop]: Span): Promise<LinePoints> {
+  async readLine(
+    mapping: DimensionMapping,
+    [start, stop]: Span,
+    signal: AbortSignal,
+  ): Promise<LinePoints> {
     const factor = Math.max(1, Math.ceil((stop - start) / MAX_BINS));
     const selection = select(mapping, { x: [start, stop] });
-    const { data } = await this.read({ selection, method: "minmax", max_points: `${MAX_BINS}` });
+    const points = { selection, method: "minmax", max_points: `${MAX_BINS}` };
+    const { data } = await this.read(points, signal);
     const abscissas = Float64Array.from(data, (_, each) => {
       const bin = each >> 1;
       const first = start + bin * factor;
@@ -60,18 +65,29 @@ export class DatasetReader {
   }
 
   /** Return rows of a dataset whose elements are shown as text. */
-  async readRows(mapping: DimensionMapping, rows: Span): Promise<unknown[]> {
+  async readRows(
+    mapping: DimensionMapping,
+    rows: Span,
+    signal: AbortSignal,
+  ): Promise<unknown[]> {
     const selection = select(mapping, { x: rows });
-    const answer = await this.request({ selection, format: "json" });
+    const answer = await this.request({ selection, format: "json" }, signal);
     return JSON.parse(new TextDecoder().decode(answer)) as unknown[];
   }
 
-  private async read(params: Record<string, string>): Promise<NdArray<TypedArray>> {
-    return parseNpy(await this.request({ ...params, format: "npy", dtype: "safe" }));
+  private async read(
+    params: Record<string, string>,
+    signal?: AbortSignal,
+  ): Promise<NdArray<TypedArray>> {
+    return parseNpy(await this.request({ ...params, format: "npy", dtype: "safe" }, signal));
   }
 
-  private async request(params: Record<string, string>): Promise<ArrayBuffer> {
-    return this.fetcher(`${this.base}/data`, { file: this.file, path: this.path, ...params });
+  private async request(
+    params: Record<string, string>,
+    signal?: AbortSignal,
+  ): Promise<ArrayBuffer> {
+    const query = { file: this.file, path: this.path, ...params };
+    return this.fetcher(`${this.base}/data`, query, signal && { abortSignal: signal });
   }
 }
 
