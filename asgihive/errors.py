@@ -43,14 +43,14 @@
 
 `HiveError` is one of them too; its tree is drawn in `asgihive.errors`.
 
-`NeedsThread` is none of them: work that raises it succeeds in a thread.
+`NeedsThread` is none of them: work that raises it succeeds in a thread. `NeedsStore` is one.
 
 Errors carry data in their attributes; `str()` renders the sentence that a client reads.
 None of them knows HTTP: the table of statuses is `asgihive.service.gate`.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
 
 class AsgihiveError(Exception):
@@ -59,6 +59,20 @@ class AsgihiveError(Exception):
 
 class NeedsThread(Exception):  # no error: the same work succeeds in a thread
     """Work that was tried on the event loop would block there, or its lane is taken."""
+
+
+class NeedsStore(NeedsThread):
+    """Work in a lane would wait for an object store: it is to be begun again after `ask`.
+
+    Attributes:
+        question: what is asked; equal for the same question.
+        ask: asks it, on the event loop, so that the answer is in memory afterwards.
+    """
+
+    def __init__(self, question: Hashable, ask: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self.question = question
+        self.ask = ask
 
 
 class BadParameter(AsgihiveError):

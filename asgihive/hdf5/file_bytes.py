@@ -58,6 +58,7 @@ class NotPlain(Exception):  # says what the bytes are, not what went wrong
 
 class _ThisThread(threading.local):
     must_not_wait = False
+    leaves_for_stores = False
 
 
 _this_thread = _ThisThread()
@@ -71,6 +72,22 @@ def without_waiting() -> Iterator[None]:
         yield
     finally:
         _this_thread.must_not_wait = False
+
+
+@contextmanager
+def leaving_for_stores(leaves: bool = True) -> Iterator[None]:
+    """Let the calling thread raise NeedsStore where it would wait for an object store, or not."""
+    before = _this_thread.leaves_for_stores
+    _this_thread.leaves_for_stores = leaves
+    try:
+        yield
+    finally:
+        _this_thread.leaves_for_stores = before
+
+
+def leaves_for_stores() -> bool:
+    """Return whether the calling thread raises NeedsStore rather than wait for an object store."""
+    return _this_thread.leaves_for_stores
 
 
 def may_wait() -> bool:

@@ -29,6 +29,7 @@ class RemoteFile(Protocol):
 
         Raises:
             FileChanged: the object has another content now.
+            NeedsStore: the thread leaves waiting to the event loop.
             StoreUnavailable, StoreRefused
         """
 

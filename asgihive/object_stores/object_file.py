@@ -10,8 +10,8 @@ from functools import partial
 import anyio
 from h5py import h5f, h5fd, h5p
 
-from asgihive.errors import FileChanged
-from asgihive.hdf5.file_bytes import allow_waiting
+from asgihive.errors import FileChanged, NeedsStore
+from asgihive.hdf5.file_bytes import allow_waiting, leaves_for_stores, leaving_for_stores
 from asgihive.hdf5.remote import ByteRun
 from asgihive.hdf5.sandbox import Identity
 from asgihive.object_stores.store import BLOCK_BYTES, ObjectContent, ObjectStore
@@ -104,20 +104,30 @@ class ObjectFile:
         stop = min(offset + size, self.identity.size)
         if stop - offset > BLOCK_BYTES:
             return self._fetch(offset, stop)
+        if leaves_for_stores():
+            base, until = self._find_blocks(offset, stop)
+            raise NeedsStore((self.identity, base), partial(self._keep_soon, base, until))
         # One thread at a time: the next one mostly wants the same block.
         with self._lock:
             found = self._join_blocks(offset, stop)
             if found is not None:
                 return found
-            base = offset // BLOCK_BYTES * BLOCK_BYTES
-            if self.identity.size <= _LITTLE_FILE_BYTES:
-                base, stop = BLOCK_BYTES if base else 0, self.identity.size
-            until = min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, self.identity.size)
+            base, until = self._find_blocks(offset, stop)
             body = self._fetch(base, until)
-            for start in range(0, len(body), BLOCK_BYTES):
-                block = body[start : start + BLOCK_BYTES]
-                self._store.keep_block(self._content, (base + start) // BLOCK_BYTES, block)
+            self._keep_blocks(base, body)
             return body[offset - base : min(offset + size, until) - base]
+
+    def _find_blocks(self, offset: int, stop: int) -> ByteRun:
+        """Return from where to where blocks are asked for that have some bytes."""
+        base = offset // BLOCK_BYTES * BLOCK_BYTES
+        if self.identity.size <= _LITTLE_FILE_BYTES:
+            return (BLOCK_BYTES if base else 0), self.identity.size
+        return base, min(-(-stop // BLOCK_BYTES) * BLOCK_BYTES, self.identity.size)
+
+    def _keep_blocks(self, base: int, body: bytes) -> None:
+        for start in range(0, len(body), BLOCK_BYTES):
+            block = body[start : start + BLOCK_BYTES]
+            self._store.keep_block(self._content, (base + start) // BLOCK_BYTES, block)
 
     def _fetch(self, start: int, stop: int) -> bytes:
         try:
@@ -133,6 +143,19 @@ class ObjectFile:
         return h5f.open(b"object", h5f.ACC_RDONLY, fapl=own)
 
     # On the event loop.
+
+    async def _keep_soon(self, base: int, until: int) -> None:
+        """Ask for blocks, and keep them."""
+
+        async def fetch() -> None:
+            try:
+                body = await self._store.fetch_soon(self._content, base, until)
+            except FileChanged:
+                self._note_change()
+                raise
+            self._keep_blocks(base, body)
+
+        await self._store.ask_once((self.identity.inode, base), fetch)
 
     def holding(self, runs: Sequence[ByteRun]) -> AbstractAsyncContextManager[None]:
         """Have runs of bytes (offset, number) in memory. See `RemoteFile.holding`."""
@@ -224,7 +247,8 @@ class _SeekableObject(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # of bytes alone
-        body = self._file.read(len(buffer), self._position)
+        with leaving_for_stores(False):  # libhdf5 takes what this raises for damage
+            body = self._file.read(len(buffer), self._position)
         buffer[: len(body)] = body
         self._position += len(body)
         return len(body)

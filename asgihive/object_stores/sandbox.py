@@ -9,8 +9,8 @@ from functools import partial
 from time import monotonic
 from typing import TypeVar
 
-from asgihive.errors import FileMissing, NeedsThread, StoreUnlisted
-from asgihive.hdf5.file_bytes import may_wait
+from asgihive.errors import FileMissing, NeedsStore, NeedsThread, StoreUnlisted
+from asgihive.hdf5.file_bytes import leaves_for_stores, may_wait
 from asgihive.hdf5.remote import RemoteFile
 from asgihive.hdf5.sandbox import Identity, Place, Sandbox, StatGuard, is_on_loop
 from asgihive.object_stores.object_file import ObjectFile
@@ -47,6 +47,7 @@ class ObjectGuard(StatGuard):
 
         Raises:
             NeedsThread: the store has to be asked, and the thread must not wait.
+            NeedsStore: the store has to be asked, and the thread leaves that to the event loop.
             StoreUnavailable, StoreRefused
         """
         content = self.find_content(path.removeprefix(f"{self._root}/"))
@@ -59,7 +60,15 @@ class ObjectGuard(StatGuard):
             return known[1]
         if not may_wait() or is_on_loop():
             raise NeedsThread
+        if leaves_for_stores() and self._seconds:
+            raise NeedsStore(key, partial(self._ask_soon, key))
         return self.ask_store(key)
+
+    async def _ask_soon(self, key: str) -> None:
+        """Ask for the content of an object on the event loop, which every lane finds then."""
+        await self._store.ask_once(
+            key, partial(self._store.run_in_thread, partial(self.ask_store, key))
+        )
 
     def ask_store(self, key: str) -> ObjectContent | None:
         """Return the content of an object now; in a lane."""

@@ -8,13 +8,13 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 
@@ -51,6 +51,8 @@ else:
     is_installed = True
     # Names that can be no keys are a ValueError, what is missing a FileNotFoundError.
     _ERRORS = (BaseError, OSError, ValueError)
+
+T = TypeVar("T")
 
 BLOCK_BYTES = 1 << 20
 """What is asked for at once of metadata; the first block of a file is asked for with its identity.
@@ -144,6 +146,7 @@ class ObjectStore:
             self._listing_file = ListingFile(
                 settings.store_listing_file, self._fetch_list, settings.store_identity_seconds
             )
+        self._asked: LoopLocal[dict[Hashable, anyio.Event]] = LoopLocal()
         self._limiter: LoopLocal[anyio.CapacityLimiter] = LoopLocal()
 
     # In threads.
@@ -238,6 +241,25 @@ class ObjectStore:
             raise translated from None
 
     # On the event loop.
+
+    async def ask_once(self, question: Hashable, ask: Callable[[], Awaitable[object]]) -> None:
+        """Await `ask`, or who asks the same at the moment; what goes wrong there is theirs."""
+        asked = self._asked.get(dict)
+        done = asked.get(question)
+        if done is not None:
+            await done.wait()
+            return
+        done = asked[question] = anyio.Event()
+        try:
+            await ask()
+        finally:
+            del asked[question]
+            done.set()
+
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
+        """Return what `work`, which asks the store, returns in a thread of no lane."""
+        limiter = self._limiter.get(partial(anyio.CapacityLimiter, MAX_REQUESTS))
+        return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter)
 
     async def fetch_soon(self, content: ObjectContent, start: int, stop: int) -> bytes:
         """Return the same as `fetch`; on asyncio without a thread.

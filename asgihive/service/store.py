@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +25,7 @@ from asgihive.errors import (
     FileChanged,
     FileMissing,
     FileUnreadable,
+    NeedsStore,
     NeedsThread,
     RootUnreadable,
 )
@@ -37,7 +38,7 @@ from asgihive.hdf5.buffers import (
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.chunks import KeptChunk
 from asgihive.hdf5.directory import Listing, ListingRequest
-from asgihive.hdf5.file_bytes import without_waiting
+from asgihive.hdf5.file_bytes import leaving_for_stores, without_waiting
 from asgihive.hdf5.open_file import OpenFile, Retries, Unsettled
 from asgihive.hdf5.pool import FilePool, Lease
 from asgihive.hdf5.reader import Reader
@@ -79,6 +80,10 @@ _logger = logging.getLogger(__name__)
 
 INLINE_SECONDS = 1e-3
 """What an answer may take on the event loop: ten times what a change of threads costs."""
+
+# How often work in the library lane is begun again after an object store was asked outside of it:
+# `/paths` of a file whose metadata lie all over it would else begin again hundreds of times.
+_MOST_QUESTIONS = 16
 
 # Files of an answer that the event loop looks at, or makes an entity-tag of.
 _MOST_FILES_ON_LOOP = 256
@@ -303,6 +308,7 @@ class Store:
         keep_freed_buffers()
         self.settings = settings
         self._root_problem: str | None = None
+        self._is_remote = is_url(root)
         self._is_noted_by_health = False
         self.sandbox = _make_sandbox(root, settings)
         self.pool = FilePool(
@@ -416,10 +422,22 @@ class Store:
         """
         with contextlib.suppress(NeedsThread):
             return self.lanes.library.try_inline(partial(_run_inline, work, lease))
-        # Held by the lease alone: where the request ends between two portions, the HDF5 objects in
-        # them end in the lane.
-        lease.objects.append(check_portions(work, lease))
-        return await self.lanes.library.run_in_portions(cast("Portions[T]", lease.objects[-1]))
+        leaves, asked = self._is_remote, set[Hashable]()
+        while True:
+            make = _leave_for_stores if leaves else check_portions
+            # Held by the lease alone: where the request ends between two portions, the HDF5 objects
+            # in them end in the lane.
+            lease.objects.append(make(work, lease))
+            portions = cast("Portions[T]", lease.objects[-1])
+            try:
+                return await self.lanes.library.run_in_portions(portions)
+            except NeedsStore as needed:
+                question, ask = needed.question, needed.ask
+            # What has to be asked a second time is not kept, and is waited for in the lane.
+            leaves = question not in asked and len(asked) < _MOST_QUESTIONS
+            if leaves:
+                asked.add(question)
+                await ask()
 
     async def make_version(
         self,
@@ -500,6 +518,19 @@ def _run_inline(work: Callable[[Lease], Portions[T]], lease: Lease) -> T:
                 return result
             if thread_time() > ends:
                 raise NeedsThread
+
+
+def _leave_for_stores(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:
+    """Do as `check_portions`; raise NeedsStore where `work` would wait for an object store."""
+    portions = check_portions(work, lease)
+    while True:
+        with leaving_for_stores():
+            try:
+                next(portions)
+            except StopIteration as finished:
+                result: T = finished.value
+                return result
+        yield
 
 
 def check_portions(work: Callable[[Lease], Portions[T]], lease: Lease) -> Portions[T]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import h5py
 import numpy as np
 import pytest
@@ -206,3 +207,48 @@ async def test_many_who_ask_for_a_frame_take_one_request(
             tasks.start_soon(read, number)
     assert bodies == [True] * 8
     assert len(proxy.seen) - before == 1
+
+
+@pytest.mark.parametrize("held_up", ["first", "later"])
+async def test_a_slow_object_holds_up_no_other(
+    held_up: str, bucket: Bucket, make_app: MakeApp, proxy: Proxy, stack: bytes
+) -> None:
+    """While a block of one file is on its way, others are opened and described."""
+    body = io.BytesIO(stack)
+    with h5py.File(body, "r+") as file:
+        file["behind/pad"] = FRAMES[:4]
+        for number in range(200):  # so many that they are in blocks of their own
+            file[f"behind/deep/{number}"] = number
+    bucket.put("slow.h5", body.getvalue())
+    for name in ("kept.h5", "new.h5"):
+        bucket.put(name, stack)
+    app = make_app(store_identity_seconds=3600)
+    assert (await ask(app, "/meta", file="kept.h5")).status == 200
+    if held_up == "later":
+        assert (await ask(app, "/meta", file="slow.h5")).status == 200
+    gate, is_asked = threading.Event(), threading.Event()
+
+    def wait(handler: Handler, *_: Any) -> bool:
+        if "slow.h5" in handler.path:
+            is_asked.set()
+            gate.wait(30)
+        return False
+
+    proxy.harm = wait
+    answers = {}
+
+    async def describe(file: str, path: str) -> None:
+        answers[file] = (await ask(app, "/meta", file=file, path=path)).status
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(describe, "slow.h5", "/behind")
+            assert await anyio.to_thread.run_sync(is_asked.wait, 30)
+            with anyio.fail_after(20):
+                await describe("kept.h5", "/frames")
+                await describe("new.h5", "/frames")
+            assert answers == {"kept.h5": 200, "new.h5": 200}
+            gate.set()
+    finally:
+        gate.set()
+    assert answers["slow.h5"] == 200
