@@ -25,3 +25,14 @@ def test_a_deep_link_survives_a_reload(tab: Tab, url: str) -> None:
     for _ in range(2):
         tab.page.get_by_text("energy (keV)").first.wait_for()
         tab.page.reload()
+
+
+def test_nothing_is_asked_for_twice(tab: Tab, url: str) -> None:
+    """React would begin the view anew, with all its requests, while something above it waits."""
+    asked: list[str] = []
+    tab.page.on("request", lambda request: asked.append(request.url))
+    tab.open(f"{url}/view/?file=demo.nxs&path=/entry/images")
+    tab.wait_for_picture()
+    of_h5web = [each for each in asked if any(f"/{r}?" in each for r in ("meta", "attr", "data"))]
+    assert len(of_h5web) > 3
+    assert sorted(set(of_h5web)) == sorted(of_h5web)

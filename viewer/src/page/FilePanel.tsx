@@ -1,18 +1,10 @@
 /** The file that is open, or what is wrong with it. */
 
-import {
-  Component,
-  lazy,
-  type ReactNode,
-  Suspense,
-  useCallback,
-  useEffect,
-  useRef,
-  useState,
-} from "react";
+import { Component, type ReactNode, useCallback, useEffect, useRef, useState } from "react";
 
 import { noteServiceGone, useConnection } from "../connection";
 import { type ServiceError, toServiceError } from "../errors";
+import type { FileViewProps } from "../FileView";
 import type { Place } from "../location";
 import { type FileName, findParent, showFileName } from "../names";
 import { forgetFile, rememberFile } from "../settings";
@@ -21,7 +13,22 @@ import { describeFileError, Notice, RetryButton } from "./Notice";
 
 // The list of files need not wait for h5web, nor h5web for the list.
 const fileView = import("../FileView");
-const FileView = lazy(() => fileView);
+
+/**
+ * The view of a file, once h5web is there.
+ *
+ * Not by `lazy`: React 18 shows what comes after a fallback of its `Suspense` half a second later,
+ * begins anew with each answer to h5web until then, and h5web asks again for all of them.
+ */
+function FileView(props: FileViewProps) {
+  const [loaded, setLoaded] = useState<Awaited<typeof fileView>>();
+  const [error, setError] = useState<unknown>();
+  useEffect(() => void fileView.then(setLoaded, setError), []);
+  if (error !== undefined) {
+    throw error;
+  }
+  return loaded ? <loaded.default {...props} /> : <p className="waiting">Loading…</p>;
+}
 
 interface FilePanelProps {
   readonly place: Place & { readonly file: FileName };
@@ -77,14 +84,12 @@ export function FilePanel({ place, onPathChange, onOpenRoot }: FilePanelProps) {
       )}
       <div className="file-frame">
         <Failure key={`${file} ${attempt}`} file={file} onTryAgain={tryAgain}>
-          <Suspense fallback={<p className="waiting">Loading…</p>}>
-            <FileView
-              file={file}
-              path={place.path}
-              onPathChange={onPathChange}
-              onError={noteError}
-            />
-          </Suspense>
+          <FileView
+            file={file}
+            path={place.path}
+            onPathChange={onPathChange}
+            onError={noteError}
+          />
         </Failure>
       </div>
     </>
