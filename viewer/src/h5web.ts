@@ -5,6 +5,7 @@ import { AbortError, type DataProviderApi, type Fetcher, type FetcherOptions } f
 import { BASE, formatLink, request } from "./api";
 import { ServiceError } from "./errors";
 import type { FileName } from "./names";
+import { noteOpened } from "./opening";
 
 type GetExportURL = NonNullable<DataProviderApi["getExportURL"]>;
 
@@ -34,6 +35,10 @@ export function makeFetcher(file: FileName, onError: (error: ServiceError) => vo
         onError(error);
       }
       throw error;
+    } finally {
+      if (route === "data") {
+        noteOpened();
+      }
     }
   };
 }

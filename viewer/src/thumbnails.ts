@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "react";
 
 import { type Entry, request } from "./api";
 import { ServiceError } from "./errors";
+import { waitUntilOpened } from "./opening";
 
 /** Requests for pictures at one time, so that they do not delay what is opened. */
 const MOST_AT_ONCE = 3;
@@ -69,6 +70,7 @@ async function load(
   entry: Pick<Entry, "encoded">,
   signal: AbortSignal,
 ): Promise<void> {
+  await waitUntilOpened();
   await waitForTurn(signal);
   try {
     if (!signal.aborted && !kept.has(key)) {

@@ -7,6 +7,7 @@ import { type ServiceError, toServiceError } from "../errors";
 import type { FileViewProps } from "../FileView";
 import type { Place } from "../location";
 import { type FileName, findParent, showFileName } from "../names";
+import { noteOpening } from "../opening";
 import { forgetFile, rememberFile } from "../settings";
 import { PlaceLink, placeOfDirectory } from "./Breadcrumbs";
 import { describeFileError, Notice, RetryButton } from "./Notice";
@@ -56,6 +57,7 @@ export function FilePanel({ place, onPathChange, onOpenRoot }: FilePanelProps) {
 
   useEffect(() => {
     setError(null);
+    noteOpening();
     rememberFile(file);
   }, [file]);
 
