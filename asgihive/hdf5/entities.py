@@ -298,12 +298,14 @@ class Describer:
     def _children(self, group: Resolved) -> Portions[list[dict[str, Any]]]:
         # As its writer meant, where the group keeps track of that.
         links = yield from list_links(group.object, by_creation=True)
+        metadata = group.object.file.metadata
+        if metadata is not None:
+            metadata.expect([each.address for each in links if each.type == h5l.TYPE_HARD])
         children = []
         for link in links:
             child = yield from self.describe_child(group, link)
             children.append(child if self.keep is None else self.keep(child))
             yield
-        metadata = group.object.file.metadata
         if metadata is not None:
             metadata.drop_pages()
         return children

@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,6 +220,15 @@ class FileBytes:
                 number, start = number + 1, 0
         except (DamagedMetadata, OSError, OverflowError):
             raise NotPlain from None
+
+    def expect(self, addresses: Sequence[int]) -> None:
+        """Note where reading goes on, so that an object store is asked for all of it at once.
+
+        Raises:
+            NeedsStore: it is to be asked.
+        """
+        if not isinstance(self.descriptor, int) and _this_thread.leaves_for_stores:
+            self.descriptor.expect([self.base + each for each in addresses])
 
     def drop_pages(self) -> None:
         """Keep no more pages than an open file may have."""

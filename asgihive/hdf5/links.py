@@ -26,6 +26,7 @@ from asgihive.errors import (
     KindMismatch,
     LinkUnresolved,
     Overloaded,
+    StoreError,
     TooManyPaths,
 )
 from asgihive.hdf5.file_bytes import allow_waiting, decoded, split_path, text
@@ -138,7 +139,7 @@ class Broken(Exception):  # control flow inside this module
 
 
 # Conditions of the moment, which say nothing about a link: those that are over soon, and all.
-CHANGING = (FileChanged, Overloaded, Unsettled)
+CHANGING = (FileChanged, Overloaded, Unsettled, StoreError)
 PASSING = (*CHANGING, FileBeingWritten)
 
 

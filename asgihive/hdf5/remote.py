@@ -33,6 +33,9 @@ class RemoteFile(Protocol):
             StoreUnavailable, StoreRefused
         """
 
+    def expect(self, offsets: Sequence[int]) -> None:
+        """Raise NeedsStore if several blocks are not in memory that have bytes at some offsets."""
+
     def find_bytes(self, size: int, offset: int) -> bytes | None:
         """Return the same if they are in memory, else None; from any thread."""
 

@@ -22,6 +22,9 @@ from asgihive.tasks import run_all
 _GAP_BYTES = 1 << 17
 _TOGETHER_BYTES = 8 << 20
 
+# Blocks that are asked for at once, which lie apart: most children of a group are in few of them.
+_MOST_EXPECTED = 16
+
 # The second request for such a file takes all the rest of it.
 _LITTLE_FILE_BYTES = 8 << 20
 
@@ -116,6 +119,21 @@ class ObjectFile:
             body = self._fetch(base, until)
             self._keep_blocks(base, body)
             return body[offset - base : min(offset + size, until) - base]
+
+    def expect(self, offsets: Sequence[int]) -> None:
+        """Raise NeedsStore if several blocks are not in memory. See `RemoteFile.expect`."""
+        numbers = {each // BLOCK_BYTES for each in offsets if 0 <= each < self.identity.size}
+        with self._store.blocks_lock:
+            missing = sorted(
+                {
+                    self._find_blocks(number * BLOCK_BYTES, number * BLOCK_BYTES + 1)
+                    for number in numbers
+                    if self._store.blocks.peek((self.identity.inode, number)) is None
+                }
+            )[:_MOST_EXPECTED]
+        if len(missing) > 1:
+            asks = [partial(self._keep_soon, *each) for each in missing]
+            raise NeedsStore((self.identity, *missing), partial(run_all, asks))
 
     def _find_blocks(self, offset: int, stop: int) -> ByteRun:
         """Return from where to where blocks are asked for that have some bytes."""

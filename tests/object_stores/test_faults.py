@@ -252,3 +252,53 @@ async def test_a_slow_object_holds_up_no_other(
     finally:
         gate.set()
     assert answers["slow.h5"] == 200
+
+
+@pytest.fixture(scope="module")
+def apart() -> bytes:
+    """A file of groups with 4 MiB between them."""
+    body = io.BytesIO()
+    with h5py.File(body, "w") as file:
+        for number in range(4):
+            file[f"scan_{number}/frames"] = FRAMES[:4]
+    return body.getvalue()
+
+
+async def test_children_that_lie_apart_are_asked_for_together(
+    bucket: Bucket, make_app: MakeApp, proxy: Proxy, apart: bytes
+) -> None:
+    bucket.put("x.h5", apart)
+    app = make_app(store_identity_seconds=3600)
+    met = threading.Barrier(3)
+
+    def wait(handler: Handler, *_: Any) -> bool:
+        if len(proxy.seen) <= 2:  # the first block, and where the links are
+            return False
+        with suppress(threading.BrokenBarrierError):
+            met.wait(20)
+        return False
+
+    proxy.harm = wait
+    described = await ask(app, "/meta")
+    names = [each["name"] for each in described.json["children"]]
+    assert names == [f"scan_{number}" for number in range(4)]
+    assert not met.broken
+    assert len(proxy.seen) == 5
+
+
+@pytest.mark.parametrize("kept", [0, 128 << 20])
+async def test_children_that_the_store_does_not_give_are_not_left_out(
+    kept: int, bucket: Bucket, make_app: MakeApp, proxy: Proxy, apart: bytes
+) -> None:
+    bucket.put("x.h5", apart)
+    app = make_app(store_retries=0, store_cache_bytes=kept)
+
+    def refuse(handler: Handler, *others: Any) -> bool:
+        is_far = int(handler.headers.get("Range", "bytes=0-")[6:].partition("-")[0]) > 5 << 20
+        return is_far and slow_down(handler, *others)
+
+    proxy.harm = refuse
+    assert (await ask(app, "/meta")).status == 503
+    proxy.harm = None
+    children = (await ask(app, "/meta")).json["children"]
+    assert [each["kind"] for each in children] == ["group"] * 4
