@@ -23,6 +23,7 @@ from tests.browser.browsing import PATIENCE, Tab
 from tests.browser.entities import Shown, list_entities, open_entities
 from tests.browser.nexus_files import write_nexus
 from tests.service.servers import serving
+from tests.zoo import names
 
 _DIRECTORY = "TEST_HDF5_DIRECTORY"
 
@@ -115,6 +116,7 @@ needs_directory = pytest.mark.skipif(FOREIGN is None, reason=f"{_DIRECTORY} name
     [
         pytest.param(write_demo, (), id="demo"),
         pytest.param(write_nexus, tuple(_OF_H5WEB), id="nexus"),
+        pytest.param(names.write, (), id="names"),
         pytest.param(_copy_foreign, ("",), id="foreign", marks=needs_directory),
     ],
 )

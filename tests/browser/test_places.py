@@ -112,10 +112,12 @@ def test_on_a_phone(tabs: Tabs, url: str) -> None:
     assert picture["height"] > PHONE["height"] * 0.35
     tree = tab.page.get_by_role("tree")
     assert tree.is_hidden()
-    tab.page.get_by_role("button", name="Toggle sidebar").tap()
+    tab.page.get_by_role("button", name="Toggle sidebar", pressed=False).tap()
+    tab.page.get_by_role("button", name="Toggle sidebar", pressed=True).wait_for()
     tab.page.get_by_role("treeitem", name="entry").tap()
     tab.page.get_by_role("treeitem", name="title").tap()
     tree.wait_for(state="hidden")
+    tab.page.get_by_role("button", name="Toggle sidebar", pressed=False).wait_for()
     tab.wait_until(lambda: tab.page.url.endswith("path=/entry/title"))
     for _ in range(2):
         width = tab.page.evaluate("document.documentElement.scrollWidth")

@@ -22,6 +22,9 @@ import { type FileName, showFileName } from "./names";
 /** h5web's own name of the part that shows an entity. */
 const MAIN_AREA = "h5w-main-area";
 
+/** h5web's button for its tree. */
+const TREE_BUTTON = '[aria-label="Toggle sidebar"]';
+
 /** A screen on which h5web's tree would leave no room for the picture, as in page.css. */
 const PHONE = "(width < 48rem)";
 
@@ -103,13 +106,19 @@ export default function FileView({ file, path, onPathChange, onError }: FileView
   // On a phone, h5web does not open its tree beside the picture, for which it wants 500 pixels.
   function pressOnPhone(event: MouseEvent) {
     const pressed = event.target as Element;
-    if (pressed.closest('[aria-label="Toggle sidebar"]')) {
+    if (pressed.closest(TREE_BUTTON)) {
       event.stopPropagation();
       setTreeOpen(!isTreeOpen);
     } else if (pressed.closest('[role="treeitem"]:not([aria-expanded])')) {
       setTreeOpen(false);
     }
   }
+
+  useEffect(() => {
+    // h5web, which is not told of the press, says that its tree is closed.
+    const button = isPhone ? container.current?.querySelector(TREE_BUTTON) : null;
+    button?.setAttribute("aria-pressed", `${isTreeOpen}`);
+  }, [isPhone, isTreeOpen]);
 
   return (
     <div className="file-view" ref={container}>
