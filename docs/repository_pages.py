@@ -58,6 +58,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     listed = [
         f"## {path.name}\n\n```\n{path.read_text('utf-8').rstrip()}\n```\n"
         for path in sorted((_ROOT / _LISTED).iterdir())
+        if path.is_file()  # who runs an example there leaves a folder of bytecode
     ]
     text = "\n".join([f"# Deployment\n\nFiles in `{_LISTED}`:\n", *listed])
     files.append(File.generated(config, f"{_LISTED}/index.md", content=text))
