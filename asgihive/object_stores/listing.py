@@ -39,16 +39,17 @@ class ObjectListing(Listing):
 
     def _list(self, name: str) -> "_ObjectFolder":
         key = self._objects.find_key(self._objects.directory(name))
-        prefixes, objects = self._objects.store.list(key)
-        if not prefixes and not objects and key:
+        found = self._objects.store.list(key)
+        if found is None and key:
             is_object = self._objects.identify(name) is not None
             raise FileMissing(name, "it is no directory" if is_object else "")
+        prefixes, objects = found or ([], [])
         folder = _ObjectFolder()
         for each in objects:
             status = EntryStatus(each["size"], int(each["last_modified"].timestamp()) * 10**9)
             folder.entries[each["path"].rpartition("/")[2]] = status
-        for each in prefixes:  # an object of that name marks the folder, or is hidden by it
-            folder.entries[each.rpartition("/")[2]] = EntryStatus(None, 0)
+        for path in prefixes:  # an object of that name marks the folder, or is hidden by it
+            folder.entries[path.rpartition("/")[2]] = EntryStatus(None, 0)
         return folder
 
 

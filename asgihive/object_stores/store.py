@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import anyio
 
@@ -29,7 +30,7 @@ from asgihive.errors import (
 )
 from asgihive.hdf5.cache import BytesCache
 from asgihive.hdf5.sandbox import Identity
-from asgihive.object_stores.listing_file import MAX_LISTING_BYTES, ListingFile
+from asgihive.object_stores.listing_file import MAX_LISTING_BYTES, Folder, ListingFile
 from asgihive.object_stores.locations import parse_url
 from asgihive.settings import H5Settings
 
@@ -203,8 +204,10 @@ class ObjectStore:
                 )
                 return self._check(content, start, stop, result.meta, bytes(result.bytes()))
 
-    def list(self, folder: str) -> tuple[list[str], list[Any]]:
+    def list(self, folder: str) -> Folder | None:
         """Return the folders and the objects in a folder, as obstore describes them.
+
+        None where there is no such folder: an empty one is told of by WebDAV alone.
 
         Raises:
             StoreUnlisted: it is a web server that neither speaks WebDAV nor has a list.
@@ -213,20 +216,27 @@ class ObjectStore:
         if self._listing_file is not None:
             listed = self._listing_file.list(folder)
             if listed is not None:
-                return listed
+                return listed if any(listed) or not folder else None
         try:
             found = obstore.list_with_delimiter(self._store, folder or None)
         except _ERRORS as error:
             translated = _translate(error, folder)
             if isinstance(translated, FileMissing):
-                return [], []
+                return None
             if self._is_web_server and _lists_nothing(error):
                 name = (
                     "" if self._listing_file is None else f", and has no {self._listing_file.key}"
                 )
                 raise StoreUnlisted(f"it does not speak WebDAV{name}") from None
             raise translated from None
-        return list(found["common_prefixes"]), list(found["objects"])
+        folders: list[str] = list(found["common_prefixes"])
+        objects: list[Any] = list(found["objects"])
+        is_told = bool(folders or objects) or not folder
+        if self._is_web_server:
+            # PROPFIND tells of the folder itself, too (RFC 4918, section 9.1), by its whole path.
+            own = unquote("/".join(filter(None, (urlsplit(self.url).path.strip("/"), folder))))
+            folders = [each for each in folders if unquote(each) != own]
+        return (folders, objects) if is_told else None
 
     def _fetch_list(self, key: str) -> bytes | None:
         try:

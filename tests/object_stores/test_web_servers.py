@@ -12,6 +12,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import h5py
 import numpy as np
@@ -65,6 +66,37 @@ class Ranged(Plain):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content[first : last + 1])
+        return None
+
+
+class WebDav(Ranged):
+    """The same, which lists folders as RFC 4918 says, itself first."""
+
+    def do_PROPFIND(self) -> None:  # as the base names them
+        """Tell of a folder and what is in it."""
+        folder = Path(self.translate_path(self.path))
+        if not folder.is_dir():
+            return self.send_error(404)
+        answers = []
+        for each in (folder, *sorted(folder.iterdir())):
+            path = "/" + each.relative_to(Path(self.directory)).as_posix()
+            kind = "<D:collection/>" if each.is_dir() else ""
+            told = (
+                f"<D:getcontentlength>{each.stat().st_size}</D:getcontentlength>"
+                f"<D:getlastmodified>{formatdate(each.stat().st_mtime, usegmt=True)}"
+                f"</D:getlastmodified><D:resourcetype>{kind}</D:resourcetype>"
+            )
+            answers.append(
+                f"<D:response><D:href>{quote(path)}{'/' if kind else ''}</D:href><D:propstat>"
+                f"<D:prop>{told}</D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
+                "</D:response>"
+            )
+        body = f'<D:multistatus xmlns:D="DAV:">{"".join(answers)}</D:multistatus>'.encode()
+        self.send_response(207)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
         return None
 
 
@@ -183,6 +215,22 @@ async def test_a_list_that_appears_or_changes_is_seen(url: str, root: Path) -> N
     assert len((await ask(app, "/files")).json["entries"]) == 3
     (root / "data" / LIST).write_text('{"name": "x.h5", "size": 1}\n')
     assert len((await ask(app, "/files")).json["entries"]) == 1
+
+
+async def test_a_server_that_speaks_webdav_is_listed(root: Path) -> None:
+    (root / "data" / "scans" / "data").mkdir()
+    with serving(root, WebDav) as url:
+        app = H5App(url)
+        for folder, names in (
+            ("", ["note.txt", "scans", "x.h5"]),
+            ("scans", ["a b.h5", "data"]),
+            ("scans/data", []),
+        ):
+            listed = (await ask(app, "/files", dir=folder)).json["entries"]
+            assert [each["name"] for each in listed] == names
+        found = (await ask(app, "/files", recursive="true", search=".h5")).json["entries"]
+        assert [each["file"] for each in found] == ["scans/a b.h5", "x.h5"]
+        assert (await ask(app, "/files", dir="nowhere")).status == 404
 
 
 async def test_another_name_of_the_list(root: Path) -> None:
