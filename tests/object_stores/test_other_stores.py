@@ -1,4 +1,8 @@
-"""Google's and Azure's protocols, as their emulators speak them, beside a directory."""
+"""Google's and Azure's protocols, as their emulators speak them, beside a directory.
+
+`npm install azurite` has the one, and `fake-gcs-server` is one program, of which there are releases
+and a wheel. Each is searched on the PATH, or by a variable; without it, its tests are skipped.
+"""
 
 import base64
 import hashlib
