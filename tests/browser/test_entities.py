@@ -66,20 +66,28 @@ def _open_all(
     }
 
 
-@contextmanager
-def _serve_bare(bare: ModuleType, root: Path, copy: Path) -> Iterator[str]:
-    """Serve h5web over h5grove; HDF5 in one process cannot open a file in two ways."""
-    shutil.copytree(root, copy, symlinks=True)
+@pytest.fixture(scope="module")
+def bare_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """h5web alone, built once."""
+    folder: Path = tmp_path_factory.mktemp("bare") / "h5web_bare"
     try:
-        build_bare_page(copy / "h5web_bare", np.random.default_rng(0))
+        build_bare_page(folder, np.random.default_rng(0))
     except BenchmarkError as error:
         pytest.skip(str(error))
+    return folder
+
+
+@contextmanager
+def _serve_bare(bare: ModuleType, bare_page: Path, root: Path, copy: Path) -> Iterator[str]:
+    """Serve h5web over h5grove; HDF5 in one process cannot open a file in two ways."""
+    shutil.copytree(root, copy, symlinks=True)
+    shutil.copytree(bare_page, copy / bare_page.name)
     with serving(bare.create(str(copy)), "uvicorn-httptools") as url:
         yield f"{url}/view/"
 
 
 def find_worse(
-    tab: Tab, root: Path, copy: Path, ours: dict[tuple[str, str], Shown]
+    tab: Tab, bare_page: Path, root: Path, copy: Path, ours: dict[tuple[str, str], Shown]
 ) -> Iterator[str]:
     """Yield where h5web shows an entity over h5grove that the page does not.
 
@@ -91,7 +99,7 @@ def find_worse(
     for (file, path), shown in ours.items():
         if shown.boxes or shown.isMissing or shown.isEmpty:
             suspects.setdefault(file, []).append(path)
-    with _serve_bare(bare, root, copy) as address:
+    with _serve_bare(bare, bare_page, root, copy) as address:
         theirs = _open_all(tab, address, suspects)
     for (file, path), other in theirs.items():
         shown = ours[file, path]
@@ -121,7 +129,11 @@ needs_directory = pytest.mark.skipif(FOREIGN is None, reason=f"{_DIRECTORY} name
     ],
 )
 def test_each_entity_is_shown_here_if_h5grove_shows_it(
-    tabs: Callable[..., Tab], tmp_path: Path, write: Write, explained: tuple[str, ...]
+    tabs: Callable[..., Tab],
+    bare_page: Path,
+    tmp_path: Path,
+    write: Write,
+    explained: tuple[str, ...],
 ) -> None:
     """And has a box only for what h5web cannot show, of which the sample files have nothing."""
     root = tmp_path / "files"
@@ -140,7 +152,7 @@ def test_each_entity_is_shown_here_if_h5grove_shows_it(
         for place, each in shown.items()
         if each.isMissing or not all(any(words in box for words in explained) for box in each.boxes)
     }
-    worse = list(find_worse(other, root, tmp_path / "h5grove", shown))
+    worse = list(find_worse(other, bare_page, root, tmp_path / "h5grove", shown))
     assert not worse, "\n".join(worse)
     if write is not _copy_foreign:
         assert unexplained == {}
