@@ -67,7 +67,8 @@ def written_site(folder: Path, *others: str, first: str = "", port: int | None =
     (folder / "cache").mkdir()
     (folder / "nginx.conf").write_text(
         f"{user} daemon off; pid {folder}/pid; error_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{ {temporary}\n{site} }}"
+        # The first two as Debian's own file has them.
+        f"events {{}}\nhttp {{ sendfile on; tcp_nopush on; {temporary}\n{site} }}"
     )
     return folder / "nginx.conf"
 
