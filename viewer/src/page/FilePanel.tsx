@@ -14,6 +14,9 @@ import { describeFileError, Notice, RetryButton } from "./Notice";
 
 // The list of files need not wait for h5web, nor h5web for the list.
 const fileView = import("../FileView");
+let loadedFileView: Awaited<typeof fileView> | undefined;
+// Whoever shows a file tells of a failure.
+fileView.then((loaded) => (loadedFileView = loaded)).catch(() => undefined);
 
 /**
  * The view of a file, once h5web is there.
@@ -22,7 +25,7 @@ const fileView = import("../FileView");
  * begins anew with each answer to h5web until then, and h5web asks again for all of them.
  */
 function FileView(props: FileViewProps) {
-  const [loaded, setLoaded] = useState<Awaited<typeof fileView>>();
+  const [loaded, setLoaded] = useState(loadedFileView);
   const [error, setError] = useState<unknown>();
   useEffect(() => void fileView.then(setLoaded, setError), []);
   if (error !== undefined) {
