@@ -172,11 +172,12 @@ async def test_crafted_chunks(services: Services, root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", structures.HEADERS)
 async def test_headers_that_would_keep_libhdf5_busy(
-    services: Services, root: Path, make: Callable[[int], bytes]
+    services: Services, root: Path, make: Callable[[int], bytes], anyio_backend_name: str
 ) -> None:
     paths = ("/", "/victim", "/victim/member", "/pad", "/type", "/typed", "/attributed")
     for number, victim in enumerate(("victim", "pad", "type", "/")):
-        file = root / f"{make.__name__}_{number}.h5"
+        # The service still has the file of the other event loop open.
+        file = root / f"{make.__name__}_{number}_{anyio_backend_name}.h5"
         structures.write(file)
         structures.replace_header(file, victim, make)
         questions = [
