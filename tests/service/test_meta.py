@@ -11,6 +11,7 @@ import pytest
 
 from asgihive import concurrency
 from asgihive.concurrency import Portions
+from asgihive.hdf5 import sandbox
 from asgihive.hdf5.entities import Describer
 from asgihive.service import H5App
 from tests.asgi.exchange import http, run
@@ -54,6 +55,8 @@ class Children:
 @pytest.fixture
 def children(monkeypatch: pytest.MonkeyPatch) -> Iterator[Children]:
     monkeypatch.setattr(concurrency, "PORTION_SECONDS", 0.0)
+    # Else who asks for a file that was just written waits for the clock, and not for a lane.
+    monkeypatch.setattr(sandbox, "FINE_TICK_NS", 0)
     children = Children(monkeypatch)
     yield children
     for gate in children.gates:
