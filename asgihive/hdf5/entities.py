@@ -300,7 +300,7 @@ class Describer:
         links = yield from list_links(group.object, by_creation=True)
         metadata = group.object.file.metadata
         if metadata is not None:
-            metadata.expect([each.address for each in links if each.type == h5l.TYPE_HARD])
+            metadata.expect(each.address for each in links if each.type == h5l.TYPE_HARD)
         children = []
         for link in links:
             child = yield from self.describe_child(group, link)

@@ -13,7 +13,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -221,7 +221,7 @@ class FileBytes:
         except (DamagedMetadata, OSError, OverflowError):
             raise NotPlain from None
 
-    def expect(self, addresses: Sequence[int]) -> None:
+    def expect(self, addresses: Iterable[int]) -> None:
         """Note where reading goes on, so that an object store is asked for all of it at once.
 
         Raises:
